@@ -1,0 +1,1 @@
+"""Settings: their schema, and where each value came from."""

@@ -1,0 +1,146 @@
+"""Every setting: its section, type, default, unit and one sentence. `docs/configuration.md` is generated from here.
+
+A setting without a default, a unit and a sentence does not exist. Components receive their section as a frozen dataclass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def setting(default: Any, unit: str, doc: str, *, secret: bool = False, reload: bool = False) -> Any:
+    """A dataclass field with its unit and sentence; a callable default is a factory."""
+    metadata = {"unit": unit, "doc": doc, "secret": secret, "reload": reload}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """``node.*``"""
+
+    role: str = setting("all", "all|master|worker", "Which services this process runs.")
+    home: str = setting("~/.monofs", "directory", "Where this node keeps its journal, metadata, cache and secrets.")
+    ready_file: str = setting(
+        "", "file", "Written as JSON with the addresses of all doors once the node is ready; empty: none."
+    )
+    open_files: int = setting(65536, "descriptors", "Limit of open files to ask the system for at start.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterConfig:
+    """``master.*``"""
+
+    host: str = setting("127.0.0.1", "address", "Address the master's RPC door listens on.")
+    port: int = setting(19998, "port, 0 = any free", "Port of the master's RPC door.")
+    max_connections: int = setting(20000, "connections", "More are closed at once.")
+    list_threads: int = setting(8, "threads", "Calls to one mount's store that may be in flight from the master.")
+    store_queue: int = setting(
+        1024, "calls", "Calls that may wait for one mount's store before callers get Overloaded."
+    )
+    store_timeout_s: float = setting(30.0, "seconds", "How long the master waits for one answer of a store.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalConfig:
+    """``journal.*``"""
+
+    segment_bytes: int = setting(64 << 20, "bytes", "Size of one journal segment.")
+    retain_bytes: int = setting(4 << 30, "bytes", "Most bytes of segments kept for members that lag behind.")
+    queue_bytes: int = setting(64 << 20, "bytes", "Proposals waiting for the disk before callers get Overloaded.")
+    batch_bytes: int = setting(4 << 20, "bytes", "Most bytes written with one fsync.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceConfig:
+    """``namespace.*``"""
+
+    sync_interval_s: float = setting(
+        60.0, "seconds", "How old metadata of a mount may be before its store is asked again; 0 always, -1 never."
+    )
+    absent_entries: int = setting(100_000, "entries", "How many paths known to be missing in a store are remembered.")
+    replicas: int = setting(2, "copies", "Copies of cache-only files where so many workers exist.")
+    flush_interval_s: float = setting(1.0, "seconds", "Longest time between flushes of the memtable to the database.")
+    flush_changes: int = setting(20_000, "changes", "A flush begins after this many changes.")
+    map_size_bytes: int = setting(1 << 40, "bytes", "Address space of the metadata database; not disk space.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """``worker.*``"""
+
+    host: str = setting("127.0.0.1", "address", "Address the worker's RPC door listens on.")
+    port: int = setting(29999, "port, 0 = any free", "Port of the worker's RPC door.")
+    unix: str = setting("", "file", "Unix socket for readers on this machine; empty: worker.sock in the home.")
+    masters: str = setting("", "host:port,...", "Masters a worker of role `worker` registers with.")
+    tiers: str = setting(
+        "",
+        "JSON list",
+        'Storage directories, e.g. [{"name":"SSD","dir":"/data/cache","quota":"100GiB"}]; empty: one tier in the home.',
+    )
+    quota: str = setting(
+        "80%", "bytes or percent", "Most bytes of the default tier, or a share of its file system's free space."
+    )
+    reserve: float = setting(0.02, "share", "Part of each file system that is never filled.")
+    fetch_bytes: int = setting(
+        8 << 20, "bytes", "Largest range asked of a store in one request; a whole number of pages."
+    )
+    fetch_threads: int = setting(16, "threads", "Requests to stores in flight.")
+    fetch_queue: int = setting(4096, "ranges", "Ranges waiting to be fetched before readers get Overloaded.")
+    fetch_retries: int = setting(4, "tries", "Tries of one range before its readers get the store's error.")
+    store_timeout_s: float = setting(30.0, "seconds", "How long a store may be silent within one request.")
+    read_ahead_bytes: int = setting(32 << 20, "bytes", "Most bytes fetched ahead of one sequential reader.")
+    io_threads: int = setting(4, "threads", "Threads that read or verify one storage directory.")
+    descriptors_per_client: int = setting(256, "descriptors", "Open descriptors one client connection may hold.")
+    heartbeat_interval_s: float = setting(1.0, "seconds", "Between heartbeats to the master.")
+    max_connections: int = setting(20000, "connections", "More are closed at once.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleConfig:
+    """``console.*``"""
+
+    host: str = setting("127.0.0.1", "address", "Address of the console and /metrics.")
+    port: int = setting(19999, "port, 0 = any free, -1 = none", "Port of the console and /metrics.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityConfig:
+    """``security.*``"""
+
+    cluster_secret_file: str = setting(
+        "", "file", "The cluster's secret; empty: cluster.secret in the home, made at first start."
+    )
+    authentication: str = setting(
+        "auto", "auto|required", "auto: needed except from loopback and Unix sockets; required: needed always."
+    )
+    insecure: bool = setting(
+        False, "true|false", "Let doors on other addresses than loopback open without authentication."
+    )
+    permissions: bool = setting(False, "true|false", "Enforce POSIX modes of the namespace.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """``log.*``"""
+
+    level: str = setting("info", "debug|info|warning|error", "Least severe messages written.", reload=True)
+    file: str = setting("", "file", "JSON lines go here; empty: monofs.log in the home. '-' is standard error.")
+    audit_file: str = setting("", "file", "Audit records go here; empty: audit.log in the home.")
+    max_bytes: int = setting(64 << 20, "bytes", "A log file is rotated at this size; four old ones are kept.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All sections of one node."""
+
+    node: NodeConfig = field(default_factory=NodeConfig)
+    master: MasterConfig = field(default_factory=MasterConfig)
+    journal: JournalConfig = field(default_factory=JournalConfig)
+    namespace: NamespaceConfig = field(default_factory=NamespaceConfig)
+    worker: WorkerConfig = field(default_factory=WorkerConfig)
+    console: ConsoleConfig = field(default_factory=ConsoleConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
+    log: LogConfig = field(default_factory=LogConfig)

@@ -1,0 +1,249 @@
+"""The entries of the namespace: every change there is, as msgpack arrays that are only ever extended at their end.
+
+The journal carries them as (kind, version, body). ``apply`` decides each against the state at its index (law 3); clock and random
+numbers travel inside. A kind number is never reused.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from monofs.model.ids import InodeId, MountId
+
+
+class EntryKind(IntEnum):
+    """Kinds of entries."""
+
+    INITIALIZE = 1
+    SET_LEVEL = 2
+    EXPIRE_CLIENTS = 3
+    ADD_MOUNT = 10
+    UPDATE_MOUNT = 11
+    REMOVE_MOUNT = 12
+    ADOPT_PAGE = 20
+    ADOPT_PATH = 21
+    MAKE_DIRECTORY = 30
+    CREATE = 31
+    DELETE = 32
+    RENAME = 33
+    SET_PIN = 34
+    FREE = 40
+    TRIM_FEED = 41
+    REGISTER_WORKER = 50
+    REMOVE_BELOW = 51
+
+
+class Stamp(msgspec.Struct, array_like=True, gc=False):
+    """What every entry carries: the proposer's clock, and the request it answers (law 3; empty client: none)."""
+
+    now_ns: int
+    client: bytes = b""
+    sequence: int = 0
+    lowest: int = 0
+
+
+class Change(msgspec.Struct, array_like=True, gc=False):
+    """Base of all entry bodies. The first field of each is ``stamp``."""
+
+
+class Initialize(Change):
+    """The first entry of a new home. ``data_key`` is the wrapped key of mount secrets; ``capability_keys`` wrapped likewise."""
+
+    stamp: Stamp
+    cluster: bytes
+    incarnation: int
+    data_key: bytes
+    capability_key: bytes
+
+
+class SetLevel(Change):
+    """Raise the level of entry kinds that may be proposed."""
+
+    stamp: Stamp
+    level: int
+
+
+class ExpireClients(Change):
+    """Forget clients silent for an hour."""
+
+    stamp: Stamp
+    clients: list[bytes]
+
+
+class AddMount(Change):
+    """Mount a store; makes the directories of ``path`` (explicit). Result: model.mount.Mount."""
+
+    stamp: Stamp
+    path: str
+    uri: str
+    options: dict[str, str]
+    sealed: bytes
+    readonly: bool
+    shared: bool
+    sync_interval_s: str = ""
+    """Decimal text or '' (no float in apply)."""
+
+
+class UpdateMount(Change):
+    """Replace a mount's options as a whole (merging was done by the proposer against ``expected_index``). Result: Mount."""
+
+    stamp: Stamp
+    path: str
+    expected_index: int
+    options: dict[str, str]
+    sealed: bytes
+    readonly: bool
+    sync_interval_s: str = ""
+
+
+class RemoveMount(Change):
+    """Forget a mount. Its subtree is detached at once (its directory record gets a fresh inode id) and removed by REMOVE_BELOW.
+
+    Refused when another mount lies below. Result: None.
+    """
+
+    stamp: Stamp
+    path: str
+
+
+class RemoveBelow(Change):
+    """Remove up to ``limit`` records of detached subtrees, retiring their contents. Result: how many are left to do (0: none)."""
+
+    stamp: Stamp
+    limit: int
+
+
+class Found(msgspec.Struct, array_like=True, gc=False):
+    """One entry as a store showed it. ``name`` without a slash. Times in ns; ``mode`` -1: the default for its kind."""
+
+    name: bytes
+    is_directory: bool
+    size: int = 0
+    mtime_ns: int = 0
+    fingerprint: str = ""
+    mode: int = -1
+    uid: int = 0
+    gid: int = 0
+
+
+class AdoptPage(Change):
+    """Take over one page of a store's listing of one directory.
+
+    The page speaks for every name ``after < name <= through`` (with its ``/``; through None: to the end). Names in the tree in that
+    range but not in ``found`` are removed, if the rules of sync allow: not EXPLICIT, no INTENT, PERSISTED, ``changed_index`` and
+    tombstones not newer than ``read_index``. A new or changed fingerprint gives a new content id and retires the old.
+    ``complete``: with this page the whole directory was taken over; sets LOADED. Result: (added, changed, removed).
+    """
+
+    stamp: Stamp
+    directory: InodeId
+    mount: MountId
+    read_index: int
+    after: bytes
+    through: bytes | None
+    found: list[Found]
+    complete: bool
+
+
+class AdoptPath(Change):
+    """Take over what a store showed for one path (both None: nothing there), making its parents as needed.
+
+    Result: the inode record (bytes) of the directory if present, else of the file, or NotFound as a value.
+    """
+
+    stamp: Stamp
+    path: str
+    mount: MountId
+    read_index: int
+    file: Found | None
+    directory: Found | None
+
+
+class MakeDirectory(Change):
+    """Make a directory. Result: inode record (bytes)."""
+
+    stamp: Stamp
+    path: str
+    mode: int
+    uid: int
+    gid: int
+    parents: bool
+    exist_ok: bool
+
+
+class Create(Change):
+    """Create an empty cache-only file. Result: inode record (bytes)."""
+
+    stamp: Stamp
+    path: str
+    mode: int
+    uid: int
+    gid: int
+
+
+class Delete(Change):
+    """Delete a file or an empty directory. Result: None."""
+
+    stamp: Stamp
+    path: str
+
+
+class Rename(Change):
+    """Rename within the cache-only part; replaces a file or an empty directory as rename(2) does. Result: inode record (bytes)."""
+
+    stamp: Stamp
+    source: str
+    target: str
+
+
+class SetPin(Change):
+    """Set or clear PINNED. Result: inode record (bytes). The proposer then tells workers through FREE entries of kind PIN/UNPIN."""
+
+    stamp: Stamp
+    path: str
+    pinned: bool
+
+
+class Free(Change):
+    """Append a feed record of the given kind (rpc.api.FeedKind number) with at most 1,000 contents. Result: its feed index."""
+
+    stamp: Stamp
+    kind: int
+    contents: list[int]
+
+
+class TrimFeed(Change):
+    """Forget feed records up to and including ``through``: every live worker has acted on them. Result: None."""
+
+    stamp: Stamp
+    through: int
+
+
+class RegisterWorker(Change):
+    """Give a worker identity (16 bytes) its lasting id. Result: the id (int). A new id raises the epoch of the slot table."""
+
+    stamp: Stamp
+    identity: bytes
+
+
+BODIES: dict[EntryKind, type[Change]] = {
+    EntryKind.INITIALIZE: Initialize,
+    EntryKind.SET_LEVEL: SetLevel,
+    EntryKind.EXPIRE_CLIENTS: ExpireClients,
+    EntryKind.ADD_MOUNT: AddMount,
+    EntryKind.UPDATE_MOUNT: UpdateMount,
+    EntryKind.REMOVE_MOUNT: RemoveMount,
+    EntryKind.ADOPT_PAGE: AdoptPage,
+    EntryKind.ADOPT_PATH: AdoptPath,
+    EntryKind.MAKE_DIRECTORY: MakeDirectory,
+    EntryKind.CREATE: Create,
+    EntryKind.DELETE: Delete,
+    EntryKind.RENAME: Rename,
+    EntryKind.SET_PIN: SetPin,
+    EntryKind.FREE: Free,
+    EntryKind.TRIM_FEED: TrimFeed,
+    EntryKind.REGISTER_WORKER: RegisterWorker,
+    EntryKind.REMOVE_BELOW: RemoveBelow,
+}

@@ -1,0 +1,83 @@
+"""Capabilities: what a master lets a client ask of workers, signed so that workers need not ask back.
+
+Invariant: a worker serves bytes only for a capability whose HMAC-SHA256 it verified, of its own cluster, within its life.
+Pure: time is an argument. Law 9 holds because the token names the store key and fingerprint, never a secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import msgspec
+
+from monofs.model.errors import CapabilityExpired, CapabilityInvalid
+from monofs.model.ids import ContentId, MountId
+
+LIFE_S = 300
+"""A capability lives five minutes; clients renew it while a file is open."""
+GRACE_S = 3600
+"""How old a capability workers honour for cached content while no leader is heard of."""
+CAPABILITY_MAX_BYTES = 8192
+_MAC_BYTES = 32
+
+
+class Rights:
+    """Bits of :attr:`Capability.rights`."""
+
+    READ = 1
+    WRITE = 2
+
+
+class Capability(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What is signed. ``issued_s`` and ``expires_s`` are whole seconds since 1970 UTC by the master's clock."""
+
+    key_id: int
+    cluster: bytes
+    content: ContentId
+    size: int
+    layout: int
+    mount: MountId
+    """0: under no mount; the content exists only in the cache."""
+    key: str
+    """Store key below the mount's root."""
+    fingerprint: str
+    group: int
+    """Cache group (quota, priority, pins) the pages are charged to."""
+    rights: int
+    issued_s: int
+    expires_s: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Capability).decode
+
+
+def seal_capability(capability: Capability, secret: bytes) -> bytes:
+    """MAC (32 bytes) followed by the msgpack body."""
+    body = _encode(capability)
+    return hmac.digest(secret, body, "sha256") + body
+
+
+def open_capability(
+    token: bytes, secrets: dict[int, bytes], cluster: bytes, now_s: float, *, grace_s: float = 0.0
+) -> Capability:
+    """Verify a token and return what it grants.
+
+    ``secrets`` maps key ids to keys (two are valid at a time). Raises ``CapabilityInvalid`` or ``CapabilityExpired``.
+    """
+    if not _MAC_BYTES < len(token) <= CAPABILITY_MAX_BYTES:
+        raise CapabilityInvalid("capability has an impossible length")
+    mac, body = token[:_MAC_BYTES], token[_MAC_BYTES:]
+    try:
+        capability = _decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        raise CapabilityInvalid("capability is not decodable") from None
+    secret = secrets.get(capability.key_id)
+    if secret is None or not hmac.compare_digest(hmac.new(secret, body, hashlib.sha256).digest(), mac):
+        raise CapabilityInvalid("capability signature does not match")
+    if capability.cluster != cluster:
+        raise CapabilityInvalid("capability is of another cluster")
+    if now_s > capability.expires_s + grace_s:
+        raise CapabilityExpired("capability expired: open the file again")
+    return capability

@@ -1,0 +1,42 @@
+"""Mounts: which under storage shows at which path."""
+
+from __future__ import annotations
+
+import msgspec
+
+from monofs.model.ids import MountId
+from monofs.model.paths import Parts
+
+
+class Mount(msgspec.Struct, array_like=True, frozen=True):
+    """One record of the ``mounts`` table. Secrets are never in ``options``: they lie encrypted in ``sealed``."""
+
+    id: MountId
+    path: str
+    uri: str
+    """Root of the mount in its store: ``s3://bucket/prefix`` or ``file:///dir``, without a trailing slash."""
+    options: dict[str, str] = {}
+    sealed: bytes = b""
+    """AES-256-GCM of the msgpack map of secret options (docs/formats.md); empty when there are none."""
+    readonly: bool = False
+    shared: bool = False
+    created_ns: int = 0
+    changed_index: int = 0
+    sync_interval_s: float | None = None
+    """None: the cluster's ``namespace.sync_interval_s``."""
+
+
+class Located(msgspec.Struct, frozen=True):
+    """Where a path of the namespace lies in a store."""
+
+    mount: Mount
+    key: str
+    """Key below the mount's root, no leading slash; ``''`` is the root itself. Directories have no trailing slash here."""
+
+
+def locate(mounts: list[tuple[Parts, Mount]], parts: Parts) -> Located | None:
+    """The innermost mount that covers ``parts``; ``mounts`` is sorted by depth, deepest first."""
+    for prefix, mount in mounts:
+        if parts[: len(prefix)] == prefix:
+            return Located(mount, b"/".join(parts[len(prefix) :]).decode("utf-8"))
+    return None

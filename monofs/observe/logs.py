@@ -1,0 +1,73 @@
+"""JSON lines: one object a line with time, level, logger, event and the given fields.
+
+Fields named like a secret are replaced (law 9); a field value is cut at 2,000 characters. Loggers may be used from any thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+_SECRET_WORDS = ("secret", "password", "token", "credential", "authorization", "private_key", "capability")
+_FIELD_MAX = 2000
+
+
+class Log:
+    """A named logger: ``log.info("mounted", path="/lake", trace=trace)``."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Details for finding a fault."""
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._logger.debug(event, extra={"fields": fields})
+
+    def info(self, event: str, **fields: Any) -> None:
+        """What an operator wants to read afterwards."""
+        self._logger.info(event, extra={"fields": fields})
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Something works worse than it should."""
+        self._logger.warning(event, extra={"fields": fields})
+
+    def error(self, event: str, *, exception: BaseException | None = None, **fields: Any) -> None:
+        """Something failed that should not have."""
+        self._logger.error(event, exc_info=exception, extra={"fields": fields})
+
+
+class JsonFormatter(logging.Formatter):
+    """One record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Times are UTC with milliseconds."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        shown: dict[str, Any] = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        for name, value in getattr(record, "fields", {}).items():
+            shown[name] = clean_field(name, value)
+        if record.exc_info and record.exc_info[0] is not None:
+            shown["exception"] = self.formatException(record.exc_info)
+        return json.dumps(shown, default=str, ensure_ascii=False)
+
+
+def clean_field(name: str, value: Any) -> Any:
+    """The value as it may be written."""
+    if any(word in name.lower() for word in _SECRET_WORDS):
+        return "***"
+    if isinstance(value, str) and len(value) > _FIELD_MAX:
+        return value[:_FIELD_MAX] + "…"
+    return value
+
+
+def logger(name: str) -> Log:
+    """The logger of one module: ``log = logger(__name__)``."""
+    return Log(name)

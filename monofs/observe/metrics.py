@@ -1,0 +1,202 @@
+"""Counters, gauges and histograms of a node, cheap enough for hot paths, shown in Prometheus text at ``/metrics``.
+
+A child is a plain object: ``HITS.value += 1`` on the reactor thread costs what an attribute does. Children used by several
+threads are only ever changed by one of them, or through :meth:`Child.add`, which holds a lock. Families are declared here so
+that one file tells everything a node measures; label values are bounded sets (kinds, tiers, mount ids), never paths.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+_LOCK = threading.Lock()
+LATENCY_BUCKETS_S = (
+    0.00005,
+    0.0001,
+    0.0002,
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    30.0,
+)
+
+
+class Child:
+    """One number."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: float = 0
+
+    def add(self, amount: float = 1) -> None:
+        """Add from any thread."""
+        with _LOCK:
+            self.value += amount
+
+
+class Timer:
+    """One histogram of seconds."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(LATENCY_BUCKETS_S) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration; call from one thread, or accept a lost count."""
+        self.counts[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
+        self.sum += seconds
+
+    def quantile(self, share: float) -> float:
+        """Upper bound of the bucket that holds the given share of all durations; 0.0 when there are none."""
+        total = sum(self.counts)
+        if not total:
+            return 0.0
+        seen = 0
+        for bound, count in zip(LATENCY_BUCKETS_S, self.counts, strict=False):
+            seen += count
+            if seen >= share * total:
+                return bound
+        return LATENCY_BUCKETS_S[-1]
+
+
+class Family:
+    """A named metric with fixed label names; ``family("s3", "get")`` is the child with those label values."""
+
+    def __init__(self, kind: str, name: str, doc: str, labels: tuple[str, ...] = ()) -> None:
+        self.kind, self.name, self.doc, self.labels = kind, name, doc, labels
+        self.children: dict[tuple[str, ...], Any] = {}
+        self.read: Callable[[], dict[tuple[str, ...], float]] | None = None
+        FAMILIES.append(self)
+        if not labels:
+            self()
+
+    def __call__(self, *values: str) -> Any:
+        child = self.children.get(values)
+        if child is None:
+            with _LOCK:
+                child = self.children.setdefault(values, Timer() if self.kind == "histogram" else Child())
+        return child
+
+    def collect(self) -> Any:
+        """The Prometheus form."""
+        if self.kind == "histogram":
+            shown = HistogramMetricFamily(self.name, self.doc, labels=self.labels)
+            for values, timer in list(self.children.items()):
+                total, buckets = 0, []
+                for bound, count in zip((*LATENCY_BUCKETS_S, "+Inf"), timer.counts, strict=True):
+                    total += count
+                    buckets.append((str(bound), total))
+                shown.add_metric(values, buckets, timer.sum)
+            return shown
+        family = (CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily)(
+            self.name, self.doc, labels=self.labels
+        )
+        read = self.read() if self.read else {values: child.value for values, child in list(self.children.items())}
+        for values, value in read.items():
+            family.add_metric(values, value)
+        return family
+
+
+FAMILIES: list[Family] = []
+
+
+def counter(name: str, doc: str, *labels: str) -> Family:
+    """Only ever grows; shown with ``_total`` at its end."""
+    return Family("counter", name, doc, labels)
+
+
+def gauge(name: str, doc: str, *labels: str) -> Family:
+    """Goes up and down."""
+    return Family("gauge", name, doc, labels)
+
+
+def histogram(name: str, doc: str, *labels: str) -> Family:
+    """Durations in seconds."""
+    return Family("histogram", name, doc, labels)
+
+
+class NodeCollector(Collector):
+    """Hands all families to prometheus_client."""
+
+    def collect(self) -> Iterator[Any]:
+        """Every family with its children."""
+        for family in FAMILIES:
+            yield family.collect()
+
+
+def snapshot() -> dict[str, float]:
+    """All counters and gauges as ``name{label=value,...}`` → value, for reports and `--json`."""
+    shown: dict[str, float] = {}
+    for family in FAMILIES:
+        if family.kind == "histogram":
+            continue
+        read = (
+            family.read() if family.read else {values: child.value for values, child in list(family.children.items())}
+        )
+        for values, value in read.items():
+            inner = ",".join(f"{name}={text}" for name, text in zip(family.labels, values, strict=True))
+            shown[f"{family.name}{{{inner}}}" if inner else family.name] = value
+    return shown
+
+
+# ---- journal and metadata -----------------------------------------------------------------------------------------------
+JOURNAL_ENTRIES = counter("monofs_journal_entries", "Entries made durable.")
+JOURNAL_BYTES = counter("monofs_journal_bytes", "Bytes written to the journal.")
+JOURNAL_FSYNC = histogram("monofs_journal_fsync_seconds", "Time of one journal batch: write and fdatasync.")
+JOURNAL_QUEUE_BYTES = gauge("monofs_journal_queue_bytes", "Proposals waiting for the disk.")
+APPLIED_INDEX = gauge("monofs_applied_index", "Index of the last entry applied.")
+FLUSHED_INDEX = gauge("monofs_flushed_index", "Index up to which the metadata database is durable.")
+FLUSH_TIME = histogram("monofs_metadata_flush_seconds", "Time of one memtable flush.")
+INODES = gauge("monofs_inodes", "Inodes in the namespace.")
+# ---- rpc ----------------------------------------------------------------------------------------------------------------
+RPC_REQUESTS = counter(
+    "monofs_rpc_requests", "Requests answered, by method and outcome (ok or error code).", "method", "outcome"
+)
+RPC_TIME = histogram("monofs_rpc_seconds", "Time from a request's arrival to its final frame.", "method")
+RPC_CONNECTIONS = gauge("monofs_rpc_connections", "Open connections, by door.", "door")
+RPC_REFUSED = counter("monofs_rpc_refused", "Connections or frames refused, by reason.", "reason")
+# ---- under storage ------------------------------------------------------------------------------------------------------
+STORE_REQUESTS = counter(
+    "monofs_store_requests",
+    "Requests to stores, by mount, kind (list, head, get, ...) and outcome.",
+    "mount",
+    "kind",
+    "outcome",
+)
+STORE_TIME = histogram("monofs_store_seconds", "Time of one request to a store until its last byte.", "mount", "kind")
+STORE_BYTES = counter("monofs_store_read_bytes", "Bytes read from stores.", "mount")
+# ---- worker -------------------------------------------------------------------------------------------------------------
+PAGE_HITS = counter("monofs_page_hits", "Pages asked for that were cached.", "mount")
+PAGE_MISSES = counter("monofs_page_misses", "Pages asked for that had to be fetched.", "mount")
+SERVED_BYTES = counter(
+    "monofs_served_bytes",
+    "Bytes served to readers, by source (cache, store) and way (tcp, unix, descriptor).",
+    "source",
+    "way",
+)
+EVICTED_BYTES = counter("monofs_evicted_bytes", "Bytes of cached pages evicted to make room.", "tier")
+TIER_USED = gauge("monofs_tier_used_bytes", "Bytes of cached pages.", "tier", "directory")
+TIER_CAPACITY = gauge("monofs_tier_capacity_bytes", "Most bytes the directory may hold.", "tier", "directory")
+NOT_ADMITTED = counter("monofs_not_admitted", "Fetches served from the store without caching, by reason.", "reason")
+BAD_PAGES = counter("monofs_bad_pages", "Cached pages whose bytes did not match their CRC, dropped.", "tier")
+READ_TIME = histogram("monofs_read_seconds", "Time of a worker's read request until its last byte.", "source")

@@ -1,0 +1,1 @@
+"""Under storage: the interface every store implements, and the stores."""
