@@ -82,8 +82,7 @@ class AddMount(Change):
     sealed: bytes
     readonly: bool
     shared: bool
-    sync_interval_s: str = ""
-    """Decimal text or '' (no float in apply)."""
+    sync_interval_ms: int | None = None
 
 
 class UpdateMount(Change):
@@ -95,7 +94,7 @@ class UpdateMount(Change):
     options: dict[str, str]
     sealed: bytes
     readonly: bool
-    sync_interval_s: str = ""
+    sync_interval_ms: int | None = None
 
 
 class RemoveMount(Change):

@@ -22,8 +22,8 @@ class Mount(msgspec.Struct, array_like=True, frozen=True):
     shared: bool = False
     created_ns: int = 0
     changed_index: int = 0
-    sync_interval_s: float | None = None
-    """None: the cluster's ``namespace.sync_interval_s``."""
+    sync_interval_ms: int | None = None
+    """None: the cluster's ``namespace.sync_interval_s``; -1000: never."""
 
 
 class Located(msgspec.Struct, frozen=True):

@@ -423,7 +423,7 @@ class RegisterAnswer(Message):
     feed_head: int
     """Where the feed stands: a worker with no pages may start from here."""
     feed_tail: int
-    """The oldest index still in the feed: a worker whose cursor is older must ask which of its contents live."""
+    """The oldest index still in the feed: a worker whose cursor is older drops its clean pages."""
 
 
 class FeedKind(IntEnum):
@@ -456,8 +456,6 @@ class HeartbeatRequest(Message):
     used_bytes: int
     mounts_index: int
     wait_s: float = 1.0
-    check_contents: list[int] = []
-    """Contents (at most 10,000) whose life the worker asks about, after falling behind the feed."""
 
 
 class HeartbeatAnswer(Message):
@@ -470,7 +468,6 @@ class HeartbeatAnswer(Message):
     keys: dict[int, bytes] | None = None
     mounts: list[MountGrant] | None = None
     mounts_index: int = 0
-    dead_contents: list[int] = []
 
 
 # ---- worker -----------------------------------------------------------------------------------------------------------
