@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
+from logging.handlers import RotatingFileHandler
 from typing import Any
 
 _SECRET_WORDS = ("secret", "password", "token", "credential", "authorization", "private_key", "capability")
@@ -71,3 +73,29 @@ def clean_field(name: str, value: Any) -> Any:
 def logger(name: str) -> Log:
     """The logger of one module: ``log = logger(__name__)``."""
     return Log(name)
+
+
+def set_up_logs(level: str, file: str, max_bytes: int, *, name: str = "monofs") -> logging.Handler:
+    """Send the loggers below ``name`` to ``file`` (``-``: standard error) as JSON lines, rotated at ``max_bytes``.
+
+    Returns the handler, for :func:`close_logs`. Raises ``OSError`` when the file cannot be opened.
+    """
+    handler: logging.Handler
+    if file == "-":
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        handler = RotatingFileHandler(
+            file, maxBytes=max_bytes, backupCount=4, encoding="utf-8", errors="backslashreplace"
+        )
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger(name)
+    root.setLevel(level.upper())
+    root.propagate = False
+    root.addHandler(handler)
+    return handler
+
+
+def close_logs(handler: logging.Handler, *, name: str = "monofs") -> None:
+    """Undo :func:`set_up_logs`."""
+    logging.getLogger(name).removeHandler(handler)
+    handler.close()
