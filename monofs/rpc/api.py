@@ -514,6 +514,8 @@ class DescriptorAnswer(Message):
     length: int
     lease: int
     """Give back with RELEASE (or by closing the connection)."""
+    file: int = 0
+    """Which file of the worker this is; a FetchAnswer with another number tells of pages that are not in it."""
 
 
 class FetchRequest(Message):
@@ -527,13 +529,15 @@ class FetchRequest(Message):
 
 
 class FetchAnswer(Message):
-    """The group's presence now. ``cached`` False: there was no room; read with READ instead. ``file_changed``: ask for a new
-    DESCRIPTOR (the group's file is another one)."""
+    """The group's presence now. ``cached`` False: there was no room; read with READ instead."""
 
     present: int
     cached: bool = True
     fetched_bytes: int = 0
     """Bytes that came from the store for this request (0: it was a hit)."""
+    file: int = 0
+    """The group's file now. Another number than the descriptor's: ask for a new DESCRIPTOR (the group was evicted and came
+    back, or lost a bad page); ``present`` is about the new file only."""
 
 
 class ReleaseRequest(Message):
