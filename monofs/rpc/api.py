@@ -72,7 +72,7 @@ class Pong(Message):
 # ---- reading the namespace --------------------------------------------------------------------------------------------
 
 
-class ReadOptions(Message):
+class ReadOptions(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """How fresh an answer must be. ``sync_interval_s`` None: the path's own; -1 never look, 0 always look."""
 
     sync_interval_s: float | None = None
@@ -216,7 +216,7 @@ class ClusterAnswer(Message):
 # ---- changing the namespace -------------------------------------------------------------------------------------------
 
 
-class RequestId(Message):
+class RequestId(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """Law 3: who asks, which number, and the lowest number whose answer has not arrived. An empty client: no retry safety."""
 
     client: bytes = b""
