@@ -8,21 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from monofs.model.entry import Entry as Entry
 from monofs.model.errors import MonofsError
 from monofs.model.ids import JournalIndex, Term
 
 ENTRY_MAX_BYTES = 16 << 20
 """No entry body is larger; proposing one gives ``EntryTooLarge``."""
-
-
-class Entry(NamedTuple):
-    """An opaque change: the state machine knows what ``kind`` and ``version`` mean; the journal does not."""
-
-    kind: int
-    version: int
-    body: bytes
 
 
 class StateMachine(Protocol):

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from typing import Any
+
 import msgspec
 
+from monofs.model.entry import Entry
+from monofs.model.errors import UnknownEntry
 from monofs.model.ids import InodeId, MountId
+
+ENTRY_VERSION = 1
+"""Version of all bodies below. A body is only extended at its end; a change of meaning is a new kind or version."""
 
 
 class EntryKind(IntEnum):
@@ -246,3 +253,29 @@ BODIES: dict[EntryKind, type[Change]] = {
     EntryKind.REGISTER_WORKER: RegisterWorker,
     EntryKind.REMOVE_BELOW: RemoveBelow,
 }
+
+_KIND_OF = {body: kind for kind, body in BODIES.items()}
+_encode = msgspec.msgpack.Encoder().encode
+_DECODERS: dict[int, msgspec.msgpack.Decoder[Any]] = {
+    int(kind): msgspec.msgpack.Decoder(body) for kind, body in BODIES.items()
+}
+
+
+def encode_entry(change: Change) -> Entry:
+    """The journal entry that carries ``change``."""
+    return Entry(int(_KIND_OF[type(change)]), ENTRY_VERSION, _encode(change))
+
+
+def decode_entry(entry: Entry) -> Any:
+    """The body of an entry, one of :data:`BODIES`.
+
+    Raises ``UnknownEntry`` for a kind, version or body this release does not know: the node stops rather than skip a change.
+    """
+    kind, version, body = entry
+    decoder = _DECODERS.get(kind)
+    if decoder is None or version != ENTRY_VERSION:
+        raise UnknownEntry(f"the journal holds an entry of kind {kind}, version {version}; this release knows it not")
+    try:
+        return decoder.decode(body)
+    except msgspec.MsgspecError as problem:
+        raise UnknownEntry(f"the body of a journal entry of kind {kind} cannot be decoded: {problem}") from None
