@@ -1,0 +1,402 @@
+"""One blocking connection to a server, for programs without a reactor: one request at a time, or a pipeline of them.
+
+Invariant: after anything but a complete answer (an ERROR frame of the request counts as one) the conversation is
+``broken`` and its socket closed: nobody can be given another request's bytes. Time limits are the kernel's
+(SO_RCVTIMEO), set only when they change, so a call costs one send and one recv.
+
+Not here: which address, when to try again, sharing between threads (sync.py).
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import select
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import NoReturn
+
+from monofs.model.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    MonofsError,
+    ProtocolError,
+    Unreachable,
+)
+from monofs.rpc.addresses import parse_address, tune, unix_name
+from monofs.rpc.frames import (
+    ANSWER_MAX_BYTES,
+    DESCRIPTORS_MAX,
+    HEADER_BYTES,
+    HELLO_MAX_BYTES,
+    LONGEST_DEADLINE_MS,
+    REST_BYTES,
+    Kind,
+    check_header,
+    decode_error,
+    pack,
+    pack_header,
+    unpack_header,
+)
+from monofs.rpc.handshake import ClientHandshake, Credential, Welcome
+
+READ_BYTES = 64 << 10
+WINDOW_BYTES = 64 << 10
+"""Bytes of pipelined requests made ready at a time."""
+HANDSHAKE_S = 10.0
+_TIMEVAL = struct.Struct("ll")
+_SLACK_S = 0.02
+"""A time limit already set this much too late is left as it is."""
+_DESCRIPTOR_SPACE = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
+_HELLO, _REQUEST, _ANSWER, _ERROR = int(Kind.HELLO), int(Kind.REQUEST), int(Kind.ANSWER), int(Kind.ERROR)
+_ITEM, _DATA = int(Kind.ITEM), int(Kind.DATA)
+_SEND_FLAGS = socket.MSG_NOSIGNAL
+Header = tuple[int, int, int, int, int, int, int]
+
+
+class Conversation:
+    """A connection after its handshake. Use from one thread at a time.
+
+    Raises Unreachable when no connection could be made or the other side is no monofs server; Unauthenticated,
+    VersionMismatch and whatever else the server says. ``deadline`` arguments are time.monotonic seconds.
+    """
+
+    __slots__ = (
+        "_armed_s",
+        "_at",
+        "_buffer",
+        "_deadline",
+        "_fds",
+        "_last_id",
+        "_limit",
+        "_sock",
+        "_takes_descriptors",
+        "address",
+        "broken",
+        "welcome",
+    )
+
+    def __init__(self, address: str, credential: Credential, deadline: float, *, connect_s: float = 5.0) -> None:
+        self.address = address
+        self.broken = False
+        self._buffer = b""
+        self._at = 0
+        self._armed_s = -1.0
+        self._deadline = deadline
+        self._fds: deque[int] = deque()
+        self._takes_descriptors = False
+        self._last_id = 0
+        self._limit = HELLO_MAX_BYTES
+        left = min(connect_s, deadline - time.monotonic())
+        if left <= 0:
+            raise DeadlineExceeded(f"no time was left to connect to {address}")
+        self._sock = _connect(address, left)
+        try:
+            self.welcome: Welcome = self._shake_hands(credential, min(deadline, time.monotonic() + HANDSHAKE_S))
+        except (ConnectionLost, DeadlineExceeded) as error:
+            self.close()
+            raise Unreachable(f"{address} did not finish the handshake: {error}", address=address) from None
+        except BaseException:
+            self.close()
+            raise
+        self._limit = ANSWER_MAX_BYTES
+
+    def _shake_hands(self, credential: Credential, deadline: float) -> Welcome:
+        self._deadline = deadline
+        handshake = ClientHandshake(credential)
+        self._send(pack(_HELLO, 0, 0, handshake.begin()))
+        while handshake.welcome is None:
+            header = self._header()
+            body = bytes(self._body(header[0]))
+            if header[1] == _ERROR:
+                raise decode_error(body)
+            if header[1] != _HELLO:
+                raise ProtocolError(f"{self.address} does not speak monofs")
+            for answer in handshake.receive(body):
+                self._send(pack(_HELLO, 0, 0, answer))
+        return handshake.welcome
+
+    def close(self) -> None:
+        """Close this process's descriptor of the socket; never shuts the connection of a forked parent down."""
+        self.broken = True
+        self._sock.close()
+        while self._fds:
+            os.close(self._fds.popleft())
+
+    def is_usable(self) -> bool:
+        """Whether the idle connection seems alive: open, and nothing unexpected was said."""
+        if self.broken or self._at < len(self._buffer):
+            return False
+        try:
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    # ---- requests ----
+
+    def call(self, method: int, body: bytes, deadline: float, trace: int) -> bytes | bytearray:
+        """The answer's body. Raises the server's error, or ConnectionLost, DeadlineExceeded, ProtocolError."""
+        request_id = self._ask(method, body, deadline, trace)
+        header = self._header()
+        if header[1] != _ANSWER or header[4] != request_id or header[2]:
+            self._unexpected(header, request_id)
+        return self._body(header[0])
+
+    def call_with_descriptors(
+        self, method: int, body: bytes, deadline: float, trace: int
+    ) -> tuple[bytes | bytearray, list[int]]:
+        """The answer's body and the descriptors that came with it, owned by the caller."""
+        self._takes_descriptors = True
+        try:
+            request_id = self._ask(method, body, deadline, trace)
+            header = self._header()
+            if header[1] != _ANSWER or header[4] != request_id:
+                self._unexpected(header, request_id)
+            answer = self._body(header[0])
+        finally:
+            self._takes_descriptors = False
+        if header[2] != len(self._fds):
+            self._break(ProtocolError(f"{self.address} sent {len(self._fds)} descriptors and named {header[2]}"))
+        fds = list(self._fds)
+        self._fds.clear()
+        return answer, fds
+
+    def read_into(self, method: int, body: bytes, view: memoryview, deadline: float, trace: int) -> int:
+        """DATA of a stream straight into ``view``; returns the bytes filled."""
+        request_id = self._ask(method, body, deadline, trace)
+        filled = 0
+        while True:
+            header = self._header()
+            size = header[0]
+            if header[4] != request_id or header[1] not in (_DATA, _ANSWER):
+                self._unexpected(header, request_id)
+            if header[1] == _ANSWER:
+                self._body(size)
+                return filled
+            if filled + size > len(view):
+                self._break(ProtocolError(f"{self.address} sent more bytes than were asked for"))
+            self._receive_into(view[filled : filled + size])
+            filled += size
+
+    def start_stream(self, method: int, body: bytes, deadline: float, trace: int) -> int:
+        """Ask; then call :meth:`next_of_stream` with the id returned until it is final."""
+        return self._ask(method, body, deadline, trace)
+
+    def next_of_stream(self, request_id: int) -> tuple[int, bytes | bytearray]:
+        """(kind, body): ITEM, DATA, or the final ANSWER. Raises the server's error."""
+        header = self._header()
+        if header[4] != request_id or header[1] not in (_DATA, _ITEM, _ANSWER):
+            self._unexpected(header, request_id)
+        return header[1], self._body(header[0])
+
+    def call_many(
+        self, method: int, bodies: Sequence[bytes], deadline: float, trace: int
+    ) -> list[bytes | bytearray | MonofsError]:
+        """All requests down one connection without waiting between them; answers or errors in the order of requests.
+
+        Sends only as much as the server takes while it reads what the server says, so neither side can block the other.
+        """
+        self._deadline = deadline
+        first = self._last_id + 1
+        self._last_id += len(bodies)
+        answers: list[bytes | bytearray | MonofsError | None] = [None] * len(bodies)
+        sent, missing, waiting = 0, len(bodies), memoryview(b"")
+        while missing:
+            if not waiting and sent < len(bodies):
+                waiting, sent = self._window(method, bodies, sent, first, trace)
+            if waiting:
+                waiting = waiting[self._send_some(waiting) :]
+                if not waiting and sent < len(bodies):
+                    continue
+                if waiting and not self._wait_either():
+                    continue
+            header = self._header()
+            index = header[4] - first
+            if not 0 <= index < len(bodies) or answers[index] is not None or header[1] not in (_ANSWER, _ERROR):
+                self._unexpected(header, 0)
+            body = self._body(header[0])
+            answers[index] = body if header[1] == _ANSWER else decode_error(bytes(body))
+            missing -= 1
+        return answers  # type: ignore[return-value] # missing == 0
+
+    def _window(
+        self, method: int, bodies: Sequence[bytes], start: int, first: int, trace: int
+    ) -> tuple[memoryview, int]:
+        """Frames of the next requests, about 64 KiB of them, and the position after them."""
+        allowed = self._allowed_ms()
+        out = bytearray()
+        while start < len(bodies) and len(out) < WINDOW_BYTES:
+            body = bodies[start]
+            out += pack_header(REST_BYTES + len(body), _REQUEST, 0, method, first + start, allowed, trace)
+            out += body
+            start += 1
+        return memoryview(out), start
+
+    def _ask(self, method: int, body: bytes, deadline: float, trace: int) -> int:
+        self._deadline = deadline
+        self._last_id = request_id = (self._last_id % 0xFFFFFFFF) + 1
+        header = pack_header(REST_BYTES + len(body), _REQUEST, 0, method, request_id, self._allowed_ms(), trace)
+        self._send(header + body)
+        return request_id
+
+    def _allowed_ms(self) -> int:
+        left = self._deadline - time.monotonic()
+        return min(max(1, int(left * 1000)), LONGEST_DEADLINE_MS)
+
+    def _unexpected(self, header: Header, request_id: int) -> NoReturn:
+        """A frame that is no answer: the server's error, or a broken conversation."""
+        if header[1] == _ERROR and header[4] in (0, request_id):
+            error = decode_error(bytes(self._body(header[0])))
+            if header[4] == 0:
+                self._break(error)
+            raise error
+        self._break(ProtocolError(f"{self.address} sent a frame of kind {header[1]} nobody asked for"))
+
+    # ---- bytes ----
+
+    def _break(self, error: MonofsError) -> NoReturn:
+        self.close()
+        raise error
+
+    def _failed(self, error: OSError) -> NoReturn:
+        """Turn an OSError of the socket into a typed error; EAGAIN is the kernel's time limit."""
+        if error.errno == errno.EAGAIN:
+            self._break(DeadlineExceeded(f"no answer from {self.address} within the time allowed"))
+        self._break(ConnectionLost(f"the connection to {self.address} broke: {error.strerror or error}"))
+
+    def _arm(self) -> None:
+        """Let the kernel end the next wait at the deadline."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            self._break(DeadlineExceeded(f"no answer from {self.address} within the time allowed"))
+        if not -_SLACK_S < left - self._armed_s < _SLACK_S:
+            limit = _TIMEVAL.pack(int(left), int(left % 1 * 1e6) or 1)
+            try:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            except OSError as error:
+                self._failed(error)
+            self._armed_s = left
+
+    def _send(self, data: bytes) -> None:
+        self._arm()
+        try:
+            sent = self._sock.send(data, _SEND_FLAGS)
+            while sent < len(data):
+                self._arm()
+                sent += self._sock.send(memoryview(data)[sent:], _SEND_FLAGS)
+        except OSError as error:
+            self._failed(error)
+
+    def _send_some(self, view: memoryview) -> int:
+        try:
+            return self._sock.send(view, _SEND_FLAGS | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._failed(error)
+
+    def _wait_either(self) -> bool:
+        """Wait until the socket takes or has bytes; True when it has (or when it broke: the read will tell)."""
+        if self._at < len(self._buffer):
+            return True
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN | select.POLLOUT)
+        left = self._deadline - time.monotonic()
+        events = poll.poll(max(0, left) * 1000)
+        if not events:
+            self._break(DeadlineExceeded(f"no answer from {self.address} within the time allowed"))
+        return bool(events[0][1] & ~select.POLLOUT)
+
+    def _receive(self) -> bytes:
+        """What has come, at least one byte."""
+        self._arm()
+        try:
+            data = self._receive_message() if self._takes_descriptors else self._sock.recv(READ_BYTES)
+        except OSError as error:
+            self._failed(error)
+        if not data:
+            self._break(ConnectionLost(f"{self.address} closed the connection before it answered"))
+        return data
+
+    def _receive_message(self) -> bytes:
+        """Bytes and the descriptors that came with them, which go to the queue."""
+        data, messages, flags, _ = self._sock.recvmsg(READ_BYTES, _DESCRIPTOR_SPACE, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, payload in messages:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+                self._fds.extend(fds)
+        if flags & socket.MSG_CTRUNC:
+            self._break(ProtocolError(f"{self.address} sent more descriptors than fit, or none can be opened"))
+        return data
+
+    def _header(self) -> Header:
+        """The next frame's header."""
+        while len(self._buffer) - self._at < HEADER_BYTES:
+            data = self._receive()
+            self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
+            self._at = 0
+        header = unpack_header(self._buffer, self._at)
+        try:
+            check_header(header[0], header[1], header[2], self._limit)
+        except MonofsError as error:
+            self._break(error)
+        self._at += HEADER_BYTES
+        return header
+
+    def _body(self, size: int) -> bytes | bytearray:
+        """The body after a header."""
+        end = self._at + size
+        if end <= len(self._buffer):
+            body = self._buffer[self._at : end]
+            self._at = end
+            return body
+        whole = bytearray(size)
+        self._receive_into(memoryview(whole))
+        return whole
+
+    def _receive_into(self, view: memoryview) -> None:
+        """Fill ``view``: what is here already, then straight from the socket."""
+        here = min(len(view), len(self._buffer) - self._at)
+        view[:here] = memoryview(self._buffer)[self._at : self._at + here]
+        self._at += here
+        while here < len(view):
+            self._arm()
+            try:
+                got = self._sock.recv_into(view[here:])
+            except OSError as error:
+                self._failed(error)
+            if not got:
+                self._break(ConnectionLost(f"{self.address} closed the connection in the middle of an answer"))
+            here += got
+
+
+def _connect(address: str, timeout_s: float) -> socket.socket:
+    """A connected blocking socket. Raises Unreachable."""
+    where = parse_address(address)
+    try:
+        if isinstance(where, str):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.settimeout(timeout_s)
+                with unix_name(where) as name:
+                    sock.connect(name)
+            except BaseException:
+                sock.close()
+                raise
+        else:
+            sock = socket.create_connection(where, timeout_s)
+        sock.settimeout(None)
+        tune(sock)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise Unreachable(f"cannot connect to {address}: {reason}", address=address) from None
+    return sock

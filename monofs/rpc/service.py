@@ -1,0 +1,406 @@
+"""What a node answers: methods, the call a handler sees, and what happens to its result.
+
+A handler is a plain function ``handler(request, call)`` on the reactor thread. It returns the answer (the fast path: no
+Deferred), a Deferred or coroutine of it, or None when it will say ``call.answer`` or ``call.fail`` itself, later or already.
+Invariants: every call gets exactly one final frame, or none when its asker is gone; after it everything else said through
+the call is dropped; an expected failure travels as its code, any other exception as Internal with the request id while
+its traceback goes to the log only; InvariantBroken stops the node through ``on_fatal``.
+
+Not here: sockets (server.py), the channel inside one process (direct.py); both are a :class:`Connection`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure as TwistedFailure
+
+from monofs.model.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    InvariantBroken,
+    MonofsError,
+    NotSupported,
+    invariant,
+)
+from monofs.model.principal import Principal
+from monofs.observe import metrics
+from monofs.observe.logs import logger
+from monofs.rpc.api import Message, Method
+from monofs.rpc.deadlines import Deadlines
+from monofs.rpc.frames import ANSWER_MAX_BYTES, REQUEST_MAX_BYTES
+
+log = logger(__name__)
+
+Result = Message | Deferred[Any] | Coroutine[Any, Any, Any] | None
+Handler = Callable[[Any, "Call"], Result]
+_R = TypeVar("_R", bound=Message)
+_UNREADABLE = (ValueError, RecursionError)
+"""What msgspec raises for bytes that are not the message: DecodeError, ValidationError, UnicodeDecodeError; deep nesting."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one door, with what happens at each."""
+
+    connections: int = 20_000
+    """More get an Overloaded frame and are closed at once."""
+    handshake_s: float = 10.0
+    """A connection that has not said who it is by then is closed."""
+    in_flight: int = 1024
+    """Requests a connection may have unanswered; at the bound its bytes are not read any more until one is answered."""
+    request_bytes: int = REQUEST_MAX_BYTES
+    """A longer request closes the connection with FrameTooLarge."""
+    answer_bytes: int = ANSWER_MAX_BYTES
+    """A longer answer becomes a FrameTooLarge error of its request."""
+    queued_bytes: int = 2 << 20
+    """Bytes waiting for a slow reader before ``call.writable`` turns False and its further requests wait."""
+    held_bytes: int = 256 << 20
+    """Bytes of unfinished requests over all connections of the service; the one that goes over it is closed."""
+    longest_s: float = 3600.0
+    """Deadline of a request that names none, and the longest one may name."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One registered method with what its calls need at hand."""
+
+    method: int
+    name: str
+    request_type: type[Message]
+    handler: Handler
+    decode: Callable[[bytes], Any]
+    answered: metrics.Child
+    timer: metrics.Timer
+
+
+class Connection(ABC):
+    """Where calls come from. Hashable: handlers key what they lend out (descriptor leases) by it."""
+
+    principal: Principal
+    service: Service
+    door: str
+    """`tcp`, `unix` or `direct`."""
+    peer: str
+    """Address of the other side, for logs and audit."""
+    closed: bool
+
+    def __init__(self) -> None:
+        self._on_close: list[Callable[[], None]] = []
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call back once when this connection is gone; at once when it is gone already."""
+        if self.closed:
+            callback()
+        else:
+            self._on_close.append(callback)
+
+    def has_closed(self) -> None:
+        """For subclasses: tell everyone who asked, whatever one of them does."""
+        callbacks, self._on_close = self._on_close, []
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception as error:  # noqa: BLE001 - one lender's bug must not keep the others' leases
+                log.error("a close callback failed", exception=error, peer=self.peer)  # noqa: TRY400 - our own log
+
+    @property
+    @abstractmethod
+    def writable(self) -> bool:
+        """Whether streams may send more now."""
+
+    @abstractmethod
+    def when_writable(self, call: Call) -> None:
+        """Call ``call.run_waiting()`` once writable."""
+
+    @abstractmethod
+    def send_answer(self, call: Call, message: Message) -> None:
+        """Final frame; raises MonofsError when the message cannot be sent."""
+
+    @abstractmethod
+    def send_error(self, call: Call, error: MonofsError) -> None:
+        """Final frame."""
+
+    @abstractmethod
+    def send_item(self, call: Call, message: Message) -> None:
+        """One element of a stream."""
+
+    @abstractmethod
+    def send_data(self, call: Call, buffer: bytes | memoryview) -> None:
+        """Bytes of a stream."""
+
+    @abstractmethod
+    def send_file(self, call: Call, fd: int, offset: int, length: int) -> None:
+        """Bytes of a stream from a file."""
+
+    @abstractmethod
+    def ended(self, call: Call) -> None:
+        """The call needs no room here any more."""
+
+
+class Call:
+    """One request as its handler sees it. Reactor thread only."""
+
+    __slots__ = (
+        "_on_end",
+        "_waiting",
+        "closed",
+        "connection",
+        "deadline",
+        "descriptors",
+        "entry",
+        "pending",
+        "request_id",
+        "slot",
+        "started",
+        "trace",
+    )
+
+    def __init__(
+        self, connection: Connection, entry: Entry, request_id: int, trace: int, started: float, deadline: float
+    ) -> None:
+        self.connection = connection
+        self.entry = entry
+        self.request_id = request_id
+        self.trace = trace
+        self.started = started
+        self.deadline = deadline
+        """time.monotonic seconds; then the asker gets DeadlineExceeded and everything later is dropped."""
+        self.closed = False
+        """The final frame is out, or the asker is gone: nothing said through this call arrives any more."""
+        self.pending = False
+        self.slot = 0
+        self.descriptors: list[int] | None = None
+        self._waiting: Callable[[], None] | None = None
+        self._on_end: Callable[[], None] | None = None
+
+    @property
+    def principal(self) -> Principal:
+        """Who asks."""
+        return self.connection.principal
+
+    @property
+    def door(self) -> str:
+        """`tcp`, `unix` or `direct`."""
+        return self.connection.door
+
+    @property
+    def peer(self) -> str:
+        """Where from, for logs and audit."""
+        return self.connection.peer
+
+    @property
+    def writable(self) -> bool:
+        """False while the reader is slow: a stream waits with :meth:`when_writable` before it sends more."""
+        return self.connection.writable
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Call back once, when the connection takes more or the call is closed (look at :attr:`closed`).
+
+        One callback a call at a time; never called before this method returns.
+        """
+        invariant(self._waiting is None, "a call waits for its connection at most once")
+        self._waiting = callback
+        self.connection.when_writable(self)
+
+    def run_waiting(self) -> None:
+        """For connections: run the callback given to :meth:`when_writable`, if there still is one."""
+        callback, self._waiting = self._waiting, None
+        if callback is not None:
+            try:
+                callback()
+            except Exception as error:  # noqa: BLE001 - a handler's bug ends its call, not the connection
+                self.crash(error)
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call back if the call ends early: cancelled, past its deadline, or its connection lost. One callback a call."""
+        self._on_end = callback
+
+    def answer(self, message: Message) -> None:
+        """The final frame: success."""
+        if self.closed:
+            return
+        try:
+            self.connection.send_answer(self, message)
+        except Exception as error:  # noqa: BLE001 - too large, or not encodable: the asker must hear of it
+            self.crash(error)
+            return
+        self.entry.answered.value += 1
+        self._end()
+
+    def fail(self, error: MonofsError) -> None:
+        """The final frame: a failure."""
+        if self.closed:
+            return
+        self.connection.send_error(self, error)
+        metrics.RPC_REQUESTS(self.entry.name, str(error.code)).value += 1
+        self._end()
+
+    def item(self, message: Message) -> None:
+        """One ITEM of a stream. Raises FrameTooLarge; Overloaded when streamed without regard to :attr:`writable`."""
+        if not self.closed:
+            self.connection.send_item(self, message)
+
+    def data(self, buffer: bytes | memoryview) -> None:
+        """Bytes of a stream, as DATA frames of at most 4 MiB.
+
+        The buffer is not copied: do not change it any more. Raises Overloaded as :meth:`item`.
+        """
+        if not self.closed:
+            self.connection.send_data(self, buffer)
+
+    def send_file(self, fd: int, offset: int, length: int) -> None:
+        """Bytes ``[offset, offset + length)`` of a file as DATA frames, copied by the kernel.
+
+        The bytes must be resident (the reactor never waits for a disk) and may never change. The descriptor stays the
+        caller's and may be closed at once: what has to wait is sent from a duplicate. A file shorter than promised, or a
+        page that is lost, closes the connection. Raises Overloaded as :meth:`item`.
+        """
+        if not self.closed:
+            self.connection.send_file(self, fd, offset, length)
+
+    def attach(self, fd: int) -> None:
+        """Send a descriptor along with the answer; call before :meth:`answer`, at most 16 times.
+
+        The descriptor stays the caller's and may be closed once the answer is given: what has to wait is sent from a
+        duplicate. Raises NotSupported on doors other than `unix`.
+        """
+        if self.connection.door != "unix":
+            raise NotSupported("descriptors can only be passed over a Unix socket")
+        if self.descriptors is None:
+            self.descriptors = []
+        self.descriptors.append(fd)
+
+    def expire(self) -> None:
+        """For the deadline wheel."""
+        if not self.closed:
+            self.fail(DeadlineExceeded("the time allowed for this request ran out at the server"))
+            self._end_early()
+
+    def abandon(self) -> None:
+        """For connections: the asker cancelled or is gone; nothing is sent any more."""
+        if not self.closed:
+            metrics.RPC_REQUESTS(self.entry.name, "abandoned").value += 1
+            self._end()
+            self._end_early()
+
+    def crash(self, error: BaseException) -> None:
+        """A handler ended with an exception: MonofsError is its answer, anything else a bug."""
+        if isinstance(error, MonofsError):
+            self.fail(error)
+        else:
+            self.connection.service.crashed(self, error)
+
+    def _end(self) -> None:
+        self.closed = True
+        self.descriptors = None
+        self.entry.timer.observe(time.monotonic() - self.started)
+        if self.pending:
+            self.pending = False
+            self.connection.ended(self)
+
+    def _end_early(self) -> None:
+        callback, self._on_end = self._on_end, None
+        for act in (callback, self.run_waiting):
+            if act is not None:
+                act()
+
+
+class Service:
+    """The methods of one role, shared by all its doors.
+
+    ``cluster`` tells the cluster id for handshakes (empty while there is none). ``on_fatal`` is called when an invariant
+    broke; without it the reactor is stopped. ``connections`` and ``held_bytes`` are what the doors have in use.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        reactor: Any,
+        *,
+        cluster: Callable[[], bytes] = bytes,
+        on_fatal: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self.role = role
+        self.reactor = reactor
+        self.cluster = cluster
+        self.on_fatal = on_fatal
+        self.deadlines = Deadlines(reactor)
+        self.entries: dict[int, Entry] = {}
+        self.connections = 0
+        self.held_bytes = 0
+
+    def register(self, method: Method, request_type: type[_R], handler: Callable[[_R, Call], Result]) -> None:
+        """Serve ``method``; each at most once."""
+        invariant(int(method) not in self.entries, f"{method.name} is registered once")
+        self.entries[int(method)] = Entry(
+            int(method),
+            method.name,
+            request_type,
+            handler,
+            msgspec.msgpack.Decoder(request_type).decode,
+            metrics.RPC_REQUESTS(method.name, "ok"),
+            metrics.RPC_TIME(method.name),
+        )
+
+    def serve(self, call: Call, body: bytes) -> None:
+        """Decode a request and run its handler."""
+        try:
+            request = call.entry.decode(body)
+        except _UNREADABLE as error:
+            call.fail(InvalidArgument(f"not a {call.entry.name} request: {error}"))
+            return
+        self.run(call, request)
+
+    def run(self, call: Call, request: Message) -> None:
+        """Run the handler of a call with its request."""
+        try:
+            result = call.entry.handler(request, call)
+            if result is None:
+                return
+            if isinstance(result, Message):
+                call.answer(result)
+                return
+            self._await(call, result)
+        except MonofsError as error:
+            call.fail(error)
+        except Exception as error:  # noqa: BLE001 - the border of every handler: logged, told as Internal
+            self.crashed(call, error)
+
+    def _await(self, call: Call, result: Any) -> None:
+        deferred = result if isinstance(result, Deferred) else Deferred.fromCoroutine(result)
+
+        def failed(failure: TwistedFailure) -> None:
+            call.crash(failure.value if failure.value is not None else Internal())
+
+        def finished(message: Message | None) -> None:
+            if message is not None:
+                call.answer(message)
+
+        # errors of sending the answer end in failed() too, so that no call is left without a final frame
+        deferred.addCallback(finished)
+        deferred.addErrback(failed)
+
+    def crashed(self, call: Call, error: BaseException) -> None:
+        """Log a handler's bug, tell the asker no more than the request id, stop the node if an invariant broke."""
+        trace = f"{call.trace or secrets.randbits(64):016x}"
+        log.error("a handler failed", exception=error, method=call.entry.name, trace=trace, peer=call.peer)
+        call.fail(Internal(f"{call.entry.name} failed inside the server (request id {trace})"))
+        if isinstance(error, InvariantBroken):
+            self.fatal(error)
+
+    def fatal(self, error: BaseException) -> None:
+        """Stop the node."""
+        if self.on_fatal is not None:
+            self.on_fatal(error)
+        else:
+            log.error("an invariant broke: stopping", exception=error)
+            self.reactor.stop()

@@ -1,0 +1,373 @@
+"""Calls from user programs: blocking, no reactor, no thread of its own, safe between threads, over fork and in pickles.
+
+Invariants: a conversation is used by one thread at a time; a forked child never uses (or shuts down) a connection of its
+parent; an address is tried again only where that cannot do a thing twice: nothing was sent (Unreachable), the server said
+it did nothing (NotLeader), or the caller said ``idempotent``.
+
+Not here: one connection (conversation.py), the reconnecting client of nodes (client.py).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from monofs.model.errors import (
+    Closed,
+    ConnectionLost,
+    DeadlineExceeded,
+    FrameTooLarge,
+    MonofsError,
+    NotLeader,
+    Overloaded,
+    ProtocolError,
+    Unreachable,
+)
+from monofs.rpc.addresses import parse_address, split_addresses
+from monofs.rpc.api import Message, Method
+from monofs.rpc.conversation import Conversation
+from monofs.rpc.frames import REQUEST_MAX_BYTES, Kind
+from monofs.rpc.handshake import Credential, Welcome
+
+IDLE_MAX = 8
+"""Idle connections kept to one address."""
+OPEN_MAX = 256
+"""Connections one pool may have in use and idle; more calls at a time get Overloaded."""
+LOSSES_MAX = 3
+"""Times an idempotent request is sent again after its connection broke: it may be what breaks the server."""
+_BACKOFF_FIRST_S = 0.02
+_BACKOFF_MAX_S = 0.5
+
+_A = TypeVar("_A", bound=Message)
+_T = TypeVar("_T")
+_encode = msgspec.msgpack.Encoder().encode
+_DATA, _ANSWER = int(Kind.DATA), int(Kind.ANSWER)
+_POOLS: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+class Pool:
+    """Connections to one service: addresses of masters (one leads), or of one worker (`host:port` or a Unix path).
+
+    Methods raise the server's typed errors, and: Unreachable when no address answers (each is tried once, again and again
+    for ``patience_s`` if given), DeadlineExceeded after ``timeout_s``, ConnectionLost when the connection broke after the
+    request was sent, ProtocolError for answers that make no sense, FrameTooLarge for requests over 1 MiB.
+    ``idempotent``: the request may be sent again after ConnectionLost. ``trace`` is the request id in logs.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        credential: Credential | None = None,
+        *,
+        connect_timeout_s: float = 5.0,
+        patience_s: float = 0.0,
+    ) -> None:
+        self.addresses = split_addresses(addresses)
+        self._credential = credential or Credential()
+        self._connect_s = connect_timeout_s
+        self._patience_s = patience_s
+        self._closed = False
+        self._preferred = self.addresses[0]
+        self._reset()
+        _POOLS.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[str, deque[Conversation]] = {}
+        self._open: set[Conversation] = set()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (self.addresses, self._credential, self._connect_s, self._patience_s))
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- calls ----
+
+    def call(
+        self,
+        method: Method,
+        request: Message,
+        answer_type: type[_A],
+        timeout_s: float = 30.0,
+        *,
+        idempotent: bool = False,
+        trace: int = 0,
+    ) -> _A:
+        """Ask and wait for the answer."""
+        deadline = time.monotonic() + timeout_s
+        number, body = int(method), _encode_request(request)
+        answer = self._run(lambda talk: talk.call(number, body, deadline, trace), deadline, idempotent=idempotent)
+        return _decode(answer, answer_type)
+
+    def call_with_descriptors(
+        self, method: Method, request: Message, answer_type: type[_A], timeout_s: float = 30.0, *, trace: int = 0
+    ) -> tuple[_A, list[int]]:
+        """The answer and the descriptors that came with it (close-on-exec, the caller's to close). Unix sockets only."""
+        deadline = time.monotonic() + timeout_s
+        number, body = int(method), _encode_request(request)
+        answer, fds = self._run(
+            lambda talk: talk.call_with_descriptors(number, body, deadline, trace), deadline, idempotent=False
+        )
+        try:
+            return _decode(answer, answer_type), fds
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+
+    def call_with_descriptor(
+        self, method: Method, request: Message, answer_type: type[_A], timeout_s: float = 30.0, *, trace: int = 0
+    ) -> tuple[_A, int | None]:
+        """As :meth:`call_with_descriptors` where at most one descriptor comes."""
+        answer, fds = self.call_with_descriptors(method, request, answer_type, timeout_s, trace=trace)
+        for fd in fds[1:]:
+            os.close(fd)
+        return answer, fds[0] if fds else None
+
+    def call_many(
+        self,
+        method: Method,
+        requests: Sequence[Message],
+        answer_type: type[_A],
+        timeout_s: float = 30.0,
+        *,
+        idempotent: bool = False,
+        trace: int = 0,
+    ) -> list[_A | MonofsError]:
+        """All requests pipelined on one connection; each one's answer or its error, in order."""
+        deadline = time.monotonic() + timeout_s
+        number, bodies = int(method), [_encode_request(request) for request in requests]
+        answers = self._run(
+            lambda talk: talk.call_many(number, bodies, deadline, trace), deadline, idempotent=idempotent
+        )
+        return [answer if isinstance(answer, MonofsError) else _decode(answer, answer_type) for answer in answers]
+
+    def read_into(
+        self, method: Method, request: Message, buffer: Any, timeout_s: float = 30.0, *, trace: int = 0
+    ) -> int:
+        """Receive a stream of DATA straight into a writable buffer; returns how many bytes came, at most its size.
+
+        Sent again after ConnectionLost: reading changes nothing. Raises ProtocolError when more bytes come than fit.
+        """
+        deadline = time.monotonic() + timeout_s
+        number, body = int(method), _encode_request(request)
+        view = memoryview(buffer).cast("B")
+        return self._run(lambda talk: talk.read_into(number, body, view, deadline, trace), deadline, idempotent=True)
+
+    def stream(
+        self,
+        method: Method,
+        request: Message,
+        item_type: type[_A] | None = None,
+        timeout_s: float = 300.0,
+        *,
+        trace: int = 0,
+    ) -> Iterator[Any]:
+        """Elements as they come: ``item_type`` for ITEM frames, bytes for DATA. An iterator left early closes its connection.
+
+        ``timeout_s`` is for the whole stream. Asked again on another connection only before the first element came.
+        """
+        deadline = time.monotonic() + timeout_s
+        number, body = int(method), _encode_request(request)
+
+        def start(talk: Conversation) -> tuple[Conversation, int, int, bytes | bytearray]:
+            request_id = talk.start_stream(number, body, deadline, trace)
+            kind, first = talk.next_of_stream(request_id)
+            return talk, request_id, kind, first
+
+        talk, request_id, kind, element = self._run(start, deadline, idempotent=True, keep=True)
+        finished = False
+        try:
+            while kind != _ANSWER:
+                if kind == _DATA:
+                    yield element
+                elif item_type is None:
+                    raise ProtocolError(f"{method.name} streams items, and no type for them was given")
+                else:
+                    yield _decode(element, item_type)
+                try:
+                    kind, element = talk.next_of_stream(request_id)
+                except MonofsError:
+                    finished = True  # an ERROR frame ends a stream as well; a broken conversation says so itself
+                    raise
+            finished = True
+        finally:
+            if not finished:
+                talk.close()
+            self._give_back(talk)
+
+    def server(self, timeout_s: float = 5.0) -> Welcome:
+        """What the server told of itself in the handshake: cluster id, role, release."""
+        return self._run(lambda talk: talk.welcome, time.monotonic() + timeout_s, idempotent=True)
+
+    def close(self) -> None:
+        """Close all idle connections; those in use close when their call ends. Further calls raise Closed."""
+        self._closed = True
+        with self._lock:
+            idle = [talk for talks in self._idle.values() for talk in talks]
+            self._idle.clear()
+            self._open.difference_update(idle)
+        for talk in idle:
+            talk.close()
+
+    # ---- which connection ----
+
+    def _run(
+        self, action: Callable[[Conversation], _T], deadline: float, *, idempotent: bool, keep: bool = False
+    ) -> _T:
+        """Run ``action`` on a conversation, elsewhere or again where that is safe. ``keep``: it stays taken on success."""
+        address, pause = self._preferred, _BACKOFF_FIRST_S
+        unreachable: set[str] = set()
+        losses = 0
+        patience = time.monotonic() + self._patience_s
+        while True:
+            try:
+                talk = self._take(address, deadline)
+                unreachable.clear()
+                result = self._act(action, talk, keep=keep)
+                self._preferred = address
+                return result
+            except Unreachable as error:
+                unreachable.add(address)
+                if unreachable.issuperset(self.addresses):
+                    if time.monotonic() >= min(patience, deadline):
+                        raise self._nobody(error) from None
+                    pause = _sleep(pause, deadline)
+                    unreachable.clear()
+                address = self._after(address)
+            except NotLeader as error:
+                if len(self.addresses) == 1 and error.detail.get("leader") is None:
+                    raise
+                pause = _sleep(pause, deadline)
+                address = self._leader(error, address)
+            except ConnectionLost:
+                losses += 1
+                if not idempotent or losses > LOSSES_MAX:
+                    raise
+                pause = _sleep(pause, deadline)
+            if time.monotonic() >= deadline:
+                raise DeadlineExceeded(f"no answer from {', '.join(self.addresses)} within the time allowed")
+
+    def _act(self, action: Callable[[Conversation], _T], talk: Conversation, *, keep: bool) -> _T:
+        try:
+            result = action(talk)
+        except MonofsError:
+            self._give_back(talk)
+            raise
+        except BaseException:
+            # interrupted in the middle: the next answer on it would be this one's
+            talk.close()
+            self._give_back(talk)
+            raise
+        if not keep:
+            self._give_back(talk)
+        return result
+
+    def _take(self, address: str, deadline: float) -> Conversation:
+        if self._closed:
+            raise Closed("this connection pool is closed")
+        idle = self._idle.get(address)
+        while idle:
+            try:
+                talk = idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if talk.is_usable():
+                return talk
+            talk.close()
+            self._give_back(talk)
+        with self._lock:
+            if len(self._open) >= OPEN_MAX:
+                raise Overloaded(f"this process has {OPEN_MAX} connections to {address} in use already")
+        talk = Conversation(address, self._credential, deadline, connect_s=self._connect_s)
+        with self._lock:
+            self._open.add(talk)
+        return talk
+
+    def _give_back(self, talk: Conversation) -> None:
+        if not talk.broken and not self._closed:
+            idle = self._idle.get(talk.address)
+            if idle is None:
+                idle = self._idle.setdefault(talk.address, deque())
+            if talk in self._open and len(idle) < IDLE_MAX:
+                idle.append(talk)
+                return
+        talk.close()
+        with self._lock:
+            self._open.discard(talk)
+
+    def _after(self, address: str) -> str:
+        """The address to try next."""
+        if address not in self.addresses:
+            return self.addresses[0]
+        return self.addresses[(self.addresses.index(address) + 1) % len(self.addresses)]
+
+    def _leader(self, error: NotLeader, address: str) -> str:
+        """Where a follower says the leader is; the next address when it does not know."""
+        hint = error.detail.get("leader")
+        if isinstance(hint, str) and hint != address:
+            try:
+                parse_address(hint)
+            except MonofsError:
+                return self._after(address)
+            return hint
+        return self._after(address)
+
+    def _nobody(self, error: Unreachable) -> Unreachable:
+        if len(self.addresses) == 1:
+            return error
+        return Unreachable(f"none of {', '.join(self.addresses)} can be reached; the last one said: {error}")
+
+    def forget_parent(self) -> None:
+        """For the fork hook: in a child, close this process's copies of the parent's sockets and start anew."""
+        inherited = self._open
+        self._reset()
+        for talk in inherited:
+            talk.close()
+
+
+def _sleep(pause_s: float, deadline: float) -> float:
+    """Wait with jitter, not beyond the deadline; returns the next pause."""
+    time.sleep(max(0.0, min(pause_s * random.uniform(0.5, 1.0), deadline - time.monotonic())))  # noqa: S311 - jitter
+    return min(pause_s * 2, _BACKOFF_MAX_S)
+
+
+def _rebuild(addresses: Sequence[str], credential: Credential, connect_s: float, patience_s: float) -> Pool:
+    return Pool(addresses, credential, connect_timeout_s=connect_s, patience_s=patience_s)
+
+
+def _encode_request(request: Message) -> bytes:
+    body = _encode(request)
+    if len(body) > REQUEST_MAX_BYTES:
+        raise FrameTooLarge(
+            f"a request has at most {REQUEST_MAX_BYTES} bytes, this one {len(body)}; ask for less at a time",
+            limit=REQUEST_MAX_BYTES,
+        )
+    return body
+
+
+def _decode(body: bytes | bytearray, answer_type: type[_A]) -> _A:
+    try:
+        return msgspec.msgpack.decode(body, type=answer_type)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the answer is not a {answer_type.__name__}: {error}") from None
+
+
+def _after_fork() -> None:
+    for pool in list(_POOLS):
+        pool.forget_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)
