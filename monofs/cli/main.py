@@ -1,0 +1,112 @@
+"""The `monofs` command: global options, lazily imported groups, one connection a run."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+import monofs
+from monofs.cli.output import EXIT_CODES, errors_as_exit_codes
+from monofs.config.units import parse_duration_s
+from monofs.model.errors import ConfigError
+
+_COMMANDS = {
+    "serve": "monofs.cli.serve:serve",
+    "fs": "monofs.cli.fs:fs",
+    "mount": "monofs.cli.mount:mount",
+    "cache": "monofs.cli.cache:cache",
+    "admin": "monofs.cli.admin:admin",
+    "bench": "monofs.cli.bench:bench",
+    "version": "monofs.cli.main:version",
+}
+"""Name → where it lives. Imported when used: `monofs fs ls` must not pay for the server."""
+
+
+class Session:
+    """What commands share: how to reach the cluster. Connects at first use."""
+
+    def __init__(self, masters: str | None, secret_file: str | None, timeout_s: float) -> None:
+        self.masters, self.secret_file, self.timeout_s = masters, secret_file, timeout_s
+        self._fs: Any = None
+
+    @property
+    def fs(self) -> Any:
+        """The connected file system."""
+        if self._fs is None:
+            self._fs = monofs.connect(self.masters, cluster_secret_file=self.secret_file, timeout_s=self.timeout_s)
+        return self._fs
+
+    def close(self) -> None:
+        """Close the connection, if one was made."""
+        if self._fs is not None:
+            self._fs.close()
+
+
+class Duration(click.ParamType):
+    """``30``, ``5m``, ``1.5h``, ``-1``."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration_s(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used; failures become exit codes here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        target = _COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, name = target.split(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run, and turn expected failures into messages and exit codes."""
+        with errors_as_exit_codes():
+            try:
+                return super().invoke(ctx)
+            finally:
+                if isinstance(ctx.obj, Session):
+                    ctx.obj.close()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["--help"], "max_content_width": 110},
+    epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES) + ".",
+)
+@click.option(
+    "--masters", metavar="HOST:PORT,...", envvar="MONOFS_MASTERS", help="Masters to talk to [default: 127.0.0.1:19998]."
+)
+@click.option(
+    "--cluster-secret-file",
+    metavar="FILE",
+    envvar="MONOFS_SECURITY_CLUSTER_SECRET_FILE",
+    help="Secret to authenticate with; not needed on the same machine.",
+)
+@click.option("--timeout", type=Duration(), default=60.0, show_default="60s", help="How long one request may take.")
+@click.pass_context
+def main(ctx: click.Context, masters: str | None, cluster_secret_file: str | None, timeout: float) -> None:
+    """One namespace and one cache over all your storage."""
+    ctx.obj = Session(masters, cluster_secret_file, timeout)
+
+
+@click.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"monofs {monofs.__version__}")

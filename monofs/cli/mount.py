@@ -1,0 +1,140 @@
+"""`monofs mount`: which stores show where."""
+
+from __future__ import annotations
+
+import click
+
+from monofs.cli.main import Duration, Session
+from monofs.cli.output import print_json, print_table
+from monofs.model.errors import InvalidArgument
+
+
+@click.group()
+def mount() -> None:
+    """Mount stores into the tree, list, change, test and remove mounts."""
+
+
+def parse_options(options: tuple[str, ...]) -> dict[str, str]:
+    """``("a=b", ...)`` → dict. Raises ``InvalidArgument`` without showing the value, which may be a secret."""
+    parsed: dict[str, str] = {}
+    for text in options:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise InvalidArgument("--option wants NAME=VALUE")
+        parsed[name] = value
+    return parsed
+
+
+@mount.command()
+@click.argument("path")
+@click.argument("uri")
+@click.option(
+    "--option",
+    "options",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Option of the store, e.g. endpoint=http://host:9000.",
+)
+@click.option("--readonly", is_flag=True, help="Refuse every change below PATH.")
+@click.option("--shared", is_flag=True, help="Every principal may use the mount's credentials.")
+@click.option(
+    "--sync-interval", type=Duration(), help="How old metadata below PATH may be: 30s, 5m, 0 always look, -1 never."
+)
+@click.option("--dry-run", is_flag=True, help="Check everything, mount nothing.")
+@click.pass_obj
+def add(
+    session: Session,
+    path: str,
+    uri: str,
+    options: tuple[str, ...],
+    readonly: bool,
+    shared: bool,
+    sync_interval: float | None,
+    dry_run: bool,
+) -> None:
+    """Mount the store URI (s3://bucket/prefix or file:///directory) at PATH.
+
+    The store is asked at once; if it refuses, nothing is mounted. Secrets given as options are encrypted before they are stored.
+    """
+    info = session.fs.mount_add(
+        path,
+        uri,
+        parse_options(options),
+        readonly=readonly,
+        shared=shared,
+        dry_run=dry_run,
+        sync_interval_s=sync_interval,
+    )
+    click.echo(f"{'would mount' if dry_run else 'mounted'} {info.uri} at {info.path}")
+
+
+@mount.command("ls")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def ls_(session: Session, as_json: bool) -> None:
+    """List mounts. Secret options are named, never shown."""
+    mounts = session.fs.mount_list()
+    if as_json:
+        for info in mounts:
+            print_json(info)
+        return
+    rows = []
+    for info in mounts:
+        shown = [f"{name}={value}" for name, value in sorted(info.options.items())] + [
+            f"{name}=***" for name in info.secrets
+        ]
+        flags = [name for name, on in (("readonly", info.readonly), ("shared", info.shared)) if on]
+        rows.append((info.path, info.uri, info.state, ",".join(flags) or "rw", " ".join(shown)))
+    print_table(["PATH", "STORE", "STATE", "MODE", "OPTIONS"], rows)
+
+
+@mount.command()
+@click.argument("path")
+@click.pass_obj
+def rm(session: Session, path: str) -> None:
+    """Unmount PATH: forgets its metadata and cached pages, never touches the store."""
+    session.fs.mount_remove(path)
+    click.echo(f"unmounted {path}")
+
+
+@mount.command()
+@click.argument("path")
+@click.option(
+    "--option", "options", metavar="NAME=VALUE", multiple=True, help="Set an option; an empty VALUE removes it."
+)
+@click.option("--replace", is_flag=True, help="Drop every option that is not given.")
+@click.option("--readonly/--writable", default=None, help="Refuse or allow changes below PATH.")
+@click.option("--sync-interval", type=Duration(), help="How old metadata below PATH may be.")
+@click.option("--dry-run", is_flag=True, help="Show the difference, change nothing.")
+@click.pass_obj
+def update(
+    session: Session,
+    path: str,
+    options: tuple[str, ...],
+    replace: bool,
+    readonly: bool | None,
+    sync_interval: float | None,
+    dry_run: bool,
+) -> None:
+    """Change the options of the mount at PATH; options not named stay as they are."""
+    before = {info.path: info for info in session.fs.mount_list()}.get(path)
+    after = session.fs.mount_update(
+        path, parse_options(options), replace=replace, readonly=readonly, sync_interval_s=sync_interval, dry_run=dry_run
+    )
+    old = dict.fromkeys(before.secrets, "***") | before.options if before else {}
+    new = dict.fromkeys(after.secrets, "***") | after.options
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name) or (new.get(name) == "***" and name in parse_options(options)):
+            click.echo(f"{name}: {old.get(name, '(not set)')} -> {new.get(name, '(not set)')}")
+    if before and before.readonly != after.readonly:
+        click.echo(f"readonly: {before.readonly} -> {after.readonly}")
+    click.echo(f"{'would update' if dry_run else 'updated'} {path}")
+
+
+@mount.command()
+@click.argument("path")
+@click.pass_obj
+def test(session: Session, path: str) -> None:
+    """Ask the store behind the mount at PATH whether it can be reached, listed and read."""
+    info = session.fs.mount_test(path)
+    click.echo(f"{info.path}: {info.uri} answers")

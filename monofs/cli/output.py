@@ -1,0 +1,135 @@
+"""What commands print, and how failures become exit codes.
+
+Results go to standard output, everything else (progress, errors, hints) to standard error, so that output can be piped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from monofs.config.units import format_bytes
+from monofs.model.errors import MonofsError
+
+EXIT_CODES: list[tuple[int, str]] = [
+    (0, "done"),
+    (1, "failed; or a test, checksum or check is negative"),
+    (2, "wrong usage: unknown command, flag, setting or malformed value"),
+    (3, "no such file, directory or mount"),
+    (4, "exists already, is not empty, or is in use"),
+    (5, "not permitted, or read-only"),
+    (6, "no master or worker answers"),
+    (7, "the under storage failed or refused"),
+    (8, "the content changed while it was read"),
+    (9, "busy or out of time; trying again may help"),
+    (10, "no room"),
+    (130, "interrupted"),
+]
+"""What each exit code means; `docs/cli.md` shows this table."""
+
+_BY_CODE = {
+    1001: 2, 1003: 9, 1004: 9, 1005: 2, 1006: 4, 1009: 9, 1010: 10,
+    2004: 5, 2006: 6, 2007: 6,
+    3001: 3, 3002: 4, 3003: 2, 3004: 2, 3005: 4, 3006: 5, 3007: 5, 3008: 2, 3009: 2, 3010: 2, 3011: 9, 3012: 4, 3013: 3,
+    4001: 10, 4007: 8, 5001: 9, 5002: 9, 7001: 6, 7002: 6,
+}  # fmt: skip
+
+
+def exit_code(error: MonofsError) -> int:
+    """The exit code of an expected failure."""
+    if 6000 <= error.code < 7000:
+        return 2 if error.code == 6009 else 7
+    return _BY_CODE.get(error.code, 1)
+
+
+def print_error(error: MonofsError) -> None:
+    """One line, and a hint when there is one."""
+    click.echo(f"monofs: {error}", err=True)
+    if error.hint and error.hint not in str(error):
+        click.echo(f"  hint: {error.hint}", err=True)
+
+
+@contextmanager
+def errors_as_exit_codes() -> Iterator[None]:
+    """Turn expected failures into a message and an exit code; nobody sees a traceback for them."""
+    try:
+        yield
+    except MonofsError as error:
+        print_error(error)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        click.echo("monofs: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        click.echo(f"monofs: {error.filename or ''}{': ' if error.filename else ''}{error.strerror or error}", err=True)
+        sys.exit(1)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on one line; bytes are shown as hex."""
+    click.echo(json.dumps(value, default=_plain, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if hasattr(value, "__struct_fields__"):
+        return {name: getattr(value, name) for name in value.__struct_fields__}
+    return str(value)
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Aligned columns; numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    numeric = [
+        bool(cells) and all(row[i][:1].isdigit() or row[i] in ("", "-") for row in cells) for i in range(len(headers))
+    ]
+    widths = [
+        max(len(headers[i]), *(len(row[i]) for row in cells)) if cells else len(headers[i]) for i in range(len(headers))
+    ]
+    for row in [list(headers), *cells]:
+        parts = [cell.rjust(w) if n else cell.ljust(w) for cell, w, n in zip(row, widths, numeric, strict=True)]
+        click.echo("  ".join(parts).rstrip())
+
+
+def show_size(size: int, *, human: bool) -> str:
+    """A size as `-h` asks."""
+    return format_bytes(size) if human else str(size)
+
+
+def show_time(time_ns: int) -> str:
+    """Local time to the minute, as `ls -l` shows it."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_ns / 1e9)) if time_ns else "-"
+
+
+def show_mode(mode: int, *, is_directory: bool) -> str:
+    """``drwxr-xr-x``."""
+    bits = "".join(c if mode & (1 << (8 - i)) else "-" for i, c in enumerate("rwxrwxrwx"))
+    return ("d" if is_directory else "-") + bits
+
+
+@contextmanager
+def progress(title: str, *, total: int | None, unit: str = "bytes") -> Iterator[Callable[[int], None]]:
+    """Yield ``advance(amount)``. A bar on a terminal; silence elsewhere (so that logs stay readable)."""
+    if not sys.stderr.isatty():
+        yield lambda _amount: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import TransferSpeedColumn as Speed
+
+    counted = [DownloadColumn(), Speed()] if unit == "bytes" else [MofNCompleteColumn()]
+    columns = [TextColumn("{task.description}"), BarColumn(), *counted, TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda amount: bar.advance(task, amount)

@@ -1,0 +1,28 @@
+"""`monofs serve`: run a node in the foreground."""
+
+from __future__ import annotations
+
+import click
+
+from monofs.config.loader import load_config
+
+
+@click.command()
+@click.option("--role", type=click.Choice(["all", "master", "worker"]), help="Which services to run [default: all].")
+@click.option("--home", metavar="DIR", help="Where this node keeps its state [default: ~/.monofs].")
+@click.option("--config", "file", metavar="FILE", help="Settings as TOML; also MONOFS_CONFIG.")
+@click.option(
+    "--set", "sets", metavar="SECTION.KEY=VALUE", multiple=True, help="One setting; wins over file and environment."
+)
+@click.option("--ready-file", metavar="FILE", help="Write the doors' addresses there as JSON once ready.")
+def serve(role: str | None, home: str | None, file: str | None, sets: tuple[str, ...], ready_file: str | None) -> None:
+    """Run a node: master, worker, or (by default) both in one process.
+
+    Without any configuration it listens on loopback only, keeps everything in ~/.monofs and is stopped by Ctrl-C.
+    """
+    flags = [("node.role", role), ("node.home", home), ("node.ready_file", ready_file)]
+    given = [f"{name}={value}" for name, value in flags if value is not None]
+    loaded = load_config(file=file, sets=[*sets, *given])
+    from monofs.node.run import run_node
+
+    raise SystemExit(run_node(loaded))
