@@ -1,0 +1,666 @@
+"""The page cache of a worker: groups of pages in files on tiered storage directories, found again after a restart.
+
+The path of a page: `admit` (a file number in a directory) → `reserve` (room, by evicting) → `write_page` in a thread → `commit`
+(presence in memory, record to the index's queue). Invariants, each named in `checks`: a page is present only after its write
+returned; used bytes never exceed the quota; a pinned, held or half-written group is never evicted; a file number is never used
+twice, so a record can never meet another group's bytes. Everything is called on the owner's thread except what says ANY thread.
+Not here: fetching, single flight, who may read.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, page_count
+from monofs.model.errors import MonofsError, TierFull, TierUnusable, invariant
+from monofs.model.ids import ContentId, MountId
+from monofs.observe.logs import logger
+from monofs.observe.metrics import BAD_PAGES, EVICTED_BYTES
+from monofs.tiering import files as page_files
+from monofs.tiering import recovery
+from monofs.tiering.directory import Directory
+from monofs.tiering.eviction import choose_place
+from monofs.tiering.files import FileTable
+from monofs.tiering.group import Group, GroupTable, mask_bytes
+from monofs.tiering.index import GROUPS, KEY, META, NEXT_FILE, PINS, Index, Record
+from monofs.tiering.spec import TierSpec, parse_tiers
+
+__all__ = ["Cache", "Group", "TierSpec", "TierStatus", "parse_tiers"]
+
+GROUPS_MAX = 4_000_000
+"""Groups in memory (about 0.6 KB each) before the oldest makes room, whatever the quota."""
+PINS_MAX = 4_000_000
+DESCRIPTORS_MAX = 4096
+STOP_TIMEOUT_S = 30.0
+CONTENTS_SLICE = 10_000
+
+log = logger(__name__)
+_encode = msgspec.msgpack.encode
+
+
+@dataclass(frozen=True, slots=True)
+class TierStatus:
+    """One storage directory; bytes are exact. ``state``: ok, full, readonly, failing or unusable, with ``error`` saying why."""
+
+    tier: str
+    directory: str
+    capacity_bytes: int
+    used_bytes: int
+    pinned_bytes: int
+    groups: int
+    state: str
+    error: str
+
+
+class Cache:
+    """All cached pages of one worker. See the module for what may be called where."""
+
+    def __init__(
+        self,
+        index_directory: str,
+        tiers: list[TierSpec],
+        *,
+        reserve: float,
+        call_soon: Callable[[Callable[[], None]], object],
+        clock_ns: Callable[[], int] = time.time_ns,
+        index_interval_s: float = 1.0,
+        groups_max: int = GROUPS_MAX,
+    ) -> None:
+        """``reserve``: the share of each file system never filled. ``call_soon`` runs a callable on the owner's thread."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.files = FileTable(max(16, min(DESCRIPTORS_MAX, soft // 4)))
+        self.directories = [Directory(spec, self.files, reserve) for spec in tiers]
+        self.index = Index(index_directory, interval_s=index_interval_s)
+        self.table = GroupTable()
+        self.pins: set[int] = set()
+        self._copies: dict[tuple[ContentId, int], Group] = {}
+        self._call_soon, self._clock_ns, self._groups_max = call_soon, clock_ns, groups_max
+        self._next_file = self._claimed = 0
+        self._owner = 0
+        self._is_open = False
+        self.run: recovery.Run
+
+    # ---- life ---------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Recover; blocking. The calling thread becomes the owner. Raises ``HomeInUse``, ``HomeUnusable``, ``TierUnusable``."""
+        self._owner = threading.get_ident()
+        self.index.open()
+        try:
+            self._recover()
+        except BaseException:
+            self._abandon()
+            raise
+        for directory in self.directories:
+            directory.keeper.start()
+        self._is_open = True
+        for directory in self.directories:
+            self._shrink(directory)
+        log.info("cache open", groups=self.table.count, clean=self.run.was_clean, generation=self.run.generation)
+
+    def close(self) -> None:
+        """Make everything durable and mark the stop clean; blocking. What cannot be made durable leaves the stop unclean."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        stopped = [directory.keeper.stop(STOP_TIMEOUT_S) for directory in self.directories]
+        try:
+            for directory in self.directories:
+                if directory.attached and directory.writable:
+                    directory.sync()
+                recovery.store_order(self.index, directory, self._oldest_first(directory))
+            for group in self.table:
+                if group.suspect and group.verified and group.alive:
+                    self._record(group)
+            self.index.flush(STOP_TIMEOUT_S)
+            if all(stopped):
+                self.index.put(META, b"clean", b"1")
+                self.index.flush(STOP_TIMEOUT_S)
+        except (OSError, TierUnusable) as error:
+            log.error("cache could not be closed cleanly; its pages will be verified", error=str(error))  # noqa: TRY400 - our own log
+        self._abandon()
+
+    def _abandon(self) -> None:
+        self.index.close()
+        self.files.close()
+        for directory in self.directories:
+            directory.detach()
+        self.table.clear()
+
+    def _recover(self) -> None:
+        index, directories = self.index, self.directories
+        self.run = run = recovery.read_run(index)
+        recovery.attach_directories(index, run, directories)
+        recovery.claim_run(index, run, directories)
+        self._next_file, self._claimed = run.next_file, run.next_file + recovery.FILE_CLAIM
+        self.pins = recovery.load_pins(index)
+        for key in recovery.load_groups(index, run, directories, self.pins, self.table):
+            index.put(GROUPS, key, None)
+        for directory in directories:
+            groups = {group.file: group for group in self.table if group.directory is directory}
+            if directory.attached:
+                for group in recovery.sweep(run, directory, groups):
+                    del groups[group.file]
+                    self.table.remove(group)
+                    index.put(GROUPS, KEY.pack(group.content, group.number), None)
+                    directory.remove_later(group.file)
+            recovery.count_usage(directory, iter(groups.values()))
+            directory.resolve_quota()
+            for group in recovery.in_order(index, directory, groups):
+                self._settle(group)
+
+    def _oldest_first(self, directory: Directory) -> Iterator[Group]:
+        yield from directory.policy.victims()
+        for group in self.table:
+            if group.directory is directory and not group.listed:
+                yield group
+
+    # ---- identity and feed --------------------------------------------------------------------------------------------
+
+    @property
+    def cluster(self) -> bytes:
+        """Id of the cluster whose contents are cached; empty before the first `adopt_cluster`."""
+        return self.run.cluster
+
+    @property
+    def incarnation(self) -> int:
+        """Its incarnation."""
+        return self.run.incarnation
+
+    def adopt_cluster(self, cluster: bytes, incarnation: int) -> None:
+        """Serve this cluster from now on; pages, pins and cursor of any other are dropped first (law 1)."""
+        self._check_owner()
+        if (cluster, incarnation) == (self.run.cluster, self.run.incarnation):
+            return
+        self.drop_clean()
+        for content in self.pins:
+            self.index.put(PINS, content.to_bytes(8, "big"), None)
+        self.pins.clear()
+        self.set_cursor(0)
+        self.index.put(META, b"cluster", cluster)
+        self.index.put(META, b"incarnation", incarnation.to_bytes(8, "big"))
+        self.run.cluster, self.run.incarnation = cluster, incarnation
+
+    @property
+    def cursor(self) -> int:
+        """The last feed index acted on."""
+        return self.run.cursor
+
+    def set_cursor(self, cursor: int) -> None:
+        """Remember a feed index: durable together with, never before, the drops and pins that came earlier."""
+        self.run.cursor = cursor
+        self.index.put(META, b"cursor", cursor.to_bytes(8, "big"))
+
+    # ---- finding and holding ------------------------------------------------------------------------------------------
+
+    def lookup(self, content: ContentId, group: int) -> Group | None:
+        """The cached group; None when there is none or its directory is not attached."""
+        found = self.table.get(content, group)
+        return found if found is not None and found.directory.attached else None
+
+    def groups(self, content: ContentId) -> list[Group]:
+        """All cached groups of a content."""
+        return [group for group in self.table.of(content) if group.directory.attached]
+
+    def __iter__(self) -> Iterator[Group]:
+        """All cached groups as they are now; the cache may change meanwhile (look at ``alive``)."""
+        return iter([group for group in self.table if group.directory.attached])
+
+    def contents(self) -> Iterator[list[ContentId]]:
+        """Ids of all contents cached now, in lists of at most 10,000; the cache may change between them."""
+        ids = self.table.contents()
+        for begin in range(0, len(ids), CONTENTS_SLICE):
+            yield [ContentId(content) for content in ids[begin : begin + CONTENTS_SLICE]]
+
+    def touch(self, group: Group) -> None:
+        """The group was read."""
+        group.read_ns = self._clock_ns()
+        if group.listed:
+            group.directory.policy.touched(group)
+
+    def hold(self, group: Group) -> None:
+        """Keep the group's file: no eviction until as many `release`; what is dropped meanwhile still counts as used."""
+        group.holds += 1
+
+    def release(self, group: Group) -> None:
+        """End one `hold`."""
+        invariant(group.holds > 0, "a group is released as often as it was held")
+        group.holds -= 1
+        if not group.holds:
+            self._settle(group)
+
+    # ---- filling ------------------------------------------------------------------------------------------------------
+
+    def admit(self, content: ContentId, group: int, length: int, mount: MountId, cache_group: int) -> Group:
+        """The group, new if needed, in a directory that has or can make room for its next page. ``length``: its bytes.
+
+        Raises ``TierFull``, ``TierUnusable``.
+        """
+        self._check_owner()
+        invariant(0 < length <= GROUP_SIZE_BYTES, "a group has 1 byte to 64 pages")
+        found = self.table.get(content, group)
+        if found is not None:
+            if found.directory.attached and found.length == length:
+                return found
+            self._kill(found)
+        self._check_index()
+        writable = [directory for directory in self.directories if directory.writable]
+        if not writable:
+            raise TierUnusable("; ".join(f"{d.spec.directory}: {d.error}" for d in self.directories) or "no tiers")
+        need = min(length, PAGE_SIZE_BYTES)
+        directory = choose_place(writable, need)
+        if directory is None:
+            raise TierFull("no storage directory has room: all cached pages are pinned or in use")
+        self._make_room(directory, need)
+        if self.table.count >= self._groups_max:
+            self._evict_one()
+        now = self._clock_ns()
+        crcs = bytes(4 * page_count(length))
+        new = Group(content, group, self._new_file(), length, directory, mount, cache_group, now, now, crcs=crcs)
+        new.pinned = content in self.pins
+        self.table.add(new)
+        directory.groups += 1
+        return new
+
+    def reserve(self, group: Group, mask: int) -> int:
+        """Promise room to those pages of ``mask`` neither present nor promised; returns their bitmap. All or nothing.
+
+        They count as used until `commit` (then as present) or `unreserve`. Raises ``TierFull``, ``TierUnusable``.
+        """
+        self._check_owner()
+        mask &= group.pages & ~(group.present | group.reserved)
+        if not mask or not group.alive:
+            return 0
+        self._check_index()
+        directory = group.directory
+        if not directory.writable:
+            raise TierUnusable(f"{directory.spec.directory}: {directory.error}")
+        if group.listed:  # must not be chosen to make room for itself
+            self._unlist(group)
+        size = mask_bytes(group.length, mask)
+        try:
+            self._make_room(directory, size)
+        except TierFull:
+            self._settle(group)
+            raise
+        group.reserved |= mask
+        directory.promise(size)
+        return mask
+
+    def unreserve(self, group: Group, mask: int) -> None:
+        """Give back what was promised and will not be committed; only once no thread writes these pages any more."""
+        self._check_owner()
+        mask &= group.reserved
+        if not mask:
+            return
+        group.reserved &= ~mask
+        group.directory.renounce(mask_bytes(group.length, mask))
+        self._settle(group)
+
+    def write_page(self, group: Group, page: int, data: memoryview) -> int:
+        """ANY thread, for a group held or reserved: write one whole page to the file; returns its CRC-32. Changes no state.
+
+        Raises ``TierFull``, ``TierUnusable``, ``NotCached``, ``InvalidArgument``.
+        """
+        return page_files.write_page(group, page, data)
+
+    def commit(self, group: Group, pages: list[tuple[int, int]]) -> None:
+        """Make pages readable whose `write_page` returned; (page, CRC) each. Pages already present are left alone; pages that
+        were not reserved are now, so this raises ``TierFull`` or ``TierUnusable`` too. A group that left the cache takes nothing.
+        """
+        self._check_owner()
+        mask = 0
+        for page, _ in pages:
+            mask |= 1 << page
+        mask &= group.pages & ~group.present
+        if mask & ~group.reserved:
+            self.reserve(group, mask)
+            mask &= group.reserved
+        if not mask:
+            return
+        crcs = bytearray(group.crcs)
+        for page, crc in pages:
+            if mask >> page & 1:
+                crcs[4 * page : 4 * page + 4] = crc.to_bytes(4, "little")
+        size = mask_bytes(group.length, mask)
+        group.crcs = bytes(crcs)  # before the bits: a thread that sees a bit finds its CRC
+        group.present |= mask
+        group.reserved &= ~mask
+        group.directory.keep(size)
+        if group.alive:
+            if group.pinned:
+                group.directory.pinned += size
+            self._record(group)
+        self._settle(group)
+
+    # ---- reading ------------------------------------------------------------------------------------------------------
+
+    def read_ready(self, group: Group, offset: int, length: int) -> memoryview | None:
+        """Bytes ``[offset, offset + length)`` of the group if its file is open and they are in memory: never waits for a disk.
+
+        None: use `read` in a thread. The caller has seen the pages in ``present``.
+        """
+        fd = self.files.ready(group)
+        if fd is None:
+            return None
+        buffer = bytearray(length)
+        try:
+            count = os.preadv(fd, [buffer], group.base + offset, os.RWF_NOWAIT)
+        except OSError:
+            return None  # EAGAIN: not in memory; EOPNOTSUPP: this file system cannot tell; EIO: `read` will say
+        return memoryview(buffer) if count == length else None
+
+    def read(self, group: Group, offset: int, length: int) -> memoryview | None:
+        """ANY thread, for a held group: read bytes from the disk; None when they cannot be read in full.
+
+        The descriptor used is kept, so that `read_ready` finds the file open.
+        """
+        try:
+            fd = page_files.open_file(group, os.O_RDONLY)
+        except OSError:
+            return None
+        buffer, done = memoryview(bytearray(length)), 0
+        try:
+            while done < length:
+                count = os.preadv(fd, [buffer[done:]], group.base + offset + done)
+                if not count:
+                    break
+                done += count
+        except OSError as error:
+            log.warning("a cached page cannot be read", directory=group.directory.spec.directory, error=str(error))
+        self._call_soon(lambda: self._adopt_descriptor(group, fd))
+        return buffer if done == length else None
+
+    def open_reader(self, group: Group) -> int:
+        """ANY thread, for a held group: a fresh read-only descriptor to give away; the caller closes it.
+
+        Raises ``NotCached``, ``TierUnusable``.
+        """
+        return page_files.open_reader(group)
+
+    def check_pages(self, group: Group, mask: int) -> int:
+        """ANY thread, for a held group: bitmap of those present pages of ``mask`` whose bytes do not match their CRC.
+
+        When it is 0 for all of ``present``, set ``group.verified = True`` on the owner's thread.
+        """
+        return page_files.check_pages(group, mask)
+
+    def _adopt_descriptor(self, group: Group, fd: int) -> None:
+        if self._is_open:
+            self.files.adopt(group, fd)
+        else:
+            os.close(fd)
+
+    # ---- dropping -----------------------------------------------------------------------------------------------------
+
+    def drop_pages(self, group: Group, mask: int) -> None:
+        """Drop bad pages. The group leaves the cache at once; its good pages come back as a new, verified group, copied to a new
+        file in the background, if there is room and nobody admitted or dropped the group meanwhile."""
+        self._check_owner()
+        bad = mask & group.present
+        if not bad or not group.alive:
+            return
+        BAD_PAGES(group.tier).add(bad.bit_count())
+        log.warning("bad pages dropped", content=group.content, group=group.number, pages=f"{bad:x}", tier=group.tier)
+        good, directory = group.present & ~bad, group.directory
+        size = mask_bytes(group.length, good)
+        self.hold(group)
+        self._kill(group)
+        try:
+            if not good:
+                return
+            self._check_index()
+            self._make_room(directory, size)
+            file = self._new_file()
+        except MonofsError:
+            good = 0  # no room for a copy: what was good is fetched again when it is asked for
+        finally:
+            if not good:
+                self.release(group)
+        if good:
+            directory.promise(size)
+            directory.copying += size
+            self._copies[group.key] = group
+            directory.keeper.submit(lambda: self._copy(group, good, file))
+
+    def drop(self, content: ContentId) -> None:
+        """Drop everything of a content, pinned or not, and its pin: no path has it any more."""
+        self._check_owner()
+        self._forget_copies(content)
+        for group in self.table.of(content):
+            self._kill(group)
+        self._unpin(content)
+
+    def drop_clean(self) -> None:
+        """Drop every page that can be fetched again (all of them, as long as nothing dirty is kept here); pins stay."""
+        self._check_owner()
+        self._copies.clear()
+        for group in list(self.table):
+            self._kill(group)
+
+    def free(self, contents: Iterable[ContentId], force: bool) -> int:
+        """Drop cached pages of contents, pinned ones only with ``force`` (they stay pinned); returns how many were kept."""
+        self._check_owner()
+        kept = 0
+        for content in contents:
+            if content in self.pins and not force:
+                kept += 1
+                continue
+            self._forget_copies(content)
+            for group in self.table.of(content):
+                self._kill(group)
+        return kept
+
+    def pin(self, contents: Iterable[ContentId]) -> None:
+        """Never evict pages of these contents, cached now or later. Raises ``TierFull`` beyond 4 million pins."""
+        self._check_owner()
+        for content in contents:
+            if content in self.pins:
+                continue
+            if len(self.pins) >= PINS_MAX:
+                raise TierFull(f"more than {PINS_MAX} contents are pinned on this worker; unpin some")
+            self.pins.add(content)
+            self.index.put(PINS, content.to_bytes(8, "big"), b"")
+            for group in self.table.of(content):
+                group.pinned = True
+                group.directory.pinned += group.present_bytes
+                self._settle(group)
+
+    def unpin(self, contents: Iterable[ContentId]) -> None:
+        """End `pin`."""
+        self._check_owner()
+        for content in contents:
+            self._unpin(content)
+
+    def _unpin(self, content: ContentId) -> None:
+        if content not in self.pins:
+            return
+        self.pins.discard(content)
+        self.index.put(PINS, content.to_bytes(8, "big"), None)
+        for group in self.table.of(content):
+            group.pinned = False
+            group.directory.pinned -= group.present_bytes
+            self._settle(group)
+
+    # ---- numbers ------------------------------------------------------------------------------------------------------
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Sum of the quotas of the directories in use."""
+        return sum(directory.quota for directory in self.directories if directory.attached)
+
+    @property
+    def used_bytes(self) -> int:
+        """Sum of the bytes used in the directories in use."""
+        return sum(directory.used for directory in self.directories if directory.attached)
+
+    def status(self) -> list[TierStatus]:
+        """One entry a storage directory, in the order of the settings."""
+        return [
+            TierStatus(
+                d.spec.name, d.spec.directory, d.quota, d.used, d.pinned, d.groups, d.state, d.error or self.index.error
+            )
+            for d in self.directories
+        ]
+
+    def settle(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+        """Wait until unlinks and copies asked for are done on the disks; blocking, for tests and tools."""
+        waited = [directory.keeper.wait(timeout_s) for directory in self.directories]
+        return all(waited)
+
+    # ---- inside -------------------------------------------------------------------------------------------------------
+
+    def _check_owner(self) -> None:
+        invariant(threading.get_ident() == self._owner, "the cache changes on its owner's thread only")
+
+    def _check_index(self) -> None:
+        if self.index.is_behind:
+            raise TierUnusable(f"the cache index cannot keep up: {self.index.error or 'its disk is slow'}")
+
+    def _new_file(self) -> int:
+        if self._next_file >= self.index.next_file:
+            raise TierUnusable("the cache index cannot keep up: no file numbers are claimed")
+        number = self._next_file
+        self._next_file += 1
+        if self._next_file + recovery.FILE_CLAIM // 2 > self._claimed:
+            self._claimed = self._next_file + recovery.FILE_CLAIM
+            self.index.put(META, NEXT_FILE, self._claimed.to_bytes(8, "big"))
+        return number
+
+    def _record(self, group: Group) -> None:
+        record = Record(
+            group.directory.number, group.file, group.base, group.length, group.present, group.crcs, group.mount,
+            group.cache_group, 0, group.admitted_ns, self.run.generation if group.verified else 0,
+        )  # fmt: skip
+        self.index.put(GROUPS, KEY.pack(group.content, group.number), _encode(record))
+
+    def _settle(self, group: Group) -> None:
+        """Put the group where its state says: in the eviction order, out of it, or away for good."""
+        if not group.alive:
+            if not group.holds and not group.reserved:
+                self._finish(group)
+            return
+        if not group.present and not group.reserved and not group.holds:
+            self._kill(group)
+            return
+        fits = bool(group.present) and not (group.holds or group.reserved or group.pinned)
+        if fits and not group.listed:
+            group.listed = True
+            group.directory.policy.admitted(group, group.present_bytes)
+        elif group.listed and (group.pinned or group.reserved):
+            self._unlist(group)
+
+    def _unlist(self, group: Group) -> None:
+        group.listed = False
+        group.directory.policy.removed(group)
+
+    def _kill(self, group: Group) -> None:
+        """Take the group out of the cache; its file goes when nobody holds or writes it."""
+        directory = group.directory
+        group.alive = False
+        self.table.remove(group)
+        directory.groups -= 1
+        if group.listed:
+            self._unlist(group)
+        if group.present:
+            self.index.put(GROUPS, KEY.pack(group.content, group.number), None)
+            if group.pinned:
+                directory.pinned -= group.present_bytes
+        if group.holds or group.reserved:
+            directory.lingering.add(group)
+        else:
+            self._finish(group)
+
+    def _finish(self, group: Group) -> None:
+        group.directory.lingering.discard(group)
+        group.directory.remove(group.file, group.present_bytes, self.files.forget(group))
+
+    def _make_room(self, directory: Directory, need: int) -> None:
+        """Evict until ``need`` bytes can be written. Raises ``TierFull``, with nothing evicted, when that cannot be reached."""
+        short = need - directory.free_bytes()
+        if short <= 0:
+            return
+        victims: list[Group] = []
+        parked: list[Group] = []
+        if directory.policy.bytes >= short:
+            for group in directory.policy.victims():
+                if group.holds:
+                    parked.append(group)
+                    continue
+                victims.append(group)
+                short -= group.present_bytes
+                if short <= 0:
+                    break
+        for group in parked:  # `release` lists them again, so that the next search need not pass them
+            self._unlist(group)
+        if short > 0:
+            raise TierFull(
+                f"{directory.spec.directory}: {need} bytes do not fit and nothing more can be evicted",
+                directory=directory.spec.directory,
+            )
+        for group in victims:
+            EVICTED_BYTES(group.tier).add(group.present_bytes)
+            self._kill(group)
+
+    def _evict_one(self) -> None:
+        heads = [next((g for g in d.policy.victims() if not g.holds), None) for d in self.directories]
+        oldest = min((group for group in heads if group is not None), key=lambda group: group.read_ns, default=None)
+        if oldest is None:
+            raise TierFull(f"{self._groups_max} groups are cached and none can be evicted")
+        EVICTED_BYTES(oldest.tier).add(oldest.present_bytes)
+        self._kill(oldest)
+
+    def _shrink(self, directory: Directory) -> None:
+        """After a start with a smaller quota or less room: evict down to it."""
+        if not directory.writable:
+            return
+        for group in list(directory.policy.victims()) if directory.free_bytes() < 0 else ():
+            if directory.free_bytes() >= 0:
+                return
+            EVICTED_BYTES(group.tier).add(group.present_bytes)
+            self._kill(group)
+
+    def _forget_copies(self, content: ContentId) -> None:
+        for key in [key for key in self._copies if key[0] == content]:
+            del self._copies[key]
+
+    def _copy(self, group: Group, good: int, file: int) -> None:
+        """In the keeper."""
+        try:
+            copied = page_files.copy_pages(group, good, file)
+        except MonofsError:
+            copied = 0
+        self._call_soon(lambda: self._adopt_copy(group, good, copied, file))
+
+    def _adopt_copy(self, old: Group, good: int, copied: int, file: int) -> None:
+        if not self._is_open:
+            return  # the next start sweeps the copy
+        directory, size = old.directory, mask_bytes(old.length, good)
+        kept = mask_bytes(old.length, copied)
+        directory.copying -= size
+        directory.renounce(size - kept)
+        directory.keep(kept)
+        wanted = self._copies.get(old.key) is old
+        if wanted:
+            del self._copies[old.key]
+        if wanted and copied and self.table.get(*old.key) is None:
+            new = Group(
+                old.content, old.number, file, old.length, directory, old.mount, old.cache_group, old.admitted_ns,
+                old.read_ns, copied, old.crcs,
+            )  # fmt: skip
+            new.pinned = new.content in self.pins
+            self.table.add(new)
+            directory.groups += 1
+            directory.pinned += kept if new.pinned else 0
+            self._record(new)
+            self._settle(new)
+        else:
+            directory.remove(file, kept)
+        self.release(old)

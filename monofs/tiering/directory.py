@@ -1,0 +1,360 @@
+"""One storage directory: whose it is, whether it can be used, how full it is, and removing its files.
+
+Layout: ``monofs-tier.json`` (identity, and the lock that keeps two caches apart) and ``files/<00..ff>/<file number in hex>``.
+Invariant: ``used`` is the sum of the bytes of all pages present or reserved in its groups, of groups that left the cache but are
+still held, and of copies under way. Only the cache's thread changes the numbers, except where a method says ANY thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import time
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from monofs.model.block import PAGE_SIZE_BYTES
+from monofs.model.errors import MonofsError, TierFull, TierUnusable
+from monofs.observe.logs import logger
+from monofs.observe.metrics import TIER_CAPACITY, TIER_USED
+from monofs.tiering.eviction import Lru, Policy
+from monofs.tiering.files import FileTable, file_name
+from monofs.tiering.group import Group
+from monofs.tiering.keeper import Keeper
+from monofs.tiering.spec import TierSpec
+
+IDENTITY_FILE = "monofs-tier.json"
+ACCEPT_FILE = "monofs-accept"
+SUBDIRECTORIES = 256
+PROBE_INTERVAL_S = 5.0
+LOOK_BYTES = 64 << 20
+"""The file system is looked at again after this many bytes, at the latest."""
+
+log = logger(__name__)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Contents of ``monofs-tier.json``."""
+
+    format: int
+    cache: str
+    """Hex id of the cache (index) the directory belongs to."""
+    directory: str
+    """Hex id of the directory."""
+
+
+class Known(msgspec.Struct, frozen=True, array_like=True):
+    """What the index remembers of a directory."""
+
+    number: int
+    identity: str
+    path: str
+    beside: bool
+    """Was on the same file system as the index, so it cannot be a disk that is not mounted."""
+
+
+class Directory:
+    """A storage directory. ``state``: ok, full (its file system), readonly, failing (no new pages), unusable (not attached)."""
+
+    def __init__(self, spec: TierSpec, files: FileTable, reserve: float) -> None:
+        self.spec, self.files, self.reserve = spec, files, reserve
+        self.number = -1
+        self.identity = ""
+        self.quota = spec.quota_bytes
+        self.attached = self.writable = self.beside = self.volatile = False
+        self.error = ""
+        self.policy: Policy = Lru()
+        self.used = self.reserved = self.pinned = self.groups = 0
+        self.lingering: set[Group] = set()
+        """Groups that left the cache and are still held or being written."""
+        self.copying = 0
+        """Bytes of copies under way."""
+        self.pages_fd = self._identity_fd = -1
+        self.keeper = Keeper(spec.directory, self._tick)
+        self._committed = self._freed = self._removed = 0
+        self._seen = (0, 0, 0)
+        """Last look: bytes the file system can give, and ``_committed`` and ``_removed`` at that moment."""
+        self._probe_at = 0.0
+        self._unremoved: deque[int] = deque()
+        self._used_gauge: Any = None
+
+    @property
+    def tier(self) -> str:
+        """Tier name."""
+        return self.spec.name
+
+    @property
+    def state(self) -> str:
+        """One word for operators; ``error`` says more."""
+        if not self.attached:
+            return "unusable"
+        if not self.writable:
+            return "readonly" if self.error.startswith("read-only") else "failing"
+        return "full" if self.room_bytes() < PAGE_SIZE_BYTES and self.used < self.quota else "ok"
+
+    # ---- attaching ----------------------------------------------------------------------------------------------------
+
+    def attach(self, cache: str, known: Known | None, index_directory: str) -> None:
+        """Take the directory into use; ``known`` is what the index remembers of this path. Raises ``TierUnusable``, OSError."""
+        path = self.spec.directory
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        self.beside = os.stat(path).st_dev == os.stat(index_directory).st_dev
+        self.volatile = not self.spec.durable or _is_memory(path)
+        identity = self._read_identity()
+        if identity is None:
+            self._check_may_begin(known)
+            self._write_identity(cache)
+            identity = self._read_identity()
+        if identity is None or identity.format != 1:
+            raise TierUnusable(f"{path}: {IDENTITY_FILE} is of a newer format; run the monofs that wrote it")
+        if identity.cache != cache:
+            raise TierUnusable(
+                f"{path} belongs to another cache; choose another directory, or empty this one (it holds cached pages only)"
+            )
+        self.identity = identity.directory
+        self._prepare()
+        self.attached = True
+        self.look()
+
+    def _read_identity(self) -> Identity | None:
+        """The identity, with its file locked; None when there is none."""
+        path = os.path.join(self.spec.directory, IDENTITY_FILE)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            identity = msgspec.json.decode(os.read(fd, 4096), type=Identity)
+        except BlockingIOError:
+            os.close(fd)
+            raise TierUnusable(f"{self.spec.directory} is in use by another cache") from None
+        except msgspec.MsgspecError:
+            os.close(fd)
+            raise TierUnusable(f"{path} is damaged; empty the directory to use it again") from None
+        self._identity_fd = fd
+        return identity
+
+    def _check_may_begin(self, known: Known | None) -> None:
+        """An empty place where a known disk should be is most likely a mount point without its disk: do not fill it."""
+        path = self.spec.directory
+        if known is None or self.volatile or (known.beside and self.beside):
+            return
+        if os.path.exists(os.path.join(path, ACCEPT_FILE)):
+            return
+        raise TierUnusable(
+            f"{path} held cached pages before and is empty now: mount its disk and restart,"
+            f" or create {os.path.join(path, ACCEPT_FILE)} to begin with the empty directory"
+        )
+
+    def _write_identity(self, cache: str) -> None:
+        path = os.path.join(self.spec.directory, IDENTITY_FILE)
+        body = msgspec.json.encode(Identity(1, cache, secrets.token_hex(16)))
+        temporary = f"{path}.{os.getpid()}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, body)
+            os.fsync(fd)
+            os.link(temporary, path)  # unlike rename, fails when another cache was faster
+        finally:
+            os.close(fd)
+            os.unlink(temporary)
+        _sync_directory(self.spec.directory)
+
+    def _prepare(self) -> None:
+        """Subdirectories, and a first try to write. A read-only directory still serves what it has."""
+        pages = os.path.join(self.spec.directory, "files")
+        try:
+            os.makedirs(pages, mode=0o700, exist_ok=True)
+            for number in range(SUBDIRECTORIES):
+                os.makedirs(os.path.join(pages, f"{number:02x}"), mode=0o700, exist_ok=True)
+            self.writable = True
+        except OSError as error:
+            if not os.path.isdir(pages):
+                raise
+            self.fail(error)
+        self.pages_fd = os.open(pages, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self.writable:
+            self._probe()
+
+    def resolve_quota(self) -> None:
+        """Compute a quota given as a share of the free space; call once ``used`` is known."""
+        if self.spec.quota_share and self.attached:
+            stat = os.fstatvfs(self.pages_fd)
+            self.quota = int(self.spec.quota_share * (stat.f_bavail * stat.f_frsize + self.used))
+        self._used_gauge = TIER_USED(self.spec.name, self.spec.directory)
+        self._used_gauge.value = self.used
+        TIER_CAPACITY(self.spec.name, self.spec.directory).value = self.quota
+
+    def detach(self) -> None:
+        """Close everything; the lock is gone."""
+        for fd in (self.pages_fd, self._identity_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.pages_fd = self._identity_fd = -1
+        self.attached = self.writable = False
+        self.policy = Lru()
+        self.lingering.clear()
+
+    # ---- accounting ---------------------------------------------------------------------------------------------------
+
+    def room_bytes(self) -> int:
+        """Bytes the file system can take beyond its reserve, less what is promised. May be negative."""
+        avail, committed, removed = self._seen
+        return avail - self.reserved - (self._committed - committed) + (self._freed - removed)
+
+    def free_bytes(self) -> int:
+        """Bytes that can be reserved now without evicting. May be negative."""
+        return min(self.quota - self.used, self.room_bytes())
+
+    def charge(self, size: int) -> None:
+        """Count ``size`` more (or fewer) bytes as used."""
+        self.used += size
+        if self._used_gauge is not None:
+            self._used_gauge.value = self.used
+
+    def promise(self, size: int) -> None:
+        """``size`` bytes will be written."""
+        self.charge(size)
+        self.reserved += size
+
+    def keep(self, size: int) -> None:
+        """``size`` promised bytes are written."""
+        self.reserved -= size
+        self._committed += size
+        if self._committed - self._seen[1] > LOOK_BYTES:
+            self.keeper.wake()
+
+    def renounce(self, size: int) -> None:
+        """``size`` promised bytes will not be written."""
+        self.reserved -= size
+        self.charge(-size)
+
+    def remove(self, file: int, size: int, fd: int | None = None) -> None:
+        """Unlink a file of ``size`` counted bytes, then close ``fd``, in the keeper; the bytes are free for the next admission,
+        whose write waits for the unlink."""
+        self.charge(-size)
+        self._freed += size
+        self.keeper.submit(lambda: self._remove(file, size, fd))
+
+    def remove_later(self, file: int) -> None:
+        """Unlink a file that was never counted."""
+        self.keeper.submit(lambda: self._remove(file, 0, None))
+
+    def wait_removed(self) -> None:
+        """ANY thread: wait until all removals asked for so far are done. Raises ``TierUnusable`` when writing is not possible."""
+        if not self.keeper.is_idle:
+            self.keeper.wait()
+        if not self.writable:
+            raise TierUnusable(f"{self.spec.directory}: {self.error or 'not attached'}")
+
+    # ---- health (ANY thread) ------------------------------------------------------------------------------------------
+
+    def fail(self, error: OSError) -> MonofsError:
+        """Note what an operation ran into; returns the error to raise."""
+        where = f"{self.spec.directory}: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self._seen = (0, self._committed + self.reserved, self._removed)
+            return TierFull(f"{where}; the file system is full before the quota", directory=self.spec.directory)
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR):
+            return TierUnusable(f"{where}; the process is short of it, raise node.open_files or add memory")
+        was = self.writable
+        self.writable = False
+        self.error = f"read-only: {where}" if error.errno == errno.EROFS else where
+        self._probe_at = time.monotonic() + PROBE_INTERVAL_S
+        if was:
+            log.error("storage directory fails", directory=self.spec.directory, error=self.error)
+        return TierUnusable(self.error, directory=self.spec.directory)
+
+    def look(self) -> None:
+        """Ask the file system how much room it has."""
+        committed, removed = self._committed, self._removed
+        try:
+            stat = os.fstatvfs(self.pages_fd)
+        except OSError as error:
+            self.fail(error)
+            return
+        avail = int(stat.f_bavail * stat.f_frsize - self.reserve * stat.f_blocks * stat.f_frsize)
+        if stat.f_files and stat.f_favail <= self.reserve * stat.f_files:
+            avail = min(avail, 0)  # out of inodes
+        self._seen = (avail, committed, removed)
+
+    def sync(self) -> None:
+        """Make everything written to this file system durable. Raises OSError."""
+        if _libc.syncfs(self.pages_fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def _tick(self) -> None:
+        if not self.attached:
+            return
+        self.look()
+        if not self.writable and time.monotonic() >= self._probe_at:
+            self._probe()
+
+    def _probe(self) -> None:
+        """Write, sync and remove a small file; a directory that failed and can do this again is used again."""
+        self._probe_at = time.monotonic() + PROBE_INTERVAL_S
+        try:
+            fd = os.open("probe", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.pages_fd)
+            try:
+                os.write(fd, b"monofs")
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.unlink("probe", dir_fd=self.pages_fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                self.fail(error)
+                return
+        if not self.writable:
+            log.info("storage directory is usable again", directory=self.spec.directory)
+        self.writable, self.error = True, ""
+        while self._unremoved and self._unlink(self._unremoved[0]):
+            self._unremoved.popleft()
+
+    def _remove(self, file: int, size: int, fd: int | None) -> None:
+        if self.attached and not self._unlink(file):
+            self._unremoved.append(file)
+        if fd is not None:
+            os.close(fd)
+        self._removed += size
+
+    def _unlink(self, file: int) -> bool:
+        try:
+            os.unlink(file_name(file), dir_fd=self.pages_fd)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            self.fail(error)
+            return False
+        return True
+
+
+def _is_memory(path: str) -> bool:
+    """Whether ``path`` is on a tmpfs or ramfs, whose contents end with the boot."""
+    device = os.stat(path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                before, _, after = line.partition(" - ")
+                if before.split(" ", 3)[2] == number:
+                    return after.split(" ", 1)[0] in ("tmpfs", "ramfs")
+    except OSError:
+        return False  # no /proc: treat it as a disk, which is the careful answer
+    return False
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,209 @@
+"""Page files: writing, checking, copying and reading them, and the table of descriptors open for reading.
+
+Functions may be called from any thread for a group that is held or has reserved pages (so that its file stays); they open the
+file themselves and share no descriptor. `FileTable` belongs to the cache's own thread. Invariants: bytes of a page present are
+never written again; every write goes through a descriptor of its own, so none can be handed to a reader by mistake.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import zlib
+from collections import OrderedDict
+
+from monofs.model.block import PAGE_SIZE_BYTES
+from monofs.model.errors import InvalidArgument, NotCached, Overloaded
+from monofs.tiering.group import Group, mask_pages, page_bytes
+
+_local = threading.local()
+
+
+def file_name(file: int) -> str:
+    """Where a file number lies below its storage directory: ``<last byte in hex>/<number in hex>``."""
+    return f"{file & 255:02x}/{file:x}"
+
+
+def open_file(group: Group, flags: int, file: int | None = None) -> int:
+    """Open the group's file (or the file numbered ``file`` in the same directory). Raises OSError."""
+    name = file_name(group.file if file is None else file)
+    return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=group.directory.pages_fd)
+
+
+def open_reader(group: Group) -> int:
+    """A fresh descriptor that can only read, to be closed by the caller; made to be given to other processes.
+
+    Raises ``NotCached`` when the file is gone, ``TierUnusable`` when the directory fails.
+    """
+    try:
+        return open_file(group, os.O_RDONLY)
+    except FileNotFoundError:
+        raise NotCached("the cached file is gone") from None
+    except OSError as error:
+        raise group.directory.fail(error) from None
+
+
+def write_page(group: Group, page: int, data: memoryview) -> int:
+    """Write all bytes of one page; returns their CRC-32. Waits until files evicted before are really unlinked.
+
+    Raises ``TierFull``, ``TierUnusable``, ``InvalidArgument`` for a wrong length, ``NotCached`` when the file was removed.
+    """
+    if len(data) != page_bytes(group.length, page):
+        raise InvalidArgument(f"page {page} has {page_bytes(group.length, page)} bytes, not {len(data)}")
+    group.directory.wait_removed()
+    try:
+        fd = _open_writer(group)
+        try:
+            _write_all(fd, data, group.base + page * PAGE_SIZE_BYTES)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise group.directory.fail(error) from None
+    return zlib.crc32(data)
+
+
+def _open_writer(group: Group) -> int:
+    try:
+        return open_file(group, os.O_WRONLY)
+    except FileNotFoundError:
+        if group.present or not (group.alive or group.holds or group.reserved):
+            raise NotCached("the cached file is gone") from None
+    fd = open_file(group, os.O_WRONLY | os.O_CREAT)
+    if group.length > PAGE_SIZE_BYTES:
+        try:
+            os.ftruncate(fd, group.base + group.length)
+        except OSError:
+            os.close(fd)
+            raise
+    return fd
+
+
+def _write_all(fd: int, data: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(data):
+        written = os.pwrite(fd, data[done:], offset + done)
+        if not written:
+            raise OSError(errno.EIO, "write made no progress")
+        done += written
+
+
+def check_pages(group: Group, mask: int) -> int:
+    """Bitmap of those pages of ``mask`` that are present but whose bytes do not match their CRC or cannot be read."""
+    mask &= group.present
+    crcs = group.crcs
+    try:
+        fd = open_file(group, os.O_RDONLY)
+    except OSError:
+        return mask
+    bad = 0
+    try:
+        for page in mask_pages(mask):
+            if _read_page(fd, group, page, crcs) is None:
+                bad |= 1 << page
+    finally:
+        os.close(fd)
+    return bad
+
+
+def copy_pages(group: Group, mask: int, file: int) -> int:
+    """Copy pages of ``mask`` whose CRC holds into a new file numbered ``file``; returns the bitmap of pages copied.
+
+    Raises ``TierFull`` or ``TierUnusable``; the new file may exist then.
+    """
+    crcs, copied = group.crcs, 0
+    try:
+        source = open_file(group, os.O_RDONLY)
+    except OSError:
+        return 0
+    try:
+        target = open_file(group, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file)
+        try:
+            os.ftruncate(target, group.base + group.length)
+            for page in mask_pages(mask & group.present):
+                data = _read_page(source, group, page, crcs)
+                if data is not None:
+                    _write_all(target, data, group.base + page * PAGE_SIZE_BYTES)
+                    copied |= 1 << page
+        finally:
+            os.close(target)
+    except OSError as error:
+        raise group.directory.fail(error) from None
+    finally:
+        os.close(source)
+    return copied
+
+
+def _read_page(fd: int, group: Group, page: int, crcs: bytes) -> memoryview | None:
+    """The page in this thread's buffer; None when it cannot be read in full or its CRC differs."""
+    buffer: memoryview | None = getattr(_local, "buffer", None)
+    if buffer is None:
+        buffer = _local.buffer = memoryview(bytearray(PAGE_SIZE_BYTES))
+    view, offset, done = buffer[: page_bytes(group.length, page)], group.base + page * PAGE_SIZE_BYTES, 0
+    try:
+        while done < len(view):
+            count = os.preadv(fd, [view[done:]], offset + done)
+            if not count:
+                return None
+            done += count
+    except OSError:
+        return None  # EIO: the medium lost it, which is what a CRC that differs means too
+    return view if zlib.crc32(view) == int.from_bytes(crcs[4 * page : 4 * page + 4], "little") else None
+
+
+class FileTable:
+    """Descriptors open for reading, at most ``limit``; the one used longest ago is closed, unless its group is held."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._fds: OrderedDict[Group, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._fds)
+
+    def ready(self, group: Group) -> int | None:
+        """The group's descriptor if it is open."""
+        fd = self._fds.get(group)
+        if fd is not None:
+            self._fds.move_to_end(group)
+        return fd
+
+    def descriptor(self, group: Group) -> int:
+        """The group's descriptor, opened if needed. Raises ``NotCached``, ``Overloaded``, ``TierUnusable``."""
+        fd = self._fds.get(group)
+        if fd is not None:
+            self._fds.move_to_end(group)
+            return fd
+        if not (group.alive or group.holds or group.reserved):
+            raise NotCached("the group has left the cache")
+        self._make_room()
+        fd = self._fds[group] = open_reader(group)
+        return fd
+
+    def adopt(self, group: Group, fd: int) -> None:
+        """Keep a descriptor a thread has opened; closes it when there is one already, no room, or the group is gone."""
+        if group in self._fds or not group.alive or len(self._fds) >= self.limit:
+            os.close(fd)
+        else:
+            self._fds[group] = fd
+
+    def forget(self, group: Group) -> int | None:
+        """Take the group's descriptor out of the table; the caller closes it."""
+        return self._fds.pop(group, None)
+
+    def close(self) -> None:
+        """Close all."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def _make_room(self) -> None:
+        for _ in range(len(self._fds)):
+            if len(self._fds) < self.limit:
+                return
+            group, fd = self._fds.popitem(last=False)
+            if group.holds:
+                self._fds[group] = fd
+            else:
+                os.close(fd)
+        if len(self._fds) >= self.limit:
+            raise Overloaded(f"all {self.limit} descriptors of cached files are in use")

@@ -1,0 +1,250 @@
+"""Opening a cache: from the durable index and the files on disk to the tables in memory.
+
+Order, which is law: attach directories; claim the run (unclean mark, generation, file numbers) durably; only then may anything be
+written. Invariants afterwards: every group in memory has a record and a file; every file in an attached, writable directory
+belongs to a group; ``used`` is exact. After an unclean stop every group on a disk is unverified, and a file shorter than its
+group is dropped with it. Memory beyond the groups themselves: one dict of file numbers per directory.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from array import array
+from collections.abc import Iterator
+
+import msgspec
+
+from monofs.model.errors import HomeUnusable, TierUnusable
+from monofs.model.ids import ContentId, MountId
+from monofs.observe.logs import logger
+from monofs.tiering.directory import SUBDIRECTORIES, Directory, Known
+from monofs.tiering.group import Group, GroupTable, mask_bytes
+from monofs.tiering.index import GROUPS, KEY, META, NEXT_FILE, ORDER, PINS, Index, Record
+
+FORMAT = 1
+FILE_CLAIM = 1 << 20
+"""File numbers are claimed durably in runs of this many; a number is never used twice."""
+ORDER_CHUNK = 8192
+"""Pairs (file number, last read) in one value of the order table."""
+
+_decode_record = msgspec.msgpack.Decoder(Record).decode
+_decode_known = msgspec.msgpack.Decoder(list[Known]).decode
+_encode = msgspec.msgpack.encode
+
+log = logger(__name__)
+
+
+class Run(msgspec.Struct):
+    """What one run of a cache knows of itself."""
+
+    cache: str
+    """Hex id of the cache."""
+    generation: int
+    trusted_from: int
+    """Pages known to be good in this generation or later need no check."""
+    was_clean: bool
+    next_file: int
+    cluster: bytes
+    incarnation: int
+    cursor: int
+
+
+def read_run(index: Index) -> Run:
+    """Read the meta table. Raises ``HomeUnusable`` for a newer format."""
+
+    def number(name: bytes) -> int:
+        return int.from_bytes(index.meta(name) or b"", "big")
+
+    found = index.meta(b"format")
+    if found is not None and int.from_bytes(found, "big") != FORMAT:
+        raise HomeUnusable(f"the cache index {index.directory} is of a newer format; run the monofs that wrote it")
+    is_clean = found is None or index.meta(b"clean") == b"1"
+    generation = number(b"generation") + 1
+    return Run(
+        cache=(index.meta(b"cache") or secrets.token_bytes(16)).hex(),
+        generation=generation,
+        trusted_from=max(number(b"trusted_from"), 1) if is_clean else generation,
+        was_clean=is_clean,
+        next_file=max(number(NEXT_FILE), 1),
+        cluster=index.meta(b"cluster") or b"",
+        incarnation=number(b"incarnation"),
+        cursor=number(b"cursor"),
+    )
+
+
+def attach_directories(index: Index, run: Run, directories: list[Directory]) -> None:
+    """Attach each directory; one that cannot be used says why in its ``error`` and the others go on."""
+    known = _decode_known(index.meta(b"directories") or b"\x90")
+    by_path = {entry.path: entry for entry in known}
+    for directory in directories:
+        try:
+            directory.attach(run.cache, by_path.get(directory.spec.directory), index.directory)
+        except (OSError, TierUnusable) as error:
+            directory.detach()
+            directory.error = str(error)
+            log.error("storage directory is unusable", directory=directory.spec.directory, error=directory.error)  # noqa: TRY400 - our own log
+    by_identity = {entry.identity: entry.number for entry in known}
+    taken: set[int] = set()
+    top = max((entry.number for entry in known), default=-1)
+    for directory in sorted(directories, key=lambda directory: not directory.attached):
+        entry = by_path.get(directory.spec.directory)
+        directory.number = by_identity.get(directory.identity, -1)
+        if not directory.attached and entry is not None and entry.number not in taken:
+            directory.number, directory.identity, directory.beside = entry.number, entry.identity, entry.beside
+        if directory.number < 0:
+            top += 1
+            directory.number = top
+        taken.add(directory.number)
+
+
+def claim_run(index: Index, run: Run, directories: list[Directory]) -> None:
+    """Make durable that this run has begun. Raises ``TierUnusable``."""
+    known = [Known(d.number, d.identity, d.spec.directory, d.beside) for d in directories]
+    meta = {
+        b"format": FORMAT.to_bytes(8, "big"),
+        b"cache": bytes.fromhex(run.cache),
+        b"clean": b"0",
+        b"generation": run.generation.to_bytes(8, "big"),
+        b"trusted_from": run.trusted_from.to_bytes(8, "big"),
+        b"directories": _encode(known),
+        NEXT_FILE: (run.next_file + FILE_CLAIM).to_bytes(8, "big"),
+    }
+    for name, value in meta.items():
+        index.put(META, name, value)
+    index.start()
+    index.flush()
+
+
+def load_pins(index: Index) -> set[int]:
+    """Ids of pinned contents."""
+    return {int.from_bytes(key, "big") for key, _ in index.scan(PINS)}
+
+
+def load_groups(index: Index, run: Run, directories: list[Directory], pins: set[int], table: GroupTable) -> list[bytes]:
+    """Fill the table from the index; returns the keys of records that are of no use any more.
+
+    Raises ``HomeUnusable`` for a record that this version cannot read.
+    """
+    by_number = {directory.number: directory for directory in directories}
+    useless: list[bytes] = []
+    for key, value in index.scan(GROUPS):
+        try:
+            record = _decode_record(value)
+            content, number = KEY.unpack(key)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise HomeUnusable(
+                f"the cache index {index.directory} has a damaged record: {error}; remove it and the pages to begin empty"
+            ) from None
+        if record.flags:
+            raise HomeUnusable(f"the cache index {index.directory} was written by a newer monofs; run that one")
+        directory = by_number.get(record.directory)
+        if directory is None or not record.present:
+            useless.append(key)
+            continue
+        group = Group(
+            ContentId(content), number, record.file, record.length, directory, MountId(record.mount), record.cache_group, record.admitted_ns,
+            record.admitted_ns, record.present, record.crcs,
+        )  # fmt: skip
+        group.base = record.base
+        group.pinned = content in pins
+        group.verified = directory.volatile or record.generation >= run.trusted_from
+        group.suspect = not group.verified
+        table.add(group)
+    return useless
+
+
+def sweep(run: Run, directory: Directory, groups: dict[int, Group]) -> list[Group]:
+    """Compare the files of an attached directory with its groups (by file number): unlinks files that belong to none and returns
+    groups whose file is missing or, after an unclean stop, has not the right size."""
+    found: set[int] = set()
+    lost: list[Group] = []
+    for subdirectory in range(SUBDIRECTORIES):
+        fd = os.open(f"{subdirectory:02x}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.pages_fd)
+        try:
+            names = os.listdir(fd)
+            for name in names:
+                file = _file_number(name, subdirectory)
+                group = groups.get(file)
+                if group is None:
+                    if directory.writable:
+                        _remove(name, fd)
+                    continue
+                found.add(file)
+                if not run.was_clean and os.stat(name, dir_fd=fd).st_size != group.base + group.length:
+                    lost.append(group)
+        finally:
+            os.close(fd)
+    lost.extend(group for file, group in groups.items() if file not in found)
+    return lost
+
+
+def _file_number(name: str, subdirectory: int) -> int:
+    """The number ``name`` stands for; -1 for a name that the cache did not make."""
+    try:
+        file = int(name, 16)
+    except ValueError:
+        return -1
+    return file if f"{file:x}" == name and file & 255 == subdirectory else -1
+
+
+def _remove(name: str, fd: int) -> None:
+    try:
+        os.unlink(name, dir_fd=fd)
+    except OSError as error:
+        log.warning("an orphan file cannot be removed", file=name, error=str(error))
+
+
+def in_order(index: Index, directory: Directory, groups: dict[int, Group]) -> Iterator[Group]:
+    """All groups, read longest ago first: the order of the last clean stop, then what came later by file number."""
+    seen: set[int] = set()
+    prefix = directory.number.to_bytes(2, "big")
+    for key, value in index.scan(ORDER):
+        if not key.startswith(prefix):
+            continue
+        pairs = array("Q")
+        pairs.frombytes(value)
+        if sys.byteorder == "big":
+            pairs.byteswap()
+        for file, read_ns in zip(pairs[::2], pairs[1::2], strict=True):
+            group = groups.get(file)
+            if group is not None:
+                group.read_ns = read_ns
+                seen.add(file)
+                yield group
+    for file in sorted(groups.keys() - seen):
+        yield groups[file]
+
+
+def store_order(index: Index, directory: Directory, groups: Iterator[Group]) -> None:
+    """Queue the order table of a directory, in place of the one before."""
+    prefix = directory.number.to_bytes(2, "big")
+    for key, _ in index.scan(ORDER):
+        if key.startswith(prefix):
+            index.put(ORDER, key, None)
+    chunk, pairs = 0, array("Q")
+    for group in groups:
+        pairs.append(group.file)
+        pairs.append(group.read_ns)
+        if len(pairs) == 2 * ORDER_CHUNK:
+            index.put(ORDER, prefix + chunk.to_bytes(4, "big"), _little(pairs))
+            chunk, pairs = chunk + 1, array("Q")
+    if pairs:
+        index.put(ORDER, prefix + chunk.to_bytes(4, "big"), _little(pairs))
+
+
+def _little(pairs: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        pairs.byteswap()
+    return pairs.tobytes()
+
+
+def count_usage(directory: Directory, groups: Iterator[Group]) -> None:
+    """Set the directory's numbers from its groups."""
+    for group in groups:
+        size = mask_bytes(group.length, group.present)
+        directory.used += size
+        directory.groups += 1
+        if group.pinned:
+            directory.pinned += size
