@@ -1,1 +1,8 @@
-"""placeholder"""
+"""The client: the Python SDK that every door goes through."""
+
+from monofs.client.file import MonofsFile
+from monofs.client.filesystem import FileSystem, connect
+from monofs.client.info import FileInfo, FileKind
+from monofs.client.load import LoadProgress
+
+__all__ = ["FileInfo", "FileKind", "FileSystem", "LoadProgress", "MonofsFile", "connect"]

@@ -1,0 +1,112 @@
+"""Warming the cache: every page of files and of everything below directories.
+
+Memory is bounded by the number of threads and one page of a listing; a file that cannot be loaded is counted and named (the first
+1,000 of them), and the others go on. Loading again finishes what was left: pages present cost one small request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+
+from monofs.client.many import open_many
+from monofs.client.reader import Reader
+from monofs.client.session import Session
+from monofs.model.errors import MonofsError
+from monofs.model.options import ReadType
+from monofs.rpc.api import ReadOptions
+
+BATCH_FILES = 256
+FAILURES_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """Counts so far. ``files`` and ``bytes`` are done, of ``files_found`` and ``bytes_found`` met until now (final once
+    ``listed``); ``fetched_bytes`` came from stores; ``failed`` files are in ``failures`` (path, error), up to 1,000."""
+
+    files: int = 0
+    bytes: int = 0
+    fetched_bytes: int = 0
+    files_found: int = 0
+    bytes_found: int = 0
+    failed: int = 0
+    listed: bool = False
+    failures: tuple[tuple[str, MonofsError], ...] = field(default=(), repr=False)
+
+
+class Loader:
+    """One run of load."""
+
+    def __init__(
+        self,
+        get_session: Callable[[], Session],
+        options: ReadOptions,
+        threads: int,
+        report: Callable[[LoadProgress], None] | None,
+    ) -> None:
+        self._session = get_session
+        self._options = options
+        self._threads = threads
+        self._report = report
+        self._lock = threading.Lock()
+        self._counts = LoadProgress()
+
+    def run(self, paths: Iterable[str]) -> LoadProgress:
+        """Load files given by path, as they come."""
+        waiting: set[Future[None]] = set()
+        with ThreadPoolExecutor(self._threads, "monofs-load") as pool:
+            batch: list[str] = []
+            for path in paths:
+                batch.append(path)
+                if len(batch) == BATCH_FILES:
+                    self._submit(pool, waiting, batch)
+                    batch = []
+            self._submit(pool, waiting, batch)
+            self._count(listed=True)
+            wait(waiting)
+            for done in waiting:
+                done.result()
+        return self._counts
+
+    def _submit(self, pool: ThreadPoolExecutor, waiting: set[Future[None]], paths: list[str]) -> None:
+        if not paths:
+            return
+        for path, opened in zip(paths, open_many(self._session(), paths, self._options), strict=True):
+            self._count(files_found=1)
+            if isinstance(opened, MonofsError):
+                self._fail(path, opened)
+                continue
+            self._count(bytes_found=opened.inode.size)
+            reader = Reader(self._session, path, opened, self._options, ReadType.CACHE)
+            waiting.add(pool.submit(self._load, reader))
+            while len(waiting) >= 4 * self._threads:
+                done, still = wait(waiting, return_when=FIRST_COMPLETED)
+                waiting.intersection_update(still)
+                for future in done:
+                    future.result()
+
+    def _load(self, reader: Reader) -> None:
+        try:
+            reader.fetch_all(lambda length, fetched: self._count(bytes=length, fetched_bytes=fetched))
+        except MonofsError as error:
+            self._fail(reader.path, error)
+        else:
+            self._count(files=1)
+
+    def _fail(self, path: str, error: MonofsError) -> None:
+        with self._lock:
+            kept = self._counts.failures
+            if len(kept) < FAILURES_KEPT:
+                self._counts = replace(self._counts, failures=(*kept, (path, error)))
+        self._count(failed=1)
+
+    def _count(self, *, listed: bool = False, **more: int) -> None:
+        with self._lock:
+            old = self._counts
+            counts = {name: getattr(old, name) + value for name, value in more.items()}
+            self._counts = new = replace(old, listed=old.listed or listed, **counts)
+            if self._report is not None:
+                self._report(new)

@@ -1,0 +1,250 @@
+"""Reading many pieces of many files in few requests.
+
+One OPEN_MANY a thousand files, one READ_MANY a thousand small pieces and worker; large pieces, and files with several pieces on this
+machine, go through descriptors. A batch that fails is taken apart: each piece then succeeds or fails by itself.
+
+Invariant: all pieces of one path in one call are of one content; a path that changes underneath is read again from its
+first piece, once. Not here: retries and renewals (reader.py).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from monofs.client.cluster import WorkerLink
+from monofs.client.descriptors import process_table
+from monofs.client.info import Found, FoundMany, Opened, OpenedMany
+from monofs.client.reader import GROUP_MASK, GROUP_SHIFT, Reader, check_readable
+from monofs.client.session import Session
+from monofs.model.block import block_of
+from monofs.model.errors import ConnectionLost, ContentChanged, InvalidArgument, MonofsError, from_code
+from monofs.rpc.api import Failure, Method, OpenManyRequest, ReadManyRequest, ReadOptions, StatManyRequest
+
+PATHS_MAX = 1000
+PIECES_MAX = 1024
+BATCH_BYTES_MAX = 16 << 20
+SMALL_BYTES = 256 << 10
+"""Larger pieces travel alone: straight into their own memory, or by descriptor."""
+DESCRIPTOR_PIECES = 4
+"""So many pieces of one file are worth a descriptor."""
+THREADS_MAX = 8
+
+Piece = tuple[str, int, int | None]
+"""Path, offset (negative: from the end), length (None: to the end)."""
+
+A = TypeVar("A", Found, Opened)
+
+
+@dataclass(slots=True)
+class _Job:
+    """One piece with its place in the answer, cut to the file's size."""
+
+    index: int
+    reader: Reader
+    offset: int
+    length: int
+
+
+def stat_many(session: Session, paths: Sequence[str], options: ReadOptions) -> list[Found | MonofsError]:
+    """What STAT says of each path, in order."""
+    found: list[Found | MonofsError] = []
+    for start in range(0, len(paths), PATHS_MAX):
+        batch = list(paths[start : start + PATHS_MAX])
+        answer = session.ask(Method.STAT_MANY, StatManyRequest(batch, options), FoundMany)
+        found.extend(_merge(answer.answers, answer.failures))
+    return found
+
+
+def open_many(session: Session, paths: Sequence[str], options: ReadOptions) -> list[Opened | MonofsError]:
+    """What OPEN says of each path, in order; a directory is an error."""
+    found: list[Opened | MonofsError] = []
+    for start in range(0, len(paths), PATHS_MAX):
+        batch = list(paths[start : start + PATHS_MAX])
+        answer = session.ask(Method.OPEN_MANY, OpenManyRequest(batch, options), OpenedMany)
+        for path, opened in zip(batch, _merge(answer.answers, answer.failures), strict=True):
+            try:
+                if isinstance(opened, Opened):
+                    check_readable(path, opened)
+                found.append(opened)
+            except MonofsError as error:
+                found.append(error)
+    return found
+
+
+def read_many(
+    get_session: Callable[[], Session], pieces: Iterable[Piece], options: ReadOptions, read_type: str
+) -> list[bytes | MonofsError]:
+    """The bytes of each piece, cut off at the end of its file, or its error; in order."""
+    wanted = list(pieces)
+    results: list[bytes | MonofsError] = [b""] * len(wanted)
+    every = range(len(wanted))
+    _read_pass(get_session, wanted, every, results, options, read_type)
+    changed = {wanted[i][0] for i in every if isinstance(results[i], ContentChanged)}
+    if changed:
+        again = [i for i in every if wanted[i][0] in changed]
+        fresh = ReadOptions(sync_interval_s=0.0, load=options.load)
+        _read_pass(get_session, wanted, again, results, fresh, read_type)
+    return results
+
+
+def _read_pass(
+    get_session: Callable[[], Session],
+    wanted: list[Piece],
+    indexes: Iterable[int],
+    results: list[bytes | MonofsError],
+    options: ReadOptions,
+    read_type: str,
+) -> None:
+    session = get_session()
+    indexes = list(indexes)
+    counts = Counter(wanted[i][0] for i in indexes)
+    paths = list(counts)
+    opened = dict(zip(paths, open_many(session, paths, options), strict=True))
+    readers: dict[str, Reader] = {}
+    batches: dict[WorkerLink, list[_Job]] = {}
+    alone: dict[str, list[_Job]] = {}
+    for i in indexes:
+        path, offset, length = wanted[i]
+        answer = opened[path]
+        try:
+            if isinstance(answer, MonofsError):
+                raise answer
+            start, count = _clip(answer.inode.size, offset, length)
+            if count == 0:
+                results[i] = b""
+                continue
+            reader = readers.get(path)
+            if reader is None:
+                reader = readers[path] = Reader(get_session, path, answer, options, read_type, may_reopen=False)
+            job = _Job(i, reader, start, count)
+            link = _batch_link(session, job, counts[path])
+            if link is None:
+                alone.setdefault(path, []).append(job)
+            else:
+                batches.setdefault(link, []).append(job)
+        except MonofsError as error:
+            results[i] = error
+    tasks: list[Callable[[], None]] = [
+        lambda link=link, batch=batch: _read_batch(link, session, batch, results, read_type)  # type: ignore[misc]
+        for link, jobs in batches.items()
+        for batch in _cut(jobs)
+    ]
+    tasks.extend(lambda jobs=jobs: _read_alone(jobs, results) for jobs in alone.values())  # type: ignore[misc]
+    _run(tasks)
+
+
+def _clip(size: int, offset: int, length: int | None) -> tuple[int, int]:
+    """(offset, length) within a file of ``size`` bytes."""
+    if length is not None and length < 0:
+        raise InvalidArgument(f"length {length} is negative")
+    start = min(size, offset if offset >= 0 else max(0, size + offset))
+    return start, size - start if length is None else min(length, size - start)
+
+
+def _batch_link(session: Session, job: _Job, pieces: int) -> WorkerLink | None:
+    """The worker whose batch a piece joins; None: read it by itself."""
+    inode = job.reader.opened.inode
+    last = job.offset + job.length - 1
+    if job.length > SMALL_BYTES or job.offset >> GROUP_SHIFT != last >> GROUP_SHIFT:
+        return None
+    block = block_of(job.offset, inode.layout)
+    if block != block_of(last, inode.layout):
+        return None
+    link = session.cluster.candidates(inode.content, block, job.reader.opened.epoch)[0]
+    if link.is_local and (
+        pieces >= DESCRIPTOR_PIECES or process_table().get((link, inode.content, job.offset >> GROUP_SHIFT))
+    ):
+        return None
+    return link
+
+
+def _cut(jobs: list[_Job]) -> Iterable[list[_Job]]:
+    batch: list[_Job] = []
+    total = 0
+    for job in jobs:
+        if len(batch) == PIECES_MAX or total + job.length > BATCH_BYTES_MAX:
+            yield batch
+            batch, total = [], 0
+        batch.append(job)
+        total += job.length
+    if batch:
+        yield batch
+
+
+def _read_batch(
+    link: WorkerLink, session: Session, jobs: list[_Job], results: list[bytes | MonofsError], read_type: str
+) -> None:
+    numbers: dict[bytes, int] = {}
+    pieces = []
+    for job in jobs:
+        number = numbers.setdefault(job.reader.opened.capability, len(numbers))
+        pieces.append((number, job.offset, job.length))
+    buffer = bytearray(sum(job.length for job in jobs))
+    request = ReadManyRequest(list(numbers), pieces, read_type)
+    try:
+        count = link.pool().read_into(
+            Method.READ_MANY, request, memoryview(buffer), timeout_s=session.options.timeout_s
+        )
+        if count != len(buffer):
+            raise ConnectionLost(f"the worker sent {count} of {len(buffer)} bytes")
+    except MonofsError:
+        session.check_open()
+        _read_alone(jobs, results)
+        return
+    position = 0
+    view = memoryview(buffer)
+    for job in jobs:
+        results[job.index] = bytes(view[position : position + job.length])
+        position += job.length
+
+
+def _read_alone(jobs: list[_Job], results: list[bytes | MonofsError]) -> None:
+    for job in jobs:
+        try:
+            results[job.index] = read_bytes(job.reader, job.offset, job.length)
+        except MonofsError as error:
+            results[job.index] = error
+
+
+def read_bytes(reader: Reader, offset: int, length: int) -> bytes:
+    """Exactly ``length`` bytes that lie within the file, in one copy."""
+    found = reader.hot.get(offset >> GROUP_SHIFT)
+    descriptor = found() if found is not None else None
+    if descriptor is not None and (offset & GROUP_MASK) + length <= GROUP_MASK + 1:
+        descriptor.used = True
+        return os.pread(descriptor.fd, length, descriptor.base + (offset & GROUP_MASK))
+    whole = io.BytesIO(bytes(length))  # filled in place: BytesIO shares what it alone refers to
+    with whole.getbuffer() as view:
+        count = reader.read_into(offset, view)
+    data = whole.getvalue()
+    return data if count == length else data[:count]
+
+
+def _run(tasks: list[Callable[[], None]]) -> None:
+    if len(tasks) < 2:
+        for task in tasks:
+            task()
+        return
+    with ThreadPoolExecutor(min(THREADS_MAX, len(tasks)), "monofs-read") as pool:
+        for done in [pool.submit(task) for task in tasks]:
+            done.result()
+
+
+def _merge(answers: list[A | None], failures: dict[int, Failure]) -> list[A | MonofsError]:
+    merged: list[A | MonofsError] = []
+    for position, answer in enumerate(answers):
+        if answer is not None:
+            merged.append(answer)
+            continue
+        failure = failures.get(position)
+        if failure is None:
+            merged.append(MonofsError("the master sent neither an answer nor an error for a path"))
+        else:
+            merged.append(from_code(failure.code, failure.message, failure.detail))
+    return merged

@@ -1,0 +1,187 @@
+"""What one process holds of a cluster: connections to masters, links to workers, the identity its changes carry.
+
+Invariant: nothing here survives a fork or a pickle; a file system object makes a new session in each process
+(filesystem.py), so no socket, lock, lease or client id is ever shared by two processes. No threads and no reactor.
+Not here: paths and files.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from monofs.client.cluster import Cluster, WorkerLink
+from monofs.model.errors import (
+    Closed,
+    ConnectionLost,
+    MonofsError,
+    NoMaster,
+    NotLeader,
+    NotReady,
+    NoWorker,
+    OutcomeUnknown,
+    Overloaded,
+    SessionExpired,
+    Unreachable,
+)
+from monofs.model.ids import ContentId
+from monofs.rpc.api import ClusterAnswer, Empty, Message, Method, ReadOptions, RequestId
+from monofs.rpc.handshake import Credential
+from monofs.rpc.sync import Pool
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 1.0
+READ_TRIES = 8
+"""How often one piece is tried over connections that break in the middle, without a single byte of progress."""
+
+_AGAIN = (ConnectionLost, Unreachable, NotLeader, NotReady, Overloaded)
+_AGAIN_CHANGE = (*_AGAIN, OutcomeUnknown)
+
+A = TypeVar("A", bound=Message)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All a file system object is made of; what it pickles as."""
+
+    masters: tuple[str, ...]
+    credential: Credential
+    timeout_s: float
+    read: ReadOptions
+    read_type: str
+
+
+class Session:
+    """One process's side of a file system object."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.pid = os.getpid()
+        self._masters = Pool(options.masters, options.credential)
+        self._met = False
+        self._closed = False
+        self._lock = threading.Lock()
+        self._client = b""
+        self._sequence = 0
+        self._unanswered: set[int] = set()
+        self.cluster = Cluster(self._fetch_cluster, self._connect)
+
+    def ask(self, method: Method, request: Message, answer_type: type[A], *, timeout_s: float | None = None) -> A:
+        """Ask the master something that changes nothing; retried over restarts and changes of leader.
+
+        Raises ``NoMaster`` at once when no master was ever reached, else after ``timeout_s``.
+        """
+        return self._retry(
+            lambda left_s: self._masters.call(method, request, answer_type, left_s, idempotent=True), timeout_s
+        )
+
+    def change(self, method: Method, make: Callable[[RequestId], Message], answer_type: type[A]) -> A:
+        """Ask the master for a change, which it applies once however often it is asked (design.md, law 3)."""
+        for renewal in range(2):
+            request_id = self._new_request_id()
+            request = make(request_id)
+            asked = 0
+
+            def attempt(left_s: float, request: Message = request) -> A:
+                nonlocal asked
+                asked += 1
+                return self._masters.call(method, request, answer_type, timeout_s=left_s)
+
+            try:
+                return self._retry(attempt, None, _AGAIN_CHANGE)
+            except SessionExpired:
+                self._forget_client(request_id.client)
+                if asked > 1 or renewal:
+                    raise OutcomeUnknown(
+                        "this client was silent for too long; check whether the change happened"
+                    ) from None
+            finally:
+                with self._lock:
+                    self._unanswered.discard(request_id.sequence)
+        raise OutcomeUnknown("unreachable")  # the loop above returns or raises
+
+    def on_worker(self, content: ContentId, block: int, epoch: int, attempt: Callable[[WorkerLink], T]) -> T:
+        """Run ``attempt`` with the best worker for a block, and with others while they do not answer.
+
+        Raises ``NoWorker`` after ``timeout_s``, else what the attempt raises.
+        """
+        deadline_s = time.monotonic() + self.options.timeout_s
+        pause_s = FIRST_PAUSE_S
+        while True:
+            last: MonofsError | None = None
+            for link in self.cluster.candidates(content, block, epoch):
+                again = True
+                while again:
+                    try:
+                        return attempt(link)
+                    except (ConnectionLost, Unreachable, NotReady, Overloaded, Closed) as error:
+                        self.check_open()
+                        again = self.cluster.failed(link, error)
+                        last = error
+            if time.monotonic() + pause_s >= deadline_s:
+                raise NoWorker(f"no worker answers ({last})") from None
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            self.cluster.look_again()
+
+    def check_open(self) -> None:
+        """Raise ``Closed`` after close()."""
+        if self._closed:
+            raise Closed("the file system is closed")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._closed = True
+        self.cluster.close()
+        self._masters.close()
+
+    def _retry(
+        self,
+        attempt: Callable[[float], T],
+        timeout_s: float | None,
+        again: tuple[type[MonofsError], ...] = _AGAIN,
+    ) -> T:
+        self.check_open()
+        deadline_s = time.monotonic() + (self.options.timeout_s if timeout_s is None else timeout_s)
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                answer = attempt(max(0.001, deadline_s - time.monotonic()))
+                self._met = True
+                return answer
+            except again as error:
+                self.check_open()
+                gone = isinstance(error, (Unreachable, ConnectionLost))
+                if time.monotonic() + pause_s >= deadline_s or (gone and not self._met):
+                    if isinstance(error, Unreachable):
+                        raise NoMaster(
+                            f"no master answers ({error}): is `monofs serve` running? Name it with masters= or MONOFS_MASTERS"
+                        ) from None
+                    raise
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _fetch_cluster(self) -> ClusterAnswer:
+        return self.ask(Method.CLUSTER, Empty(), ClusterAnswer)
+
+    def _connect(self, address: str) -> Pool:
+        return Pool((address,), self.options.credential)
+
+    def _new_request_id(self) -> RequestId:
+        with self._lock:
+            if not self._client:
+                self._client, self._sequence, self._unanswered = secrets.token_bytes(16), 0, set()
+            self._sequence += 1
+            self._unanswered.add(self._sequence)
+            return RequestId(self._client, self._sequence, min(self._unanswered))
+
+    def _forget_client(self, client: bytes) -> None:
+        with self._lock:
+            if self._client == client:
+                self._client = b""
