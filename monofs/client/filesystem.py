@@ -150,9 +150,12 @@ class FileSystem:
         return self._session().ask(Method.PING, Empty(), Pong)
 
     @public
-    def stat(self, path: str) -> FileInfo:
-        """What lies at ``path``. Raises ``NotFound`` (FileNotFoundError), ``NotADirectory``."""
-        found = self._session().ask(Method.STAT, StatRequest(path, self._options.read), Found)
+    def stat(self, path: str, *, sync_interval_s: float | None = None) -> FileInfo:
+        """What lies at ``path``; ``sync_interval_s`` for this call, as in :func:`connect`.
+
+        Raises ``NotFound`` (FileNotFoundError), ``NotADirectory``.
+        """
+        found = self._session().ask(Method.STAT, StatRequest(path, self._freshness(sync_interval_s)), Found)
         return FileInfo(_clean(path), found.inode, found.mount, found.pinned)
 
     @public
@@ -186,13 +189,13 @@ class FileSystem:
             return None
 
     @public_iterator
-    def list(self, path: str = "/") -> Iterator[FileInfo]:
+    def list(self, path: str = "/", *, sync_interval_s: float | None = None) -> Iterator[FileInfo]:
         """The children of a directory in key order (bytes, directories as if they ended in ``/``), page by page.
 
         Raises ``NotFound``, and ``NotADirectory`` for a file, when the first child is asked for.
         """
         base = _clean(path).rstrip("/") + "/"
-        for page in self._pages(path):
+        for page in self._pages(path, self._freshness(sync_interval_s)):
             for position, (name, inode) in enumerate(zip(page.names, page.inodes, strict=True)):
                 mount = page.mounts.get(position, 0) if page.mounts else 0
                 yield FileInfo(base + name.rstrip(b"/").decode(), inode, mount, bool(inode.flags & _PINNED))
@@ -200,35 +203,38 @@ class FileSystem:
     @public_iterator
     def names(self, path: str = "/") -> Iterator[str]:
         """Only the names of a directory's children; those of directories end in ``/``."""
-        for page in self._pages(path):
+        for page in self._pages(path, self._options.read):
             for name in page.names:
                 yield name.decode()
 
     @public_iterator
-    def walk(self, path: str = "/") -> Iterator[FileInfo]:
+    def walk(self, path: str = "/", *, sync_interval_s: float | None = None) -> Iterator[FileInfo]:
         """Everything below ``path``, each directory before what it holds; of a file, the file itself."""
-        top = self.stat(path)
+        top = self.stat(path, sync_interval_s=sync_interval_s)
         if not top.is_dir:
             yield top
             return
-        stack = [self.list(path)]
+        stack = [self.list(path, sync_interval_s=sync_interval_s)]
         while stack:
             for info in stack[-1]:
                 yield info
                 if info.is_dir:
-                    stack.append(self.list(info.path))
+                    stack.append(self.list(info.path, sync_interval_s=sync_interval_s))
                     break
             else:
                 stack.pop()
 
-    def _pages(self, path: str) -> Iterator[ListPage]:
+    def _pages(self, path: str, options: ReadOptions) -> Iterator[ListPage]:
         after = b""
         while True:
-            page = self._session().ask(Method.LIST, ListRequest(path, after, LIST_PAGE, self._options.read), ListPage)
+            page = self._session().ask(Method.LIST, ListRequest(path, after, LIST_PAGE, options), ListPage)
             yield page
             if page.next is None:
                 return
             after = page.next
+
+    def _freshness(self, sync_interval_s: float | None) -> ReadOptions:
+        return self._options.read if sync_interval_s is None else ReadOptions(sync_interval_s, self._options.read.load)
 
     @public
     def why(self, path: str) -> dict[str, Any]:
@@ -357,23 +363,24 @@ class FileSystem:
         return result
 
     @public
-    def worker_status(self) -> builtins.list[WorkerStatusAnswer | MonofsError]:
-        """Tiers and counters of every worker; an error stands for a worker that does not answer."""
+    def worker_status(self) -> dict[str, WorkerStatusAnswer | MonofsError]:
+        """Tiers and counters of every worker, by address; an error stands for a worker that does not answer."""
         return self._ask_workers(Method.WORKER_STATUS, WorkerStatusAnswer, self._options.timeout_s)
 
     @public
-    def verify(self) -> builtins.list[VerifyAnswer | MonofsError]:
-        """Have every worker compare all its cached pages with their checksums."""
+    def verify(self) -> dict[str, VerifyAnswer | MonofsError]:
+        """Have every worker compare all its cached pages with their checksums; by address, errors as above."""
         return self._ask_workers(Method.VERIFY, VerifyAnswer, self._long_s())
 
-    def _ask_workers(self, method: Method, answer_type: type[Any], timeout_s: float) -> builtins.list[Any]:
-        answers: builtins.list[Any] = []
-        self._session().cluster.refresh()
-        for link in self._session().cluster.links():
+    def _ask_workers(self, method: Method, answer_type: type[A], timeout_s: float) -> dict[str, A | MonofsError]:
+        answers: dict[str, A | MonofsError] = {}
+        cluster = self._session().cluster
+        cluster.refresh()
+        for link in cluster.links():
             try:
-                answers.append(link.pool().call(method, Empty(), answer_type, timeout_s=timeout_s))
+                answers[link.info.address] = link.pool().call(method, Empty(), answer_type, timeout_s)
             except MonofsError as error:
-                answers.append(python_error(error))
+                answers[link.info.address] = python_error(error)
         return answers
 
     # ---- mounts ----
@@ -401,7 +408,7 @@ class FileSystem:
         )
 
     @public
-    def mount_ls(self) -> builtins.list[MountInfo]:
+    def mount_list(self) -> builtins.list[MountInfo]:
         """All mounts, by path."""
         return self._session().ask(Method.MOUNT_LIST, Empty(), MountListAnswer).mounts
 
@@ -424,7 +431,7 @@ class FileSystem:
         )
 
     @public
-    def mount_rm(self, path: str) -> None:
+    def mount_remove(self, path: str) -> None:
         """Unmount: forget metadata and cache below ``path``; the store is not touched. Raises ``MountNotFound``."""
         self._change(Method.MOUNT_REMOVE, lambda number: MountRemoveRequest(path, number), Empty)
 
