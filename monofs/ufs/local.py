@@ -1,0 +1,338 @@
+"""A directory of this machine (or a network file system mounted on it) as a store.
+
+Every component below the root is opened relative to its parent's descriptor with ``O_NOFOLLOW``, so no key, symbolic link or race
+leads out of the root. The root itself is opened by path for each call: it may be a symbolic link, and a file system mounted
+there later, or gone, is noticed.
+
+Symbolic links, FIFOs, sockets and devices are never opened: a listing names them in ``odd`` and they read as missing. Names
+starting with ``.monofs-tmp-`` are our own unfinished files and do not exist for readers.
+
+Invariant: the bytes yielded lie between two ``fstat`` of one descriptor that both give the fingerprint asked for.
+
+Limits: a listing sorts the names of one directory in memory, at most ``NAMES_MAX`` of them; a larger directory is scanned anew
+for every page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import os
+import stat
+import threading
+import time
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from monofs.model.errors import (
+    MonofsError,
+    UfsBadBody,
+    UfsBucketNotFound,
+    UfsChanged,
+    UfsDenied,
+    UfsFailed,
+    UfsNotFound,
+    UfsOption,
+    UfsUnreachable,
+)
+from monofs.model.paths import name_problem
+from monofs.ufs.base import UfsEntry, UfsPage
+from monofs.ufs.observe import Observer, observed
+from monofs.ufs.options import Option
+
+OPTIONS: tuple[Option, ...] = ()
+HIDDEN_PREFIX = b".monofs-tmp-"
+RACY_NS = 2_000_000_000
+"""A file or directory that changed less than this before it was looked at may change again under the same times."""
+CHUNK_BYTES = 1 << 20
+ODD_MAX = 100
+NAMES_MAX = 1_000_000
+SNAPSHOTS_MAX = 8
+SNAPSHOT_LIFE_S = 60.0
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SCAN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_UNREACHABLE = (
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENOTCONN,
+    errno.ECONNREFUSED,
+    errno.ENETDOWN,
+)
+
+
+def root_path(uri: str) -> bytes:
+    """The directory a URI names. Raises ``UfsOption``."""
+    if uri.startswith("/"):
+        raw = os.fsencode(uri)
+    else:
+        host, slash, path = uri.removeprefix("file://").partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise UfsOption(f"cannot mount {uri!r}: write a local directory as file:///dir, with three slashes")
+        raw = b"/" + unquote_to_bytes(path)
+    parts = [part for part in raw.split(b"/") if part]
+    if b"\0" in raw or b"." in parts or b".." in parts:
+        raise UfsOption(f"cannot mount {uri!r}: the directory must be absolute, without '.', '..' or NUL")
+    return b"/" + b"/".join(parts)
+
+
+def normal_uri(uri: str) -> str:
+    """``file:///dir``, percent-encoded, without empty components or a trailing slash (but for the root of the file system)."""
+    return "file://" + quote_from_bytes(root_path(uri), safe="/-._~!$&'()*+,;=:@")
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """Sorted names of one directory (``/`` after directories) and the identity of the directory when they were read."""
+
+    identity: tuple[int, int, int, int]
+    names: list[bytes]
+    taken_s: float
+
+
+class LocalStore:
+    """The store behind ``file://``; thread-safe. It keeps no descriptor open between calls."""
+
+    scheme = "file"
+
+    def __init__(self, uri: str, *, observe: Observer | None = None) -> None:
+        self._root = root_path(uri)
+        self._shown = normal_uri(uri)
+        self._observe = observe
+        self._lock = threading.Lock()
+        self._snapshots: OrderedDict[bytes, _Snapshot] = OrderedDict()
+
+    def check(self) -> None:
+        """Prove that the root is a directory that may be listed."""
+        with (
+            observed(self._observe, "list"),
+            self._mapped(b""),
+            self._open_directory(b"", _SCAN) as fd,
+            os.scandir(fd) as entries,
+        ):
+            next(entries, None)
+
+    def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
+        """One ``lstat`` below the root: a name is a file or a directory, never both."""
+        with observed(self._observe, "head"), self._mapped(key):
+            if not key:
+                with self._open_directory(b"") as fd:
+                    return None, _entry(b"", os.fstat(fd))
+            try:
+                with self._open_parent(key) as (fd, name):
+                    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except OSError as error:
+                if error.errno in _ABSENT:
+                    return None, None
+                raise
+            except UfsNotFound:
+                return None, None
+        if stat.S_ISDIR(found.st_mode):
+            return None, _entry(key, found)
+        return (_entry(key, found), None) if stat.S_ISREG(found.st_mode) else (None, None)
+
+    def list(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
+        """A page of one directory. Names come from a snapshot only while the directory provably has not changed since."""
+        with observed(self._observe, "list"), self._mapped(key), self._open_directory(key, _SCAN) as fd:
+            names, complete = self._names_after(fd, key, after, limit)
+            entries: list[UfsEntry] = []
+            odd: list[bytes] = []
+            position = after
+            for name in names:
+                if len(entries) >= limit or len(odd) >= ODD_MAX:
+                    complete = False
+                    break
+                position = name
+                found = self._look(fd, key, name)
+                if isinstance(found, UfsEntry):
+                    entries.append(found)
+                elif found is not None:
+                    odd.append(found)
+            if complete:
+                with self._lock:
+                    self._snapshots.pop(key, None)
+            return UfsPage(entries, None if complete else position, odd)
+
+    def read(self, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[memoryview]:
+        """Yield the range in pieces of at most 1 MiB, each checked by ``fstat`` before it is handed out."""
+        with observed(self._observe, "get") as request, self._mapped(key), self._open_file(key) as fd:
+            size = self._unchanged(fd, key, fingerprint)
+            end = min(offset + length, size)
+            while offset < end:
+                chunk = os.pread(fd, min(CHUNK_BYTES, end - offset), offset)
+                self._unchanged(fd, key, fingerprint)
+                if not chunk:
+                    raise UfsBadBody(f"{self._name(key)} ended at byte {offset}, before its size of {size}")
+                offset += len(chunk)
+                request.bytes += len(chunk)
+                yield memoryview(chunk)
+
+    def close(self) -> None:
+        """Forget the names kept for listings."""
+        with self._lock:
+            self._snapshots.clear()
+
+    # ---- opening below the root -----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _open_directory(self, key: bytes, flags: int = _DIRECTORY) -> Iterator[int]:
+        """A descriptor of directory ``key``; the last one opened with ``flags``."""
+        parts = key.split(b"/") if key else []
+        fd = os.open(self._root, (flags if not parts else _DIRECTORY) & ~os.O_NOFOLLOW)
+        try:
+            for depth, part in enumerate(parts, 1):
+                if _unsafe(part):
+                    raise UfsNotFound(f"{self._name(key)} is not a name a directory can hold")
+                below = os.open(part, flags if depth == len(parts) else _DIRECTORY, dir_fd=fd)
+                os.close(fd)
+                fd = below
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _open_parent(self, key: bytes) -> Iterator[tuple[int, bytes]]:
+        directory, _, name = key.rpartition(b"/")
+        if _unsafe(name):
+            raise UfsNotFound(f"{self._name(key)} is not a name a directory can hold")
+        with self._open_directory(directory) as fd:
+            yield fd, name
+
+    @contextlib.contextmanager
+    def _open_file(self, key: bytes) -> Iterator[int]:
+        """A descriptor of a regular file. A FIFO or device is looked at, never opened."""
+        with self._open_parent(key) as (parent, name):
+            if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                raise UfsNotFound(f"{self._name(key)} is not a regular file")
+            fd = os.open(name, _FILE, dir_fd=parent)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _unchanged(self, fd: int, key: bytes, fingerprint: str) -> int:
+        """The size of the open file; raises ``UfsChanged`` when it is not the version asked for."""
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise UfsNotFound(f"{self._name(key)} is not a regular file")
+        if fingerprint_of(found) != fingerprint:
+            raise UfsChanged(f"{self._name(key)} changed since it was listed")
+        return found.st_size
+
+    # ---- listing --------------------------------------------------------------------------------------------------------
+
+    def _names_after(self, fd: int, key: bytes, after: bytes, limit: int) -> tuple[Iterator[bytes], bool]:
+        """Sorted names of the directory greater than ``after``, and whether these are all (else: enough for one page)."""
+        began_ns, found = time.time_ns(), os.fstat(fd)
+        identity = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+        with self._lock:
+            self._forget_old()
+            kept = self._snapshots.get(key)
+            if kept is not None and kept.identity == identity:
+                self._snapshots.move_to_end(key)
+                return _tail(kept.names, after), True
+        names = _scan(fd)
+        held: list[bytes] = []
+        for name in names:
+            held.append(name)
+            if len(held) > NAMES_MAX:
+                wanted = limit + ODD_MAX + 1
+                least = heapq.nsmallest(wanted, _beyond(held, names, after))
+                return iter(least), len(least) < wanted
+        held.sort()
+        if began_ns - max(found.st_mtime_ns, found.st_ctime_ns) >= RACY_NS and len(held) > limit:
+            self._remember(key, _Snapshot(identity, held, time.monotonic()))
+        return _tail(held, after), True
+
+    def _remember(self, key: bytes, snapshot: _Snapshot) -> None:
+        with self._lock:
+            self._snapshots[key] = snapshot
+            total = sum(len(kept.names) for kept in self._snapshots.values())
+            while len(self._snapshots) > SNAPSHOTS_MAX or total > NAMES_MAX:
+                total -= len(self._snapshots.popitem(last=False)[1].names)
+
+    def _forget_old(self) -> None:
+        horizon = time.monotonic() - SNAPSHOT_LIFE_S
+        for key in [key for key, kept in self._snapshots.items() if kept.taken_s < horizon]:
+            del self._snapshots[key]
+
+    def _look(self, fd: int, key: bytes, name: bytes) -> UfsEntry | bytes | None:
+        """The entry of a name, or its key when it is odd. None: gone since the scan, or now of the other kind, whose sorting name differs."""
+        bare = name.removesuffix(b"/")
+        try:
+            found = os.stat(bare, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        is_directory = stat.S_ISDIR(found.st_mode)
+        if not (is_directory or stat.S_ISREG(found.st_mode)) or name_problem(bare):
+            return key + b"/" + bare if key else bare
+        return _entry(bare, found) if is_directory == name.endswith(b"/") else None
+
+    # ---- errors ---------------------------------------------------------------------------------------------------------
+
+    def _name(self, key: bytes) -> str:
+        return f"{self._shown}/{key.decode('utf-8', 'backslashreplace')}"
+
+    @contextlib.contextmanager
+    def _mapped(self, key: bytes) -> Iterator[None]:
+        """Turn what the system says into the 6xxx family."""
+        try:
+            yield
+        except OSError as error:
+            raise self._translate(error, key) from None
+
+    def _translate(self, error: OSError, key: bytes) -> MonofsError:
+        what, why = self._name(key), error.strerror
+        if error.errno in _ABSENT:
+            if not key or not os.path.isdir(self._root):
+                return UfsBucketNotFound(f"{self._shown} is not a directory on this machine: {why}")
+            return UfsNotFound(f"{what} does not exist")
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return UfsDenied(f"{what} may not be read by the user monofs runs as: {why}")
+        if error.errno in _UNREACHABLE:
+            return UfsUnreachable(f"{what} cannot be reached: {why}")
+        return UfsFailed(f"{what}: {why}")
+
+
+def _unsafe(part: bytes) -> bool:
+    """Whether opening ``part`` below a directory could mean anything but an entry of that directory that readers may see."""
+    return part in (b"", b".", b"..") or b"\0" in part or part.startswith(HIDDEN_PREFIX)
+
+
+def fingerprint_of(found: os.stat_result) -> str:
+    """``t:size:mtime_ns:ctime_ns:inode``."""
+    return f"t:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
+
+
+def _entry(name: bytes, found: os.stat_result) -> UfsEntry:
+    mode, uid, gid = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
+    if stat.S_ISDIR(found.st_mode):
+        return UfsEntry(name, True, 0, found.st_mtime_ns, "", mode, uid, gid)
+    racy = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < RACY_NS
+    return UfsEntry(name, False, found.st_size, found.st_mtime_ns, fingerprint_of(found), mode, uid, gid, racy)
+
+
+def _scan(fd: int) -> Iterator[bytes]:
+    """All names a reader may see, in no order, ``/`` after directories."""
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            if not name.startswith(HIDDEN_PREFIX):
+                yield name + b"/" if entry.is_dir(follow_symlinks=False) else name
+
+
+def _tail(names: list[bytes], after: bytes) -> Iterator[bytes]:
+    return islice(names, bisect_right(names, after), None) if after else iter(names)
+
+
+def _beyond(held: list[bytes], rest: Iterator[bytes], after: bytes) -> Iterator[bytes]:
+    for group in (held, rest):
+        yield from (name for name in group if name > after)

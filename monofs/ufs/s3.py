@@ -1,0 +1,360 @@
+"""A bucket of S3, or of a server that speaks its protocol, as a store.
+
+Bytes come through obstore (Rust: no copy in Python, no GIL while waiting); listings, and reads of the keys obstore cannot express,
+through signed requests of our own (``s3_requests``). There are no retries here: the caller sees each failure once.
+
+Invariant: every GET carries ``If-Match`` with the etag asked for, and the answer's etag, range and length are checked before and
+after its bytes are handed out.
+
+A status is one LIST, not HEAD + LIST: the same request tells the object and the prefix, its etag and time are those listings
+show, and it costs the store no more. Not supported: directory buckets (S3 Express), whose listings are unordered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import obstore
+from obstore.store import S3Store as ObstoreS3
+
+from monofs.model.errors import (
+    InvariantBroken,
+    MonofsError,
+    UfsBadBody,
+    UfsChanged,
+    UfsNotFound,
+    UfsOption,
+)
+from monofs.model.paths import name_problem
+from monofs.ufs.base import UfsEntry, UfsPage
+from monofs.ufs.observe import Observer, observed
+from monofs.ufs.s3_errors import BeyondEnd, Where, obstore_error
+from monofs.ufs.s3_listing import Listed, ListPage, read_list_page
+from monofs.ufs.s3_requests import CONNECT_TIMEOUT_S, USER_AGENT, S3Requests
+from monofs.ufs.s3_settings import S3Settings
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+    from obstore.store import ClientConfig, S3Config, S3Credential
+
+CHUNK_BYTES = 1 << 20
+ODD_MAX = 100
+STATUS_KEYS = 8
+"""Keys a status asks for: names that sort between ``a`` and ``a/`` (``a-1``, ``a.txt``) may stand between the two answers."""
+REQUEST_TIMEOUTS = 20
+"""A whole request may take this many times the silence allowed within it."""
+KEY_MAX_BYTES = 1024
+
+_LAST = "\U0010ffff".encode()
+_EXPRESSIBLE = re.compile(r"(?!\.{1,2}(?:/|\Z))[^/\x00-\x1f\x7f]+(?:/(?!\.{1,2}(?:/|\Z))[^/\x00-\x1f\x7f]+)*\Z")
+
+
+class _Got(NamedTuple):
+    """An answer to a ranged GET: which version, which bytes, out of how many."""
+
+    etag: str
+    modified_s: int
+    start: int
+    stop: int
+    total: int
+    chunks: Iterator[Any]
+
+
+class S3Store:
+    """The store behind ``s3://``; thread-safe."""
+
+    scheme = "s3"
+
+    def __init__(self, settings: S3Settings, *, timeout_s: float = 30.0, observe: Observer | None = None) -> None:
+        self._settings = settings
+        self._prefix = settings.prefix
+        self._timeout_s = timeout_s
+        self._observe = observe
+        self._requests = S3Requests(settings, timeout_s)
+        self._lock = threading.Lock()
+        self._obstore: ObstoreS3 | None = None
+
+    def check(self) -> None:
+        """List the root, and read one byte of the first object found below it."""
+        page = self._ask(self._prefix, "", max_keys=10)
+        for item in page.items:
+            if item.size and item.etag is not None:
+                entry = _entry(item.key, item)
+                for _ in self.read(item.key[len(self._prefix) :], 0, 1, entry.fingerprint):
+                    pass
+                return
+
+    def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
+        """One LIST in nearly all cases; two when more than ``STATUS_KEYS`` names lie between ``key`` and ``key/``."""
+        if not key:
+            return None, UfsEntry(b"", True)
+        full, directory = self._prefix + key, self._prefix + key + b"/"
+        page = self._ask(full, "/", max_keys=STATUS_KEYS, kind="head")
+        file = next((_entry(key, item) for item in page.items if item.key == full and item.etag is not None), None)
+        found = any(item.key == directory for item in page.items)
+        if not found and page.cut and page.items[-1].key < directory:
+            found = bool(self._ask(directory, "", max_keys=1, kind="head").items)
+        return file, UfsEntry(key, True) if found else None
+
+    def list(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
+        """A page of the keys below ``key/``; usually one request. A missing directory is an empty page."""
+        below = self._prefix + key + b"/" if key else self._prefix
+        start = _past(below + after) if after else b""
+        while True:
+            # one more than wanted: the directory's own marker, or one already listed, may come again
+            asked = min(limit + 1, self._settings.list_page) if self._settings.list_page > 1 else 2
+            page = self._ask(below, "/", max_keys=asked, start_after=start)
+            shown = self._page(page, below, after, limit)
+            if shown.next is None or shown.entries or shown.odd:
+                return shown
+            last = _past(page.items[-1].key)
+            if last <= start:
+                raise UfsBadBody(f"the listing of {self._name(key)} does not go on")
+            start = last
+
+    def read(self, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[memoryview]:
+        """Yield the range in the pieces it arrives in; see ``UnderStorage.read``."""
+        if length <= 0:
+            return
+        with observed(self._observe, "get") as request, self._get(key, offset, length, fingerprint) as got:
+            if got is None:
+                return
+            self._check(key, got, offset, fingerprint)
+            left = min(offset + length, got.total) - offset
+            for chunk in got.chunks:
+                view = memoryview(chunk)
+                left -= len(view)
+                if left < 0:
+                    raise UfsBadBody(f"{self._name(key)}: more bytes came than asked for")
+                request.bytes += len(view)
+                yield view
+            if left:
+                raise UfsBadBody(f"{self._name(key)}: the answer ended {left} bytes early")
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._requests.close()
+        with self._lock:
+            self._obstore = None
+
+    # ---- listing --------------------------------------------------------------------------------------------------------
+
+    def _ask(
+        self,
+        prefix: bytes,
+        delimiter: str,
+        *,
+        max_keys: int,
+        start_after: bytes = b"",
+        kind: str = "list",
+    ) -> ListPage:
+        query = {"prefix": prefix, "max-keys": str(max_keys).encode()}
+        if delimiter:
+            query["delimiter"] = delimiter.encode()
+        if start_after:
+            query["start-after"] = start_after
+        what = f"{self._settings.uri} (listing)"
+        with observed(self._observe, kind):
+            page = read_list_page(self._requests.list(query, what))
+            if any(not item.key.startswith(prefix) for item in page.items):
+                raise UfsBadBody(f"{what}: the answer has keys of another prefix")
+            return page
+
+    def _page(self, page: ListPage, below: bytes, after: bytes, limit: int) -> UfsPage:
+        """Sort one answer into names and odd keys; cut where either list is full."""
+        entries: list[UfsEntry] = []
+        odd: list[bytes] = []
+        position = after
+        for item in page.items:
+            name = item.key[len(below) :]
+            if name <= after:
+                continue  # the directory's own marker, or a directory already listed
+            if len(entries) >= limit or len(odd) >= ODD_MAX:
+                return UfsPage(entries, position, odd)
+            position = name
+            bare = name[:-1] if item.etag is None else name
+            if name_problem(bare):
+                odd.append(item.key[len(self._prefix) :])
+            else:
+                entries.append(_entry(bare, item))
+        return UfsPage(entries, position if page.cut else None, odd)
+
+    # ---- reading --------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _get(self, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[_Got | None]:
+        """One ranged GET; None when the range lies beyond the end of that very version."""
+        full = self._prefix + key
+        try:
+            text = full.decode("utf-8")
+        except UnicodeDecodeError:
+            text = ""
+        way = self._get_fast(text, key, offset, length, fingerprint) if _EXPRESSIBLE.match(text) else None
+        try:
+            with way or self._get_signed(full, key, offset, length, fingerprint) as got:
+                yield got
+        except BeyondEnd:
+            file, _ = self.status(key)
+            if file is None:
+                raise UfsNotFound(f"{self._name(key)} does not exist") from None
+            if file.fingerprint != fingerprint or offset < file.size:
+                raise UfsChanged(f"{self._name(key)} changed in the store") from None
+            yield None
+
+    @contextlib.contextmanager
+    def _get_fast(self, text: str, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[_Got]:
+        options: GetOptions = {"range": (offset, offset + length)}
+        if fingerprint.startswith("e:"):
+            options["if_match"] = f'"{fingerprint[2:]}"'
+        try:
+            result = obstore.get(self._store(), text, options=options)
+            meta = result.meta
+            start, stop = result.range
+            size = stop - start
+            chunks = iter((result.bytes(),)) if size <= 2 * CHUNK_BYTES else iter(result.stream(CHUNK_BYTES))
+            yield _Got(
+                (meta.get("e_tag") or "").strip('"'),
+                int(meta["last_modified"].timestamp()),
+                start,
+                stop,
+                meta["size"],
+                self._translated_chunks(chunks, key),
+            )
+        except MonofsError:
+            raise
+        except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+            raise self._translate(error, key) from None
+
+    def _translated_chunks(self, chunks: Iterator[Any], key: bytes) -> Iterator[Any]:
+        try:
+            yield from chunks
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise self._translate(error, key, in_body=True) from None
+
+    @contextlib.contextmanager
+    def _get_signed(self, full: bytes, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[_Got]:
+        headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        if fingerprint.startswith("e:"):
+            headers["If-Match"] = f'"{fingerprint[2:]}"'
+        with self._requests.get(full, {}, headers, self._name(key), length) as answer:
+            start, stop, total = self._range(answer.status, answer.headers.get("content-range", ""), key)
+            modified = answer.headers.get("last-modified")
+            yield _Got(
+                answer.headers.get("etag", "").strip('"'),
+                int(parsedate_to_datetime(modified).timestamp()) if modified else 0,
+                start,
+                stop,
+                total,
+                answer.chunks,
+            )
+
+    def _range(self, status: int, value: str, key: bytes) -> tuple[int, int, int]:
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", value.strip())
+        if status != 206 or match is None:
+            raise UfsBadBody(f"{self._name(key)}: the store ignored the range asked for")
+        return int(match[1]), int(match[2]) + 1, int(match[3])
+
+    def _check(self, key: bytes, got: _Got, offset: int, fingerprint: str) -> None:
+        """Before any byte is handed out: is this the version and the range asked for?"""
+        if fingerprint.startswith("e:"):
+            same = got.etag == fingerprint[2:]
+        else:
+            same = fingerprint == _timed(got.total, got.modified_s)
+        if not same:
+            raise UfsChanged(f"{self._name(key)} changed in the store")
+        if got.start != offset:
+            raise UfsBadBody(f"{self._name(key)}: the store answered with another range than asked for")
+
+    def _store(self) -> ObstoreS3:
+        """The obstore client, made at first use: the credential chain may have to ask the network."""
+        with self._lock:
+            if self._obstore is None:
+                self._obstore = self._open()
+            return self._obstore
+
+    def _open(self) -> ObstoreS3:
+        settings = self._settings
+        client: ClientConfig = {
+            "allow_http": True,
+            "user_agent": USER_AGENT,
+            "connect_timeout": timedelta(seconds=min(CONNECT_TIMEOUT_S, self._timeout_s)),
+            "read_timeout": timedelta(seconds=self._timeout_s),
+            "timeout": timedelta(seconds=self._timeout_s * REQUEST_TIMEOUTS),
+        }
+        if not settings.verify_tls:
+            client["allow_invalid_certificates"] = True
+        try:
+            if settings.ca_file:
+                with open(settings.ca_file, "rb") as file:
+                    client["root_certificate"] = file.read()
+            # every setting is given, so that none is taken from this process's environment
+            config: S3Config = {
+                "aws_endpoint_url_s3": settings.base,
+                "region": settings.region,
+                "virtual_hosted_style_request": settings.host_style,
+                "skip_signature": settings.credentials.anonymous,
+                "unsigned_payload": False,
+                "request_payer": False,
+                "s3_express": False,
+            }
+            # asked once here, so that a chain without keys is told in our words
+            provider = None if settings.credentials.current() is None else self._provide_keys
+            return ObstoreS3(
+                settings.bucket,
+                config=config,
+                client_options=client,
+                retry_config={"max_retries": 0},
+                credential_provider=provider,
+            )
+        except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+            raise UfsOption(f"{settings.uri} cannot be opened: {_first_line(error)}") from None
+
+    def _provide_keys(self) -> S3Credential:
+        """Keys for obstore; those of a chain are asked for again after ten minutes (obstore renews five minutes early)."""
+        keys = self._settings.credentials.current()
+        if keys is None:
+            raise InvariantBroken("obstore asks for keys only when requests are signed")
+        changing = self._settings.credentials.changing
+        return {
+            "access_key_id": keys.access_key,
+            "secret_access_key": keys.secret_key,
+            "token": keys.token,
+            "expires_at": datetime.now(UTC) + timedelta(minutes=10) if changing else None,
+        }
+
+    # ---- errors ---------------------------------------------------------------------------------------------------------
+
+    def _name(self, key: bytes) -> str:
+        return f"{self._settings.uri}/{key.decode('utf-8', 'backslashreplace')}"
+
+    def _translate(self, error: BaseException, key: bytes, *, in_body: bool = False) -> Exception:
+        keys = self._settings.credentials.given
+        where = Where(self._name(key), self._settings.bucket, self._settings.endpoint, keys.access_key if keys else "")
+        return obstore_error(str(error), where, in_body=in_body)
+
+
+def _entry(name: bytes, item: Listed) -> UfsEntry:
+    if item.etag is None:
+        return UfsEntry(name, True)
+    fingerprint = f"e:{item.etag}" if item.etag else _timed(item.size, item.mtime_ns // 1_000_000_000)
+    return UfsEntry(name, False, item.size, item.mtime_ns, fingerprint)
+
+
+def _past(key: bytes) -> bytes:
+    """What to start a listing after: ``key``, and if it is a directory everything inside it, where a key may be that long."""
+    return key + _LAST if key.endswith(b"/") and len(key) + len(_LAST) <= KEY_MAX_BYTES else key
+
+
+def _timed(size: int, modified_s: int) -> str:
+    """Fingerprint of an object without a strong etag: what LIST and GET agree on, whole seconds."""
+    return f"t:{size}:{modified_s * 1_000_000_000}:0:0"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0][:200]

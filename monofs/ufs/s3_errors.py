@@ -1,0 +1,165 @@
+"""What an S3 server's refusal means: status, code and message to one typed error that says what to correct. Pure.
+
+Obstore tells everything as text, a chain of causes ending in ``Debug source``; :func:`obstore_error` reads that. A server's answer may echo signatures and tokens; only its ``Code``, ``Message`` and ``RequestId`` are ever quoted.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import NamedTuple
+
+from monofs.model.errors import (
+    MonofsError,
+    UfsBadBody,
+    UfsBucketNotFound,
+    UfsChanged,
+    UfsDenied,
+    UfsFailed,
+    UfsNotFound,
+    UfsOption,
+    UfsThrottled,
+    UfsUnreachable,
+)
+
+MESSAGE_MAX = 200
+_ELEMENT = re.compile(rb"<(Code|Message|RequestId|Region)>([^<]{0,2000})</\1>")
+
+_OBSTORE_STATUS = re.compile(r"inner: Status \{\n +status: (\d{3}),\n")
+_OBSTORE_KIND = re.compile(r"source: HttpError \{\n +kind: (\w+),\n")
+_OBSTORE_REASON = re.compile(r'\n +(?:message|error): "([^"\n]*)",?\n')
+
+_THROTTLED = {
+    "SlowDown",
+    "ServiceUnavailable",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+    "RequestLimitExceeded",
+    "BandwidthLimitExceeded",
+    "503SlowDown",
+}
+_TOKEN = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "ExpiredTokenException"}
+_ELSEWHERE = {
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "InvalidRegionName",
+}
+
+
+class Refusal(NamedTuple):
+    """An answer other than 2xx. ``region`` is the one the server names, if any."""
+
+    status: int
+    code: str = ""
+    message: str = ""
+    request_id: str = ""
+    region: str = ""
+
+
+def read_refusal(status: int, body: bytes, *, request_id: str = "", region: str = "") -> Refusal:
+    """Pick the quotable parts out of an error document; anything may be absent."""
+    found: dict[bytes, str] = {}
+    for name, value in _ELEMENT.findall(body[:65536]):
+        found.setdefault(name, html.unescape(value.decode("utf-8", "replace")).strip())
+    return Refusal(
+        status,
+        found.get(b"Code", "")[:64],
+        found.get(b"Message", "")[:MESSAGE_MAX],
+        (request_id or found.get(b"RequestId", ""))[:128],
+        (region or found.get(b"Region", ""))[:64],
+    )
+
+
+class Where(NamedTuple):
+    """What a request was about. ``access_key`` (never the secret) is empty for unsigned requests."""
+
+    what: str
+    bucket: str
+    endpoint: str
+    access_key: str
+
+
+def refusal_error(refusal: Refusal, where: Where) -> MonofsError:
+    """The typed error for an answer other than 2xx."""
+    error = _by_code(refusal, *where) or _by_status(refusal, where.what, where.endpoint)
+    if refusal.request_id:
+        error.detail["request_id"] = refusal.request_id
+    return error
+
+
+class BeyondEnd(Exception):
+    """416: the range asked for begins at or after the end of the object."""
+
+
+def obstore_error(said: str, where: Where, *, in_body: bool = False) -> Exception:
+    """The typed error, or ``BeyondEnd``, for the text of an obstore exception. ``in_body``: the answer had begun."""
+    status = _OBSTORE_STATUS.search(said)
+    if status:
+        number = int(status[1])
+        body = said[status.end() :].encode("utf-8", "replace")
+        return BeyondEnd() if number == 416 else refusal_error(read_refusal(number, body), where)
+    if "inner: BareRedirect" in said:
+        return refusal_error(Refusal(301), where)
+    kind, reason = _last(_OBSTORE_KIND, said), _last(_OBSTORE_REASON, said)
+    what, _, endpoint, _ = where
+    if "TimedOut" in said or kind == "Timeout":
+        return UfsUnreachable(f"{endpoint} did not answer in time at {what}")
+    if "source: NotPartial" in said or "source: UnexpectedRange" in said:
+        return UfsBadBody(f"{what}: the store answered with another range than asked for")
+    if in_body:
+        return UfsBadBody(f"the answer for {what} was cut short{': ' + reason if reason else ''}")
+    reason = reason or said.strip().split("\n", 1)[0].rpartition(" - ")[2]
+    return UfsUnreachable(f"no connection to {endpoint}: {reason[:MESSAGE_MAX]}")
+
+
+def _last(pattern: re.Pattern[str], said: str) -> str:
+    found = pattern.findall(said)
+    return str(found[-1]) if found else ""
+
+
+def _by_code(refusal: Refusal, what: str, bucket: str, endpoint: str, access_key: str) -> MonofsError | None:
+    status, code, message, _, region = refusal
+    match code:
+        case "NoSuchBucket":
+            return UfsBucketNotFound(f"bucket {bucket!r} does not exist at {endpoint}")
+        case "NoSuchKey" | "NoSuchVersion":
+            return UfsNotFound(f"{what} does not exist")
+        case "InvalidAccessKeyId":
+            return UfsDenied(f"{endpoint} does not know access key {access_key!r}: correct option access_key")
+        case "SignatureDoesNotMatch":
+            return UfsDenied(f"the secret key does not belong to access key {access_key!r}: correct option secret_key")
+        case "RequestTimeTooSkewed":
+            return UfsDenied(f"the clocks of this machine and {endpoint} differ too much: set the clock")
+        case "InvalidObjectState":
+            return UfsDenied(f"{what} is archived: restore it from its storage class first")
+        case "PreconditionFailed":
+            return UfsChanged(f"{what} changed in the store")
+        case "RequestTimeout":
+            return UfsUnreachable(f"{endpoint} waited too long for a request about {what}")
+        case "InvalidBucketName":
+            return UfsOption(f"{endpoint} does not accept bucket name {bucket!r}")
+    if code in _TOKEN:
+        return UfsDenied(f"{endpoint} does not accept the session token ({code}): renew the credentials")
+    if code in _THROTTLED:
+        return UfsThrottled(f"{endpoint} asks to slow down ({code}) at {what}")
+    if code in _ELSEWHERE or status in (301, 307, 308):
+        there = f": set option region={region}" if region else f"{': ' + message if message else ''}; set option region"
+        return UfsOption(f"bucket {bucket!r} is not served by {endpoint} ({code or status}){there} or endpoint")
+    return None
+
+
+def _by_status(refusal: Refusal, what: str, endpoint: str) -> MonofsError:
+    status, code, message, *_ = refusal
+    said = f"{status}{' ' + code if code else ''}{': ' + message if message else ''}"
+    if status in (401, 403):
+        return UfsDenied(f"{endpoint} refused access to {what} ({said}): the credentials lack the right")
+    if status == 404:
+        return UfsNotFound(f"{what} does not exist")
+    if status == 412:
+        return UfsChanged(f"{what} changed in the store")
+    if status in (429, 503):
+        return UfsThrottled(f"{endpoint} asks to slow down ({said}) at {what}")
+    return UfsFailed(f"{endpoint} failed at {what}: {said}")
