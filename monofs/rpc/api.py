@@ -274,10 +274,12 @@ class FreeRequest(Message):
 
 
 class FreeAnswer(Message):
-    """``files`` whose pages were dropped on every live worker; ``pinned`` files that were kept."""
+    """``files`` whose pages were dropped on every live worker; ``pinned`` files that were kept; ``behind`` live workers that have
+    not acted yet (they will: the order lies in their feed)."""
 
     files: int
     pinned: int
+    behind: int = 0
 
 
 class InodeAnswer(Message):

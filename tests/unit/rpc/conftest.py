@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.task import deferLater
 
 from monofs.model.errors import InvariantBroken, NotFound, NotLeader
 from monofs.rpc import api
@@ -164,6 +165,14 @@ class House:
             call.attach(fd)
             self.loop.reactor.callLater(0, os.close, fd)
         return api.DescriptorAnswer(request.group, 0, 0, 1)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Turn by turn of the reactor, until it holds; the reactor decides how long, a bound of turns when it never does."""
+        for _ in range(5000):
+            if self.loop.do(condition):
+                return
+            self.loop.do(lambda: deferLater(self.loop.reactor, 0.001, lambda: None))
+        raise AssertionError("it never held")
 
     def tcp(self, **named: Any) -> Listener:
         listener: Listener = self.loop.do(listen_tcp, self.loop.reactor, self.service, "127.0.0.1", 0, **named)

@@ -1,0 +1,394 @@
+"""The client of nodes: calls from a reactor over one connection that is made when needed and made again when it broke.
+
+Invariants: every Deferred fires, at the latest a quarter of a second after its deadline, and never before ``call``
+returned; what waits is bounded in number and bytes; a request is sent at most once (ConnectionLost leaves open whether it
+was served; who may ask again knows so).
+
+Not here: programs without a reactor (sync.py), services of the same process (direct.py), streams (workers stream to
+clients only).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from twisted.internet.defer import Deferred, fail, succeed
+
+from monofs.model.errors import (
+    Closed,
+    ConnectionLost,
+    DeadlineExceeded,
+    FrameTooLarge,
+    InvalidArgument,
+    MonofsError,
+    NotLeader,
+    Overloaded,
+    ProtocolError,
+    Unauthenticated,
+    Unreachable,
+    VersionMismatch,
+)
+from monofs.observe.logs import logger
+from monofs.rpc.addresses import parse_address, split_addresses
+from monofs.rpc.api import Message, Method
+from monofs.rpc.deadlines import Deadlines
+from monofs.rpc.dial import Dial
+from monofs.rpc.frames import (
+    ANSWER_MAX_BYTES,
+    LONGEST_DEADLINE_MS,
+    REQUEST_MAX_BYTES,
+    Frame,
+    Kind,
+    Splitter,
+    decode_error,
+    pack,
+)
+from monofs.rpc.handshake import ClientHandshake, Credential, Welcome
+from monofs.rpc.link import Flusher, Link
+
+log = logger(__name__)
+
+WAITING_MAX = 1024
+"""Calls one client may have unanswered or unsent; more get Overloaded."""
+UNSENT_MAX_BYTES = 64 << 20
+"""Bytes a client may have unsent; more get Overloaded."""
+HANDSHAKE_S = 10.0
+GRACE_S = 0.25
+"""The server's own DeadlineExceeded may come this much late; without it the connection is suspect."""
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MAX_S = 5.0
+
+_A = TypeVar("_A", bound=Message)
+_encode = msgspec.msgpack.Encoder().encode
+_HELLO, _REQUEST, _ANSWER, _ERROR = int(Kind.HELLO), int(Kind.REQUEST), int(Kind.ANSWER), int(Kind.ERROR)
+_CANCEL = int(Kind.CANCEL)
+
+
+class _Waiter:
+    """One call that has no answer yet. ``sent_at``: 0 while it is not sent."""
+
+    __slots__ = (
+        "answer_type",
+        "body",
+        "client",
+        "deadline",
+        "deferred",
+        "method",
+        "request_id",
+        "sent_at",
+        "slot",
+        "trace",
+    )
+
+    def __init__(
+        self, client: Client, method: int, body: bytes, answer_type: type[Message], deadline: float, trace: int
+    ) -> None:
+        self.client = client
+        self.method, self.body, self.answer_type = method, body, answer_type
+        self.deadline, self.trace = deadline, trace
+        self.deferred: Deferred[Any] = Deferred(self.cancel)
+        self.request_id, self.sent_at, self.slot = 0, 0.0, 0
+
+    def cancel(self, _deferred: Deferred[Any]) -> None:
+        """For Deferred.cancel(): the server is told; Twisted fires CancelledError."""
+        self.client.give_up(self)
+
+    def expire(self) -> None:
+        """For the deadline wheel."""
+        self.client.has_expired(self)
+
+
+class ClientConnection(Link):
+    """A connected socket: handshake, then answers for its client."""
+
+    def __init__(self, client: Client, sock: Any) -> None:
+        super().__init__(client.reactor, client.flusher, sock, map_files=False, low_bytes=0)
+        self._client = client
+        self._splitter = Splitter()
+        self._handshake: ClientHandshake | None = ClientHandshake(client.credential)
+        self.received_at = time.monotonic()
+        self.out += pack(_HELLO, 0, 0, self._handshake.begin())
+        self.soon()
+        self.start_reading()
+        self._timer = self.reactor.callLater(
+            HANDSHAKE_S, self.abort, Unreachable("the server did not finish the handshake in time")
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the handshake is done."""
+        return self._handshake is None
+
+    def received(self, data: bytes) -> None:
+        """Frames of one read."""
+        self.received_at = time.monotonic()
+        for frame in self._splitter.feed(data):
+            if self.closed:
+                return
+            try:
+                self._take(frame)
+            except MonofsError as error:
+                self.abort(error)
+        if self._splitter.error is not None:
+            self.abort(self._splitter.error)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind == _ERROR and frame.request == 0:
+            raise decode_error(frame.body)
+        if self._handshake is None:
+            self._client.has_answered(frame)
+            return
+        if frame.kind != _HELLO:
+            raise ProtocolError("the other side does not speak monofs")
+        for body in self._handshake.receive(frame.body):
+            self.out += pack(_HELLO, 0, 0, body)
+        if self._handshake.welcome is not None:
+            welcome, self._handshake = self._handshake.welcome, None
+            self._timer.cancel()
+            self._splitter.limit = ANSWER_MAX_BYTES
+            self._client.has_opened(welcome)
+
+    def lost(self, error: MonofsError | None) -> None:
+        """Tell the client why."""
+        if self._timer.active():
+            self._timer.cancel()
+        self._client.has_lost(self, error or ConnectionLost("the server closed the connection"))
+
+
+class Client:
+    """Calls to one service, by its addresses (of masters: one leads; it follows NotLeader hints to the next call).
+
+    ``on_open`` is called with the server's Welcome whenever a connection was made. ``draw`` gives random numbers in
+    [0, 1) for the jitter of reconnecting (0.05 s to 5 s, doubling).
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        addresses: str | Sequence[str],
+        credential: Credential | None = None,
+        *,
+        connect_timeout_s: float = 5.0,
+        on_open: Callable[[Welcome], None] | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.reactor = reactor
+        self.addresses = split_addresses(addresses)
+        self.credential = credential or Credential()
+        self.flusher = Flusher(reactor)
+        self.welcome: Welcome | None = None
+        """What the server of the present connection said; None while there is none."""
+        self._deadlines = Deadlines(reactor)
+        self._connect_s = connect_timeout_s
+        self._on_open = on_open
+        self._draw = draw
+        self._address = self.addresses[0]
+        self._connection: ClientConnection | None = None
+        self._dial: Dial | None = None
+        self._leader: str | None = None
+        self._retry: Any = None
+        self._pause_s = BACKOFF_FIRST_S
+        self._waiting: dict[int, _Waiter] = {}
+        self._unsent_bytes = 0
+        self._last_id = 0
+        self._last_error: MonofsError | None = None
+        self._closed = False
+
+    # ---- for callers ----
+
+    def call(
+        self, method: Method, request: Message, answer_type: type[_A], timeout_s: float = 30.0, *, trace: int = 0
+    ) -> Deferred[_A]:
+        """The answer, or a failure with the server's typed error.
+
+        Also: DeadlineExceeded after ``timeout_s`` (while no server could be reached, its message says why), ConnectionLost
+        for what was sent on a connection that broke, Overloaded over 1,024 calls or 64 MiB waiting, Closed. Cancelling
+        the Deferred tells the server.
+        """
+        if self._closed:
+            return fail(Closed("this client is closed"))
+        body = _encode(request)
+        if len(body) > REQUEST_MAX_BYTES:
+            return fail(FrameTooLarge(f"a request has at most {REQUEST_MAX_BYTES} bytes, this one {len(body)}"))
+        if len(self._waiting) >= WAITING_MAX or self._unsent() + len(body) > UNSENT_MAX_BYTES:
+            return fail(Overloaded(f"{len(self._waiting)} calls wait for {self._address} already"))
+        if timeout_s <= 0:
+            return fail(InvalidArgument(f"a timeout is above 0 seconds, not {timeout_s}"))
+        deadline = time.monotonic() + timeout_s
+        waiter = _Waiter(self, int(method), body, answer_type, deadline, trace)
+        self._last_id = (self._last_id % 0xFFFFFFFF) + 1
+        waiter.request_id = self._last_id
+        self._waiting[waiter.request_id] = waiter
+        self._unsent_bytes += len(body)
+        if self._connection is not None and self._connection.is_open:
+            self._send(waiter)
+            self._deadlines.add(waiter, deadline + GRACE_S)
+        else:
+            self._deadlines.add(waiter, deadline)
+            self._connect_soon()
+        return waiter.deferred
+
+    def close(self) -> Deferred[None]:
+        """Fail what waits with Closed and let the connection go."""
+        self._closed = True
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._dial is not None:
+            self._dial.give_up()
+            self._dial = None
+        if self._connection is not None:
+            self._connection.abort(None)
+        self._fail_all(list(self._waiting.values()), Closed("this client is closed"))
+        return succeed(None)
+
+    # ---- requests ----
+
+    def _unsent(self) -> int:
+        queued = 0 if self._connection is None else self._connection.queued_bytes + len(self._connection.out)
+        return self._unsent_bytes + queued
+
+    def _send(self, waiter: _Waiter) -> None:
+        connection = self._connection
+        assert connection is not None  # noqa: S101 - callers looked
+        now = time.monotonic()
+        allowed = min(max(1, int((waiter.deadline - now) * 1000)), LONGEST_DEADLINE_MS)
+        connection.out += pack(
+            _REQUEST, waiter.method, waiter.request_id, waiter.body, deadline_ms=allowed, trace=waiter.trace
+        )
+        connection.soon()
+        self._unsent_bytes -= len(waiter.body)
+        waiter.body, waiter.sent_at = b"", now
+
+    def has_answered(self, frame: Frame) -> None:
+        """A frame came. Raises ProtocolError when it makes no sense."""
+        waiter = self._waiting.get(frame.request)
+        if waiter is None:
+            return  # cancelled or expired meanwhile
+        if frame.kind == _ANSWER and not frame.descriptors:
+            try:
+                answer = msgspec.msgpack.decode(frame.body, type=waiter.answer_type)
+            except (ValueError, RecursionError) as error:
+                self._forget(waiter)
+                waiter.deferred.errback(ProtocolError(f"the answer is not a {waiter.answer_type.__name__}: {error}"))
+                return
+            self._forget(waiter)
+            waiter.deferred.callback(answer)
+        elif frame.kind == _ERROR:
+            self._forget(waiter)
+            failure = decode_error(frame.body)
+            if isinstance(failure, NotLeader):
+                self._follow(failure)
+            waiter.deferred.errback(failure)
+        else:
+            raise ProtocolError(f"a frame of kind {frame.kind} came in answer to a plain call")
+
+    def give_up(self, waiter: _Waiter) -> None:
+        """The caller does not want the answer any more."""
+        if self._waiting.get(waiter.request_id) is waiter:
+            self._forget(waiter)
+            if waiter.sent_at and self._connection is not None:
+                self._connection.out += pack(_CANCEL, waiter.method, waiter.request_id)
+                self._connection.soon()
+
+    def has_expired(self, waiter: _Waiter) -> None:
+        """The deadline passed without an answer; a connection that said nothing since the request is given up."""
+        self.give_up(waiter)
+        connection = self._connection
+        why = "" if self._last_error is None or connection is not None else f": {self._last_error}"
+        waiter.deferred.errback(DeadlineExceeded(f"no answer from {self._address} within the time allowed{why}"))
+        if waiter.sent_at and connection is not None and connection.received_at < waiter.sent_at:
+            connection.abort(ConnectionLost(f"{self._address} says nothing any more"))
+
+    def _forget(self, waiter: _Waiter) -> None:
+        del self._waiting[waiter.request_id]
+        self._deadlines.discard(waiter)
+        self._unsent_bytes -= len(waiter.body)
+
+    def _fail_all(self, waiters: list[_Waiter], error: MonofsError) -> None:
+        for waiter in waiters:
+            if self._waiting.get(waiter.request_id) is waiter:
+                self._forget(waiter)
+                waiter.deferred.errback(type(error)(error.message, **error.detail))
+
+    # ---- the connection ----
+
+    def _connect_soon(self) -> None:
+        if self._connection is None and self._dial is None and self._retry is None and not self._closed:
+            self._retry = self.reactor.callLater(0, self._connect)
+
+    def _connect(self) -> None:
+        self._retry = None
+        self._dial = Dial(self.reactor, self._address, self._connect_s, self._has_dialled, self._has_failed)
+        self._dial.start()
+
+    def _has_dialled(self, sock: Any) -> None:
+        self._dial = None
+        self._connection = ClientConnection(self, sock)
+
+    def has_opened(self, welcome: Welcome) -> None:
+        """The handshake is done: send what waited."""
+        self.welcome = welcome
+        self._pause_s = BACKOFF_FIRST_S
+        self._last_error = None
+        if self._on_open is not None:
+            self._on_open(welcome)
+        for waiter in list(self._waiting.values()):
+            if not waiter.sent_at:
+                self._send(waiter)
+                self._deadlines.discard(waiter)
+                self._deadlines.add(waiter, waiter.deadline + GRACE_S)
+
+    def has_lost(self, connection: ClientConnection, error: MonofsError) -> None:
+        """The connection is gone: what was sent on it fails, what was not is sent on the next."""
+        self._connection, self.welcome = None, None
+        if connection.is_open:
+            sent = [waiter for waiter in self._waiting.values() if waiter.sent_at]
+            self._fail_all(sent, error if isinstance(error, ConnectionLost) else ConnectionLost(str(error)))
+        elif isinstance(error, (Unauthenticated, VersionMismatch)):
+            self._fail_all(list(self._waiting.values()), error)  # waiting would not help
+        self._has_failed(error)
+
+    def _has_failed(self, error: MonofsError) -> None:
+        """No connection: try the leader, or the next address after a pause, as long as someone waits."""
+        self._dial = None
+        if self._closed:
+            return
+        pause = 0.0
+        if self._leader is not None:
+            self._address, self._leader = self._leader, None
+        else:
+            log.warning("not connected", address=self._address, reason=str(error))
+            self._last_error = error
+            self._address = self._after(self._address)
+            pause = self._pause_s * (0.5 + self._draw() / 2)
+            self._pause_s = min(self._pause_s * 2, BACKOFF_MAX_S)
+        self._retry = self.reactor.callLater(pause, self._retry_or_rest)
+
+    def _retry_or_rest(self) -> None:
+        self._retry = None
+        if self._waiting:
+            self._connect()
+
+    def _after(self, address: str) -> str:
+        if address not in self.addresses:
+            return self.addresses[0]
+        return self.addresses[(self.addresses.index(address) + 1) % len(self.addresses)]
+
+    def _follow(self, error: NotLeader) -> None:
+        """Go to the leader: what else is in flight here would be refused as well, and fails with ConnectionLost."""
+        hint = error.detail.get("leader")
+        leader = self._after(self._address)
+        if isinstance(hint, str):
+            try:
+                parse_address(hint)
+                leader = hint
+            except InvalidArgument:
+                pass  # a hint that is no address is no hint
+        if leader != self._address and self._connection is not None and self._leader is None:
+            self._leader = leader
+            self.reactor.callLater(0, self._connection.abort, None)
