@@ -1,1 +1,1 @@
-"""placeholder"""
+"""The worker: fetches pages from stores once, keeps them in tiers, serves them to readers."""

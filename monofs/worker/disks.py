@@ -1,0 +1,112 @@
+"""Threads of the storage directories: reads of what is not in memory, and verification of groups before they are served.
+
+Invariant: a group that is not ``verified`` (the last stop was unclean, or a read of it failed) is neither served nor written to
+until the CRCs of all its pages were compared in a thread and the bad pages dropped. Not here: who reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from monofs.config.schema import WorkerConfig
+from monofs.model.errors import MonofsError
+from monofs.tiering.cache import Cache, Group
+from monofs.tiering.directory import Directory
+from monofs.worker.fetcher import Fetcher
+from monofs.worker.pool import Pool
+
+IO_QUEUE = 4096
+"""Reads of one directory that may wait before readers get ``Overloaded``."""
+_T = TypeVar("_T")
+
+Done = Callable[[MonofsError | None], None]
+"""Called on the reactor: the bytes are ready, or why not."""
+
+
+class Disks:
+    """One pool of threads per storage directory. Methods: reactor thread only."""
+
+    def __init__(self, config: WorkerConfig, cache: Cache, fetcher: Fetcher, reactor: Any) -> None:
+        self._config, self._cache, self._fetcher, self._reactor = config, cache, fetcher, reactor
+        self._pools: dict[Directory, Pool] = {}
+        self._verifying: dict[Group, list[Done]] = {}
+
+    def read(self, group: Group, offset: int, length: int, done: Callable[[memoryview | None], None]) -> None:
+        """Read bytes of the group's file in a thread; None when they cannot be read. Raises ``Overloaded`` at the bound."""
+        self._submit(group, lambda: self._cache.read(group, offset, length), done)
+
+    def open(self, group: Group, done: Callable[[int | MonofsError], None]) -> None:
+        """A fresh descriptor of the group's file, opened in a thread; the caller closes it. Raises ``Overloaded``."""
+
+        def work() -> int | MonofsError:
+            try:
+                return self._cache.open_reader(group)
+            except MonofsError as error:
+                return error
+
+        self._submit(group, work, done)
+
+    def verify(self, group: Group, done: Done) -> None:
+        """Compare all pages of the group with their CRCs, drop the bad ones, and call back; one check however many wait."""
+        waiting = self._verifying.get(group)
+        if waiting is not None:
+            waiting.append(done)
+            return
+        self._verifying[group] = [done]
+        self._fetcher.when_idle(group.content, group.number, lambda: self._check(group))
+
+    def check(self, group: Group, done: Callable[[int], None]) -> None:
+        """Bitmap of the group's bad pages, found at low priority while readers go on. Raises ``Overloaded`` at the bound."""
+        mask = group.present
+        self._submit(group, lambda: self._cache.check_pages(group, mask), done, urgent=False)
+
+    @property
+    def queued(self) -> int:
+        """Calls waiting for a thread."""
+        return sum(pool.queued for pool in self._pools.values())
+
+    def stop(self, timeout_s: float) -> None:
+        """Wait for the threads; blocking, call it from a thread."""
+        for pool in list(self._pools.values()):
+            pool.stop(timeout_s)
+
+    def _check(self, group: Group) -> None:
+        mask = group.present
+        try:
+            self._submit(group, lambda: self._cache.check_pages(group, mask), partial(self._checked, group))
+        except MonofsError as error:
+            self._verified(group, error)
+
+    def _checked(self, group: Group, bad: int) -> None:
+        if bad:
+            self._cache.drop_pages(group, bad)  # this group is gone now: readers look it up again, and fetch
+        else:
+            group.verified = True
+        self._verified(group, None)
+
+    def _verified(self, group: Group, error: MonofsError | None) -> None:
+        for done in self._verifying.pop(group, ()):
+            done(error)
+
+    def _submit(self, group: Group, work: Callable[[], _T], done: Callable[[_T], None], *, urgent: bool = True) -> None:
+        """Run ``work`` in a thread, with the group held, and ``done`` with its result on the reactor."""
+
+        def finished(result: _T) -> None:
+            self._cache.release(group)
+            done(result)
+
+        self._cache.hold(group)
+        try:
+            self._pool(group).submit(lambda: self._reactor.callFromThread(finished, work()), urgent=urgent)
+        except MonofsError:
+            self._cache.release(group)
+            raise
+
+    def _pool(self, group: Group) -> Pool:
+        directory = group.directory
+        pool = self._pools.get(directory)
+        if pool is None:
+            pool = self._pools[directory] = Pool(f"disk-{group.tier}", self._config.io_threads, IO_QUEUE)
+        return pool

@@ -1,0 +1,433 @@
+"""Fetching from stores: one flight per missing byte, however many readers wait for it (law 6).
+
+A *flight* is one range of one content on its way. Its thread reads the store and either writes each page into the group's file,
+or (a *passing* flight: no room in the cache, or the reader wants none) copies the bytes for those who wait. Everything else
+happens on the reactor: every page is committed and its readers woken as it lands, so they stream while the rest is on its way.
+Errors whose ``retry`` is true are tried again from the first byte that has not landed, after a back-off with jitter; a try that
+landed something starts the count anew.
+
+Invariants: a page is committed only when all its bytes came from a read of exactly the capability's fingerprint; at most one flight
+covers a page of a group; a reader that goes away stops no flight. Not here: who may fetch (gate.py), what to fetch (planner.py).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from twisted.internet.base import DelayedCall
+
+from monofs.config.schema import WorkerConfig
+from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, group_length, pages_mask
+from monofs.model.capability import Capability
+from monofs.model.errors import (
+    ContentChanged,
+    Internal,
+    MonofsError,
+    NotCached,
+    Overloaded,
+    TierFull,
+    TierUnusable,
+    UfsBadBody,
+    UfsChanged,
+    UfsNotFound,
+    UfsUnreachable,
+    from_code,
+)
+from monofs.observe.logs import logger
+from monofs.tiering.cache import Cache, Group
+from monofs.worker.planner import split_ranges
+from monofs.worker.pool import Pool
+from monofs.worker.stores import Stores
+
+log = logger(__name__)
+
+BACK_OFF_FIRST_S = 0.1
+BACK_OFF_MOST_S = 5.0
+PASSING_BYTES = 2 << 20
+"""Most bytes of one passing flight: what one reader of uncached bytes may make this worker hold."""
+PASSING_FLIGHTS = 256
+"""Most passing flights at a time; more readers get ``Overloaded``."""
+SWEEP_S = 1.0
+
+Waiter = Callable[[MonofsError | None], None]
+"""Called once on the reactor: the bytes waited for landed (None), or the flight failed."""
+Taker = Callable[[int, bytes, MonofsError | None], None]
+"""Called on the reactor for every piece of a passing flight (offset, bytes, None), and once with its error if it fails."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """Bytes ``[position, end)`` of a content are still on their way."""
+
+    capability: Capability
+    position: int
+    end: int
+    group: Group | None
+    """None: a passing flight."""
+    urgent: bool
+    waiters: list[tuple[int, Waiter]] = field(default_factory=list)
+    takers: list[Taker] = field(default_factory=list)
+    tries: int = 0
+    position_at_try: int = -1
+    moved_at: float = math.inf
+    """When its thread last brought something (time.monotonic); infinite while none works on it."""
+    taken: bool = False
+    """A thread works on it, or will: its reserved pages may still be written."""
+    over: bool = False
+
+    @property
+    def mask(self) -> int:
+        """Pages of the group that have not landed."""
+        base = self.position // GROUP_SIZE_BYTES * GROUP_SIZE_BYTES
+        return pages_mask((self.position - base) // PAGE_SIZE_BYTES, (self.end - 1 - base) // PAGE_SIZE_BYTES)
+
+
+class Fetcher:
+    """All flights of a worker. Methods: reactor thread only."""
+
+    def __init__(self, config: WorkerConfig, cache: Cache, stores: Stores, reactor: Any) -> None:
+        self._config, self._cache, self._stores, self._reactor = config, cache, stores, reactor
+        self._pool = Pool("fetch", config.fetch_threads, config.fetch_queue)
+        self._pages_per_range = max(config.fetch_bytes // PAGE_SIZE_BYTES, 1)
+        self._flights: dict[tuple[int, int], list[Flight]] = {}
+        self._passing: dict[int, list[Flight]] = {}
+        self._passing_count = 0
+        self._idle: dict[tuple[int, int], list[Callable[[], None]]] = {}
+        self._sweep: DelayedCall | None = None
+        self._local = threading.local()
+
+    # ---- asking -------------------------------------------------------------------------------------------------------
+
+    def ensure(self, capability: Capability, number: int, pages: int, *, urgent: int) -> None:
+        """Start flights for those ``pages`` of group ``number`` that are neither present nor flying.
+
+        Ranges with a page of the bitmap ``urgent`` go first and raise ``Overloaded`` at the bound; others are skipped when the
+        pool is busy. Raises ``TierFull`` or ``TierUnusable`` when the group cannot be admitted, ``NotCached`` under no mount.
+        """
+        content = capability.content
+        group = self._cache.lookup(content, number)
+        flying = self._flights.get((content, number), ())
+        missing = pages & ~(group.present if group is not None else 0)
+        for flight in flying:
+            missing &= ~flight.mask
+        if not missing:
+            return
+        if not capability.mount:
+            raise NotCached("these bytes exist in no store and not in this worker's cache")
+        group = self._cache.admit(
+            content, number, group_length(capability.size, number), capability.mount, capability.group
+        )
+        self._cache.hold(group)  # admitted and empty, it would not outlive the first refusal below
+        try:
+            for first, last in split_ranges(missing, self._pages_per_range):
+                is_urgent = bool(urgent & pages_mask(first, last))
+                if is_urgent or self._pool.queued * 2 < self._config.fetch_queue:
+                    self._start(capability, group, first, last, urgent=is_urgent)
+        finally:
+            self._cache.release(group)
+
+    def _start(self, capability: Capability, group: Group, first: int, last: int, *, urgent: bool) -> None:
+        base = group.number * GROUP_SIZE_BYTES
+        end = min(base + (last + 1) * PAGE_SIZE_BYTES, capability.size)
+        flight = Flight(capability, base + first * PAGE_SIZE_BYTES, end, group, urgent)
+        self._cache.reserve(group, flight.mask)
+        self._cache.hold(group)
+        try:
+            self._submit(flight)
+        except MonofsError:
+            self._leave(flight, group)
+            raise
+        self._flights.setdefault((capability.content, group.number), []).append(flight)
+
+    def wait(self, content: int, number: int, page: int, waiter: Waiter) -> bool:
+        """Call ``waiter`` when ``page`` of the group has landed or its flight failed; False when no flight covers it."""
+        for flight in self._flights.get((content, number), ()):
+            if flight.mask >> page & 1:
+                flight.waiters.append((number * GROUP_SIZE_BYTES + page * PAGE_SIZE_BYTES, waiter))
+                return True
+        return False
+
+    def flying(self, content: int, number: int) -> int:
+        """Bitmap of the group's pages that are on their way."""
+        mask = 0
+        for flight in self._flights.get((content, number), ()):
+            mask |= flight.mask
+        return mask
+
+    def when_idle(self, content: int, number: int, callback: Callable[[], None]) -> None:
+        """Call back once no flight writes into the group's file: at once, if none does."""
+        if (content, number) in self._flights:
+            self._idle.setdefault((content, number), []).append(callback)
+        else:
+            callback()
+
+    def pass_through(self, capability: Capability, position: int, end: int, taker: Taker) -> int:
+        """Bring bytes from ``position`` on, at most ``PASSING_BYTES``, past the cache to ``taker``; the byte they end before.
+
+        Joins a flight on its way that has not passed ``position`` yet; its pieces may begin earlier or end after ``end``.
+        """
+        if not capability.mount:
+            raise NotCached("these bytes exist in no store and not in this worker's cache")
+        for flight in self._passing.get(capability.content, ()):
+            if flight.position <= position < flight.end:
+                flight.takers.append(taker)
+                return flight.end
+        if self._passing_count >= PASSING_FLIGHTS:
+            raise Overloaded(f"{PASSING_FLIGHTS} uncached reads are on their way already; try again shortly")
+        flight = Flight(capability, position, min(end, position + PASSING_BYTES), None, True, takers=[taker])
+        self._submit(flight)
+        self._passing.setdefault(capability.content, []).append(flight)
+        self._passing_count += 1
+        return flight.end
+
+    @property
+    def count(self) -> int:
+        """Flights on their way."""
+        return sum(map(len, self._flights.values())) + self._passing_count
+
+    def abandon_all(self, error: MonofsError) -> None:
+        """Fail every flight, as at stop."""
+        for flight in self._all():
+            self._end(flight, error)
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    def stop(self, timeout_s: float) -> None:
+        """Wait for the threads; blocking, call it from a thread."""
+        self._pool.stop(timeout_s)
+
+    # ---- on the reactor: what became of a flight ------------------------------------------------------------------------
+
+    def _submit(self, flight: Flight) -> None:
+        self._pool.submit(lambda: self._run(flight), urgent=flight.urgent)
+        flight.taken = True
+        if self._sweep is None:
+            self._sweep = self._reactor.callLater(SWEEP_S, self._sweep_flights)
+
+    def _try_again(self, flight: Flight) -> None:
+        if flight.over:
+            return
+        try:
+            self._submit(flight)
+        except MonofsError as error:
+            self._end(flight, error)
+
+    def _returned(
+        self, flight: Flight, landing: tuple[int, int] | bytes, error: MonofsError | None, *, is_current: bool
+    ) -> None:
+        """The thread has left the flight: with its last page or piece, or an error."""
+        flight.taken, flight.moved_at = False, math.inf
+        if flight.over:
+            if flight.group is not None:
+                self._leave(flight, flight.group)
+        elif error is not None:
+            self._failed(flight, error, is_current=is_current)
+        elif isinstance(landing, bytes):
+            self._passed(flight, flight.end, landing)
+        elif flight.group is not None:
+            self._landed(flight, flight.group, *landing)
+
+    def _landed(self, flight: Flight, group: Group, position: int, crc: int) -> None:
+        """A page is written: commit it, wake its readers."""
+        if flight.over:
+            return
+        page = flight.position % GROUP_SIZE_BYTES // PAGE_SIZE_BYTES
+        try:
+            self._cache.commit(group, [(page, crc)])
+        except MonofsError as error:
+            self._end(flight, error)
+            return
+        flight.position = position
+        if flight.position >= flight.end:
+            self._end(flight, None)
+            return
+        ready = [waiter for at, waiter in flight.waiters if at < position]
+        flight.waiters = [waiting for waiting in flight.waiters if waiting[0] >= position]
+        for waiter in ready:
+            waiter(None)
+
+    def _passed(self, flight: Flight, position: int, data: bytes) -> None:
+        """A piece of a passing flight is here."""
+        if flight.over:
+            return
+        offset, flight.position = flight.position, position
+        takers = list(flight.takers)
+        if flight.position >= flight.end:
+            self._end(flight, None)
+        for taker in takers:
+            taker(offset, data, None)
+
+    def _failed(self, flight: Flight, error: MonofsError, *, is_current: bool) -> None:
+        """A try failed: another one, or the end. ``is_current`` False: the mount was changed meanwhile, which excuses anything."""
+        if flight.over:
+            return
+        if flight.position > flight.position_at_try:
+            flight.tries = 0
+        flight.tries += 1
+        if (error.retry or not is_current) and flight.tries < self._config.fetch_retries:
+            delay_s = min(BACK_OFF_FIRST_S * 2 ** (flight.tries - 1), BACK_OFF_MOST_S) * (0.5 + random.random())  # noqa: S311 - spreads load
+            self._reactor.callLater(delay_s, self._try_again, flight)
+            return
+        self._end(flight, self._shown(flight.capability, error))
+
+    def _shown(self, capability: Capability, error: MonofsError) -> MonofsError:
+        """The error as readers get it: of the same type, naming the mount."""
+        where = self._stores.describe(capability.mount)
+        if isinstance(error, UfsChanged | UfsNotFound):
+            what = "is gone from" if isinstance(error, UfsNotFound) else "has changed in"
+            return ContentChanged(
+                f"the file {what} {where} and the bytes asked for are not cached: open it again", mount=capability.mount
+            )
+        if 6000 <= error.code < 7000:
+            shown = from_code(error.code, f"{error.message} ({where})", error.detail)
+            shown.detail["mount"] = capability.mount
+            return shown
+        return error
+
+    def _end(self, flight: Flight, error: MonofsError | None) -> None:
+        flight.over = True
+        content = flight.capability.content
+        if flight.group is None:
+            self._passing_count -= 1
+            _remove(self._passing, content, flight)
+            if error is not None:
+                for taker in flight.takers:
+                    taker(flight.position, b"", error)
+            return
+        key = (content, flight.group.number)
+        _remove(self._flights, key, flight)
+        if error is not None:
+            log.info("fetch failed", content=content, position=flight.position, error=str(error), code=error.code)
+        for _, waiter in flight.waiters:
+            waiter(error)
+        if not flight.taken:
+            self._leave(flight, flight.group)  # after its readers took hold: else the group could be evicted under them
+        if key not in self._flights:
+            for callback in self._idle.pop(key, ()):
+                callback()
+
+    def _leave(self, flight: Flight, group: Group) -> None:
+        """Nothing more is written for this flight."""
+        if flight.position < flight.end:
+            self._cache.unreserve(group, flight.mask)
+        self._cache.release(group)
+
+    def _all(self) -> list[Flight]:
+        tables = (*self._flights.values(), *self._passing.values())
+        return [flight for flights in tables for flight in flights]
+
+    def _sweep_flights(self) -> None:
+        """Give up on flights whose thread hangs in a store that broke its own time-out: readers must not hang with it."""
+        self._sweep = None
+        now, limit_s = time.monotonic(), self._config.store_timeout_s * 1.5
+        for flight in self._all():
+            if now - flight.moved_at > limit_s:
+                where = self._stores.describe(flight.capability.mount)
+                self._end(flight, UfsUnreachable(f"the store was silent for {limit_s:.0f} s ({where})"))
+        if self._flights or self._passing:
+            self._sweep = self._reactor.callLater(SWEEP_S, self._sweep_flights)
+
+    # ---- in a thread ------------------------------------------------------------------------------------------------------
+
+    def _run(self, flight: Flight) -> None:
+        """One try of a flight."""
+        landing: tuple[int, int] | bytes = b""
+        failure, is_current, opened = None, True, None
+        flight.position_at_try, flight.moved_at = flight.position, time.monotonic()
+        try:
+            if not flight.over:
+                opened = self._stores.find(flight.capability.mount)
+                store = self._stores.enter(opened)
+                try:
+                    capability, offset = flight.capability, flight.position
+                    views = store.read(capability.key.encode(), offset, flight.end - offset, capability.fingerprint)
+                    landing = (
+                        self._pull_pieces(flight, views)
+                        if flight.group is None
+                        else self._pull_pages(flight, flight.group, views)
+                    )
+                finally:
+                    opened.leave()
+        except MonofsError as error:
+            failure = error
+            is_current = opened is None or self._stores.is_current(opened)
+        except Exception as error:  # noqa: BLE001 - whatever a store raises must reach the readers
+            log.error("a store raised what it may not", exception=error)  # noqa: TRY400 - our own log
+            failure = Internal(f"reading a store failed: {type(error).__name__}")
+        self._reactor.callFromThread(self._returned, flight, landing, failure, is_current=is_current)
+
+    def _pull_pages(self, flight: Flight, group: Group, views: Iterator[memoryview]) -> tuple[int, int]:
+        """Write pages as they fill; each lands on the reactor. The last one is returned, as (end position, CRC): it lands only
+        when the store has ended without an error.
+
+        Raises ``UfsBadBody`` for too few or too many bytes.
+        """
+        position, end = flight.position, flight.end
+        want, filled, crc = min(PAGE_SIZE_BYTES, end - position), 0, 0
+        buffer = self._buffer()
+        for view in views:
+            at, size = 0, len(view)
+            if position + filled + size > end:
+                raise UfsBadBody("the store sent more bytes than asked for")
+            while at < size and not flight.over:
+                take = min(want - filled, size - at)
+                if take == want:
+                    page = view[at : at + take]  # a whole page in one view is not copied
+                else:
+                    buffer[filled : filled + take] = view[at : at + take]
+                    page = buffer[:want]
+                filled, at = filled + take, at + take
+                if filled < want:
+                    continue
+                crc = self._cache.write_page(group, position % GROUP_SIZE_BYTES // PAGE_SIZE_BYTES, page)
+                position, flight.moved_at = position + want, time.monotonic()
+                if position < end:
+                    self._reactor.callFromThread(self._landed, flight, group, position, crc)
+                want, filled = min(PAGE_SIZE_BYTES, end - position), 0
+            if flight.over:
+                return end, 0
+        if position < end:
+            raise UfsBadBody(f"the store's answer ended {end - position - filled} bytes early")
+        return end, crc
+
+    def _pull_pieces(self, flight: Flight, views: Iterator[memoryview]) -> bytes:
+        """Copy pieces for the takers; each lands on the reactor, and the last is returned as in ``_pull_pages``."""
+        position, end, last = flight.position, flight.end, b""
+        for view in views:
+            if flight.over:
+                return b""
+            if position + len(last) + len(view) > end:
+                raise UfsBadBody("the store sent more bytes than asked for")
+            if last:
+                position += len(last)
+                self._reactor.callFromThread(self._passed, flight, position, last)
+            last, flight.moved_at = bytes(view), time.monotonic()
+        if position + len(last) < end:
+            raise UfsBadBody(f"the store's answer ended {end - position - len(last)} bytes early")
+        return last
+
+    def _buffer(self) -> memoryview:
+        """This thread's page."""
+        buffer = getattr(self._local, "buffer", None)
+        if buffer is None:
+            buffer = self._local.buffer = memoryview(bytearray(PAGE_SIZE_BYTES))
+        return cast(memoryview, buffer)
+
+
+def is_tier_error(error: MonofsError) -> bool:
+    """Whether the cache, not the store, is the trouble: readers are then served past it."""
+    return isinstance(error, TierFull | TierUnusable)
+
+
+def _remove(table: dict[Any, list[Flight]], key: object, flight: Flight) -> None:
+    flights = table[key]
+    flights.remove(flight)
+    if not flights:
+        del table[key]

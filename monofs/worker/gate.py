@@ -1,0 +1,79 @@
+"""Who may read what: capabilities checked against keys, cluster and time.
+
+Invariant: no byte is served for a token whose HMAC this worker has not verified under a key that is valid now, within the
+token's life by the master's clock. A verified token is remembered (an HMAC costs more than a small read); a change of keys or
+cluster forgets all. While no master was heard of for :data:`SILENCE_S`, tokens up to ``GRACE_S`` too old open cached content, never
+a fetch. Not here: where keys come from (membership.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from monofs.model.capability import GRACE_S, Capability, Rights, open_capability
+from monofs.model.errors import CapabilityInvalid, NotReady
+
+SILENCE_S = 30.0
+"""A master silent for so long is taken for gone."""
+REMEMBERED_TOKENS = 16384
+
+
+class Gate:
+    """Keys, cluster and clock of one worker. ``wall`` gives seconds since 1970, ``monotonic`` seconds of any origin."""
+
+    def __init__(
+        self, *, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._wall, self._monotonic = wall, monotonic
+        self._keys: dict[int, bytes] = {}
+        self._cluster = b""
+        self._offset_s = 0.0
+        self._heard = monotonic()
+        self._seen: dict[bytes, Capability] = {}
+
+    def set_keys(self, keys: dict[int, bytes], cluster: bytes) -> None:
+        """Take over the keys valid from now on; tokens of others are refused at once."""
+        if keys != self._keys or cluster != self._cluster:
+            self._keys, self._cluster = dict(keys), cluster
+            self._seen.clear()
+
+    def hear(self, master_now_ns: int) -> None:
+        """A master answered just now, and this was its clock."""
+        self._heard = self._monotonic()
+        self._offset_s = master_now_ns / 1e9 - self._wall()
+
+    @property
+    def silent_s(self) -> float:
+        """For how long no master has answered."""
+        return self._monotonic() - self._heard
+
+    @property
+    def remembered(self) -> int:
+        """Verified tokens kept."""
+        return len(self._seen)
+
+    def open(self, token: bytes) -> Capability:
+        """The capability of a token that opens cached content now.
+
+        Raises ``CapabilityInvalid``, ``CapabilityExpired``, or ``NotReady`` before the first registration.
+        """
+        capability = self._seen.get(token)
+        now_s = self._wall() + self._offset_s
+        if capability is not None and now_s <= capability.expires_s:
+            return capability
+        if not self._keys:
+            raise NotReady("this worker has not reached a master yet; try again shortly")
+        grace_s = GRACE_S if self.silent_s > SILENCE_S else 0.0
+        capability = open_capability(token, self._keys, self._cluster, now_s, grace_s=grace_s)
+        if not capability.rights & Rights.READ:
+            raise CapabilityInvalid("the capability does not allow reading")
+        if len(self._seen) >= REMEMBERED_TOKENS:
+            for old in list(self._seen)[: REMEMBERED_TOKENS // 4]:
+                del self._seen[old]
+        self._seen[token] = capability
+        return capability
+
+    def is_stale(self, capability: Capability) -> bool:
+        """Whether the capability is past its life: it then opens what is cached, never a fetch."""
+        return self._wall() + self._offset_s > capability.expires_s

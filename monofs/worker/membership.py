@@ -1,0 +1,238 @@
+"""Being a worker of a cluster: registering, heartbeats, and acting on what they bring.
+
+Order of doing, which is law: another cluster or incarnation, or a feed cursor the master's feed no longer reaches back to, drops all
+clean pages *before* keys are taken over, because keys are what lets readers in; the cursor moves only when everything up to it
+was acted on. Secrets of mounts and keys stay in memory. Any failure ends in registering again, which is idempotent.
+
+Not here: which worker owns what (the master's slot table), the checks made with the keys (gate.py).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+
+from monofs.config.schema import WorkerConfig
+from monofs.model.errors import HomeUnusable, MonofsError
+from monofs.model.ids import ContentId
+from monofs.observe.logs import logger
+from monofs.rpc.api import (
+    FeedItem,
+    FeedKind,
+    HeartbeatAnswer,
+    HeartbeatRequest,
+    Message,
+    Method,
+    MountGrant,
+    RegisterAnswer,
+    RegisterRequest,
+)
+from monofs.tiering.cache import Cache
+from monofs.worker.gate import Gate
+
+log = logger(__name__)
+
+IDENTITY_BYTES = 16
+CALL_SLACK_S = 10.0
+RETRY_FIRST_S = 0.1
+RETRY_MOST_S = 5.0
+SLICE = 500
+"""Contents of the feed acted on in one turn of the reactor."""
+
+
+class MasterClient(Protocol):
+    """The channel to the master: rpc.client.Client or rpc.direct.DirectClient."""
+
+    def call(self, method: Method, request: Message, answer_type: type[Any], timeout_s: float = 30.0) -> Deferred[Any]:
+        """Ask; fails with a MonofsError."""
+
+
+class Membership:
+    """One worker's place in its cluster. Reactor thread only."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        cache: Cache,
+        gate: Gate,
+        master: MasterClient,
+        *,
+        reactor: Any,
+        identity: bytes,
+        on_mounts: Callable[[list[MountGrant]], None],
+    ) -> None:
+        self._config, self._cache, self._gate, self._master = config, cache, gate, master
+        self._reactor, self._identity, self._on_mounts = reactor, identity, on_mounts
+        self.worker = 0
+        self.epoch = 0
+        self._mounts_index = 0
+        self._address = self._unix = ""
+        self._first: Deferred[None] | None = None
+        self._loop: Deferred[None] | None = None
+
+    def start(self, address: str, unix: str) -> Deferred[None]:
+        """Begin; fires after the first registration, however long that takes."""
+        self._address, self._unix = address, unix
+        self._first = Deferred()
+        self._loop = Deferred.fromCoroutine(self._run())
+        return self._first
+
+    def stop(self) -> None:
+        """End the loop; the master learns by silence."""
+        if self._loop is not None:
+            self._loop.cancel()
+            self._loop = None
+
+    async def _run(self) -> None:
+        delay_s, told = RETRY_FIRST_S, ""
+        while True:
+            try:
+                await self._register()
+                delay_s, told = RETRY_FIRST_S, ""
+                while True:
+                    await self._heartbeat()
+            except CancelledError:
+                return
+            except MonofsError as error:
+                if str(error) != told:  # once, not every few seconds for as long as the master is away
+                    told = str(error)
+                    log.warning("the master does not answer", error=told, code=error.code)
+            except Exception as bug:  # noqa: BLE001 - a worker that stopped heartbeating would be lost for good
+                log.error("heartbeat failed", exception=bug)  # noqa: TRY400 - our own log
+            try:
+                await deferLater(self._reactor, delay_s * (0.5 + random.random()))  # noqa: S311 - spreads load
+            except CancelledError:
+                return
+            delay_s = min(delay_s * 2, RETRY_MOST_S)
+
+    async def _register(self) -> None:
+        cache = self._cache
+        request = RegisterRequest(
+            self._identity,
+            self._address,
+            self._unix,
+            host_id(),
+            cache.capacity_bytes,
+            cache.used_bytes,
+            cache.cursor,
+            cache.cluster,
+            cache.incarnation,
+        )
+        answer: RegisterAnswer = await self._master.call(Method.REGISTER, request, RegisterAnswer, CALL_SLACK_S)
+        if (answer.cluster, answer.incarnation) != (cache.cluster, cache.incarnation):
+            if cache.cluster:
+                log.warning("this is another cluster or incarnation: dropping what was cached")
+            cache.adopt_cluster(answer.cluster, answer.incarnation)
+            cache.set_cursor(answer.feed_head)
+        elif is_cursor_lost(cache.cursor, answer.feed_head, answer.feed_tail):
+            log.warning(
+                "the master's feed no longer reaches back to here: dropping what was cached", cursor=cache.cursor
+            )
+            cache.drop_clean()
+            cache.set_cursor(answer.feed_head)
+        self._gate.set_keys(answer.keys, answer.cluster)
+        self._gate.hear(answer.now_ns)
+        self._on_mounts(answer.mounts)
+        self.worker, self.epoch, self._mounts_index = answer.worker, answer.epoch, 0
+        if self._first is not None:
+            first, self._first = self._first, None
+            log.info("registered", worker=answer.worker, address=self._address)
+            first.callback(None)
+
+    async def _heartbeat(self) -> None:
+        cache = self._cache
+        interval_s, began = self._config.heartbeat_interval_s, time.monotonic()
+        request = HeartbeatRequest(
+            self.worker, cache.cursor, cache.capacity_bytes, cache.used_bytes, self._mounts_index, wait_s=interval_s
+        )
+        answer: HeartbeatAnswer = await self._master.call(
+            Method.HEARTBEAT, request, HeartbeatAnswer, interval_s + CALL_SLACK_S
+        )
+        self._gate.hear(answer.now_ns)
+        self.epoch = answer.epoch
+        if answer.keys is not None:
+            self._gate.set_keys(answer.keys, cache.cluster)
+        if answer.mounts is not None:
+            self._on_mounts(answer.mounts)
+            self._mounts_index = answer.mounts_index
+        for item in answer.feed:
+            await self._act(item)
+        if answer.cursor > cache.cursor:
+            cache.set_cursor(answer.cursor)
+        rest_s = interval_s - (time.monotonic() - began)
+        if rest_s > 0 and not answer.feed and answer.mounts is None and answer.keys is None:
+            await deferLater(self._reactor, rest_s)  # a master that answers nothing early must not be asked in a loop
+
+    async def _act(self, item: FeedItem) -> None:
+        cache = self._cache
+        for begin in range(0, len(item.contents), SLICE):
+            contents = [ContentId(content) for content in item.contents[begin : begin + SLICE]]
+            if item.kind == FeedKind.RETIRED:
+                for content in contents:
+                    cache.drop(content)
+            elif item.kind in (FeedKind.FREE, FeedKind.FREE_FORCED):
+                cache.free(contents, force=item.kind == FeedKind.FREE_FORCED)
+            elif item.kind == FeedKind.PIN:
+                cache.pin(contents)
+            elif item.kind == FeedKind.UNPIN:
+                cache.unpin(contents)
+            else:
+                log.warning("a feed record of a kind this release does not know was passed over", kind=item.kind)
+            if begin + SLICE < len(item.contents):
+                await deferLater(self._reactor, 0)
+
+
+def is_cursor_lost(cursor: int, feed_head: int, feed_tail: int) -> bool:
+    """Whether the feed may have held records between ``cursor`` and its oldest one now. ``feed_tail`` is that oldest index."""
+    return cursor < feed_tail - 1 and cursor < feed_head
+
+
+def host_id() -> str:
+    """The machine's boot id: clients with the same one can use the Unix socket."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def load_identity(home: str) -> bytes:
+    """The 16 random bytes that name this worker's home for ever, made at first start. Raises ``HomeUnusable``."""
+    path = os.path.join(home, "worker", "identity")
+    try:
+        try:
+            with open(path, "rb") as file:
+                identity = file.read(IDENTITY_BYTES + 1)
+        except FileNotFoundError:
+            identity = _make_identity(path)
+    except OSError as error:
+        raise HomeUnusable(f"{path} cannot be read or made: {error.strerror}") from None
+    if len(identity) != IDENTITY_BYTES:
+        raise HomeUnusable(f"{path} is damaged: remove it, and this worker joins as a new one")
+    return identity
+
+
+def _make_identity(path: str) -> bytes:
+    directory = os.path.dirname(path)
+    os.makedirs(directory, exist_ok=True)
+    identity = secrets.token_bytes(IDENTITY_BYTES)
+    fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, identity)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(path + ".new", path)
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return identity

@@ -1,0 +1,471 @@
+"""The worker service: READ and its kin for clients, started and stopped by the node.
+
+A read of resident, verified pages is answered here in a plain call: capability, group, one ``preadv2``, DATA and ANSWER. Everything
+else goes to a Delivery (streams, misses, slow disks) or a Filling (FETCH). Invariants: nothing is served without an open gate;
+``stop`` lets flights finish for a bounded time, then fails them, and closes the cache last. The node opens the cache before
+:meth:`Worker.start`; the worker closes it.
+
+Not here: listeners (node), fetching (fetcher.py), cached files (tiering).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+
+from monofs import __version__
+from monofs.config.schema import WorkerConfig
+from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, group_length, pages_mask
+from monofs.model.capability import Capability
+from monofs.model.errors import Busy, InvalidArgument, MonofsError, NotReady, NotSupported, PermissionDenied
+from monofs.model.ids import ContentId, format_content_id
+from monofs.model.options import ReadType
+from monofs.model.principal import Right
+from monofs.observe import metrics
+from monofs.observe.logs import logger
+from monofs.rpc.api import (
+    CachedAnswer,
+    CachedGroup,
+    CachedRequest,
+    DescriptorAnswer,
+    DescriptorRequest,
+    Empty,
+    FetchAnswer,
+    FetchRequest,
+    Message,
+    Method,
+    MountGrant,
+    Pong,
+    ReadManyRequest,
+    ReadRequest,
+    ReleaseRequest,
+    TierStatus,
+    VerifyAnswer,
+    WorkerStatusAnswer,
+)
+from monofs.rpc.service import Call, Service
+from monofs.tiering.cache import Cache, Group
+from monofs.tiering.group import mask_pages
+from monofs.worker.delivery import EMPTY, SMALL_BYTES, Delivery, Parts, Piece, count_pages
+from monofs.worker.disks import Disks
+from monofs.worker.fetcher import Fetcher
+from monofs.worker.filling import Filling, pages_of
+from monofs.worker.gate import Gate
+from monofs.worker.leases import Leases
+from monofs.worker.membership import MasterClient, Membership, load_identity
+from monofs.worker.planner import ReadAhead, group_masks
+from monofs.worker.stores import OpenStore, Stores
+
+log = logger(__name__)
+
+PIECES_MAX = 1024
+MANY_BYTES_MAX = 16 << 20
+CACHED_CONTENTS_MAX = 10_000
+SLICE = 500
+"""Contents or groups looked at in one turn of the reactor by CACHED and VERIFY."""
+BAD_SHOWN_MAX = 1000
+STOP_FLIGHTS_S = 5.0
+STOP_THREADS_S = 2.0
+_PAST_CACHE = {ReadType.NO_CACHE: True, ReadType.CACHE: False, ReadType.CACHE_PROMOTE: False}
+
+
+class Worker:
+    """One worker. Reactor thread only."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        cache: Cache,
+        master: MasterClient,
+        *,
+        reactor: Any,
+        home: str,
+        open_store: OpenStore | None = None,
+    ) -> None:
+        self._config, self._cache, self._reactor = config, cache, reactor
+        self._stores = Stores(open_store, timeout_s=config.store_timeout_s)
+        self._fetcher = Fetcher(config, cache, self._stores, reactor)
+        self._disks = Disks(config, cache, self._fetcher, reactor)
+        self._gate = Gate()
+        self._leases = Leases(cache, config.descriptors_per_client)
+        self._read_ahead = ReadAhead(config.read_ahead_bytes)
+        self._parts = Parts(config, cache, self._fetcher, self._disks, self._gate)
+        self._membership = Membership(
+            config,
+            cache,
+            self._gate,
+            master,
+            reactor=reactor,
+            identity=load_identity(home),
+            on_mounts=self._take_mounts,
+        )
+        self._stopping = False
+        self._verifying = False
+        self._service = self._register_methods(Service("worker", reactor, cluster=lambda: cache.cluster))
+
+    def service(self) -> Service:
+        """The one service of this worker, for all its doors."""
+        return self._service
+
+    def _register_methods(self, service: Service) -> Service:
+        service.register(Method.PING, Empty, self._ping)
+        service.register(Method.READ, ReadRequest, self._read)
+        service.register(Method.READ_MANY, ReadManyRequest, self._read_many)
+        service.register(Method.DESCRIPTOR, DescriptorRequest, self._descriptor)
+        service.register(Method.FETCH, FetchRequest, self._fetch)
+        service.register(Method.RELEASE, ReleaseRequest, self._release)
+        service.register(Method.WORKER_STATUS, Empty, self._status)
+        service.register(Method.CACHED, CachedRequest, self._cached)
+        service.register(Method.VERIFY, Empty, self._verify)
+        return service
+
+    def start(self, address: str, unix: str) -> Deferred[None]:
+        """Join the cluster as reachable under ``address`` and the socket path ``unix``; fires when registered."""
+        return self._membership.start(address, unix)
+
+    def stop(self) -> Deferred[None]:
+        """Refuse requests, let flights finish for a few seconds, then end threads and close the cache. Fires when done."""
+        if self._stopping:
+            return succeed(None)
+        self._stopping = True
+        self._membership.stop()
+        return Deferred.fromCoroutine(self._stop())
+
+    @property
+    def worker(self) -> int:
+        """The id the master gave; 0 before registration."""
+        return self._membership.worker
+
+    async def _stop(self) -> None:
+        deadline = time.monotonic() + STOP_FLIGHTS_S
+        while self._fetcher.count and time.monotonic() < deadline:
+            await deferLater(self._reactor, 0.02)
+        self._fetcher.abandon_all(NotReady("the worker is stopping"))
+        retired = self._stores.update([])
+
+        def end_threads() -> None:
+            self._fetcher.stop(STOP_THREADS_S)
+            self._disks.stop(STOP_THREADS_S)
+            for opened in retired:
+                opened.retire()
+
+        await self._in_thread(end_threads)
+        self._leases.release_everything()
+        self._cache.close()
+
+    def _in_thread(self, work: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
+
+    def _take_mounts(self, grants: list[MountGrant]) -> None:
+        retired = self._stores.update(grants)
+        if retired:
+
+            def close() -> None:
+                for opened in retired:
+                    opened.retire()
+
+            self._in_thread(close).addErrback(
+                lambda failure: log.warning("closing a store failed", error=repr(failure.value))
+            )
+
+    # ---- reading --------------------------------------------------------------------------------------------------------
+
+    def _read(self, request: ReadRequest, call: Call) -> Message | None:
+        capability = self._open(request.capability)
+        offset, end = _span(capability, request.offset, request.length)
+        if offset >= end:
+            return EMPTY
+        past_cache = _past_cache(request.cache)
+        if end - offset <= SMALL_BYTES and not request.sequential and self._send_ready(call, capability, offset, end):
+            return EMPTY
+        ahead = end
+        if not past_cache:
+            ahead = self._read_ahead.plan(
+                capability.content, offset, end, capability.size, sequential=request.sequential
+            )
+        pieces = iter((Piece(capability, offset, end, ahead),))
+        Delivery(self._parts, call, pieces, past_cache=past_cache).resume()
+        return None
+
+    def _send_ready(self, call: Call, capability: Capability, offset: int, end: int) -> bool:
+        """Send a small piece if it is resident, verified and within one group."""
+        number = offset // GROUP_SIZE_BYTES
+        group = self._cache.lookup(capability.content, number)
+        if group is None or not group.verified:
+            return False
+        at = offset - number * GROUP_SIZE_BYTES
+        last = end - 1 - number * GROUP_SIZE_BYTES
+        if last >= GROUP_SIZE_BYTES:
+            return False
+        asked = pages_mask(at // PAGE_SIZE_BYTES, last // PAGE_SIZE_BYTES)
+        if group.present & asked != asked:
+            return False
+        data = self._cache.read_ready(group, at, end - offset)
+        if data is None:
+            return False
+        self._cache.touch(group)
+        call.data(data)
+        count_pages(capability.mount, asked, 0)
+        metrics.SERVED_BYTES("cache", call.door).value += end - offset
+        metrics.READ_TIME("cache").observe(time.monotonic() - call.started)
+        return True
+
+    def _read_many(self, request: ReadManyRequest, call: Call) -> Message | None:
+        if len(request.pieces) > PIECES_MAX:
+            raise InvalidArgument(f"{len(request.pieces)} pieces in one request; at most {PIECES_MAX}")
+        capabilities = [self._open(token) for token in request.capabilities]
+        pieces: list[Piece] = []
+        total = 0
+        for which, offset, length in request.pieces:
+            if not 0 <= which < len(capabilities):
+                raise InvalidArgument(f"piece {len(pieces)} names capability {which} of {len(capabilities)}")
+            capability = capabilities[which]
+            offset, end = _span(capability, offset, length)
+            total += max(end - offset, 0)
+            if end > offset:
+                pieces.append(Piece(capability, offset, end))
+        if total > MANY_BYTES_MAX:
+            raise InvalidArgument(f"{total} bytes asked for in one request; at most {MANY_BYTES_MAX}")
+        past_cache = _past_cache(request.cache)
+        done = self._send_many_ready(call, pieces)
+        if done == len(pieces):
+            return EMPTY
+        rest = pieces[done:]
+        if not past_cache:
+            self._ensure_many(rest)
+        Delivery(self._parts, call, iter(rest), past_cache=past_cache).resume()
+        return None
+
+    def _send_many_ready(self, call: Call, pieces: list[Piece]) -> int:
+        """Send the pieces up to the first that is not resident; how many were sent.
+
+        Written straight because it is the hottest path: 64 pieces of 4 KiB cost one request, one probe and read each, one answer.
+        """
+        cache = self._cache
+        read_ready, lookup = cache.read_ready, cache.lookup
+        found: list[bytes | memoryview] = []
+        hits: dict[int, int] = {}
+        content, number, group, present, touched = -1, -1, None, 0, 0
+        for piece in pieces:
+            offset, end, capability = piece.offset, piece.end, piece.capability
+            at = offset % GROUP_SIZE_BYTES
+            if end - offset > SMALL_BYTES or at + end - offset > GROUP_SIZE_BYTES:
+                break
+            if capability.content != content or offset // GROUP_SIZE_BYTES != number:
+                content, number = capability.content, offset // GROUP_SIZE_BYTES
+                group = lookup(capability.content, number)
+                present = group.present if group is not None and group.verified else 0
+                if present and group is not None:
+                    cache.touch(group)
+            first, last = at // PAGE_SIZE_BYTES, (at + end - offset - 1) // PAGE_SIZE_BYTES
+            if group is None or not present >> first & present >> last & 1:
+                break
+            data = read_ready(group, at, end - offset)
+            if data is None:
+                break
+            found.append(data)
+            touched += end - offset
+            hits[capability.mount] = hits.get(capability.mount, 0) + 1 + (last > first)
+        if found:
+            call.data(b"".join(found))
+            metrics.SERVED_BYTES("cache", call.door).value += touched
+            for mount, pages in hits.items():
+                metrics.PAGE_HITS(str(mount)).value += pages
+        return len(found)
+
+    def _ensure_many(self, pieces: list[Piece]) -> None:
+        """Start fetching the missing pages of all pieces at once, not one piece after another."""
+        for piece in pieces:
+            if self._gate.is_stale(piece.capability):
+                continue
+            for number, pages in _groups(piece):
+                group = self._cache.lookup(piece.capability.content, number)
+                if group is not None and not group.verified:
+                    continue
+                try:
+                    self._fetcher.ensure(piece.capability, number, pages, urgent=pages)
+                except MonofsError:
+                    return  # told to the reader when the delivery reaches the piece, if it lasts
+
+    # ---- local readers --------------------------------------------------------------------------------------------------
+
+    def _descriptor(self, request: DescriptorRequest, call: Call) -> Message | None:
+        if call.door != "unix":
+            raise NotSupported("descriptors are handed out on the worker's Unix socket only")
+        capability = self._open(request.capability)
+        if not pages_of(capability.size, request.group):
+            raise InvalidArgument(f"group {request.group} lies beyond the end of the file")
+        self._leases.check_room(call.connection)
+        group = self._cache.lookup(capability.content, request.group)
+        length = group_length(capability.size, request.group)
+        if group is None or not group.present:
+            return DescriptorAnswer(0, 0, length, 0)
+        if not group.verified:
+
+            def verified(error: MonofsError | None) -> None:
+                # asked again from the start: the group may have lost its bad pages, or be gone
+                call.fail(error) if error is not None else _again(self._descriptor, request, call)
+
+            self._disks.verify(group, verified)
+            return None
+        return self._hand_out(group, call)
+
+    def _hand_out(self, group: Group, call: Call) -> Message | None:
+        """With a descriptor made for this reader: one shared with the cache would let the reader change its flags."""
+        if group.directory.files.ready(group) is not None:  # so its name is in memory, and opening it meets no disk
+            self._lend(group, call, self._cache.open_reader(group))
+        else:
+            self._disks.open(group, lambda result: self._lend(group, call, result))
+        return None
+
+    def _lend(self, group: Group, call: Call, result: int | MonofsError) -> None:
+        if isinstance(result, MonofsError):
+            call.fail(result)
+            return
+        try:
+            if not call.closed:
+                self._leases.check_room(call.connection)
+                self._cache.touch(group)
+                call.attach(result)
+                lease = self._leases.grant(call.connection, group)
+                call.answer(DescriptorAnswer(group.present, group.base, group.length, lease, group.file))
+        except MonofsError as error:
+            call.fail(error)
+        finally:
+            os.close(result)
+
+    def _fetch(self, request: FetchRequest, call: Call) -> Message | None:
+        capability = self._open(request.capability)
+        pages = pages_of(capability.size, request.group)
+        if not pages:
+            raise InvalidArgument(f"group {request.group} lies beyond the end of the file")
+        if request.pages < 0 or request.ahead < 0:
+            raise InvalidArgument("pages and ahead cannot be negative")
+        if _past_cache(request.cache):
+            group = self._cache.lookup(capability.content, request.group)
+            if group is None or not group.verified or request.pages & pages & ~group.present:
+                return FetchAnswer(0, cached=False)
+        Filling(self._parts, call, capability, request.group, request.pages & pages, request.ahead).resume()
+        return None
+
+    def _release(self, request: ReleaseRequest, _call: Call) -> Message:
+        self._leases.release(request.leases)
+        return EMPTY
+
+    # ---- administration -------------------------------------------------------------------------------------------------
+
+    def _ping(self, _request: Empty, _call: Call) -> Message:
+        return Pong(__version__, "worker", time.time_ns())
+
+    def _status(self, _request: Empty, _call: Call) -> Message:
+        tiers = [
+            TierStatus(
+                tier.tier,
+                tier.directory,
+                tier.capacity_bytes,
+                tier.used_bytes,
+                tier.pinned_bytes,
+                tier.groups,
+                tier.state,
+                tier.error,
+            )
+            for tier in self._cache.status()
+        ]
+        counters = metrics.snapshot()
+        counters["monofs_flights"] = self._fetcher.count
+        counters["monofs_descriptors_out"] = len(self._leases)
+        return WorkerStatusAnswer(self._membership.worker, tiers, counters)
+
+    async def _cached(self, request: CachedRequest, _call: Call) -> Message:
+        if len(request.contents) > CACHED_CONTENTS_MAX:
+            raise InvalidArgument(f"{len(request.contents)} contents in one request; at most {CACHED_CONTENTS_MAX}")
+        shown: list[CachedGroup] = []
+        for position, content in enumerate(request.contents):
+            if position % SLICE == SLICE - 1:
+                await deferLater(self._reactor, 0)
+            shown.extend(
+                CachedGroup(
+                    group.content,
+                    group.number,
+                    group.present,
+                    group.present_bytes,
+                    group.tier,
+                    group.pinned,
+                    group.admitted_ns,
+                    group.read_ns,
+                )
+                for group in self._cache.groups(ContentId(content))
+                if group.present
+            )
+        return CachedAnswer(shown)
+
+    async def _verify(self, _request: Empty, call: Call) -> Message:
+        if not call.principal.rights & Right.ADMIN:
+            raise PermissionDenied("verifying a worker's cache needs the right `admin`")
+        if self._verifying:
+            raise Busy("a verification of this worker is running already")
+        self._verifying = True
+        try:
+            return await self._verify_all(call)
+        finally:
+            self._verifying = False
+
+    async def _verify_all(self, call: Call) -> Message:
+        """Every group, one at a time, after everything else the disks have to do."""
+        pages = 0
+        bad: list[str] = []
+        for contents in self._cache.contents():
+            for group in (group for content in contents for group in self._cache.groups(content)):
+                if call.closed or self._stopping:
+                    raise NotReady("the verification was cut short: the worker is stopping")
+                if not group.alive or not group.present:
+                    continue
+                pages += group.present.bit_count()
+                checked: Deferred[int] = Deferred()
+                self._disks.check(group, checked.callback)
+                found = await checked
+                if found and group.alive:
+                    name = f"{format_content_id(group.content)} group {group.number}"
+                    bad.extend(f"{name} page {page}" for page in mask_pages(found) if len(bad) < BAD_SHOWN_MAX)
+                    self._cache.drop_pages(group, found)
+        return VerifyAnswer(pages, bad)
+
+    def _open(self, token: bytes) -> Capability:
+        if self._stopping:
+            raise NotReady("the worker is stopping")
+        return self._gate.open(token)
+
+
+def _span(capability: Capability, offset: int, length: int) -> tuple[int, int]:
+    if offset < 0 or length < 0:
+        raise InvalidArgument("offset and length cannot be negative")
+    return offset, min(offset + length, capability.size)
+
+
+def _past_cache(read_type: str) -> bool:
+    past = _PAST_CACHE.get(read_type)  # type: ignore[call-overload]
+    if past is None:
+        raise InvalidArgument(f"read type {read_type!r} is not one of {', '.join(ReadType)}")
+    return bool(past)
+
+
+def _groups(piece: Piece) -> Iterator[tuple[int, int]]:
+    return group_masks(piece.offset // PAGE_SIZE_BYTES, (piece.end - 1) // PAGE_SIZE_BYTES)
+
+
+def _again(handler: Any, request: Message, call: Call) -> None:
+    """Run a handler once more, outside of the service's border."""
+    try:
+        answer = handler(request, call)
+        if answer is not None:
+            call.answer(answer)
+    except MonofsError as error:
+        call.fail(error)
+    except Exception as bug:  # noqa: BLE001 - as the border of every handler
+        call.crash(bug)
