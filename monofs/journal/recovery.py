@@ -51,12 +51,14 @@ class Tail(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """The files of a journal directory. ``chain`` is the log, oldest first; ``free`` hold nothing that is needed."""
+    """The files of a journal directory. ``chain`` is the log, oldest first; ``free`` hold nothing that is needed; ``damaged`` have
+    a header that is not whole; ``short`` are shorter than their header says."""
 
     chain: list[Segment]
     older: list[Segment]
     free: list[str]
     damaged: list[str]
+    short: list[str]
 
 
 class Log:
@@ -135,11 +137,11 @@ class Log:
 
 
 def list_segments(directory: str) -> Contents:
-    """Read all headers. Raises ``JournalCorrupt`` when a segment that must be part of the log has lost its header,
-    ``HomeUnusable`` for a newer format."""
+    """Read all headers. Raises ``HomeUnusable`` for a newer format, ``JournalFailed`` when a file cannot be read."""
     found: list[Segment] = []
     free: list[str] = []
     damaged: list[str] = []
+    short: list[str] = []
     for name in sorted(os.listdir(directory)):
         if not name.endswith(SUFFIX):
             continue
@@ -151,8 +153,10 @@ def list_segments(directory: str) -> Contents:
         finally:
             os.close(fd)
         header = decode_header(block)
-        if header is not None and header.size <= length:
+        if header is not None:
             found.append(Segment(path, header))
+            if length < header.size:
+                short.append(path)
         elif not any(block):
             free.append(path)
         else:
@@ -160,11 +164,13 @@ def list_segments(directory: str) -> Contents:
     found.sort(key=lambda segment: segment.header.serial)
     chain = _chain(found)
     older = found[: len(found) - len(chain)]
-    return Contents(chain, older, free, damaged)
+    return Contents(chain, older, free, damaged, short)
 
 
 def check_damaged(log: Log) -> list[str]:
     """The damaged segments that may be reused: openings cut short. Raises ``JournalCorrupt`` for one that holds the log's next frames."""
+    if log.contents.short:
+        raise log.corrupt("the file is shorter than its header says", log.contents.short)
     chain = log.contents.chain
     prefix = frame_prefix(chain[-1].header.serial + 1) if chain else FRAME_PREFIX_ANY
     for path in log.contents.damaged:

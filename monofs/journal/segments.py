@@ -25,6 +25,7 @@ FREE_MAX = 2
 
 _FILLING = ".filling"
 _ZEROS = bytes(1 << 20)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk's, the user's or the process's limit
 _log = logger(__name__)
 
 
@@ -230,11 +231,12 @@ class Segments:
             self._filling = path, fd, end
             os.fsync(fd)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in _NO_ROOM:
                 raise
             self._abandon()
             raise DiskFull(
-                f"no room for a journal segment of {self.segment_bytes} bytes in {self.directory}: free some space there"
+                f"no room for a journal segment of {self.segment_bytes} bytes in {self.directory} "
+                f"({error.strerror}): free some space there"
             ) from error
         if end < self.segment_bytes:
             return False

@@ -105,6 +105,7 @@ class SingleVoter:
         except OSError as error:
             raise JournalFailed(f"the journal in {self._directory} cannot be used: {error}") from error
         self._term = Term(segments.state.term)
+        segments.reclaim(durable)
         self._writer = Writer(segments, batch_bytes=self._batch_bytes, hand_back=self._hand_back)
         self._writer.released = durable
         self._writer.start()

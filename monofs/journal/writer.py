@@ -5,7 +5,7 @@ There is no batch timer: what arrived while the last frame was being synced is t
 zero-fills the next segment in slices. Invariant: after any ``OSError`` but no room, nothing is written again, ever.
 
 The queue is a deque (append and popleft are atomic); the reactor thread wakes this one only when it said that it is idle. The work per
-entry, packing 29 bytes, is here and not in ``propose`` because the next frame must start without waiting for the reactor's turn.
+entry, packing 25 bytes, is here and not in ``propose`` because the next frame must start without waiting for the reactor's turn.
 """
 
 from __future__ import annotations

@@ -12,13 +12,56 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any, cast
 
 from monofs.journal.face import ENTRY_MAX_BYTES, Consistency, Done, Entry, Journal, Role, StateMachine
-from monofs.model.errors import EntryTooLarge, MonofsError, NotLeader, OutcomeUnknown
+from monofs.model.errors import AlreadyExists, DeadlineExceeded, EntryTooLarge, MonofsError, NotLeader, OutcomeUnknown
 from monofs.model.ids import JournalIndex, Term
 
 CallSoon = Callable[[Callable[[], None]], None]
+
+
+class Turns:
+    """A reactor's turns without a reactor: ``turns.call_soon`` from any thread, ``turns.run(until)`` on the one that tests."""
+
+    def __init__(self) -> None:
+        self._waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Run ``function`` in a later turn."""
+        self._waiting.put(function)
+
+    def run(self, until: Callable[[], bool], *, deadline_s: float = 60.0) -> None:
+        """Turn until ``until()`` holds. Raises ``DeadlineExceeded`` when nothing comes any more."""
+        while not until():
+            try:
+                self._waiting.get(timeout=deadline_s)()
+            except Empty:
+                raise DeadlineExceeded(f"nothing happened within {deadline_s} seconds") from None
+
+    def run_waiting(self) -> None:
+        """Run what waits now and what that adds, without waiting for other threads."""
+        while not self._waiting.empty():
+            self._waiting.get()()
+
+
+class ListMachine:
+    """The simplest state machine: it remembers every entry applied. Kind 0xFFFF is refused, 0xFFFE raises."""
+
+    REFUSED, RAISES = 0xFFFF, 0xFFFE
+
+    def __init__(self, applied_index: int = 0) -> None:
+        self.applied_index = JournalIndex(applied_index)
+        self.applied: list[tuple[int, int, Entry]] = []
+
+    def apply(self, index: JournalIndex, term: Term, entry: Entry) -> Any:
+        """Returns the index."""
+        if entry.kind == self.RAISES:
+            raise ValueError("this entry cannot be applied")
+        self.applied_index = index
+        self.applied.append((index, term, entry))
+        return AlreadyExists("refused as asked") if entry.kind == self.REFUSED else index
 
 
 class MemoryJournal:

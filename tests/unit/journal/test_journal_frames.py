@@ -1,0 +1,137 @@
+"""Headers, frames and records: what was encoded decodes, and nothing else does."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monofs.journal.face import Entry
+from monofs.journal.frames import (
+    BLOCK_BYTES,
+    VOTERS_MAX,
+    HardState,
+    SegmentHeader,
+    decode_frame,
+    decode_header,
+    decode_records,
+    encode_frame,
+    encode_header,
+    frame_size,
+    pack_entry,
+    pack_state,
+)
+from monofs.model.errors import HomeUnusable, JournalCorrupt
+
+u64 = st.integers(0, 2**64 - 1)
+u32 = st.integers(0, 2**32 - 1)
+u16 = st.integers(0, 2**16 - 1)
+bodies = st.lists(st.tuples(u16, u16, st.binary(max_size=6000)), max_size=8)
+headers = st.builds(
+    SegmentHeader,
+    serial=u64,
+    size=st.integers(0, 2**40).map(lambda n: n * BLOCK_BYTES),
+    first_index=u64,
+    previous_crc=u32,
+    starts_chain=st.booleans(),
+    state=st.builds(HardState, u64, u64),
+    voters=st.lists(u64, max_size=VOTERS_MAX).map(tuple),
+)
+
+
+def make_frame(
+    entries: list[tuple[int, int, bytes]], *, serial: int = 9, crc: int = 7, first: int = 1, term: int = 3
+) -> bytearray:
+    parts = []
+    for index, fields in enumerate(entries, first):
+        entry = Entry(*fields)
+        parts += [pack_entry(index, term, entry), entry.body]
+    return encode_frame(serial, crc, first, len(entries), parts)[0]
+
+
+@given(headers)
+def test_a_header_comes_back_as_it_was(header: SegmentHeader) -> None:
+    block = encode_header(header)
+    assert len(block) == BLOCK_BYTES
+    assert decode_header(block) == header
+
+
+@given(headers, st.integers(0, BLOCK_BYTES * 8 - 1))
+def test_a_header_with_any_bit_flipped_is_none(header: SegmentHeader, bit: int) -> None:
+    block = bytearray(encode_header(header))
+    block[bit // 8] ^= 1 << (bit % 8)
+    assert decode_header(bytes(block)) is None
+
+
+@given(st.binary(max_size=BLOCK_BYTES + 10))
+def test_arbitrary_bytes_are_no_header(data: bytes) -> None:
+    assert decode_header(data) is None
+
+
+def test_a_header_of_a_newer_format_is_refused_with_the_reason() -> None:
+    block = bytearray(encode_header(SegmentHeader(1, BLOCK_BYTES, 1, 0, True, HardState(1, 1), (1,))))
+    struct.pack_into(">I", block, 12, 2)
+    struct.pack_into(">I", block, 8, zlib.crc32(block[12:]))
+    with pytest.raises(HomeUnusable, match="format 2"):
+        decode_header(bytes(block))
+
+
+@given(u64, u32, st.integers(0, 2**63), u64, bodies)
+def test_a_frame_comes_back_as_it_was(
+    serial: int, crc: int, first: int, term: int, entries: list[tuple[int, int, bytes]]
+) -> None:
+    data = make_frame(entries, serial=serial, crc=crc, first=first, term=term)
+    assert len(data) % BLOCK_BYTES == 0
+    assert frame_size(bytes(data[:BLOCK_BYTES])) == len(data)
+    frame = decode_frame(bytes(data))
+    assert frame is not None
+    assert (frame.serial, frame.previous_crc, frame.first_index, frame.size) == (serial, crc, first, len(data))
+    records, state = decode_records(frame)
+    assert state is None
+    assert [(r.number, r.term, tuple(r.entry)) for r in records] == [
+        (first + i, term, entry) for i, entry in enumerate(entries)
+    ]
+
+
+def test_hard_state_comes_back_beside_entries() -> None:
+    parts = [pack_state(HardState(8, 1)), pack_entry(5, 8, Entry(1, 1, b"x")), b"x", pack_state(HardState(9, 2))]
+    frame = decode_frame(bytes(encode_frame(1, 2, 5, 1, parts)[0]))
+    assert frame is not None
+    records, state = decode_records(frame)
+    assert [record.number for record in records] == [5]
+    assert state == HardState(9, 2)
+
+
+@given(bodies, st.data())
+def test_a_frame_with_any_bit_flipped_or_cut_short_is_none(
+    entries: list[tuple[int, int, bytes]], data: st.DataObject
+) -> None:
+    whole = make_frame(entries)
+    covered = 36 + sum(25 + len(body) for _, _, body in entries)  # padding carries nothing
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    assert decode_frame(bytes(whole[:cut])) is None
+    bit = data.draw(st.integers(0, covered * 8 - 1))
+    whole[bit // 8] ^= 1 << (bit % 8)
+    assert decode_frame(bytes(whole)) is None
+
+
+@given(st.binary(max_size=9000), st.booleans())
+def test_arbitrary_bytes_are_no_frame(data: bytes, magic: bool) -> None:
+    data = b"mjfr" + data if magic else data
+    assert decode_frame(data) is None
+    frame_size(data)
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 5), st.lists(st.binary(max_size=60) | st.just(pack_entry(1, 1, Entry(1, 1, b""))), max_size=5))
+def test_records_that_contradict_their_frame_are_corrupt_and_nothing_else(entries: int, parts: list[bytes]) -> None:
+    frame = decode_frame(bytes(encode_frame(1, 1, 1, entries, parts)[0]))
+    assert frame is not None
+    try:
+        records, _ = decode_records(frame)
+    except JournalCorrupt:
+        return
+    assert [record.number for record in records] == list(range(1, entries + 1))
