@@ -281,9 +281,11 @@ class FileSystem:
         return io.TextIOWrapper(buffered, encoding=encoding or "utf-8", errors=errors, newline=newline)
 
     def _open_raw(self, path: str) -> MonofsFile:
-        return MonofsFile(self._reader(path), self._open_raw)
+        return MonofsFile(self.reader(path), self._open_raw)
 
-    def _reader(self, path: str) -> Reader:
+    @public
+    def reader(self, path: str) -> Reader:
+        """What other doors build their own file objects on."""
         opened = self._session().ask(Method.OPEN, OpenRequest(path, self._options.read), Opened)
         check_readable(path, opened)
         return Reader(self._session, _clean(path), opened, self._options.read, self._options.read_type)
