@@ -1,11 +1,9 @@
-"""Doors: listeners on TCP and Unix sockets, and the connections they accept.
+"""Doors: listeners on TCP and Unix sockets.
 
-Invariants: a request is looked at only after the handshake; whatever a peer sends, memory per connection is bounded by
-``Limits`` (one unfinished frame, the frames of one read, ``queued_bytes`` plus one answer); at a bound this side stops
-reading, it never drops an answer. Waiting requests always go on: each ends at its deadline at the latest, and answers
-are written while reading is stopped.
+Invariants: a door that would let strangers in is not opened; connections over the bound, or for which no descriptors are
+left, are turned away without touching the others.
 
-Not here: handlers (service.py), bytes on sockets (link.py).
+Not here: what happens on a connection (connection.py), who may come in (security.py).
 """
 
 from __future__ import annotations
@@ -15,365 +13,28 @@ import errno
 import os
 import socket
 import struct
-import time
-from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from twisted.internet.defer import Deferred, succeed
 
-from monofs import __version__
-from monofs.model.errors import (
-    ConfigError,
-    DeadlineExceeded,
-    FrameTooLarge,
-    Internal,
-    MonofsError,
-    Overloaded,
-    ProtocolError,
-    UnknownMethod,
-)
-from monofs.model.principal import ANONYMOUS
+from monofs.model.errors import ConfigError, Overloaded
 from monofs.observe import metrics
 from monofs.observe.logs import logger
 from monofs.rpc.addresses import format_address, is_loopback, tune, unix_name
-from monofs.rpc.api import Message
-from monofs.rpc.frames import (
-    DATA_MAX_BYTES,
-    DESCRIPTORS_MAX,
-    HEADER_BYTES,
-    REST_BYTES,
-    Frame,
-    Kind,
-    Splitter,
-    encode_error,
-    pack,
-    pack_header,
-    pack_header_into,
-)
-from monofs.rpc.handshake import ServerHandshake, check_secret
-from monofs.rpc.link import Flusher, Link
-from monofs.rpc.service import Call, Connection, Limits, Service
+from monofs.rpc.connection import ServerConnection
+from monofs.rpc.frames import Kind, encode_error, pack
+from monofs.rpc.handshake import ServerHandshake
+from monofs.rpc.link import Flusher
+from monofs.rpc.security import Security, check_security
+from monofs.rpc.service import Limits, Service
+
+__all__ = ["Limits", "Listener", "Security", "listen_tcp", "listen_unix"]
 
 log = logger(__name__)
 
-_encode_into = msgspec.msgpack.Encoder().encode_into
-_REQUEST, _ANSWER, _ERROR = int(Kind.REQUEST), int(Kind.ANSWER), int(Kind.ERROR)
-_ITEM, _DATA, _CANCEL, _HELLO = int(Kind.ITEM), int(Kind.DATA), int(Kind.CANCEL), int(Kind.HELLO)
-_NO_HEADER = bytes(HEADER_BYTES)
-_FLUSH_BYTES = 256 << 10
-_QUEUED_FACTOR = 16
-"""A stream that ignores ``writable`` is refused at this many times ``Limits.queued_bytes``."""
-_HELD_FREE_BYTES = 64 << 10
-"""A connection with less than this unfinished is never closed for the sake of ``Limits.held_bytes``."""
 _ACCEPTS_A_TURN = 64
 _BACKLOG = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Security:
-    """Who may come in: ``security.*`` of the configuration, with the secret itself."""
-
-    secret: bytes | None = None
-    authentication: str = "auto"
-    """`auto`: anonymous from loopback and Unix sockets; `required`: the secret from everyone."""
-    insecure: bool = False
-    """Anonymous from everywhere."""
-
-    def allows_anonymous(self, *, local: bool) -> bool:
-        """Whether a peer may come without a credential; ``local``: over loopback or a Unix socket."""
-        return self.insecure or (local and self.authentication != "required")
-
-
-class ServerConnection(Link, Connection):
-    """One accepted connection: handshake, then requests."""
-
-    def __init__(
-        self,
-        listener: Listener,
-        sock: socket.socket,
-        *,
-        peer: str,
-        local: bool,
-    ) -> None:
-        service, limits = listener.service, listener.limits
-        Link.__init__(
-            self,
-            listener.reactor,
-            listener.flusher,
-            sock,
-            map_files=local and listener.door == "tcp",
-            low_bytes=limits.queued_bytes // 4,
-        )
-        Connection.__init__(self)
-        self.service = service
-        self.principal = ANONYMOUS
-        self.door = listener.door
-        self.peer = peer
-        self.slot = 0
-        self._listener = listener
-        self._limits = limits
-        self._splitter = Splitter()
-        self._handshake: ServerHandshake | None = ServerHandshake(
-            secret=listener.security.secret,
-            anonymous=listener.security.allows_anonymous(local=local),
-            cluster=service.cluster(),
-            role=service.role,
-        )
-        self._pending: dict[int, Call] = {}
-        self._backlog: list[Frame] = []
-        self._waiting: deque[Call] = deque()
-        self._busy = False
-        self._held = 0
-        service.deadlines.add(self, time.monotonic() + limits.handshake_s)
-        self.start_reading()
-
-    # ---- what comes in ----
-
-    def received(self, data: bytes) -> None:
-        """Frames of one read: served in order, all answers leave together."""
-        splitter = self._splitter
-        frames = splitter.feed(data)
-        if splitter.held_bytes or self._held:
-            self._count_held(splitter.held_bytes)
-        if self._backlog:
-            self._backlog.extend(frames)
-            return
-        self._take(frames)
-
-    def _take(self, frames: list[Frame]) -> None:
-        """Serve frames until a bound is reached; the rest waits in the backlog, and reading stops."""
-        self._busy = True
-        now = time.monotonic()
-        limits, pending = self._limits, self._pending
-        left: list[Frame] = []
-        for index, frame in enumerate(frames, 1):
-            if frame.kind == _REQUEST and self._handshake is None:
-                self._on_request(frame, now)
-            else:
-                self._on_other(frame)
-            if len(self.out) >= _FLUSH_BYTES:
-                self.flush()
-                now = time.monotonic()
-            if self.closed or self._closing:
-                self._busy = False
-                return
-            if len(pending) >= limits.in_flight or self.queued_bytes >= limits.queued_bytes:
-                left = frames[index:]
-                self.stop_reading()
-                break
-        self._busy = False
-        self._backlog = left
-        if not left and self._splitter.error is not None:
-            self._refuse(self._splitter.error)
-
-    def _resume(self) -> None:
-        """After an answer or a drained queue: take up what was left."""
-        limits = self._limits
-        if self._busy or self.closed or self._closing or self._reading:
-            return
-        if len(self._pending) >= limits.in_flight or self.queued_bytes >= limits.queued_bytes:
-            return
-        self.start_reading()
-        backlog, self._backlog = self._backlog, []
-        self._take(backlog)
-        if self.out:
-            self.soon()
-
-    def _on_request(self, frame: Frame, now: float) -> None:
-        _, _, method, request_id, deadline_ms, trace, body = frame
-        longest = self._limits.longest_s
-        allowed = deadline_ms / 1000 if deadline_ms else longest
-        entry = self.service.entries.get(method)
-        if entry is None:
-            metrics.RPC_REQUESTS("unknown", str(UnknownMethod.code)).value += 1
-            unknown = UnknownMethod(
-                f"{self.service.role} at release {__version__} has no method {method}", method=method
-            )
-            self._write(_ERROR, method, request_id, trace, encode_error(unknown))
-            return
-        pending = self._pending
-        if request_id in pending or request_id == 0:
-            self._refuse(ProtocolError(f"request {request_id} is in flight already, or zero"))
-            return
-        call = Call(self, entry, request_id, trace, now, now + min(allowed, longest))
-        self.service.serve(call, body)
-        if not call.closed:
-            call.pending = True
-            pending[request_id] = call
-            self.service.deadlines.add(call, call.deadline)
-
-    def _on_other(self, frame: Frame) -> None:
-        if self._handshake is not None:
-            self._on_handshake(frame)
-        elif frame.kind == _CANCEL:
-            call = self._pending.get(frame.request)
-            if call is not None:
-                call.abandon()
-        else:
-            self._refuse(ProtocolError(f"a frame of kind {frame.kind} cannot come from a client"))
-
-    def _on_handshake(self, frame: Frame) -> None:
-        handshake = self._handshake
-        assert handshake is not None  # noqa: S101 - the caller looked
-        if frame.kind != _HELLO:
-            self._refuse(ProtocolError("the first frame of a connection is HELLO"))
-            return
-        try:
-            answers = handshake.receive(frame.body)
-        except MonofsError as error:
-            self._refuse(error)
-            return
-        for body in answers:
-            self._write(_HELLO, 0, 0, 0, body)
-        if handshake.principal is not None:
-            self.principal = handshake.principal
-            self._handshake = None
-            self._splitter.limit = self._limits.request_bytes
-            self.service.deadlines.discard(self)
-
-    def _count_held(self, held: int) -> None:
-        service = self.service
-        service.held_bytes += held - self._held
-        self._held = held
-        if service.held_bytes > self._limits.held_bytes and held > _HELD_FREE_BYTES:
-            self._refuse(Overloaded("too many unfinished requests; try again shortly"))
-
-    def expire(self) -> None:
-        """For the deadline wheel: the handshake took too long."""
-        if self._handshake is not None and not self.closed:
-            self._refuse(DeadlineExceeded(f"the handshake took longer than {self._limits.handshake_s:g} s"))
-
-    def _refuse(self, error: MonofsError) -> None:
-        """Last frame of a connection that cannot go on."""
-        if self.closed or self._closing:
-            return
-        metrics.RPC_REFUSED(type(error).__name__).value += 1
-        log.warning("connection refused", peer=self.peer, door=self.door, code=error.code, reason=str(error))
-        self._abandon_all()
-        self._write(_ERROR, 0, 0, 0, encode_error(error))
-        self.close()
-
-    # ---- what goes out ----
-
-    def _write(self, kind: int, method: int, request_id: int, trace: int, body: bytes) -> None:
-        out = self.out
-        out += pack_header(REST_BYTES + len(body), kind, 0, method, request_id, 0, trace)
-        out += body
-        if not self.dirty:
-            self.soon()
-
-    def send_answer(self, call: Call, message: Message) -> None:
-        """ANSWER; with descriptors as a send of its own."""
-        if call.descriptors is None:
-            self._write_message(_ANSWER, call, message)
-            return
-        if len(call.descriptors) > DESCRIPTORS_MAX:
-            raise Internal(f"at most {DESCRIPTORS_MAX} descriptors travel with one answer")
-        body = msgspec.msgpack.encode(message)
-        frame = pack(
-            _ANSWER, call.entry.method, call.request_id, body, trace=call.trace, descriptors=len(call.descriptors)
-        )
-        self.send_descriptors(frame, call.descriptors)
-
-    def _write_message(self, kind: int, call: Call, message: Message) -> None:
-        out = self.out
-        start = len(out)
-        out += _NO_HEADER
-        try:
-            _encode_into(message, out, -1)
-        except (TypeError, ValueError, OverflowError, RecursionError):
-            del out[start:]
-            raise
-        length = len(out) - start - 4
-        if length > self._limits.answer_bytes + REST_BYTES:
-            del out[start:]
-            raise FrameTooLarge(
-                f"the answer of {call.entry.name} has {length - REST_BYTES} bytes; ask for less at a time",
-                limit=self._limits.answer_bytes,
-            )
-        pack_header_into(out, start, length, kind, 0, call.entry.method, call.request_id, 0, call.trace)
-        if not self.dirty:
-            self.soon()
-
-    def send_error(self, call: Call, error: MonofsError) -> None:
-        """ERROR."""
-        self._write(_ERROR, call.entry.method, call.request_id, call.trace, encode_error(error))
-
-    def send_item(self, call: Call, message: Message) -> None:
-        """ITEM."""
-        self._check_queue()
-        self._write_message(_ITEM, call, message)
-
-    def send_data(self, call: Call, buffer: bytes | memoryview) -> None:
-        """DATA frames around the buffer itself."""
-        self._check_queue()
-        view = memoryview(buffer).cast("B")
-        for start in range(0, len(view), DATA_MAX_BYTES):
-            piece = view[start : start + DATA_MAX_BYTES]
-            self.send_buffers([self._data_header(call, len(piece)), piece])
-
-    def send_file(self, call: Call, fd: int, offset: int, length: int) -> None:
-        """DATA frames around pieces of a file."""
-        self._check_queue()
-        for start in range(offset, offset + length, DATA_MAX_BYTES):
-            size = min(DATA_MAX_BYTES, offset + length - start)
-            if not self.closed:
-                self.send_piece(self._data_header(call, size), fd, start, size)
-
-    def _data_header(self, call: Call, size: int) -> bytes:
-        return pack_header(REST_BYTES + size, _DATA, 0, call.entry.method, call.request_id, 0, call.trace)
-
-    def _check_queue(self) -> None:
-        if self.queued_bytes > self._limits.queued_bytes * _QUEUED_FACTOR:
-            raise Overloaded("the reader is too slow for this stream")
-
-    @property
-    def writable(self) -> bool:
-        """Whether less than ``Limits.queued_bytes`` wait."""
-        if len(self.out) >= _FLUSH_BYTES:
-            self.flush()
-        return self.queued_bytes < self._limits.queued_bytes
-
-    def when_writable(self, call: Call) -> None:
-        """In the order of asking, so that several streams of a connection take turns."""
-        if self.writable or self.closed:
-            self.reactor.callLater(0, call.run_waiting)
-        else:
-            self._waiting.append(call)
-
-    def drained(self) -> None:
-        """Streams go on, then requests that were left."""
-        waiting = self._waiting
-        for _ in range(len(waiting)):
-            if self.closed or not self.writable:
-                return
-            waiting.popleft().run_waiting()
-        self._resume()
-
-    def ended(self, call: Call) -> None:
-        """A pending call got its final frame or was given up."""
-        self._pending.pop(call.request_id, None)
-        self.service.deadlines.discard(call)
-        if not self._reading:
-            self._resume()
-
-    # ---- the end ----
-
-    def _abandon_all(self) -> None:
-        for call in list(self._pending.values()):
-            call.abandon()
-
-    def lost(self, error: MonofsError | None) -> None:  # noqa: ARG002 - the same for every reason
-        """The socket is gone: every call is given up, lenders are told."""
-        self.service.deadlines.discard(self)
-        self._count_held(0)
-        self._backlog.clear()
-        self._abandon_all()
-        self._waiting.clear()
-        self._listener.has_lost(self)
-        self.has_closed()
+_ERROR = int(Kind.ERROR)
 
 
 class Listener:
@@ -447,7 +108,25 @@ class Listener:
             return
         self.service.connections += 1
         self._gauge.value += 1
-        self.connections.add(ServerConnection(self, sock, peer=name, local=local))
+        handshake = ServerHandshake(
+            secret=self.security.secret,
+            anonymous=self.security.allows_anonymous(local=local),
+            cluster=self.service.cluster(),
+            role=self.service.role,
+        )
+        connection = ServerConnection(
+            self.reactor,
+            self.flusher,
+            self.service,
+            sock,
+            door=self.door,
+            peer=name,
+            handshake=handshake,
+            limits=self.limits,
+            map_files=local and self.door == "tcp",
+            on_lost=self.has_lost,
+        )
+        self.connections.add(connection)
 
     def _describe(self, sock: socket.socket, peer: Any) -> tuple[str, bool]:
         """The peer's name, and whether it is on this machine."""
@@ -490,24 +169,6 @@ class Listener:
         if self.door == "unix":
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.address)
-
-
-def check_security(host: str, security: Security) -> None:
-    """Law 9: ConfigError when a door on this address would let strangers in."""
-    if security.authentication not in ("auto", "required"):
-        raise ConfigError(f"security.authentication is auto or required, not {security.authentication!r}")
-    if security.secret is not None:
-        check_secret(security.secret)
-        return
-    if security.insecure:
-        return
-    if security.authentication == "required":
-        raise ConfigError("security.authentication=required needs a cluster secret; set security.cluster_secret_file")
-    if host and not is_loopback(host):
-        raise ConfigError(
-            f"a door on {host} would be open to everyone: set security.cluster_secret_file, "
-            "listen on 127.0.0.1, or name the risk with --insecure"
-        )
 
 
 def listen_tcp(

@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import pytest
-from conftest import SECRET, House, Loop
+from conftest import SECRET, House, Loop, pattern
 from twisted.internet.defer import CancelledError
 
 from monofs.model.errors import (
@@ -17,6 +17,7 @@ from monofs.model.errors import (
     Internal,
     InvalidArgument,
     NotFound,
+    NotLeader,
     Overloaded,
     ProtocolError,
     Unauthenticated,
@@ -188,8 +189,6 @@ def test_a_deadline_while_nobody_answers_says_why(loop: Loop, house: House) -> N
 def test_a_follower_that_names_no_leader_sends_the_client_to_the_next_address(loop: Loop, house: House) -> None:
     first, second = house.tcp(), house.tcp()
     client = Client(loop.reactor, [first.address, second.address])
-    from monofs.model.errors import NotLeader
-
     with pytest.raises(NotLeader):
         stat(loop, client, "/follower")
     assert stat(loop, client, "/plain")
@@ -207,7 +206,7 @@ def test_a_server_that_says_nothing_is_left_and_the_next_is_asked(loop: Loop, ho
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        client = Client(loop.reactor, ["127.0.0.1:%d" % silent.getsockname()[1], house.tcp().address])
+        client = Client(loop.reactor, [f"127.0.0.1:{silent.getsockname()[1]}", house.tcp().address])
         asked: list[Any] = []
         loop.do(lambda: asked.append(client.call(Method.PING, api.Empty(), api.Pong, 20.0)))
         silent.accept()[0].close()
@@ -216,8 +215,6 @@ def test_a_server_that_says_nothing_is_left_and_the_next_is_asked(loop: Loop, ho
 
 
 def test_streams_reach_direct_callers_through_a_callback(loop: Loop, house: House, tmp_path: Any) -> None:
-    from conftest import pattern
-
     client = DirectClient(house.service)
     got: list[Any] = []
     loop.do(client.stream, Method.READ, api.ReadRequest(b"data:1000", 3, 5000), got.append, api.Empty)
@@ -233,5 +230,5 @@ def test_streams_reach_direct_callers_through_a_callback(loop: Loop, house: Hous
 
 
 def test_a_plain_call_of_a_streaming_method_is_refused_clearly(loop: Loop, house: House, caller: Any) -> None:
-    with pytest.raises((Exception), match="stream|kind"):
+    with pytest.raises((Exception), match=r"stream|kind"):
         loop.do(caller.call, Method.LIST, api.ListRequest("/x", limit=3), api.Empty)
