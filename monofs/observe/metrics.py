@@ -185,6 +185,11 @@ STORE_REQUESTS = counter(
 )
 STORE_TIME = histogram("monofs_store_seconds", "Time of one request to a store until its last byte.", "mount", "kind")
 STORE_BYTES = counter("monofs_store_read_bytes", "Bytes read from stores.", "mount")
+STALE_SERVED = counter(
+    "monofs_stale_served", "Answers from metadata older than its sync interval, while a store was unavailable.", "mount"
+)
+ADOPTED = counter("monofs_adopted", "Differences taken over from stores, by kind of look (page, path).", "kind")
+ODD_NAMES = counter("monofs_odd_names", "Names in stores that no path can hold.")
 # ---- worker -------------------------------------------------------------------------------------------------------------
 PAGE_HITS = counter("monofs_page_hits", "Pages asked for that were cached.", "mount")
 PAGE_MISSES = counter("monofs_page_misses", "Pages asked for that had to be fetched.", "mount")

@@ -1,0 +1,161 @@
+"""LIST: a page of a directory, from the tree where the tree may speak, else after the store's page was taken over.
+
+A page never claims more than was looked at: it ends where the fresh ranges end, and its ``next`` is that position, so pages may be
+shorter than asked, even empty, before the last. While a client reads one page, the next is taken over in the background.
+
+Invariant: names of a page are sorted keys greater than ``after``; ``next`` is greater than all of them or equal to the last; so a
+name present throughout a paged listing is shown exactly once. Memory is O(page).
+"""
+
+from __future__ import annotations
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from monofs.master.access import R_OK, check_access
+from monofs.master.freshness import NEVER, Range
+from monofs.master.loading import Loader, missing
+from monofs.master.reading import Reading, parse
+from monofs.master.stores import UNAVAILABLE
+from monofs.metadata.namespace import Namespace
+from monofs.metadata.state import Lookup
+from monofs.model.errors import InvalidArgument, NotADirectory, UfsNotFound
+from monofs.model.inode import Flag, Inode
+from monofs.model.options import LoadType
+from monofs.model.paths import Parts, format_path
+from monofs.model.principal import Right
+from monofs.rpc.api import ListAnswer, ListRequest
+from monofs.rpc.service import Call
+
+LIMIT_MAX = 10_000
+AFTER_MAX_BYTES = 257
+_WHOLE = Range(b"", None, 0.0)
+"""The tree may speak for all of a directory."""
+
+
+class Listing:
+    """The LIST handler of one master."""
+
+    def __init__(self, namespace: Namespace, loader: Loader, reading: Reading) -> None:
+        self._namespace, self._loader, self._reading = namespace, loader, reading
+        self._nested_index = -1
+        self._nested: dict[Parts, dict[bytes, int]] = {}
+
+    def list(self, request: ListRequest, call: Call) -> ListAnswer | Deferred[ListAnswer]:
+        """One page. ``NotFound``, ``NotADirectory``, or the store's error."""
+        if not 1 <= request.limit <= LIMIT_MAX:
+            raise InvalidArgument(f"limit {request.limit} is not from 1 to {LIMIT_MAX}")
+        if len(request.after) > AFTER_MAX_BYTES:
+            raise InvalidArgument("after is longer than any name")
+        parts = parse(request.path)
+        found = self._namespace.lookup(parts)
+        if found.inode is not None and found.inode.is_directory:
+            seen = self._seen(found, request)
+            if seen is not None:
+                return self._answer(parts, found.inode, found, request, call, seen)
+        return Deferred.fromCoroutine(self._list_looked_at(parts, found, request, call))
+
+    def _since(self, found: Lookup, request: ListRequest) -> float:
+        """When a look must have begun. ALWAYS: with the request, for a listing shows what is missing here."""
+        if found.located is None:
+            return NEVER
+        if request.options.load == LoadType.ALWAYS:
+            return self._loader.since(found.located, msgspec.structs.replace(request.options, sync_interval_s=0.0))
+        return self._loader.since(found.located, request.options)
+
+    def _seen(self, found: Lookup, request: ListRequest) -> Range | None:
+        """The range right behind ``after`` that the tree may speak for; None: the store must be asked."""
+        if found.located is None or request.options.load == LoadType.NEVER:
+            return _WHOLE
+        assert found.inode is not None  # noqa: S101 - the caller has a directory
+        since = self._since(found, request)
+        if since == NEVER and found.inode.flags & Flag.LOADED:
+            return _WHOLE
+        return self._loader.covering(found.inode, request.after, since)
+
+    async def _list_looked_at(self, parts: Parts, found: Lookup, request: ListRequest, call: Call) -> ListAnswer:
+        options = request.options
+        if found.inode is None or not found.inode.is_directory:
+            if not self._loader.is_fresh(parts, found, options):
+                found = await self._loader.refreshed(parts, found, options)
+            if found.inode is None:
+                raise missing(parts, found)
+            if not found.inode.is_directory:
+                raise NotADirectory(f"{format_path(parts)} is not a directory", path=format_path(parts))
+        seen = self._seen(found, request)
+        if seen is None:
+            seen = await self._look(parts, found, request)
+            found = self._namespace.lookup(parts)
+        directory = found.inode
+        if directory is None or not directory.is_directory:
+            raise missing(parts, found)
+        return self._answer(parts, directory, found, request, call, seen)
+
+    async def _look(self, parts: Parts, found: Lookup, request: ListRequest) -> Range:
+        """Take over the page behind ``after``; a directory that is gone from the store is looked at itself."""
+        inode, located = found.inode, found.located
+        assert inode is not None  # noqa: S101 - the caller has a directory
+        assert located is not None  # noqa: S101 - under a mount
+        try:
+            seen = await self._loader.page(parts, inode, located, request.after, self._since(found, request))
+            gone = not request.after and seen.through is None and not self._namespace.children(inode.id, b"", 1)
+        except UfsNotFound:
+            seen, gone = _WHOLE, True
+        except UNAVAILABLE as error:
+            if not inode.flags & Flag.LOADED:
+                raise
+            self._loader.check_servable(parts, found, request.options, error)
+            return _WHOLE
+        if gone and located.key and not inode.flags & Flag.EXPLICIT:
+            await self._loader.refreshed(parts, found, request.options)
+        return seen
+
+    def _answer(
+        self, parts: Parts, directory: Inode, found: Lookup, request: ListRequest, call: Call, seen: Range
+    ) -> ListAnswer:
+        check_access(call.principal, Right.READ, self._reading.chain(parts), R_OK)
+        names: list[bytes] = []
+        inodes: list[msgspec.Raw] = []
+        position: bytes | None = request.after
+        since = self._since(found, request)
+        while position is not None and len(names) < request.limit:
+            wanted = request.limit - len(names)
+            records = self._namespace.children(directory.id, position, wanted)
+            ended = len(records) < wanted
+            for name, raw in records:
+                if seen.through is not None and name > seen.through:
+                    ended = True
+                    break
+                names.append(name)
+                inodes.append(msgspec.Raw(raw))
+            if not ended:
+                position = names[-1]
+                break
+            position = seen.through
+            if position is None:
+                break
+            more = self._loader.covering(directory, position, since)
+            if more is None:
+                break
+            seen = more
+        if position is not None and found.located is not None and seen is not _WHOLE:
+            self._load_behind(parts, directory, found, position, since)
+        nested = self._nested_in(parts)
+        mounts = {at: nested[name] for at, name in enumerate(names) if name in nested} if nested else {}
+        return ListAnswer(names, inodes, position, mounts)
+
+    def _load_behind(self, parts: Parts, directory: Inode, found: Lookup, position: bytes, since: float) -> None:
+        """So that the next page is ready when it is asked for. An interval of 0 would not accept it."""
+        assert found.located is not None  # noqa: S101 - checked by the caller
+        if since < self._loader.now() and self._loader.covering(directory, position, since) is None:
+            self._loader.load_behind(parts, directory, found.located, position)
+
+    def _nested_in(self, parts: Parts) -> dict[bytes, int]:
+        """Names (with ``/``) of mount points right below a path."""
+        if self._nested_index != self._namespace.mounts_index:
+            self._nested_index = self._namespace.mounts_index
+            self._nested = {}
+            for prefix, mount in self._namespace.mounts():
+                if prefix:
+                    self._nested.setdefault(prefix[:-1], {})[prefix[-1] + b"/"] = mount.id
+        return self._nested.get(parts, {})

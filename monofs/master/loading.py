@@ -1,0 +1,422 @@
+"""When a path or a listing must be looked at in its store, and the look itself: ask, compare, adopt, remember.
+
+Rules. A known path is fresh when it, or a listing of its directory, was looked at less than its sync interval ago (request's, else
+mount's, else cluster's; 0: never fresh, -1: always). A missing path is looked for under load type ONCE unless it was found missing within the
+interval; under ALWAYS each time; under NEVER not at all. Mount points and explicit directories need no look. Racy entries are not remembered,
+so that the next access looks again. Where many children of one directory are asked for, a page of its listing is
+asked instead of each child, as long as pages answer enough of them; a directory is never listed whole for a few.
+
+Store down: a path known before is served as it is (logged, counted, shown by `why`); this is the one case in which the interval is not kept. A
+request with interval 0, and anything unknown, gets the store's error.
+
+Invariant: the tree changes only by ADOPT_PATH and ADOPT_PAGE, proposed only on a difference, with the index read *before* the
+store was asked. Memory is O(page) per look; looks are single flights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
+
+from monofs.master.comparing import found_of, key_of, page_differs, record_differs
+from monofs.master.flights import Flights
+from monofs.master.freshness import NEVER, Freshness, Range
+from monofs.master.proposing import Proposer
+from monofs.master.stores import UNAVAILABLE, Stores
+from monofs.metadata.entries import AdoptPage, AdoptPath, Found
+from monofs.metadata.namespace import Namespace
+from monofs.metadata.state import Lookup
+from monofs.model.errors import (
+    ConditionFailed,
+    InvalidArgument,
+    MonofsError,
+    MountNotFound,
+    NotADirectory,
+    NotFound,
+    UfsNotFound,
+)
+from monofs.model.inode import Flag, Inode
+from monofs.model.mount import Located, Mount
+from monofs.model.options import LoadType
+from monofs.model.paths import PATH_MAX_BYTES, Parts, format_path
+from monofs.observe.logs import logger
+from monofs.observe.metrics import ADOPTED, ODD_NAMES, STALE_SERVED
+from monofs.rpc.api import ReadOptions
+
+log = logger(__name__)
+T = TypeVar("T")
+PAGE_ENTRIES = 1000
+SLICE = 2000
+"""Records of the tree compared with a page at a time."""
+CROWD = 8
+"""So many stale children of one directory asked for: ask for a page of its listing instead."""
+PAGE_MUST_ANSWER = 4
+"""A page that answers fewer of the wanted names is no better than asking for each."""
+LOOKS_MAX = 3
+HEADS_IN_FLIGHT = 16
+"""Of one batch."""
+COUNTED_DIRECTORIES = 10_000
+ODD_KEPT = 1000
+"""Names no path can hold, kept for the report."""
+LOG_EVERY_S = 10.0
+_EXPLICIT, _LOADED = int(Flag.EXPLICIT), int(Flag.LOADED)
+
+
+class Loader:
+    """Looks for one master. ``default_interval_s`` is ``namespace.sync_interval_s``."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        proposer: Proposer,
+        stores: Stores,
+        *,
+        default_interval_s: float,
+        absent_entries: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._namespace, self._proposer, self._stores = namespace, proposer, stores
+        self._default_interval_s, self._clock = default_interval_s, clock
+        self.freshness = Freshness(absent_entries)
+        self._mounts_index = namespace.mounts_index
+        self._paths: Flights[None] = Flights(clock)
+        self._pages: Flights[Range] = Flights(clock)
+        self._crowds: OrderedDict[int, int] = OrderedDict()
+        self._said: dict[int, float] = {}
+        self.odd: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        """(directory, key) of names that no path can hold."""
+        self.odd_seen = 0
+
+    # ---- is a look needed? --------------------------------------------------------------------------------------------
+
+    def interval_s(self, mount: Mount, options: ReadOptions) -> float:
+        """How old what is known of a path may be; negative: any age."""
+        if options.sync_interval_s is not None:
+            return options.sync_interval_s
+        milliseconds = mount.sync_interval_ms
+        return self._default_interval_s if milliseconds is None else milliseconds / 1000
+
+    def is_fresh(self, parts: Parts, found: Lookup, options: ReadOptions) -> bool:
+        """Whether ``found`` may be answered without asking a store. The hot path of STAT and OPEN: no allocation but the name."""
+        located = found.located
+        if located is None or not located.key:
+            return True
+        if self._namespace.mounts_index != self._mounts_index:
+            self._forget()
+        interval_s = self.interval_s(located.mount, options)
+        inode = found.inode
+        if inode is None:
+            return self._known_missing(parts, found, options.load, interval_s)
+        if interval_s < 0 or inode.flags & _EXPLICIT:
+            return True
+        since = self._clock() - interval_s
+        at = self.freshness.present.get(inode.id)
+        if at is not None and at > since:
+            return True
+        return found.parent is not None and self._named_at(found.parent, parts[-1], inode) > since
+
+    def seen_at(self, parts: Parts, found: Lookup) -> float:
+        """When an existing path was last looked at, on the loader's clock; ``NEVER`` in this process's memory."""
+        if found.inode is None or found.parent is None or not parts:
+            return NEVER
+        at = self.freshness.present.get(found.inode.id, NEVER)
+        return max(at, self._named_at(found.parent, parts[-1], found.inode))
+
+    def _named_at(self, parent: Inode, name: bytes, inode: Inode) -> float:
+        return self.freshness.named_at(parent.id, name + b"/" if inode.is_directory else name)
+
+    def _known_missing(self, parts: Parts, found: Lookup, load: str, interval_s: float) -> bool:
+        if load == LoadType.NEVER:
+            return True
+        if load != LoadType.ONCE:
+            if load != LoadType.ALWAYS:
+                raise InvalidArgument(f"load type {load!r} is none of ONCE, ALWAYS, NEVER")
+            return False
+        parent = found.parent
+        if parent is None:
+            return False
+        if interval_s < 0 and parent.is_directory and parent.flags & _LOADED:
+            return True
+        since = NEVER if interval_s < 0 else self._clock() - interval_s
+        rest = parts[found.depth :]
+        freshness = self.freshness
+        if freshness.absent_at(parent.id, b"/".join(rest)) > since or freshness.absent_at(parent.id, rest[0]) > since:
+            return True
+        if freshness.named_at(parent.id, rest[0] + b"/") <= since:
+            return False
+        return len(rest) > 1 or freshness.named_at(parent.id, rest[0]) > since
+
+    def since(self, located: Located, options: ReadOptions) -> float:
+        """A look that began at this time or later is fresh enough."""
+        interval_s = self.interval_s(located.mount, options)
+        return NEVER if interval_s < 0 else self._clock() - interval_s
+
+    # ---- one path -----------------------------------------------------------------------------------------------------
+
+    def refreshed(self, parts: Parts, found: Lookup, options: ReadOptions) -> Deferred[Lookup]:
+        """Look at one path that is not fresh and say what the tree holds then."""
+        return Deferred.fromCoroutine(self._refreshed(parts, found, options))
+
+    async def _refreshed(self, parts: Parts, found: Lookup, options: ReadOptions) -> Lookup:
+        assert found.located is not None  # noqa: S101 - a path under no mount is always fresh
+        try:
+            await self._look(parts, found, found.located, self.since(found.located, options))
+        except UNAVAILABLE as error:
+            self.check_servable(parts, found, options, error)
+        return self._namespace.lookup(parts)
+
+    def check_servable(self, parts: Parts, found: Lookup, options: ReadOptions, error: MonofsError) -> None:
+        """Raise ``error`` unless what is known may be served while the store is down; says and counts that it is."""
+        located = found.located
+        if found.inode is None or located is None or self.interval_s(located.mount, options) == 0:
+            raise error
+        STALE_SERVED(str(located.mount.id)).value += 1
+        now = self._clock()
+        if now - self._said.get(located.mount.id, NEVER) > LOG_EVERY_S:
+            self._said[located.mount.id] = now
+            log.warning(
+                "store unavailable: known metadata is served although older than its sync interval",
+                mount=located.mount.path,
+                path=format_path(parts),
+                error=str(error),
+            )
+
+    async def _look(self, parts: Parts, found: Lookup, located: Located, since: float) -> None:
+        parent = found.parent
+        direct = parent is not None and parent.is_directory and found.depth >= len(parts) - 1
+        if direct and parent is not None and self._is_crowded(parent, located.mount):
+            directory = self._namespace.lookup(parts[:-1])
+            if directory.inode is not None and directory.located is not None:
+                seen = await self._page(parts[:-1], directory.inode, directory.located, _before(parts[-1]), since)
+                if seen.covers(parts[-1]) and seen.covers(parts[-1] + b"/"):
+                    return
+        await self._head(parts, located, since)
+
+    def _is_crowded(self, parent: Inode, mount: Mount) -> bool:
+        """Count a look at a child; at every ``CROWD``-th, object stores are asked for a page of its neighbours."""
+        if not self._stores.of(mount).object_store:
+            return False
+        count = self._crowds.pop(parent.id, 0) + 1
+        if count < CROWD:
+            self._crowds[parent.id] = count
+            if len(self._crowds) > COUNTED_DIRECTORIES:
+                self._crowds.popitem(last=False)
+        return count >= CROWD
+
+    def _head(self, parts: Parts, located: Located, since: float) -> Deferred[None]:
+        return self._paths.join(parts, since, lambda: _again(lambda: self._look_at_path(parts, located)))
+
+    async def _look_at_path(self, parts: Parts, located: Located) -> None:
+        at, read_index, mount = self._clock(), self._namespace.applied_index, located.mount
+        key = located.key.encode()
+        file, directory = await self._stores.of(mount).call("head", lambda ufs: ufs.status(key))
+        found = self._namespace.lookup(parts)
+        if found.located is None or found.located.mount.id != mount.id:
+            return
+        name = parts[-1]
+        file_found = found_of(file, name) if file is not None else None
+        directory_found = found_of(directory, name) if directory is not None else None
+        known_file, known_directory = self._records(parts, found)
+        if record_differs(known_file, file_found, read_index) or record_differs(
+            known_directory, directory_found, read_index
+        ):
+            stamp = self._proposer.stamp()
+            path = format_path(parts)
+            try:
+                await self._proposer.insist(AdoptPath(stamp, path, mount.id, read_index, file_found, directory_found))
+            except NotFound:
+                pass  # adopting that nothing is there says so
+            except MountNotFound:
+                return  # unmounted meanwhile: the tree's answer is right again
+            ADOPTED("path").value += 1
+            found = self._namespace.lookup(parts)
+        if found.inode is None:
+            if found.parent is not None:
+                self.freshness.note_absent(found.parent.id, b"/".join(parts[found.depth :]), at)
+        elif file is not None and file.racy:
+            self.freshness.forget_present(found.inode.id)
+        else:
+            self.freshness.note_present(found.inode.id, at)
+
+    def _records(self, parts: Parts, found: Lookup) -> tuple[Inode | None, Inode | None]:
+        """(file, directory) the tree holds at a path: it may hold both."""
+        inode = found.inode
+        if inode is None or not inode.is_directory:
+            return inode, None
+        if found.parent is None:
+            return None, inode
+        return self._namespace.get_inode(found.parent.id, parts[-1]), inode
+
+    # ---- many paths ---------------------------------------------------------------------------------------------------
+
+    def look_at_many(
+        self, wanted: list[tuple[Parts, Lookup]], options: ReadOptions
+    ) -> Deferred[dict[Parts, MonofsError]]:
+        """Look at paths that are not fresh; tells which could not be looked at. Store-down rules are the caller's."""
+        return Deferred.fromCoroutine(self._look_at_many(wanted, options))
+
+    async def _look_at_many(self, wanted: list[tuple[Parts, Lookup]], options: ReadOptions) -> dict[Parts, MonofsError]:
+        since = {parts: self.since(found.located, options) for parts, found in wanted if found.located is not None}
+        groups: dict[Parts, list[Parts]] = {}
+        for parts in since:
+            groups.setdefault(parts[:-1], []).append(parts)
+        failed: dict[Parts, MonofsError] = {}
+        single: list[Parts] = []
+        for directory, paths in groups.items():
+            if len(paths) < CROWD:
+                single.extend(paths)
+                continue
+            try:
+                single.extend(await self._look_by_pages(directory, paths, min(since[each] for each in paths), options))
+            except MonofsError as error:
+                failed.update(dict.fromkeys(paths, error))
+        permits = DeferredSemaphore(HEADS_IN_FLIGHT)
+
+        async def head(parts: Parts) -> None:
+            located = self._namespace.lookup(parts).located
+            try:
+                if located is not None and located.key:
+                    await self._head(parts, located, since[parts])
+            except MonofsError as error:
+                failed[parts] = error
+
+        await DeferredList([permits.run(head, parts) for parts in single], fireOnOneErrback=True)
+        return failed
+
+    async def _look_by_pages(
+        self, directory: Parts, paths: list[Parts], since: float, options: ReadOptions
+    ) -> list[Parts]:
+        """Look at children of one directory by pages of its listing; returns those that are better asked for one by one."""
+        found = self._namespace.lookup(directory)
+        if found.inode is None and found.located is not None and not self.is_fresh(directory, found, options):
+            await self._head(directory, found.located, since)
+            found = self._namespace.lookup(directory)
+        if found.inode is None or found.located is None or not found.inode.is_directory:
+            return []
+        left = sorted({each[-1] for each in paths})
+        while len(left) >= CROWD:
+            try:
+                seen = await self._page(directory, found.inode, found.located, _before(left[0]), since)
+            except UfsNotFound:
+                break
+            unanswered = [name for name in left if not (seen.covers(name) and seen.covers(name + b"/"))]
+            answered, left = len(left) - len(unanswered), unanswered
+            if answered < PAGE_MUST_ANSWER:
+                break
+        return [(*directory, name) for name in left]
+
+    # ---- a listing ----------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """The loader's clock."""
+        return self._clock()
+
+    def covering(self, directory: Inode, after: bytes, since: float) -> Range | None:
+        """The range of a directory's listing behind ``after`` that was taken over later than ``since``."""
+        if self._namespace.mounts_index != self._mounts_index:
+            self._forget()
+        return self.freshness.covering(directory.id, after, since)
+
+    def page(self, parts: Parts, directory: Inode, located: Located, after: bytes, since: float) -> Deferred[Range]:
+        """Take over the page of a directory's listing behind ``after``; the range it spoke for. Fails with the 6xxx family
+        (``UfsNotFound``: the store has no such directory)."""
+        if self._namespace.mounts_index != self._mounts_index:
+            self._forget()
+        return self._page(parts, directory, located, after, since)
+
+    def load_behind(self, parts: Parts, directory: Inode, located: Located, after: bytes) -> None:
+        """Take over the next page in the background, unless the store has enough to do: the next access asks then."""
+        if not self._stores.of(located.mount).busy:
+            self._page(parts, directory, located, after, NEVER).addErrback(
+                lambda failure: log.debug("page not loaded ahead", path=format_path(parts), error=str(failure.value))
+            )
+
+    def _page(self, parts: Parts, directory: Inode, located: Located, after: bytes, since: float) -> Deferred[Range]:
+        return self._pages.join(
+            (directory.id, after), since, lambda: _again(lambda: self._look_at_page(parts, directory, located, after))
+        )
+
+    async def _look_at_page(self, parts: Parts, directory: Inode, located: Located, after: bytes) -> Range:
+        at, read_index, mount = self._clock(), self._namespace.applied_index, located.mount
+        key = located.key.encode()
+        page = await self._stores.of(mount).call("list", lambda ufs: ufs.list(key, after=after, limit=PAGE_ENTRIES))
+        room = PATH_MAX_BYTES - sum(len(name) + 1 for name in parts) - 1
+        found = [found_of(entry, entry.name) for entry in page.entries if len(entry.name) <= room]
+        self._note_odd(parts, [*page.odd, *(entry.name for entry in page.entries if len(entry.name) > room)])
+        await self._adopt(directory, mount, read_index, after, page.next, found)
+        seen = Range(after, page.next, at, frozenset(entry.name for entry in page.entries if entry.racy))
+        self.freshness.note_range(directory.id, seen)
+        if found:
+            self.freshness.note_present(directory.id, at)
+        return seen
+
+    async def _adopt(
+        self, directory: Inode, mount: Mount, read_index: int, after: bytes, through: bytes | None, found: list[Found]
+    ) -> None:
+        """Merge a page with the tree, in slices of both, so that no proposal speaks for more than a slice of either."""
+        complete = self.freshness.completes(directory.id, after, through)
+        low, last = after, False
+        while not last:
+            known = self._namespace.children(directory.id, low, SLICE)
+            high: bytes | None = known[-1][0] if len(known) == SLICE else through
+            last = high == through or (high is not None and through is not None and high > through)
+            if last:
+                high = through
+                known = [record for record in known if through is None or record[0] <= through]
+            part = [each for each in found if low < key_of(each) and (high is None or key_of(each) <= high)]
+            now_complete = last and complete
+            if (now_complete and not directory.flags & _LOADED) or page_differs(known, part, read_index):
+                stamp = self._proposer.stamp()
+                await self._proposer.insist(
+                    AdoptPage(stamp, directory.id, mount.id, read_index, low, high, part, now_complete)
+                )
+                ADOPTED("page").value += 1
+            if high is not None:
+                low = high
+
+    def _note_odd(self, parts: Parts, names: Sequence[bytes]) -> None:
+        if not names:
+            return
+        path = format_path(parts)
+        fresh = [name for name in names if (path, name) not in self.odd]
+        self.odd_seen += len(fresh)
+        ODD_NAMES().add(len(fresh))
+        for name in fresh[: ODD_KEPT - len(self.odd)]:
+            self.odd[path, name] = None
+        if fresh:
+            log.warning(
+                "names that no path can hold are unreachable", directory=path, count=len(fresh), first=repr(fresh[0])
+            )
+
+    def _forget(self) -> None:
+        """Mounts changed: what was seen of their stores may be of another one."""
+        self._mounts_index = self._namespace.mounts_index
+        self.freshness.clear()
+        self._crowds.clear()
+        self._stores.keep_only({mount.id for _, mount in self._namespace.mounts()})
+
+
+def missing(parts: Parts, found: Lookup) -> MonofsError:
+    """The error of a path that is not there."""
+    if found.parent is not None and not found.parent.is_directory:
+        return NotADirectory(f"{format_path(parts)}: a component of the path is a file", path=format_path(parts))
+    return NotFound(f"{format_path(parts)}: no such file or directory", path=format_path(parts))
+
+
+async def _again(look: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
+    """A look that a change of its mount, or very many removals, overtook is begun anew, a bounded number of times."""
+    for _ in range(LOOKS_MAX - 1):
+        try:
+            return await look()
+        except ConditionFailed:
+            continue
+    return await look()
+
+
+def _before(name: bytes) -> bytes:
+    """A position at or shortly before ``name`` that any store understands: the name without its last character."""
+    return name.decode()[:-1].encode()

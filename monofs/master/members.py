@@ -1,0 +1,321 @@
+"""The workers: who is registered, who lives, what each has heard of the feed, and which slots each owns.
+
+Addresses, leases and cursors are in memory only: after a restart a worker's heartbeat gets ``SessionExpired`` and it registers again.
+Ids are in the namespace. The slot table gives every live worker an equal run of slots, in order of id; while none lives, the
+table is empty and clients get ``NoWorker``. The epoch grows with every change of the table and with every term.
+
+A heartbeat is a long poll: answered at once when there is feed behind the worker's cursor or mounts or keys changed, else after ``wait_s``.
+
+Invariant: grants (mounts with their secrets in clear, capability keys) are given only to principals with the NODE right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from monofs.master.access import check_access
+from monofs.master.proposing import Proposer
+from monofs.master.secrets import Vault
+from monofs.metadata.entries import RegisterWorker
+from monofs.metadata.namespace import Namespace
+from monofs.model.block import SLOTS
+from monofs.model.errors import InvalidArgument, SessionExpired
+from monofs.model.principal import Right
+from monofs.observe.logs import logger
+from monofs.rpc.api import (
+    ClusterAnswer,
+    Empty,
+    FeedItem,
+    HeartbeatAnswer,
+    HeartbeatRequest,
+    MountGrant,
+    RegisterAnswer,
+    RegisterRequest,
+    WorkerInfo,
+)
+from monofs.rpc.service import Call
+
+log = logger(__name__)
+LEASE_S = 10.0
+"""A worker silent for this long is not given to clients."""
+FORGET_S = 3600.0
+"""One silent for this long no longer holds the feed; it registers again and finds out what it missed."""
+WAIT_MAX_S = LEASE_S / 2
+FEED_RECORDS = 100
+"""Feed records in one heartbeat answer."""
+IDENTITY_BYTES = 16
+
+
+def assign_slots(workers: list[int]) -> list[tuple[int, list[int]]]:
+    """(first slot, owners) for runs of slots, in slot order: one equal run (± 1) for each worker."""
+    count = len(workers)
+    return [(position * SLOTS // count, [worker]) for position, worker in enumerate(workers)]
+
+
+@dataclass(slots=True)
+class Member:
+    """A registered worker."""
+
+    info: WorkerInfo
+    cursor: int
+    heard: float
+    live: bool = True
+
+
+class _Poll:
+    """A heartbeat that waits."""
+
+    __slots__ = ("call", "request", "timer")
+
+    def __init__(self, request: HeartbeatRequest, call: Call) -> None:
+        self.request, self.call = request, call
+        self.timer: Any = None
+
+
+class Members:
+    """Handlers REGISTER, HEARTBEAT and CLUSTER; ``address`` is where this master listens, for CLUSTER."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        proposer: Proposer,
+        vault: Vault,
+        keys: dict[int, bytes],
+        *,
+        reactor: Any,
+        clock: Callable[[], float],
+        now_ns: Callable[[], int],
+        version: str,
+    ) -> None:
+        self._namespace, self._proposer, self._vault, self._keys = namespace, proposer, vault, keys
+        self._reactor, self._clock, self._now_ns, self._version = reactor, clock, now_ns, version
+        self.members: dict[int, Member] = {}
+        self.address = ""
+        self._polls: dict[int, _Poll] = {}
+        self._passing: list[tuple[int, Deferred[int]]] = []
+        self._since = clock()
+        self._changes = 0
+        self._live: list[int] = []
+        self._slots: list[tuple[int, list[int]]] = []
+        proposer.on_applied(self.wake)
+
+    # ---- who lives ----------------------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """Of the slot table: term, then how often it changed within the term."""
+        return (self._proposer.term << 24) + self._changes
+
+    def live(self) -> list[int]:
+        """Ids of workers within their lease, sorted."""
+        return self._live
+
+    def owners(self, slot: int) -> list[int]:
+        """Workers that own a slot."""
+        owners: list[int] = []
+        for first, workers in self._slots:
+            if first > slot:
+                break
+            owners = workers
+        return owners
+
+    def check_leases(self) -> None:
+        """Call every second or so: notice who fell silent, forget who did long ago, and rebuild the table if it changed."""
+        now = self._clock()
+        for worker, member in list(self.members.items()):
+            silent_s = now - member.heard
+            was_live, member.live = member.live, silent_s < LEASE_S
+            if was_live and not member.live:
+                log.warning("worker fell silent", worker=worker, address=member.info.address)
+            if silent_s > FORGET_S:
+                del self.members[worker]
+        live = sorted(worker for worker, member in self.members.items() if member.live)
+        if live != self._live:
+            self._live, self._slots = live, assign_slots(live)
+            self._changes += 1
+        self._settle_passing()
+
+    def trim_through(self) -> int:
+        """The feed index every worker has acted on. Workers registered in the namespace but not heard since this master began to
+        lead hold the feed for ``FORGET_S``."""
+        waited = self._clock() - self._since >= FORGET_S
+        cursors = []
+        for worker in self._namespace.workers():
+            member = self.members.get(worker)
+            if member is not None:
+                cursors.append(member.cursor)
+            elif not waited:
+                cursors.append(0)
+        return min(cursors, default=self._namespace.feed_bounds()[1])
+
+    def has_begun(self) -> None:
+        """This master leads now: every worker gets a full lease to be heard."""
+        self._since = self._clock()
+
+    # ---- handlers -----------------------------------------------------------------------------------------------------
+
+    def cluster(self, _: Empty, call: Call) -> ClusterAnswer:
+        """The workers and the slot table."""
+        check_access(call.principal, Right.READ)
+        return ClusterAnswer(
+            self._namespace.cluster,
+            self._namespace.incarnation,
+            self.epoch,
+            [self._shown(member) for _, member in sorted(self.members.items())],
+            self._slots,
+            self.address,
+            self._version,
+        )
+
+    @staticmethod
+    def _shown(member: Member) -> WorkerInfo:
+        info = member.info
+        return WorkerInfo(
+            info.id, info.address, info.unix, info.host, member.live, info.capacity_bytes, info.used_bytes
+        )
+
+    def register(self, request: RegisterRequest, call: Call) -> Deferred[RegisterAnswer]:
+        """A worker announces itself: it gets its id, its keys and its mounts."""
+        check_access(call.principal, Right.NODE)
+        if len(request.identity) != IDENTITY_BYTES:
+            raise InvalidArgument(f"a worker's identity has {IDENTITY_BYTES} bytes")
+        return Deferred.fromCoroutine(self._register(request))
+
+    async def _register(self, request: RegisterRequest) -> RegisterAnswer:
+        known = [worker for worker, identity in self._namespace.workers().items() if identity == request.identity]
+        if known:
+            worker = known[0]
+        else:
+            worker = await self._proposer.insist(RegisterWorker(self._proposer.stamp(), request.identity))
+        info = WorkerInfo(
+            worker, request.address, request.unix, request.host, True, request.capacity_bytes, request.used_bytes
+        )
+        self.members[worker] = Member(info, request.cursor, self._clock())
+        self.check_leases()
+        log.info("worker registered", worker=worker, address=request.address, unix=request.unix)
+        oldest, newest = self._namespace.feed_bounds()
+        return RegisterAnswer(
+            worker,
+            self._namespace.cluster,
+            self._namespace.incarnation,
+            self.epoch,
+            self._keys,
+            self._grants(),
+            LEASE_S,
+            self._now_ns(),
+            newest,
+            oldest,
+        )
+
+    def heartbeat(self, request: HeartbeatRequest, call: Call) -> HeartbeatAnswer | None:
+        """A worker is alive and asks for news. ``SessionExpired``: register (again) first."""
+        check_access(call.principal, Right.NODE)
+        member = self.members.get(request.worker)
+        if member is None:
+            raise SessionExpired(f"worker {request.worker} is not registered with this master: register again")
+        member.heard, member.cursor = self._clock(), request.cursor
+        info = member.info
+        member.info = WorkerInfo(
+            info.id, info.address, info.unix, info.host, True, request.capacity_bytes, request.used_bytes
+        )
+        if not member.live or self._passing:
+            self.check_leases()
+        if self._has_news(request) or request.wait_s <= 0:
+            return self._news(request)
+        self._end(self._polls.pop(request.worker, None))
+        poll = self._polls[request.worker] = _Poll(request, call)
+        poll.timer = self._reactor.callLater(min(request.wait_s, WAIT_MAX_S), self._expire, poll)
+        return None
+
+    # ---- long polls ---------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something was applied: answer the polls that have news."""
+        for worker, poll in list(self._polls.items()):
+            if self._has_news(poll.request):
+                del self._polls[worker]
+                self._end(poll)
+
+    def stop(self) -> None:
+        """Answer everyone who waits."""
+        polls, self._polls = self._polls, {}
+        for poll in polls.values():
+            self._end(poll)
+        passing, self._passing = self._passing, []
+        for _, waiter in passing:
+            waiter.callback(0)
+
+    def _expire(self, poll: _Poll) -> None:
+        if self._polls.get(poll.request.worker) is poll:
+            del self._polls[poll.request.worker]
+        poll.timer = None
+        self._end(poll)
+
+    def _end(self, poll: _Poll | None) -> None:
+        if poll is None:
+            return
+        if poll.timer is not None:
+            poll.timer.cancel()
+            poll.timer = None
+        if not poll.call.closed:
+            poll.call.answer(self._news(poll.request))
+
+    def _has_news(self, request: HeartbeatRequest) -> bool:
+        return request.mounts_index != self._namespace.mounts_index or self._namespace.feed_bounds()[1] > request.cursor
+
+    def _news(self, request: HeartbeatRequest) -> HeartbeatAnswer:
+        records = self._namespace.feed(request.cursor, FEED_RECORDS)
+        changed = request.mounts_index != self._namespace.mounts_index
+        return HeartbeatAnswer(
+            [FeedItem(index, kind, contents) for index, kind, contents in records],
+            records[-1][0] if records else request.cursor,
+            self.epoch,
+            self._now_ns(),
+            self._keys if changed else None,
+            self._grants() if changed else None,
+            self._namespace.mounts_index,
+        )
+
+    def _grants(self) -> list[MountGrant]:
+        return [
+            MountGrant(mount.id, mount.uri, mount.options | self._vault.open(mount), mount.changed_index)
+            for _, mount in self._namespace.mounts()
+        ]
+
+    # ---- who has acted on the feed ------------------------------------------------------------------------------------
+
+    def when_passed(self, index: int, timeout_s: float) -> Deferred[int]:
+        """How many live workers have not yet acted on feed ``index``: 0 as soon as none, else the number after ``timeout_s``."""
+        waiter: Deferred[int] = Deferred()
+        if not self._behind(index):
+            waiter.callback(0)
+            return waiter
+        entry = (index, waiter)
+        self._passing.append(entry)
+
+        def expire() -> None:
+            if entry in self._passing:
+                self._passing.remove(entry)
+                waiter.callback(self._behind(index))
+
+        timer = self._reactor.callLater(timeout_s, expire)
+
+        def done(behind: int) -> int:
+            if timer.active():
+                timer.cancel()
+            return behind
+
+        return waiter.addCallback(done)
+
+    def _behind(self, index: int) -> int:
+        return sum(member.live and member.cursor < index for member in self.members.values())
+
+    def _settle_passing(self) -> None:
+        for entry in list(self._passing):
+            if not self._behind(entry[0]):
+                self._passing.remove(entry)
+                entry[1].callback(0)

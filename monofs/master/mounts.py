@@ -1,0 +1,191 @@
+"""MOUNT_ADD, MOUNT_LIST, MOUNT_REMOVE, MOUNT_UPDATE and MOUNT_TEST.
+
+A mount exists only after its store proved that it answers: options are checked, the store is asked to check itself within
+``master.store_timeout_s``, secrets are sealed, and one entry makes the mount; whatever fails before leaves nothing behind. The same store root
+(URI and endpoint) is refused at a second path, because two trees over one store would each cache it; ``shared`` allows it.
+Nested mounts are allowed both in the tree and in the store.
+
+Invariant: secret options are never in a message but MOUNT_ADD's and MOUNT_UPDATE's requests, and never in an entry but sealed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from monofs.master.access import check_access
+from monofs.master.auditing import audited
+from monofs.master.proposing import Proposer
+from monofs.master.secrets import Vault
+from monofs.master.stores import Stores
+from monofs.metadata.entries import AddMount, RemoveMount, UpdateMount
+from monofs.metadata.namespace import Namespace
+from monofs.model.errors import InvalidArgument, MountExists, MountNotFound
+from monofs.model.ids import MountId
+from monofs.model.mount import Mount
+from monofs.model.options import SYNC_NEVER_S
+from monofs.model.paths import format_path, parse_path
+from monofs.model.principal import Right
+from monofs.observe.logs import logger
+from monofs.rpc.api import (
+    Empty,
+    MountAddRequest,
+    MountInfo,
+    MountListAnswer,
+    MountRemoveRequest,
+    MountTestRequest,
+    MountUpdateRequest,
+)
+from monofs.rpc.service import Call
+from monofs.ufs.registry import SECRET_OPTIONS, check_options, normal_uri
+
+log = logger(__name__)
+SYNC_INTERVAL_MAX_S = 10 * 365 * 86400.0
+
+
+class Mounts:
+    """Handlers of one master."""
+
+    def __init__(self, namespace: Namespace, proposer: Proposer, stores: Stores, vault: Vault) -> None:
+        self._namespace, self._proposer, self._stores, self._vault = namespace, proposer, stores, vault
+
+    def add(self, request: MountAddRequest, call: Call) -> Deferred[Any]:
+        """Answers MountInfo (id 0 for a dry run). ``UfsOption``, ``UfsDenied``, ``UfsBucketNotFound``, ``UfsUnreachable``,
+        ``MountExists`` and what ``apply`` refuses."""
+        return audited(call, "mount add", request.path, request.uri).around(self._add(request, call))
+
+    async def _add(self, request: MountAddRequest, call: Call) -> MountInfo:
+        check_access(call.principal, Right.ADMIN)
+        path = format_path(parse_path(request.path))
+        options = {name: value for name, value in request.options.items() if value}
+        check_options(request.uri, options)
+        uri = normal_uri(request.uri)
+        interval_ms = _milliseconds(request.sync_interval_s)
+        self._check_free(path, uri, options, shared=request.shared)
+        await self._stores.probe(uri, options)
+        shown, secrets = _split(options)
+        if request.dry_run:
+            mount = Mount(
+                MountId(0), path, uri, shown, b"", request.readonly, request.shared, sync_interval_ms=interval_ms
+            )
+            return _info(mount, sorted(secrets), "")
+        sealed = self._vault.seal(path, uri, secrets)
+        stamp = self._proposer.stamp(request.request)
+        mount = await self._proposer.propose(
+            AddMount(stamp, path, uri, shown, sealed, request.readonly, request.shared, interval_ms)
+        )
+        log.info("mounted", path=path, uri=uri, mount=mount.id, readonly=mount.readonly)
+        return self._shown(mount)
+
+    def list(self, _: Empty, call: Call) -> MountListAnswer:
+        """All mounts by path, without secrets."""
+        check_access(call.principal, Right.READ)
+        mounts = sorted((mount for _, mount in self._namespace.mounts()), key=lambda mount: mount.path)
+        return MountListAnswer([self._shown(mount) for mount in mounts])
+
+    def remove(self, request: MountRemoveRequest, call: Call) -> Deferred[Any]:
+        """Answers Empty once the mount is gone from the tree; what was known below is forgotten in the background."""
+        return audited(call, "mount rm", request.path, "").around(self._remove(request, call))
+
+    async def _remove(self, request: MountRemoveRequest, call: Call) -> Empty:
+        check_access(call.principal, Right.ADMIN)
+        path = format_path(parse_path(request.path))
+        await self._proposer.propose(RemoveMount(self._proposer.stamp(request.request), path))
+        log.info("unmounted", path=path)
+        return Empty()
+
+    def update(self, request: MountUpdateRequest, call: Call) -> Deferred[Any]:
+        """Answers MountInfo as it is, or for a dry run as it would be. The store must accept the new options first."""
+        return audited(call, "mount update", request.path, "").around(self._update(request, call))
+
+    async def _update(self, request: MountUpdateRequest, call: Call) -> MountInfo:
+        check_access(call.principal, Right.ADMIN)
+        mount = self._at(request.path)
+        old = {} if request.replace else mount.options | self._vault.open(mount)
+        options = {name: value for name, value in (old | request.options).items() if value}
+        check_options(mount.uri, options)
+        await self._stores.probe(mount.uri, options)
+        shown, secrets = _split(options)
+        readonly = mount.readonly if request.readonly is None else request.readonly
+        interval_ms = mount.sync_interval_ms
+        if request.sync_interval_s is not None:
+            interval_ms = _milliseconds(request.sync_interval_s)
+        if request.dry_run:
+            would_be = Mount(
+                mount.id, mount.path, mount.uri, shown, b"", readonly, mount.shared, mount.created_ns,
+                mount.changed_index, interval_ms,
+            )  # fmt: skip
+            return _info(would_be, sorted(secrets), "")
+        sealed = self._vault.seal(mount.path, mount.uri, secrets)
+        stamp = self._proposer.stamp(request.request)
+        updated = await self._proposer.propose(
+            UpdateMount(stamp, mount.path, mount.changed_index, shown, sealed, readonly, interval_ms)
+        )
+        log.info("mount updated", path=mount.path, mount=mount.id)
+        return self._shown(updated)
+
+    def test(self, request: MountTestRequest, call: Call) -> Deferred[Any]:
+        """Answers MountInfo when the store of a mount answers, else fails with its error."""
+        return Deferred.fromCoroutine(self._test(request, call))
+
+    async def _test(self, request: MountTestRequest, call: Call) -> MountInfo:
+        check_access(call.principal, Right.READ)
+        mount = self._at(request.path)
+        await self._stores.probe(mount.uri, mount.options | self._vault.open(mount))
+        return self._shown(mount)
+
+    def _at(self, text: str) -> Mount:
+        parts = parse_path(text)
+        for prefix, mount in self._namespace.mounts():
+            if prefix == parts:
+                return mount
+        raise MountNotFound(f"nothing is mounted at {format_path(parts)}", path=text)
+
+    def _check_free(self, path: str, uri: str, options: dict[str, str], *, shared: bool) -> None:
+        """Saves asking the store; what must hold is decided again in ``apply``."""
+        endpoint = options.get("endpoint", "").rstrip("/")
+        for _, mount in self._namespace.mounts():
+            if mount.path == path:
+                raise MountExists(
+                    f"{mount.uri} is mounted at {path} already: unmount it or choose another path", path=path
+                )
+            same = mount.uri == uri and mount.options.get("endpoint", "").rstrip("/") == endpoint
+            if same and not shared:
+                raise MountExists(
+                    f"{uri} is mounted at {mount.path} already: give --shared to mount it at a second path",
+                    path=mount.path,
+                )
+
+    def _shown(self, mount: Mount) -> MountInfo:
+        return _info(mount, sorted(self._vault.open(mount)), self._stores.error_of(mount))
+
+
+def _split(options: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """(options that may be shown, secret ones)."""
+    shown = {name: value for name, value in options.items() if name not in SECRET_OPTIONS}
+    return shown, {name: value for name, value in options.items() if name in SECRET_OPTIONS}
+
+
+def _info(mount: Mount, secrets: list[str], error: str) -> MountInfo:
+    interval_ms = mount.sync_interval_ms
+    return MountInfo(
+        mount.id,
+        mount.path,
+        mount.uri,
+        mount.options,
+        secrets,
+        mount.readonly,
+        mount.shared,
+        None if interval_ms is None else interval_ms / 1000,
+        "unavailable" if error else "ok",
+        error,
+    )
+
+
+def _milliseconds(interval_s: float | None) -> int | None:
+    if interval_s is None:
+        return None
+    if interval_s != SYNC_NEVER_S and not 0 <= interval_s <= SYNC_INTERVAL_MAX_S:
+        raise InvalidArgument(f"a sync interval is -1 (never), 0 (always) or seconds, not {interval_s:g}")
+    return round(interval_s * 1000)

@@ -1,0 +1,120 @@
+"""A bounded pool of daemon threads for blocking calls to one store, with a deadline per call.
+
+A call that overruns its deadline fails its caller at once; its thread stays busy until the call returns (a system call cannot be
+taken back) and its late outcome is dropped. Calls whose deadline passed while they waited are never begun. Threads are made when
+needed, end after a minute without work, and never keep the process alive.
+
+Invariant: at most ``threads`` calls run and ``queue`` wait; one more is ``Overloaded``. Callers and ``run`` live on the reactor
+thread, the functions run on the pool's.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from monofs.model.errors import NotReady, Overloaded, UfsUnreachable
+
+T = TypeVar("T")
+IDLE_S = 60.0
+
+
+class _Job:
+    __slots__ = ("begun", "deferred", "function", "over", "timer")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+        self.deferred: Deferred[Any] = Deferred()
+        self.timer: Any = None
+        self.begun = 0.0
+        self.over = False
+
+
+class Pool:
+    """``name`` appears in thread names and messages."""
+
+    def __init__(self, name: str, threads: int, limit: int, *, reactor: Any) -> None:
+        self._name, self._threads, self._limit, self._reactor = name, threads, limit, reactor
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._alive = 0
+        self._idle = 0
+        self._closed = False
+        self.waiting = 0
+        """Calls handed in and not over."""
+
+    def run(self, function: Callable[[], T], timeout_s: float) -> Deferred[T]:
+        """Run ``function`` on a thread. Fails with what it raises, ``UfsUnreachable`` after ``timeout_s``, ``Overloaded`` at the
+        bound, ``NotReady`` once closed."""
+        job = _Job(function)
+        if self._closed:
+            job.deferred.errback(NotReady(f"{self._name} was closed"))
+            return job.deferred
+        if self.waiting >= self._threads + self._limit:
+            job.deferred.errback(Overloaded(f"{self._limit} calls wait for {self._name} already: try again shortly"))
+            return job.deferred
+        self.waiting += 1
+        job.timer = self._reactor.callLater(timeout_s, self._expire, job, timeout_s)
+        with self._lock:
+            grow = self._idle <= self._jobs.qsize() and self._alive < self._threads
+            if grow:
+                self._alive += 1
+            self._jobs.put(job)
+        if grow:
+            threading.Thread(target=self._work, name=f"monofs {self._name}", daemon=True).start()
+        return job.deferred
+
+    def close(self) -> None:
+        """Refuse new calls and let threads end; calls in flight still answer."""
+        self._closed = True
+        with self._lock:
+            alive = self._alive
+        for _ in range(alive):
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            try:
+                job = self._jobs.get(timeout=IDLE_S)
+            except queue.Empty:
+                job = None
+            with self._lock:
+                self._idle -= 1
+                if job is None and (self._closed or self._jobs.empty()):
+                    self._alive -= 1
+                    return
+            if job is not None and not job.over:
+                self._do(job)
+
+    def _do(self, job: _Job) -> None:
+        job.begun = time.monotonic()
+        try:
+            outcome = job.function()
+        except BaseException:  # noqa: BLE001 - carried to the caller whole, on its own thread
+            outcome = Failure()
+        self._reactor.callFromThread(self._finish, job, outcome)
+
+    def _finish(self, job: _Job, outcome: Any) -> None:
+        if job.over:
+            return
+        self._end(job)
+        job.timer.cancel()
+        job.deferred.callback(outcome)
+
+    def _expire(self, job: _Job, timeout_s: float) -> None:
+        if job.over:
+            return
+        self._end(job)
+        job.deferred.errback(UfsUnreachable(f"{self._name} did not answer within {timeout_s:g} s"))
+
+    def _end(self, job: _Job) -> None:
+        job.over = True
+        self.waiting -= 1

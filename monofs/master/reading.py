@@ -1,0 +1,248 @@
+"""STAT, STAT_MANY, OPEN, OPEN_MANY, RENEW and WHY.
+
+A path that is fresh is answered by a plain call (one lookup, one struct); only one that must be looked at in its store makes a
+Deferred. A batch looks at all its stale paths together. Record bytes are spliced into answers unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from monofs.master.access import R_OK, check_access
+from monofs.master.freshness import NEVER
+from monofs.master.issuing import Issuer
+from monofs.master.loading import Loader, missing
+from monofs.master.members import Members
+from monofs.master.stores import UNAVAILABLE, Clock, Stores
+from monofs.metadata.namespace import Namespace
+from monofs.metadata.state import Lookup
+from monofs.model.block import LAYOUT_WHOLE, SLOTS, slot_of
+from monofs.model.errors import InvalidArgument, IsADirectory, MonofsError
+from monofs.model.ids import format_content_id
+from monofs.model.inode import Flag, Inode, Kind
+from monofs.model.mount import Located
+from monofs.model.paths import Parts, format_path, parse_path
+from monofs.model.principal import Right
+from monofs.rpc.api import (
+    Failure,
+    OpenAnswer,
+    OpenManyAnswer,
+    OpenManyRequest,
+    OpenRequest,
+    ReadOptions,
+    RenewAnswer,
+    RenewRequest,
+    StatAnswer,
+    StatManyAnswer,
+    StatManyRequest,
+    StatRequest,
+    WhyAnswer,
+)
+from monofs.rpc.service import Call
+
+BATCH_MAX = 1000
+A = TypeVar("A", StatAnswer, OpenAnswer)
+M = TypeVar("M", StatManyAnswer, OpenManyAnswer)
+Answering = Callable[[Parts, Lookup, Call], A]
+parse = lru_cache(maxsize=8192)(parse_path)
+"""Paths repeat; parsing one costs four times a hit."""
+
+
+class Reading:
+    """Handlers of one master; ``permissions`` turns POSIX modes on."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        loader: Loader,
+        stores: Stores,
+        issuer: Issuer,
+        members: Members,
+        *,
+        permissions: bool,
+        clock: Clock,
+    ) -> None:
+        self._namespace, self._loader, self._stores = namespace, loader, stores
+        self._issuer, self._members = issuer, members
+        self._permissions, self._clock = permissions, clock
+
+    def stat(self, request: StatRequest, call: Call) -> StatAnswer | Deferred[StatAnswer]:
+        """The record of a path. ``NotFound``, ``NotADirectory``, or the store's error."""
+        return self._one(request.path, request.options, call, self._stat_answer)
+
+    def stat_many(self, request: StatManyRequest, call: Call) -> StatManyAnswer | Deferred[StatManyAnswer]:
+        """The records of at most 1,000 paths; a path's error is its own."""
+        return self._many(request.paths, request.options, call, self._stat_answer, StatManyAnswer)
+
+    def open(self, request: OpenRequest, call: Call) -> OpenAnswer | Deferred[OpenAnswer]:
+        """The record of a file and the capability to read it. ``IsADirectory`` beside the errors of STAT."""
+        return self._one(request.path, request.options, call, self._open_answer)
+
+    def open_many(self, request: OpenManyRequest, call: Call) -> OpenManyAnswer | Deferred[OpenManyAnswer]:
+        """The same for at most 1,000 paths."""
+        return self._many(request.paths, request.options, call, self._open_answer, OpenManyAnswer)
+
+    def renew(self, request: RenewRequest, _: Call) -> RenewAnswer:
+        """New capabilities for old ones."""
+        return self._issuer.renew(request)
+
+    def chain(self, parts: Parts) -> list[Inode]:
+        """Records from the root to ``parts``, as far as they exist; empty when permissions are off."""
+        if not self._permissions:
+            return []
+        inodes = []
+        for depth in range(len(parts) + 1):
+            inode = self._namespace.lookup(parts[:depth]).inode
+            if inode is None:
+                break
+            inodes.append(inode)
+        return inodes
+
+    # ---- one ----------------------------------------------------------------------------------------------------------
+
+    def _one(self, path: str, options: ReadOptions, call: Call, answer: Answering[A]) -> A | Deferred[A]:
+        parts = parse(path)
+        found = self._namespace.lookup(parts)
+        if self._loader.is_fresh(parts, found, options):
+            return answer(parts, found, call)
+        return self._loader.refreshed(parts, found, options).addCallback(lambda now: answer(parts, now, call))
+
+    def _stat_answer(self, parts: Parts, found: Lookup, call: Call) -> StatAnswer:
+        if found.raw is None:
+            raise missing(parts, found)
+        if self._permissions:
+            check_access(call.principal, Right.READ, self.chain(parts))
+        located = found.located
+        return StatAnswer(msgspec.Raw(found.raw), 0 if located is None else located.mount.id, found.pinned)
+
+    def _open_answer(self, parts: Parts, found: Lookup, call: Call) -> OpenAnswer:
+        inode = found.inode
+        if inode is None or found.raw is None:
+            raise missing(parts, found)
+        if inode.is_directory:
+            raise IsADirectory(f"{format_path(parts)} is a directory", path=format_path(parts))
+        if self._permissions:
+            check_access(call.principal, Right.READ, self.chain(parts), R_OK)
+        located = found.located
+        token, expires_s = self._issuer.issue(inode, located, pinned=found.pinned)
+        mount = 0 if located is None else located.mount.id
+        return OpenAnswer(msgspec.Raw(found.raw), token, expires_s, self._members.epoch, mount)
+
+    # ---- many ---------------------------------------------------------------------------------------------------------
+
+    def _many(
+        self,
+        paths: list[str],
+        options: ReadOptions,
+        call: Call,
+        answer: Answering[A],
+        build: Callable[[list[A | None], dict[int, Failure]], M],
+    ) -> M | Deferred[M]:
+        if len(paths) > BATCH_MAX:
+            raise InvalidArgument(f"at most {BATCH_MAX} paths a request, not {len(paths)}")
+        parsed: list[Parts | MonofsError] = []
+        stale: dict[Parts, Lookup] = {}
+        for path in paths:
+            try:
+                parts = parse(path)
+                found = self._namespace.lookup(parts)
+                if not self._loader.is_fresh(parts, found, options):
+                    stale[parts] = found
+                parsed.append(parts)
+            except MonofsError as error:
+                parsed.append(error)
+        if not stale:
+            return build(*self._answers(parsed, {}, options, call, answer))
+        looked = self._loader.look_at_many(list(stale.items()), options)
+        return looked.addCallback(lambda failed: build(*self._answers(parsed, failed, options, call, answer)))
+
+    def _answers(
+        self,
+        parsed: list[Parts | MonofsError],
+        failed: dict[Parts, MonofsError],
+        options: ReadOptions,
+        call: Call,
+        answer: Answering[A],
+    ) -> tuple[list[A | None], dict[int, Failure]]:
+        good: list[A | None] = []
+        bad: dict[int, Failure] = {}
+        for position, parts in enumerate(parsed):
+            try:
+                if isinstance(parts, MonofsError):
+                    raise parts
+                found = self._namespace.lookup(parts)
+                error = failed.get(parts)
+                if error is not None:
+                    if not isinstance(error, UNAVAILABLE):
+                        raise error
+                    self._loader.check_servable(parts, found, options, error)
+                good.append(answer(parts, found, call))
+            except MonofsError as error:
+                good.append(None)
+                bad[position] = Failure(error.code, str(error), error.detail)
+        return good, bad
+
+    # ---- why ----------------------------------------------------------------------------------------------------------
+
+    def why(self, request: StatRequest, call: Call) -> WhyAnswer | Deferred[WhyAnswer]:
+        """What this master knows about a path and how fresh it is. Looks at the store as STAT would."""
+        parts = parse(request.path)
+        found = self._namespace.lookup(parts)
+        if self._loader.is_fresh(parts, found, request.options):
+            return self._why(parts, found, request.options, call, "memory: fresh")
+        looked = self._loader.refreshed(parts, found, request.options)
+        return looked.addCallback(
+            lambda now: self._why(parts, now, request.options, call, "store: was stale or unknown")
+        )
+
+    def _why(self, parts: Parts, found: Lookup, options: ReadOptions, call: Call, source: str) -> WhyAnswer:
+        if self._permissions:
+            check_access(call.principal, Right.READ, self.chain(parts))
+        facts: dict[str, Any] = {"path": format_path(parts), "answered_from": source}
+        located = found.located
+        if located is None:
+            facts["mount"] = None
+            facts["storage"] = "cache-only: under no mount, the bytes live in worker caches only"
+        else:
+            facts |= self._why_mount(parts, found, located, options)
+        inode = found.inode
+        if inode is None:
+            facts["exists"] = False
+            return WhyAnswer(facts)
+        facts |= {
+            "exists": True,
+            "kind": Kind(inode.kind).name.lower(),
+            "inode": inode.id,
+            "size": inode.size,
+            "flags": [flag.name.lower() for flag in Flag if inode.flags & flag and flag.name],
+            "pinned": found.pinned,
+            "changed_index": inode.changed_index,
+        }
+        if not inode.is_directory:
+            facts["content"] = format_content_id(inode.content)
+            facts["fingerprint"] = inode.fingerprint
+            facts["blocks"] = 1 if inode.layout == LAYOUT_WHOLE else -(-inode.size >> inode.layout)
+            slot = slot_of(inode.content, 0)
+            facts["slot"] = slot
+            facts["owners"] = self._members.owners(slot % SLOTS)
+        return WhyAnswer(facts)
+
+    def _why_mount(self, parts: Parts, found: Lookup, located: Located, options: ReadOptions) -> dict[str, Any]:
+        mount = located.mount
+        interval_s = self._loader.interval_s(mount, options)
+        seen_at = self._loader.seen_at(parts, found)
+        error = self._stores.error_of(mount)
+        return {
+            "mount": mount.path,
+            "store": f"{mount.uri}/{located.key}" if located.key else mount.uri,
+            "sync_interval_s": interval_s,
+            "age_s": None if seen_at == NEVER else round(self._clock() - seen_at, 3),
+            "store_state": "unavailable" if error else "ok",
+            "store_error": error,
+            "stale_served": bool(error) and found.inode is not None,
+        }

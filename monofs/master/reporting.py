@@ -1,0 +1,106 @@
+"""REPORT, CONF, FSCK and PING: what an operator asks a master."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from monofs import __version__
+from monofs.journal.face import Journal
+from monofs.master.access import check_access
+from monofs.master.loading import Loader
+from monofs.master.members import Members
+from monofs.master.proposing import Proposer
+from monofs.master.stores import Stores
+from monofs.metadata.fsck import check_namespace
+from monofs.metadata.namespace import Namespace
+from monofs.model.principal import Right
+from monofs.rpc.api import ConfAnswer, Empty, FsckAnswer, Pong, ReportAnswer, Setting
+from monofs.rpc.service import Call
+
+ODD_SHOWN = 100
+
+
+class Reporting:
+    """Handlers of one master; ``settings`` tells the effective configuration."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        journal: Journal,
+        proposer: Proposer,
+        loader: Loader,
+        stores: Stores,
+        members: Members,
+        *,
+        settings: Callable[[], list[Setting]],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._namespace, self._journal, self._proposer = namespace, journal, proposer
+        self._loader, self._stores, self._members = loader, stores, members
+        self._settings, self._now_ns = settings, now_ns
+        self._began = time.monotonic()
+
+    def ping(self, _: Empty, __: Call) -> Pong:
+        """Alive."""
+        return Pong(__version__, "master", self._now_ns())
+
+    def report(self, _: Empty, call: Call) -> ReportAnswer:
+        """The state of the cluster in sections: cluster, journal, namespace, freshness, feed, mounts, workers, odd names."""
+        check_access(call.principal, Right.READ)
+        namespace = self._namespace
+        oldest, newest = namespace.feed_bounds()
+        sections: dict[str, dict[str, Any]] = {
+            "cluster": {
+                "id": namespace.cluster.hex(),
+                "incarnation": namespace.incarnation,
+                "version": __version__,
+                "leads": self._proposer.leads,
+                "term": self._proposer.term,
+                "epoch": self._members.epoch,
+                "level": namespace.level,
+                "uptime_s": round(time.monotonic() - self._began, 1),
+            },
+            "journal": self._journal.status(),
+            "namespace": dict(namespace.counts()),
+            "freshness": dict(self._loader.freshness.counts()),
+            "feed": {"oldest": oldest, "newest": newest},
+            "mounts": {
+                mount.path: self._mount(mount) for _, mount in sorted(namespace.mounts(), key=lambda pair: pair[0])
+            },
+            "workers": {str(worker): self._worker(worker) for worker in sorted(self._members.members)},
+            "odd_names": {
+                "seen": self._loader.odd_seen,
+                "shown": [f"{path}: {name!r}" for path, name in list(self._loader.odd)[:ODD_SHOWN]],
+            },
+        }
+        return ReportAnswer(sections)
+
+    def _mount(self, mount: Any) -> dict[str, Any]:
+        error = self._stores.error_of(mount)
+        return {"id": mount.id, "uri": mount.uri, "readonly": mount.readonly, "state": error or "ok"}
+
+    def _worker(self, worker: int) -> dict[str, Any]:
+        member = self._members.members[worker]
+        info = member.info
+        return {
+            "address": info.address,
+            "unix": info.unix,
+            "live": member.live,
+            "capacity_bytes": info.capacity_bytes,
+            "used_bytes": info.used_bytes,
+            "cursor": member.cursor,
+        }
+
+    def conf(self, _: Empty, call: Call) -> ConfAnswer:
+        """The effective settings; secrets are left out by the loader."""
+        check_access(call.principal, Right.READ)
+        return ConfAnswer(self._settings())
+
+    def fsck(self, _: Empty, call: Call) -> FsckAnswer:
+        """Every named invariant of the namespace, checked now. The reactor waits: the checks read the live memtables."""
+        check_access(call.principal, Right.ADMIN)
+        began = time.monotonic()
+        checks = check_namespace(self._namespace.store)
+        return FsckAnswer(checks, self._namespace.counts()["inodes"], time.monotonic() - began)

@@ -1,0 +1,278 @@
+"""The master: its parts wired together, its method table, its start and stop.
+
+Start: hear the role, make the cluster when the namespace is empty (one INITIALIZE with fresh wrapped keys), unwrap the keys, begin duties. The
+journal was started before and is stopped after; the namespace belongs to the node. Until the start is through, every method answers ``NotReady``.
+
+Invariant: every reading handler runs behind a read barrier, every handler behind a check of rights.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from monofs import __version__
+from monofs.config.schema import Config
+from monofs.journal.face import Consistency, Journal
+from monofs.master.access import check_access
+from monofs.master.changing import Changing
+from monofs.master.duties import Duties
+from monofs.master.issuing import Issuer
+from monofs.master.listing import Listing
+from monofs.master.loading import Loader
+from monofs.master.members import Members
+from monofs.master.mounts import Mounts
+from monofs.master.proposing import Proposer
+from monofs.master.reading import Reading
+from monofs.master.reporting import Reporting
+from monofs.master.secrets import Vault, WrappedKeys, make_keys, unwrap_keys
+from monofs.master.stores import OpenStore, Stores
+from monofs.metadata.entries import Initialize
+from monofs.metadata.namespace import Namespace
+from monofs.model.errors import MonofsError, NotReady
+from monofs.model.principal import Right
+from monofs.observe.logs import logger
+from monofs.rpc import api
+from monofs.rpc.api import Message, Method, Setting
+from monofs.rpc.service import Call, Handler, Service
+from monofs.ufs.registry import open_ufs
+
+log = logger(__name__)
+CLUSTER_ID_BYTES = 16
+FIRST_INCARNATION = 1
+_READ = Right.READ.value
+
+
+class _Barrier:
+    """Hears the read barrier, at once or later."""
+
+    __slots__ = ("error", "passed", "waiter")
+
+    def __init__(self) -> None:
+        self.passed = False
+        self.error: MonofsError | None = None
+        self.waiter: Deferred[None] | None = None
+
+    def __call__(self, error: MonofsError | None) -> None:
+        self.passed, self.error = True, error
+        if self.waiter is not None:
+            if error is None:
+                self.waiter.callback(None)
+            else:
+                self.waiter.errback(error)
+
+
+class Master:
+    """One master. ``secret`` is the cluster secret; ``home`` names the node in messages only; ``settings`` gives CONF's answer;
+    ``clock`` tells monotonic seconds for freshness and leases, ``now_ns`` wall time for stamps and capabilities."""
+
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        namespace: Namespace,
+        *,
+        reactor: Any,
+        secret: bytes,
+        home: str,
+        settings: Callable[[], list[Setting]],
+        open_store: OpenStore = open_ufs,
+        clock: Callable[[], float] = time.monotonic,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._config, self._journal, self._namespace = config, journal, namespace
+        self._reactor, self._secret, self._home, self._settings = reactor, secret, home, settings
+        self._open_store, self._clock, self._now_ns = open_store, clock, now_ns
+        self._proposer = Proposer(journal, reactor=reactor, now_ns=now_ns, held_back=lambda: namespace.store.held_back)
+        self._handlers: dict[Method, Handler] = {}
+        self._ready = False
+        self._duties: Duties | None = None
+        self.members: Members | None = None
+        """After start; ``members.address`` is to be set to this master's own door."""
+        self._stores: Stores | None = None
+
+    # ---- start and stop -----------------------------------------------------------------------------------------------
+
+    def start(self) -> Deferred[None]:
+        """Fires when every method answers. Fails with ``HomeUnusable`` when the cluster secret is not this home's."""
+        return Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> None:
+        self._proposer.start()
+        namespace = self._namespace
+        if not namespace.cluster:
+            await self._initialize()
+        wrapped = WrappedKeys(namespace.data_key, namespace.capability_key)
+        keys = unwrap_keys(self._secret, namespace.cluster, wrapped)
+        self._wire(Vault(keys.data), keys.capability)
+        self._ready = True
+        log.info("master ready", cluster=namespace.cluster.hex(), index=namespace.applied_index)
+
+    async def _initialize(self) -> None:
+        """The first entry of a new home."""
+        cluster = os.urandom(CLUSTER_ID_BYTES)
+        wrapped = make_keys(self._secret, cluster)
+        stamp = self._proposer.stamp()
+        try:
+            await self._proposer.insist(Initialize(stamp, cluster, FIRST_INCARNATION, wrapped.data, wrapped.capability))
+        except MonofsError:
+            if not self._namespace.cluster:
+                raise
+
+    def _wire(self, vault: Vault, keys: dict[int, bytes]) -> None:
+        config, namespace, proposer, reactor = self._config, self._namespace, self._proposer, self._reactor
+        permissions = config.security.permissions
+        stores = self._stores = Stores(config.master, self._open_store, vault, reactor=reactor, clock=self._clock)
+        members = self.members = Members(
+            namespace,
+            proposer,
+            vault,
+            keys,
+            reactor=reactor,
+            clock=self._clock,
+            now_ns=self._now_ns,
+            version=__version__,
+        )
+        loader = Loader(
+            namespace,
+            proposer,
+            stores,
+            default_interval_s=config.namespace.sync_interval_s,
+            absent_entries=config.namespace.absent_entries,
+            clock=self._clock,
+        )
+        issuer = Issuer(namespace, keys, self._now_ns)
+        reading = Reading(namespace, loader, stores, issuer, members, permissions=permissions, clock=self._clock)
+        self._duties = Duties(namespace, proposer, members, reactor=reactor)
+        self._add_reading(reading, Listing(namespace, loader, reading))
+        self._add_changing(
+            Changing(namespace, proposer, reading, members, permissions=permissions, reactor=reactor),
+            Mounts(namespace, proposer, stores, vault),
+        )
+        reporting = Reporting(
+            namespace,
+            self._journal,
+            proposer,
+            loader,
+            stores,
+            members,
+            settings=self._settings,
+            now_ns=self._now_ns,
+        )
+        self._handlers |= {
+            Method.CLUSTER: members.cluster,
+            Method.REGISTER: members.register,
+            Method.HEARTBEAT: members.heartbeat,
+            Method.REPORT: reporting.report,
+            Method.CONF: reporting.conf,
+            Method.FSCK: reporting.fsck,
+            Method.PING: reporting.ping,
+        }
+
+    def _add_reading(self, reading: Reading, listing: Listing) -> None:
+        for method, handler in (
+            (Method.STAT, reading.stat),
+            (Method.STAT_MANY, reading.stat_many),
+            (Method.LIST, listing.list),
+            (Method.OPEN, reading.open),
+            (Method.OPEN_MANY, reading.open_many),
+            (Method.RENEW, reading.renew),
+            (Method.WHY, reading.why),
+        ):
+            self._handlers[method] = self._behind_barrier(handler)
+
+    def _add_changing(self, changing: Changing, mounts: Mounts) -> None:
+        self._handlers |= {
+            Method.MAKE_DIRECTORY: changing.make_directory,
+            Method.CREATE: changing.create,
+            Method.DELETE: changing.delete,
+            Method.RENAME: changing.rename,
+            Method.SET_PIN: changing.set_pin,
+            Method.FREE: changing.free,
+            Method.MOUNT_ADD: mounts.add,
+            Method.MOUNT_LIST: self._behind_barrier(mounts.list),
+            Method.MOUNT_REMOVE: mounts.remove,
+            Method.MOUNT_UPDATE: mounts.update,
+            Method.MOUNT_TEST: mounts.test,
+        }
+
+    def stop(self) -> Deferred[None]:
+        """Take no more requests, end duties and polls, release the stores. The journal and namespace stay open."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._ready = False
+        if self._duties is not None:
+            await self._duties.stop()
+        if self.members is not None:
+            self.members.stop()
+        if self._stores is not None:
+            self._stores.close()
+
+    # ---- the method table ---------------------------------------------------------------------------------------------
+
+    def service(self) -> Service:
+        """All methods of a master."""
+        service = Service("master", self._reactor, cluster=lambda: self._namespace.cluster)
+        for method, request_type in REQUESTS.items():
+            service.register(method, request_type, partial(self._handle, method))
+        return service
+
+    def _handle(self, method: Method, request: Message, call: Call) -> Any:
+        if not self._ready:
+            raise NotReady("the master is starting or stopping: try again shortly")
+        return self._handlers[method](request, call)
+
+    def _behind_barrier(self, handler: Callable[[Any, Call], Any]) -> Handler:
+        """Rights and the read barrier; a plain call when the barrier passes at once, as it does for one voter."""
+        read_barrier = self._journal.read_barrier
+
+        def handle(request: Any, call: Call) -> Any:
+            principal = call.principal
+            if not principal.rights.value & _READ:
+                check_access(principal, Right.READ)
+            barrier = _Barrier()
+            read_barrier(Consistency.LINEARIZABLE, barrier)
+            if barrier.passed:
+                if barrier.error is not None:
+                    raise barrier.error
+                return handler(request, call)
+            waiter = barrier.waiter = Deferred()
+            return waiter.addCallback(lambda _: handler(request, call))
+
+        return handle
+
+
+REQUESTS: dict[Method, type[Message]] = {
+    Method.PING: api.Empty,
+    Method.STAT: api.StatRequest,
+    Method.STAT_MANY: api.StatManyRequest,
+    Method.LIST: api.ListRequest,
+    Method.OPEN: api.OpenRequest,
+    Method.OPEN_MANY: api.OpenManyRequest,
+    Method.RENEW: api.RenewRequest,
+    Method.WHY: api.StatRequest,
+    Method.CLUSTER: api.Empty,
+    Method.MAKE_DIRECTORY: api.MakeDirectoryRequest,
+    Method.CREATE: api.CreateRequest,
+    Method.DELETE: api.DeleteRequest,
+    Method.RENAME: api.RenameRequest,
+    Method.SET_PIN: api.SetPinRequest,
+    Method.FREE: api.FreeRequest,
+    Method.MOUNT_ADD: api.MountAddRequest,
+    Method.MOUNT_LIST: api.Empty,
+    Method.MOUNT_REMOVE: api.MountRemoveRequest,
+    Method.MOUNT_UPDATE: api.MountUpdateRequest,
+    Method.MOUNT_TEST: api.MountTestRequest,
+    Method.REPORT: api.Empty,
+    Method.CONF: api.Empty,
+    Method.FSCK: api.Empty,
+    Method.REGISTER: api.RegisterRequest,
+    Method.HEARTBEAT: api.HeartbeatRequest,
+}
+"""Method to the type of its request."""

@@ -1,0 +1,223 @@
+"""The under storages of the mounts as the master uses them: one per mount, behind its own bounded pool, with deadlines, bounded
+retries and a breaker.
+
+Retries: throttled, failed and cut answers are asked again up to three times with growing, jittered pauses. A store that cannot be reached is
+not asked again at once: for a pause that doubles from half a second to thirty, calls fail at once with the last error, so that known
+metadata can be served without waiting for a dead store each time; the first call after the pause tries it.
+
+Invariant: at most ``master.list_threads`` calls per mount are in a store and ``master.store_queue`` wait; each is counted once
+in ``monofs_store_requests``. Everything here is called on the reactor thread; only the functions run on pool threads.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from monofs.config.schema import MasterConfig
+from monofs.master.pool import Pool
+from monofs.master.secrets import Vault
+from monofs.model.errors import (
+    DeadlineExceeded,
+    Internal,
+    MonofsError,
+    Overloaded,
+    UfsBadBody,
+    UfsFailed,
+    UfsThrottled,
+    UfsUnreachable,
+)
+from monofs.model.ids import MountId
+from monofs.model.mount import Mount
+from monofs.observe.logs import logger
+from monofs.observe.metrics import STORE_REQUESTS, STORE_TIME
+from monofs.ufs.base import UnderStorage
+
+log = logger(__name__)
+T = TypeVar("T")
+OpenStore = Callable[..., UnderStorage]
+"""``open_store(uri, options, timeout_s=...)`` as ufs.registry.open_ufs."""
+Kind = Literal["list", "head", "check"]
+TRIES = 3
+PAUSE_S = 0.1
+BREAK_FIRST_S = 0.5
+BREAK_MOST_S = 30.0
+RETRIED = (UfsThrottled, UfsFailed, UfsBadBody)
+UNAVAILABLE = (UfsUnreachable, UfsThrottled, UfsFailed, UfsBadBody, DeadlineExceeded, Overloaded)
+"""The store cannot tell right now, as against: it told us no."""
+
+
+class Breaker:
+    """Remembers that a store is down. Pure: time is an argument."""
+
+    def __init__(self) -> None:
+        self.error: MonofsError | None = None
+        self._pause_s = 0.0
+        self._until = 0.0
+
+    def check(self, now: float) -> None:
+        """Raise the last error while the pause runs."""
+        if self.error is not None and now < self._until:
+            raise type(self.error)(self.error.message, **self.error.detail)
+
+    def note(self, error: MonofsError | None, now: float) -> None:
+        """A call ended: with ``error``, or with an answer of the store (None). A refusal shows that the store is up."""
+        if isinstance(error, UfsUnreachable):
+            self._pause_s = min(BREAK_MOST_S, self._pause_s * 2 or BREAK_FIRST_S)
+            self.error, self._until = error, now + self._pause_s
+        elif not isinstance(error, UNAVAILABLE):
+            self.error, self._pause_s, self._until = None, 0.0, 0.0
+
+
+class MountedStore:
+    """One mount's store. ``index`` is the mount's ``changed_index`` it was opened with."""
+
+    def __init__(
+        self,
+        mount: Mount,
+        open_ufs: Callable[[], UnderStorage],
+        pool: Pool,
+        timeout_s: float,
+        clock: Clock,
+        reactor: Any,
+    ):
+        self.index = mount.changed_index
+        self.object_store = not mount.uri.startswith("file:")
+        self.breaker = Breaker()
+        self._label = str(mount.id)
+        self._path = mount.path
+        self._open_ufs = open_ufs
+        self._opening = threading.Lock()
+        self._ufs: UnderStorage | None = None
+        self._pool, self._timeout_s, self._clock, self._reactor = pool, timeout_s, clock, reactor
+
+    @property
+    def busy(self) -> bool:
+        """Whether background work should stay away: calls are queueing already."""
+        return self._pool.waiting > 4
+
+    def call(self, kind: Kind, function: Callable[[UnderStorage], T]) -> Deferred[T]:
+        """Ask the store on a pool thread. Fails with the 6xxx family, or ``Overloaded``."""
+        return Deferred.fromCoroutine(self._call(kind, function))
+
+    async def _call(self, kind: Kind, function: Callable[[UnderStorage], T]) -> T:
+        self.breaker.check(self._clock())
+        for tried in range(1, TRIES + 1):
+            try:
+                answer = await self._once(kind, function)
+            except RETRIED:
+                if tried == TRIES:
+                    raise
+                await deferLater(self._reactor, PAUSE_S * 4 ** (tried - 1) * random.uniform(0.5, 1.5))  # noqa: S311
+            else:
+                return answer
+        raise Internal("the last try neither answered nor failed")
+
+    async def _once(self, kind: Kind, function: Callable[[UnderStorage], T]) -> T:
+        began = time.monotonic()
+        outcome = "bug"
+        try:
+            answer = await self._pool.run(lambda: function(self._opened()), self._timeout_s)
+            outcome = "ok"
+        except MonofsError as error:
+            outcome = str(error.code)
+            self._note(error)
+            raise
+        finally:
+            STORE_REQUESTS(self._label, kind, outcome).value += 1
+            STORE_TIME(self._label, kind).observe(time.monotonic() - began)
+        self._note(None)
+        return answer
+
+    def _note(self, error: MonofsError | None) -> None:
+        was_down = self.breaker.error is not None
+        self.breaker.note(error, self._clock())
+        if was_down and self.breaker.error is None:
+            log.info("store answers again", mount=self._path)
+        elif not was_down and self.breaker.error is not None:
+            log.warning("store cannot be reached", mount=self._path, error=str(error))
+
+    def _opened(self) -> UnderStorage:
+        with self._opening:
+            if self._ufs is None:
+                self._ufs = self._open_ufs()
+            return self._ufs
+
+    def close(self) -> None:
+        """Release the store's connections; calls in flight may fail."""
+        self._pool.close()
+        if self._ufs is not None:
+            self._ufs.close()
+
+
+Clock = Callable[[], float]
+
+
+class Stores:
+    """The stores of all mounts, opened when first asked and again when a mount's options changed."""
+
+    def __init__(
+        self, config: MasterConfig, open_store: OpenStore, vault: Vault, *, reactor: Any, clock: Clock
+    ) -> None:
+        self._config, self._open_store, self._vault = config, open_store, vault
+        self._reactor, self._clock = reactor, clock
+        self._stores: dict[MountId, MountedStore] = {}
+        self._probing = Pool("the store to be mounted", config.list_threads, config.store_queue, reactor=reactor)
+
+    def of(self, mount: Mount) -> MountedStore:
+        """The store of a mount; raises ``HomeUnusable`` when its secrets cannot be opened."""
+        store = self._stores.get(mount.id)
+        if store is not None and store.index == mount.changed_index:
+            return store
+        options = mount.options | self._vault.open(mount)
+        timeout_s = self._config.store_timeout_s
+        opened = MountedStore(
+            mount,
+            lambda: self._open_store(mount.uri, options, timeout_s=timeout_s),
+            Pool(
+                f"the store of mount {mount.path}",
+                self._config.list_threads,
+                self._config.store_queue,
+                reactor=self._reactor,
+            ),
+            timeout_s,
+            self._clock,
+            self._reactor,
+        )
+        self._stores[mount.id] = opened
+        if store is not None:
+            store.close()
+        return opened
+
+    def probe(self, uri: str, options: dict[str, str]) -> Deferred[None]:
+        """Open a store, let it check itself, close it: the proof every mount gives before it exists."""
+
+        def check() -> None:
+            ufs = self._open_store(uri, options, timeout_s=self._config.store_timeout_s)
+            try:
+                ufs.check()
+            finally:
+                ufs.close()
+
+        return self._probing.run(check, self._config.store_timeout_s)
+
+    def keep_only(self, mounts: set[MountId]) -> None:
+        """Close the stores of mounts that are gone."""
+        for mount in [each for each in self._stores if each not in mounts]:
+            self._stores.pop(mount).close()
+
+    def error_of(self, mount: Mount) -> str:
+        """Why a mount's store cannot be asked; empty when it can, or was not asked yet."""
+        store = self._stores.get(mount.id)
+        return str(store.breaker.error) if store is not None and store.breaker.error is not None else ""
+
+    def close(self) -> None:
+        """Release everything."""
+        self._probing.close()
+        self.keep_only(set())

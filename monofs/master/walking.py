@@ -1,0 +1,49 @@
+"""Walking what the tree knows below a path, in slices, giving the reactor its turn between them.
+
+Nothing is loaded from a store: only contents the tree knows can be cached. The tree may change between slices; what was there
+all along is met exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+from twisted.internet.task import deferLater
+
+from monofs.metadata.namespace import Namespace
+from monofs.model.ids import NO_CONTENT, ContentId, InodeId
+from monofs.model.inode import Flag, Inode, decode_inode
+
+SLICE = 1000
+_PINNED = int(Flag.PINNED)
+
+
+class Met(NamedTuple):
+    """A file's content, and whether a pin on the file or on a directory below the start covers it."""
+
+    content: ContentId
+    pinned: bool
+
+
+async def walk_contents(namespace: Namespace, top: Inode, reactor: Any) -> AsyncIterator[list[Met]]:
+    """Slices of contents below directory ``top`` (or of the file ``top``); memory O(slice times depth)."""
+    if not top.is_directory:
+        yield [] if top.content == NO_CONTENT else [Met(top.content, bool(top.flags & _PINNED))]
+        return
+    left: list[tuple[InodeId, bytes, bool]] = [(top.id, b"", False)]
+    while left:
+        directory, after, pinned = left.pop()
+        records = namespace.children(directory, after, SLICE)
+        if len(records) == SLICE:
+            left.append((directory, records[-1][0], pinned))
+        met: list[Met] = []
+        for _, raw in records:
+            inode = decode_inode(raw)
+            covered = pinned or bool(inode.flags & _PINNED)
+            if inode.is_directory:
+                left.append((inode.id, b"", covered))
+            elif inode.content != NO_CONTENT:
+                met.append(Met(inode.content, covered))
+        yield met
+        await deferLater(reactor, 0)

@@ -1,0 +1,41 @@
+"""The audit log: who asked for which change, from where, whether it was allowed and whether it succeeded.
+
+One record a call on the logger ``monofs.audit``; where it is written is the node's business. Paths and names only: no option values,
+no secrets, no bytes of files.
+"""
+
+from __future__ import annotations
+
+import logging
+
+AUDIT_LOGGER = "monofs.audit"
+_logger = logging.getLogger(AUDIT_LOGGER)
+
+
+def audit(
+    *,
+    principal: str,
+    peer: str,
+    command: str,
+    source: str,
+    target: str = "",
+    allowed: bool,
+    succeeded: bool,
+    error: int = 0,
+    trace: int = 0,
+) -> None:
+    """Write one record; ``source`` and ``target`` are paths, ``error`` the code of the failure or 0."""
+    if not _logger.isEnabledFor(logging.INFO):
+        return
+    fields = {
+        "principal": principal,
+        "peer": peer,
+        "command": command,
+        "source": source,
+        "target": target,
+        "allowed": allowed,
+        "succeeded": succeeded,
+        "error": error,
+        "trace": f"{trace:016x}",
+    }
+    _logger.info(command, extra={"fields": fields})

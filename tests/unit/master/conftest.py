@@ -1,0 +1,44 @@
+"""Fixtures of the master's tests; what they are made of is in master_house.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from master_house import House, Loop
+
+from monofs.config.schema import Config
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[Loop]:
+    running = Loop()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def make_house(loop: Loop, tmp_path: Path) -> Iterator[Callable[..., House]]:
+    houses: list[House] = []
+
+    def make(config: Config | None = None, *, flaky: int | None = None) -> House:
+        house = House(loop, tmp_path / f"home{len(houses)}", config or Config(), flaky=flaky)
+        houses.append(house)
+        return house
+
+    yield make
+    for house in houses:
+        house.stop()
+
+
+@pytest.fixture
+def house(make_house: Callable[..., House]) -> House:
+    return make_house()

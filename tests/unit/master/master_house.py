@@ -1,0 +1,284 @@
+"""A real master over a real namespace and journal, asked through the direct channel, with a reactor of its own in a thread."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.epollreactor import EPollReactor
+
+from monofs.config.schema import Config
+from monofs.journal.single import SingleVoter
+from monofs.master.service import Master
+from monofs.metadata.namespace import Namespace
+from monofs.metadata.store import Store
+from monofs.model.inode import Inode
+from monofs.model.principal import NODE, Principal
+from monofs.rpc import api
+from monofs.rpc.api import Method
+from monofs.rpc.direct import DirectClient
+from monofs.testing.journal import FlakyJournal
+from monofs.ufs.base import UfsEntry, UfsPage, UnderStorage
+from monofs.ufs.registry import open_ufs
+
+SECRET = b"the cluster secret of these tests"
+ANSWERS: dict[Method, type[api.Message]] = {
+    Method.STAT: api.StatAnswer,
+    Method.STAT_MANY: api.StatManyAnswer,
+    Method.LIST: api.ListAnswer,
+    Method.OPEN: api.OpenAnswer,
+    Method.OPEN_MANY: api.OpenManyAnswer,
+    Method.RENEW: api.RenewAnswer,
+    Method.WHY: api.WhyAnswer,
+    Method.CLUSTER: api.ClusterAnswer,
+    Method.MAKE_DIRECTORY: api.InodeAnswer,
+    Method.CREATE: api.InodeAnswer,
+    Method.RENAME: api.InodeAnswer,
+    Method.SET_PIN: api.InodeAnswer,
+    Method.FREE: api.FreeAnswer,
+    Method.MOUNT_ADD: api.MountInfo,
+    Method.MOUNT_UPDATE: api.MountInfo,
+    Method.MOUNT_TEST: api.MountInfo,
+    Method.MOUNT_LIST: api.MountListAnswer,
+    Method.REPORT: api.ReportAnswer,
+    Method.CONF: api.ConfAnswer,
+    Method.FSCK: api.FsckAnswer,
+    Method.REGISTER: api.RegisterAnswer,
+    Method.HEARTBEAT: api.HeartbeatAnswer,
+    Method.PING: api.Pong,
+}
+_decode_inode = msgspec.msgpack.Decoder(Inode).decode
+
+
+class Loop:
+    """A reactor in a thread; ``do`` runs a function there and waits for its result, a Deferred's too."""
+
+    def __init__(self) -> None:
+        self.reactor = EPollReactor()
+        started = threading.Event()
+        self.reactor.callWhenRunning(started.set)
+        self._thread = threading.Thread(
+            target=self.reactor.run, kwargs={"installSignalHandlers": False}, name="test-reactor", daemon=True
+        )
+        self._thread.start()
+        assert started.wait(10)
+
+    def do(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        results: queue.Queue[tuple[bool, Any]] = queue.Queue()
+
+        def run() -> None:
+            try:
+                result = function(*arguments)
+            except BaseException as error:
+                results.put((False, error))
+                return
+            if isinstance(result, Deferred):
+                result.addCallbacks(
+                    lambda value: results.put((True, value)), lambda bad: results.put((False, bad.value))
+                )
+            else:
+                results.put((True, result))
+
+        self.reactor.callFromThread(run)
+        fine, value = results.get(timeout=60)
+        if not fine:
+            raise value
+        return value
+
+    def begin(self, function: Callable[..., Deferred[Any]], *arguments: Any) -> Callable[[], Any]:
+        """Start a call without waiting; the callable returned waits for its result."""
+        results: queue.Queue[tuple[bool, Any]] = queue.Queue()
+
+        def run() -> None:
+            function(*arguments).addCallbacks(
+                lambda value: results.put((True, value)), lambda bad: results.put((False, bad.value))
+            )
+
+        self.reactor.callFromThread(run)
+
+        def wait() -> Any:
+            fine, value = results.get(timeout=60)
+            if not fine:
+                raise value
+            return value
+
+        return wait
+
+    def stop(self) -> None:
+        self.reactor.callFromThread(self.reactor.stop)
+        self._thread.join(10)
+
+
+class WatchedStore:
+    """A real store whose calls are counted, and that can be told to fail or to wait."""
+
+    def __init__(self, inner: UnderStorage, watch: Watch) -> None:
+        self._inner, self._watch = inner, watch
+        self.scheme = inner.scheme
+
+    def check(self) -> None:
+        self._watch.seen("check")
+        self._inner.check()
+
+    def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
+        self._watch.seen("head")
+        file, directory = self._inner.status(key)
+        return (self._watch.settled(file), directory)
+
+    def list(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
+        self._watch.seen("list")
+        page = self._inner.list(key, after=after, limit=limit)
+        return replace(page, entries=[self._watch.settled(entry) for entry in page.entries])
+
+    def read(self, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[memoryview]:
+        return self._inner.read(key, offset, length, fingerprint)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class Watch:
+    """What the stores of a house were asked. ``racy`` False: files made by the test a moment ago count as settled."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.error: Exception | None = None
+        self.gate: threading.Event | None = None
+        self.racy = False
+
+    def seen(self, kind: str) -> None:
+        self.asked.append(kind)
+        if self.gate is not None:
+            assert self.gate.wait(30)
+        if self.error is not None:
+            raise self.error
+
+    def settled(self, entry: Any) -> Any:
+        return replace(entry, racy=False) if entry is not None and entry.racy and not self.racy else entry
+
+    def take(self) -> list[str]:
+        asked, self.asked = self.asked, []
+        return asked
+
+    def open_store(self, uri: str, options: dict[str, str], *, timeout_s: float) -> UnderStorage:
+        return WatchedStore(open_ufs(uri, options, timeout_s=timeout_s), self)
+
+
+class House:
+    """One master's home; ``restart`` closes and opens it again."""
+
+    def __init__(self, loop: Loop, directory: Path, config: Config, *, flaky: int | None = None) -> None:
+        self.loop, self.directory, self.config, self.flaky = loop, directory, config, flaky
+        self.watch = Watch()
+        self.now_s = 1000.0
+        """Monotonic time of freshness and leases: stands still unless a test moves it."""
+        self.secret = SECRET
+        self.failures: list[BaseException] = []
+        self.start()
+
+    def start(self) -> None:
+        self.directory.mkdir(exist_ok=True)
+        self.loop.do(self._open)
+        try:
+            self.loop.do(self.master.start)
+        except BaseException:
+            self.loop.do(self._close)
+            raise
+        self.client = DirectClient(self.service, NODE)
+
+    def _open(self) -> None:
+        call_soon = self.loop.reactor.callFromThread
+        self.store = Store(
+            str(self.directory / "namespace"),
+            self.config.namespace,
+            call_soon=call_soon,
+            on_flushed=lambda index: self.voter.release(index),
+            on_failure=self.failures.append,
+        )
+        self.namespace = Namespace(self.store)
+        self.voter = SingleVoter(
+            str(self.directory / "journal"),
+            self.namespace,
+            self.config.journal,
+            call_soon=call_soon,
+            on_failure=self.failures.append,
+        )
+        self.voter.start()
+        journal: Any = self.voter
+        if self.flaky is not None:
+            journal = FlakyJournal(
+                self.voter, call_soon=lambda act: self.loop.reactor.callLater(0, act), seed=self.flaky
+            )
+        self.journal = journal
+        self.master = Master(
+            self.config,
+            journal,
+            self.namespace,
+            reactor=self.loop.reactor,
+            secret=self.secret,
+            home=str(self.directory),
+            settings=list,
+            open_store=self.watch.open_store,
+            clock=lambda: self.now_s,
+        )
+        self.service = self.master.service()
+
+    def _close(self) -> None:
+        self.voter.stop()
+        self.store.close()
+
+    def stop(self) -> None:
+        self.loop.do(self.master.stop)
+        self.loop.do(self._close)
+        assert self.failures == []
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    # ---- asking -------------------------------------------------------------------------------------------------------
+
+    def ask(self, method: Method, request: api.Message, principal: Principal | None = None) -> Any:
+        return self.begin(method, request, principal)()
+
+    def begin(self, method: Method, request: api.Message, principal: Principal | None = None) -> Callable[[], Any]:
+        client = self.client if principal is None else DirectClient(self.service, principal)
+        return self.loop.begin(client.call, method, request, ANSWERS.get(method, api.Empty))
+
+    def stat(self, path: str, interval_s: float | None = None, load: str = "ONCE") -> Inode:
+        answer = self.ask(Method.STAT, api.StatRequest(path, api.ReadOptions(interval_s, load)))
+        return _decode_inode(answer.inode)
+
+    def list(self, path: str, interval_s: float | None = None, limit: int = 1000, load: str = "ONCE") -> list[str]:
+        """All pages."""
+        names: list[str] = []
+        after: bytes | None = b""
+        while after is not None:
+            page = self.ask(Method.LIST, api.ListRequest(path, after, limit, api.ReadOptions(interval_s, load)))
+            names += [name.decode() for name in page.names]
+            after = page.next
+        return names
+
+    def mount(self, path: str, directory: Path, **given: Any) -> api.MountInfo:
+        given.setdefault("uri", f"file://{directory}")
+        return self.ask(Method.MOUNT_ADD, api.MountAddRequest(path, **given))
+
+    def asked(self) -> list[str]:
+        """What the stores were asked since the last time, background pages included."""
+        self.loop.do(lambda: None)
+        return self.watch.take()
+
+
+def write(path: Path, data: bytes) -> None:
+    """A file whose times are well in the past and differ between contents."""
+    path.write_bytes(data)
+    stamp = time.time_ns() - 3600 * 10**9
+    os.utime(path, ns=(stamp, stamp))
