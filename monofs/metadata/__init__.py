@@ -1,1 +1,1 @@
-"""placeholder"""
+"""The namespace: an ordered store (memtables over LMDB) and the deterministic state machine that changes it."""

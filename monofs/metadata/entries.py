@@ -7,7 +7,6 @@ numbers travel inside. A kind number is never reused.
 from __future__ import annotations
 
 from enum import IntEnum
-
 from typing import Any
 
 import msgspec

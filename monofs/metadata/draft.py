@@ -1,0 +1,297 @@
+"""A draft: what one entry will change, collected while its operation decides.
+
+Operations read the state as it was before the entry, and put changes and counters here. A refused operation is a draft thrown away:
+nothing of the state was touched (law 3). Ids come from counters in the state, the time from the entry: nothing here asks the machine.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from monofs.metadata.state import Lookup, State, present
+from monofs.metadata.tables import (
+    ABOVE_ROOT,
+    FEED_CONTENTS_MAX,
+    FEED_RECORDS_MAX,
+    GRAVES,
+    IDS,
+    REMOVAL,
+    RETIRED,
+    ROOT_KEY,
+    TOMBSTONES,
+    TOMBSTONES_MAX,
+    Detached,
+    FeedKind,
+    FeedRecord,
+    Grave,
+    NameChange,
+    Tombstone,
+    decode_grave,
+    decode_tombstone,
+    encode_record,
+    pack_id,
+)
+from monofs.model.errors import NotADirectory, NotReady, NotSupported, ReadOnly, invariant
+from monofs.model.ids import COUNTER_BITS, NO_CONTENT, ContentId, InodeId, make_content_id
+from monofs.model.inode import Flag, Inode, Kind, encode_inode
+from monofs.model.mount import Located
+from monofs.model.paths import Parts
+
+
+class Draft:
+    """The changes of one entry at ``index``; ``meta`` is a copy whose counters may be moved."""
+
+    __slots__ = (
+        "_buried",
+        "_retired",
+        "changes",
+        "expired",
+        "index",
+        "meta",
+        "new_workers",
+        "now_ns",
+        "refreshed",
+        "stale",
+        "state",
+    )
+
+    def __init__(self, state: State, index: int, now_ns: int) -> None:
+        self.state = state
+        self.index = index
+        self.now_ns = now_ns
+        self.meta = copy.copy(state.meta)
+        self.changes: list[NameChange] = []
+        self.stale: list[tuple[int, bytes]] = []
+        """(parent, key) of names whose lookup may give another record now."""
+        self.refreshed: list[tuple[int, bytes, Inode, bytes]] = []
+        """Directories whose record changed in place: kept in the lookup cache rather than dropped from it."""
+        self.expired: list[bytes] = []
+        """Clients whose answers are deleted."""
+        self.new_workers: dict[int, bytes] = {}
+        self._retired: list[int] = []
+        self._buried: set[bytes] = set()
+
+    # ---- reading
+
+    def lookup(self, parts: Parts) -> Lookup:
+        """Resolve a path in the state before this entry. Raises ``NotReady`` in a namespace that was not initialised."""
+        if not self.meta.cluster:
+            raise NotReady("the namespace is not initialised yet")
+        return self.state.lookup(parts)
+
+    def tombstone(self, parent: int, key: bytes) -> int:
+        """Journal index at which this name was removed; 0: no removal is remembered."""
+        raw = self.state.store.get(TOMBSTONES, pack_id(parent) + key)
+        return 0 if raw is None else decode_tombstone(raw).index
+
+    # ---- records
+
+    def add_inode(self, parent: int, key: bytes, inode: Inode) -> bytes:
+        """Put the record of a new name; returns it as stored."""
+        raw = encode_inode(inode)
+        self.changes.append((parent, key, raw))
+        self.meta.inodes += 1
+        if inode.kind == Kind.DIRECTORY:
+            self.changes.append((IDS, pack_id(inode.id), pack_id(parent) + key))
+            self.stale.append((parent, key))
+        return raw
+
+    def put_inode(self, parent: int, key: bytes, inode: Inode) -> bytes:
+        """Replace the record of a name that exists; returns it as stored."""
+        raw = encode_inode(inode)
+        self.changes.append((parent, key, raw))
+        if inode.kind == Kind.DIRECTORY:
+            self.refreshed.append((parent, key, inode, raw))
+        else:
+            self.stale.append((parent, key))
+        return raw
+
+    def remove_file(self, parent: int, key: bytes, inode: Inode) -> None:
+        """Remove a file's name and retire its content."""
+        self.changes.append((parent, key, None))
+        self.stale.append((parent, key))
+        self.meta.inodes -= 1
+        self.retire(inode.content)
+
+    def remove_directory(self, parent: int, key: bytes, inode: Inode) -> None:
+        """Remove an empty directory's name."""
+        self.changes.append((parent, key, None))
+        self.changes.append((IDS, pack_id(inode.id), None))
+        self.stale.append((parent, key))
+        self.meta.inodes -= 1
+
+    def detach(self, directory: InodeId) -> None:
+        """Leave everything below a directory to REMOVE_BELOW. The caller takes its name away, or gives it another id."""
+        self.changes.append((REMOVAL, pack_id(self.meta.removal_head), encode_record(Detached(directory))))
+        self.meta.removal_head += 1
+
+    def move(self, source: tuple[int, bytes], target: tuple[int, bytes], inode: Inode) -> bytes:
+        """Move one record to another name; returns it as stored."""
+        raw = encode_inode(inode)
+        self.changes.append((*source, None))
+        self.changes.append((*target, raw))
+        if inode.kind == Kind.DIRECTORY:
+            self.changes.append((IDS, pack_id(inode.id), pack_id(target[0]) + target[1]))
+        self.stale += (source, target)
+        return raw
+
+    def touch(self, directory: Inode, place: tuple[int, bytes]) -> None:
+        """Tell that the entries of a cache-only directory changed: its times are the entry's."""
+        self.put_inode(*place, self.changed(directory, mtime_ns=self.now_ns))
+
+    def changed(
+        self, inode: Inode, *, mtime_ns: int | None = None, flags: int | None = None, id: InodeId | None = None
+    ) -> Inode:
+        """A copy of a record as changed by this entry."""
+        return Inode(
+            kind=inode.kind,
+            id=inode.id if id is None else id,
+            content=inode.content,
+            size=inode.size,
+            mtime_ns=inode.mtime_ns if mtime_ns is None else mtime_ns,
+            ctime_ns=self.now_ns,
+            mode=inode.mode,
+            uid=inode.uid,
+            gid=inode.gid,
+            acl=inode.acl,
+            layout=inode.layout,
+            fingerprint=inode.fingerprint,
+            changed_index=self.index,
+            flags=inode.flags if flags is None else flags,
+            target=inode.target,
+            store_path=inode.store_path,
+            attributes=inode.attributes,
+            base=inode.base,
+        )
+
+    def make_directories(
+        self, parent: int, names: Parts, *, mode: int, uid: int, gid: int, flags: int
+    ) -> tuple[Inode, bytes]:
+        """Make a chain of new directories below ``parent``; returns the last one and its record as stored."""
+        invariant(names, "at least one directory is made")
+        for name in names:
+            inode = Inode(
+                kind=Kind.DIRECTORY,
+                id=self.new_inode_id(),
+                mtime_ns=self.now_ns,
+                ctime_ns=self.now_ns,
+                mode=mode,
+                uid=uid,
+                gid=gid,
+                changed_index=self.index,
+                flags=flags,
+            )
+            raw = self.add_inode(parent, name + b"/", inode)
+            parent = inode.id
+        return inode, raw
+
+    # ---- counters and queues
+
+    def new_inode_id(self) -> InodeId:
+        """The next inode id; ids are never used again."""
+        self.meta.last_inode += 1
+        return InodeId(self.meta.last_inode)
+
+    def new_content_id(self, size: int) -> ContentId:
+        """The next content id; files of zero bytes have none."""
+        if size == 0:
+            return NO_CONTENT
+        self.meta.last_content += 1
+        invariant(self.meta.last_content >> COUNTER_BITS == 0, "content ids of one incarnation are not used up")
+        return make_content_id(self.meta.incarnation, self.meta.last_content)
+
+    def retire(self, content: ContentId) -> None:
+        """No path has this content any more: tell the workers."""
+        if content != NO_CONTENT:
+            self._retired.append(content)
+
+    def append_feed(self, kind: int, contents: list[int]) -> int:
+        """Append a record to the feed, letting the oldest fall out beyond its bound; returns its index."""
+        meta = self.meta
+        index = meta.feed_head
+        self.changes.append((RETIRED, pack_id(index), encode_record(FeedRecord(kind, contents))))
+        meta.feed_head += 1
+        if meta.feed_head - meta.feed_tail > FEED_RECORDS_MAX:
+            self.changes.append((RETIRED, pack_id(meta.feed_tail), None))
+            meta.feed_tail += 1
+        return index
+
+    def bury(self, parent: int, key: bytes) -> None:
+        """Remember a removal, so that a listing that was read before it cannot bring the name back."""
+        meta = self.meta
+        number = meta.graves_head
+        stone_key = pack_id(parent) + key
+        self._buried.add(stone_key)
+        self.changes.append((GRAVES, pack_id(number), encode_record(Grave(parent, key))))
+        self.changes.append((TOMBSTONES, stone_key, encode_record(Tombstone(self.index, number))))
+        meta.graves_head += 1
+        meta.buried_index = self.index
+        if meta.graves_head - meta.graves_tail > TOMBSTONES_MAX:
+            self._forget_oldest_removal()
+
+    def _forget_oldest_removal(self) -> None:
+        """Drop the oldest tombstone. Listings older than it are refused from now on (``buried_floor``)."""
+        meta = self.meta
+        number = meta.graves_tail
+        meta.graves_tail += 1
+        raw = self.state.store.get(GRAVES, pack_id(number))
+        grave = decode_grave(present(raw, "graves are numbered without gaps"))
+        self.changes.append((GRAVES, pack_id(number), None))
+        key = pack_id(grave.parent) + grave.key
+        stone_raw = self.state.store.get(TOMBSTONES, key)
+        if stone_raw is None or key in self._buried:
+            return
+        stone = decode_tombstone(stone_raw)
+        if stone.grave == number:
+            self.changes.append((TOMBSTONES, key, None))
+            meta.buried_floor = max(meta.buried_floor, stone.index)
+
+    def finish(self) -> None:
+        """Put the contents retired by this entry into the feed."""
+        retired, self._retired = self._retired, []
+        for start in range(0, len(retired), FEED_CONTENTS_MAX):
+            self.append_feed(FeedKind.RETIRED, retired[start : start + FEED_CONTENTS_MAX])
+
+
+def parent_place(found: Lookup, parts: Parts) -> tuple[int, bytes]:
+    """Where the record of ``found.parent`` lies: (id of the directory above it, its key)."""
+    depth = found.depth - 1 if found.inode is not None else found.depth
+    return (found.above, parts[depth - 1] + b"/") if depth else (ABOVE_ROOT, ROOT_KEY)
+
+
+def place_of(found: Lookup, parts: Parts) -> tuple[int, bytes]:
+    """Where the record of ``found.inode`` lies."""
+    if not parts:
+        return ABOVE_ROOT, ROOT_KEY
+    inode = present(found.inode, "a record that has a place exists")
+    parent = present(found.parent, "every record but the root's has a parent")
+    return parent.id, (parts[-1] + b"/" if inode.kind == Kind.DIRECTORY else parts[-1])
+
+
+def parent_directory(found: Lookup, path: str) -> Inode:
+    """The deepest existing ancestor of a path; raises ``NotADirectory`` when that is a file."""
+    parent = present(found.parent, "every path but the root has an ancestor")
+    if parent.kind != Kind.DIRECTORY:
+        raise NotADirectory(f"a component of {path} is a file", path=path)
+    return parent
+
+
+def check_cache_only(located: Located | None, path: str) -> None:
+    """Refuse changes below a mount: its store must be changed with it, which the caller has to arrange."""
+    if located is None:
+        return
+    if located.mount.readonly:
+        raise ReadOnly(f"{path} lies below the read-only mount {located.mount.path}", path=path)
+    raise NotSupported(
+        f"{path} lies below the mount {located.mount.path}: this release changes only paths that are under no mount",
+        path=path,
+    )
+
+
+EXPLICIT = int(Flag.EXPLICIT)
+PERSISTED = int(Flag.PERSISTED)
+PINNED = int(Flag.PINNED)
+INTENT = int(Flag.INTENT)
+HEADERS_UNKNOWN = int(Flag.HEADERS_UNKNOWN)
+LOADED = int(Flag.LOADED)
+MOUNT = int(Flag.MOUNT)

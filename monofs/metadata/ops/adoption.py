@@ -1,0 +1,167 @@
+"""The rules by which the namespace takes over what a store shows, for one name at a time (design, knowing the store).
+
+A listing or a look at one path is old news by the time it is applied. It carries the journal index read before the store was
+asked, and a name is passed over when its record or its tombstone is newer than that, when it carries an intent, or when it holds what
+the store does not have yet. What the namespace made for itself (explicit directories, mount points) is never removed.
+
+Invariant: content ids never come to mean other bytes: another fingerprint or size gives a new one and retires the old.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from monofs.metadata.draft import EXPLICIT, HEADERS_UNKNOWN, INTENT, MOUNT, PERSISTED, Draft
+from monofs.metadata.entries import Found
+from monofs.model.errors import ConditionFailed, MountNotFound
+from monofs.model.ids import NO_CONTENT, MountId
+from monofs.model.inode import Inode, Kind
+from monofs.model.mount import Mount
+
+FILE_MODE = 0o644
+DIRECTORY_MODE = 0o755
+_MODE_BITS = 0o7777
+_SAME_TIME_NS = 1_000_000_000
+"""Times of one version may differ by less than this: stores round them differently in listings and in answers for one object."""
+
+
+class Effect(IntEnum):
+    """What adopting one name did."""
+
+    NOTHING = 0
+    ADDED = 1
+    CHANGED = 2
+    REMOVED = 3
+
+
+class Adoption:
+    """Adopts names into a draft. ``covering`` is the mount that covers them now; raises when it is not the one that was asked."""
+
+    __slots__ = ("_draft", "_read_index", "_remembers")
+
+    def __init__(self, draft: Draft, covering: Mount | None, mount: MountId, read_index: int) -> None:
+        if covering is None or covering.id != mount:
+            raise MountNotFound("the mount that was asked does not cover this path any more")
+        if read_index < covering.changed_index or read_index < draft.meta.buried_floor:
+            raise ConditionFailed("what the store showed is older than a change of the mount: ask the store again")
+        self._draft = draft
+        self._read_index = read_index
+        self._remembers = draft.meta.buried_index > read_index
+
+    def settle(self, parent: int, key: bytes, known: Inode | None, found: Found | None) -> Effect:
+        """Bring one name (``key`` with ``/`` for directories) in line with what the store showed; None: not there."""
+        if known is None:
+            if found is None or (self._remembers and self._draft.tombstone(parent, key) > self._read_index):
+                return Effect.NOTHING
+            self._add(parent, key, found)
+            return Effect.ADDED
+        if known.changed_index > self._read_index or known.flags & INTENT:
+            return Effect.NOTHING
+        if found is None:
+            return self._remove(parent, key, known)
+        if known.kind == Kind.DIRECTORY:
+            return self._change_directory(parent, key, known, found)
+        return self._change_file(parent, key, known, found)
+
+    def _add(self, parent: int, key: bytes, found: Found) -> None:
+        draft = self._draft
+        if found.is_directory:
+            default, kind, content, flags = DIRECTORY_MODE, Kind.DIRECTORY, NO_CONTENT, PERSISTED
+        else:
+            default, kind, content = FILE_MODE, Kind.FILE, draft.new_content_id(found.size)
+            flags = PERSISTED | HEADERS_UNKNOWN
+        inode = Inode(
+            kind=kind,
+            id=draft.new_inode_id(),
+            content=content,
+            size=0 if found.is_directory else found.size,
+            mtime_ns=found.mtime_ns,
+            ctime_ns=draft.now_ns,
+            mode=default if found.mode < 0 else found.mode & _MODE_BITS,
+            uid=found.uid,
+            gid=found.gid,
+            fingerprint="" if found.is_directory else found.fingerprint,
+            changed_index=draft.index,
+            flags=flags,
+        )
+        draft.add_inode(parent, key, inode)
+
+    def _remove(self, parent: int, key: bytes, known: Inode) -> Effect:
+        if known.flags & (EXPLICIT | MOUNT) or not known.flags & PERSISTED:
+            return Effect.NOTHING
+        if known.kind == Kind.DIRECTORY:
+            self._draft.detach(known.id)
+            self._draft.remove_directory(parent, key, known)
+        else:
+            self._draft.remove_file(parent, key, known)
+        self._draft.bury(parent, key)
+        return Effect.REMOVED
+
+    def _change_directory(self, parent: int, key: bytes, known: Inode, found: Found) -> Effect:
+        if known.flags & MOUNT:
+            return Effect.NOTHING
+        mtime_ns, mode, uid, gid = _attributes(known, found)
+        flags = known.flags | PERSISTED
+        if (mtime_ns, mode, uid, gid, flags) == (known.mtime_ns, known.mode, known.uid, known.gid, known.flags):
+            return Effect.NOTHING
+        self._draft.put_inode(
+            parent,
+            key,
+            Inode(
+                kind=known.kind,
+                id=known.id,
+                mtime_ns=mtime_ns,
+                ctime_ns=self._draft.now_ns,
+                mode=mode,
+                uid=uid,
+                gid=gid,
+                acl=known.acl,
+                changed_index=self._draft.index,
+                flags=flags,
+            ),
+        )
+        return Effect.CHANGED
+
+    def _change_file(self, parent: int, key: bytes, known: Inode, found: Found) -> Effect:
+        if not known.flags & PERSISTED:
+            return Effect.NOTHING
+        draft = self._draft
+        mtime_ns, mode, uid, gid = _attributes(known, found)
+        content = known.content
+        if known.fingerprint != found.fingerprint or known.size != found.size:
+            draft.retire(known.content)
+            content = draft.new_content_id(found.size)
+            mtime_ns = found.mtime_ns
+        elif (mtime_ns, mode, uid, gid) == (known.mtime_ns, known.mode, known.uid, known.gid):
+            return Effect.NOTHING
+        draft.put_inode(
+            parent,
+            key,
+            Inode(
+                kind=known.kind,
+                id=known.id,
+                content=content,
+                size=found.size,
+                mtime_ns=mtime_ns,
+                ctime_ns=draft.now_ns,
+                mode=mode,
+                uid=uid,
+                gid=gid,
+                acl=known.acl,
+                layout=known.layout,
+                fingerprint=found.fingerprint,
+                changed_index=draft.index,
+                flags=known.flags | HEADERS_UNKNOWN,
+            ),
+        )
+        return Effect.CHANGED
+
+
+def _attributes(known: Inode, found: Found) -> tuple[int, int, int, int]:
+    """(mtime, mode, uid, gid) after adopting: what the store does not tell, or tells only more coarsely, stays."""
+    mtime_ns = known.mtime_ns
+    if found.mtime_ns and abs(found.mtime_ns - mtime_ns) >= _SAME_TIME_NS:
+        mtime_ns = found.mtime_ns
+    if found.mode < 0:
+        return mtime_ns, known.mode, known.uid, known.gid
+    return mtime_ns, found.mode & _MODE_BITS, found.uid, found.gid

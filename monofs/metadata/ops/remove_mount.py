@@ -1,0 +1,46 @@
+"""REMOVE_MOUNT: forget a mount and everything known of its store, which itself is never touched."""
+
+from __future__ import annotations
+
+from monofs.metadata.draft import EXPLICIT, LOADED, MOUNT, PERSISTED, Draft, place_of
+from monofs.metadata.entries import RemoveMount
+from monofs.metadata.ops.add_mount import chain
+from monofs.metadata.ops.update_mount import mount_at
+from monofs.metadata.state import present
+from monofs.metadata.tables import IDS, MOUNTS, pack_id
+from monofs.model.errors import Busy
+from monofs.model.paths import Parts, is_prefix, parse_path
+
+
+def remove_mount(draft: Draft, change: RemoveMount) -> None:
+    """The subtree is detached at once: the directory stays, empty, under a fresh inode id, and REMOVE_BELOW takes the rest apart."""
+    mount = mount_at(draft, change.path)
+    parts = parse_path(mount.path)
+    others = [at for at, _ in draft.state.mounts() if at != parts]
+    if any(is_prefix(parts, at) for at in others):
+        raise Busy(f"other mounts lie below {mount.path}: unmount them first", path=mount.path)
+    found = draft.lookup(parts)
+    inode = present(found.inode, "a mount has its mount point")
+    outer = next((at for at, _ in draft.state.mounts() if at != parts and is_prefix(at, parts)), None)
+    flags = inode.flags & ~(MOUNT | LOADED)
+    if outer is not None:
+        flags = (flags | PERSISTED) & ~EXPLICIT
+        _release_ancestors(draft, parts, outer, others)
+    else:
+        flags &= ~PERSISTED
+    fresh = draft.changed(inode, flags=flags, id=draft.new_inode_id(), mtime_ns=draft.now_ns)
+    place = place_of(found, parts)
+    draft.put_inode(*place, fresh)
+    draft.changes.append((IDS, pack_id(inode.id), None))
+    draft.changes.append((IDS, pack_id(fresh.id), pack_id(place[0]) + place[1]))
+    draft.detach(inode.id)
+    draft.changes.append((MOUNTS, pack_id(mount.id), None))
+    draft.meta.mounts_index = draft.index
+
+
+def _release_ancestors(draft: Draft, parts: Parts, outer: Parts, others: list[Parts]) -> None:
+    """Directories of the outer mount that were kept only for this mount point are its sync's to judge again."""
+    for depth, (directory, place) in enumerate(chain(draft, parts)):
+        at = parts[:depth]
+        if depth > len(outer) and not any(is_prefix(at, other) for other in others):
+            draft.put_inode(*place, draft.changed(directory, flags=(directory.flags | PERSISTED) & ~EXPLICIT))

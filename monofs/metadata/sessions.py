@@ -1,0 +1,176 @@
+"""Retries apply once: what each client was answered, until it says that the answer arrived (law 3).
+
+A client is known while it holds an answer. Its last answer is always held, because only a later request can trim it, so the
+``applied`` table is the whole of it: client and sequence -> (lowest, time, answer). Kept decoded in memory and bounded there.
+
+Invariant: a request of a known client runs at most once; one whose fate is not known any more is refused, never run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from monofs.metadata.entries import Stamp
+from monofs.metadata.store import Store
+from monofs.metadata.tables import APPLIED, NameChange, pack_id, unpack_id
+from monofs.model.errors import InvalidArgument, MonofsError, Overloaded, SessionExpired, from_code
+from monofs.model.mount import Mount
+
+ANSWERS_PER_CLIENT_MAX = 1024
+ANSWERS_MAX = 262_144
+"""Answers held for all clients together."""
+CLIENT_ID_MAX_BYTES = 64
+SEQUENCE_MAX = 1 << 62
+_PAGE = 1000
+
+
+class Answer(msgspec.Struct, array_like=True, gc=False):
+    """One record of ``applied``. ``form`` tells how ``value`` is read: see :func:`encode_result`."""
+
+    lowest: int
+    now_ns: int
+    form: int
+    value: Any = None
+
+
+class Session:
+    """One client: its answers by sequence as stored, what it trimmed up to, and when it was last heard of."""
+
+    __slots__ = ("answers", "lowest", "seen_ns")
+
+    def __init__(self) -> None:
+        self.answers: dict[int, bytes] = {}
+        self.lowest = 0
+        self.seen_ns = 0
+
+
+class Fresh:
+    """The mark of a request that was not applied before."""
+
+
+FRESH = Fresh()
+
+
+class Sessions:
+    """All clients, loaded from the store and kept equal to it."""
+
+    def __init__(self, store: Store) -> None:
+        self.clients: dict[bytes, Session] = {}
+        self.held = 0
+        after = b""
+        while page := store.scan(APPLIED, after, _PAGE):
+            for key, raw in page:
+                self._load(key, raw)
+            after = page[-1][0]
+
+    def recall(self, stamp: Stamp) -> Any:
+        """The answer given before, or a refusal; :data:`FRESH` when the request is to be run now."""
+        client = stamp.client
+        if not client:
+            return FRESH
+        sequence = stamp.sequence
+        if len(client) > CLIENT_ID_MAX_BYTES or not 0 < sequence < SEQUENCE_MAX:
+            return InvalidArgument(f"a client id has 1 to {CLIENT_ID_MAX_BYTES} bytes and numbers its requests from 1")
+        session = self.clients.get(client)
+        if session is None:
+            if sequence > 1:
+                return SessionExpired(
+                    "this client was silent for too long: reconnect, and look whether the change was made"
+                )
+            return FRESH if self.held < ANSWERS_MAX else Overloaded("too many answers are held for clients; try again")
+        held = session.answers.get(sequence)
+        if held is not None:
+            return decode_result(held)
+        if sequence < session.lowest:
+            return SessionExpired(f"request {sequence} was answered and its answer was received before")
+        if (
+            self.held - len(session.answers) >= ANSWERS_MAX
+            or self._left(session, stamp.lowest) >= ANSWERS_PER_CLIENT_MAX
+        ):
+            return Overloaded(f"{ANSWERS_PER_CLIENT_MAX} answers wait for this client to receive them; try again")
+        return FRESH
+
+    def remember(self, stamp: Stamp, now_ns: int, result: Any) -> list[NameChange]:
+        """Hold an answer and trim those the client received; returns the changes of the ``applied`` table."""
+        client = stamp.client
+        session = self.clients.get(client)
+        if session is None:
+            session = self.clients[client] = Session()
+        changes: list[NameChange] = []
+        if stamp.lowest > session.lowest:
+            session.lowest = min(stamp.lowest, stamp.sequence)
+            for sequence in [held for held in session.answers if held < session.lowest]:
+                del session.answers[sequence]
+                self.held -= 1
+                changes.append((APPLIED, answer_key(client, sequence), None))
+        raw = encode_result(session.lowest, now_ns, result)
+        session.answers[stamp.sequence] = raw
+        session.seen_ns = now_ns
+        self.held += 1
+        changes.append((APPLIED, answer_key(client, stamp.sequence), raw))
+        return changes
+
+    def expire(self, client: bytes) -> list[NameChange]:
+        """The changes of the ``applied`` table that forget a client; :meth:`drop` it when they are taken over."""
+        session = self.clients.get(client)
+        if session is None:
+            return []
+        return [(APPLIED, answer_key(client, sequence), None) for sequence in session.answers]
+
+    def drop(self, clients: list[bytes]) -> None:
+        """Forget clients whose answers are deleted."""
+        for client in clients:
+            session = self.clients.pop(client, None)
+            if session is not None:
+                self.held -= len(session.answers)
+
+    def _left(self, session: Session, lowest: int) -> int:
+        """How many answers would be held after trimming to ``lowest``."""
+        if len(session.answers) < ANSWERS_PER_CLIENT_MAX:
+            return len(session.answers)
+        return sum(1 for sequence in session.answers if sequence >= lowest)
+
+    def _load(self, key: bytes, raw: bytes) -> None:
+        client, sequence = split_answer_key(key)
+        session = self.clients.setdefault(client, Session())
+        answer = _decode_answer(raw)
+        session.answers[sequence] = raw
+        session.lowest = max(session.lowest, answer.lowest)
+        session.seen_ns = max(session.seen_ns, answer.now_ns)
+        self.held += 1
+
+
+def answer_key(client: bytes, sequence: int) -> bytes:
+    """Length of the client id (1 byte), the id, the sequence (8 bytes big-endian)."""
+    return bytes((len(client),)) + client + pack_id(sequence)
+
+
+def split_answer_key(key: bytes) -> tuple[bytes, int]:
+    """The inverse of :func:`answer_key`."""
+    return key[1:-8], unpack_id(key[-8:])
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_answer = msgspec.msgpack.Decoder(Answer).decode
+
+
+def encode_result(lowest: int, now_ns: int, result: Any) -> bytes:
+    """An answer as stored. Forms: 0 as it is (None, int, bytes); 1 tuple of ints; 2 Mount; 3 error (code, message, detail)."""
+    if isinstance(result, MonofsError):
+        return _encode(Answer(lowest, now_ns, 3, [result.code, result.message, result.detail]))
+    if isinstance(result, Mount):
+        return _encode(Answer(lowest, now_ns, 2, result))
+    return _encode(Answer(lowest, now_ns, 1 if isinstance(result, tuple) else 0, result))
+
+
+def decode_result(raw: bytes) -> Any:
+    """The result a retry gets: equal to the first one."""
+    answer = _decode_answer(raw)
+    if answer.form == 3:
+        code, message, detail = answer.value
+        return from_code(code, message, detail)
+    if answer.form == 2:
+        return msgspec.convert(answer.value, Mount)
+    return tuple(answer.value) if answer.form == 1 else answer.value

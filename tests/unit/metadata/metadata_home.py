@@ -1,0 +1,214 @@
+"""A namespace over a real store, driven by hand: the flusher's calls wait in a queue until a test runs them."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from monofs.config.schema import NamespaceConfig
+from monofs.metadata.entries import (
+    AddMount,
+    AdoptPage,
+    AdoptPath,
+    Change,
+    Create,
+    Delete,
+    Found,
+    Initialize,
+    MakeDirectory,
+    Rename,
+    Stamp,
+    encode_entry,
+)
+from monofs.metadata.fsck import check_namespace
+from monofs.metadata.namespace import Namespace
+from monofs.metadata.store import Store
+from monofs.model.entry import Entry
+from monofs.model.errors import MonofsError
+from monofs.model.inode import Inode, decode_inode
+from monofs.model.mount import Mount
+from monofs.model.paths import parse_path
+
+CLUSTER = b"c" * 16
+
+
+class Home:
+    """One namespace directory that can be flushed, closed, lost and opened again, with every entry it was given."""
+
+    def __init__(self, directory: Path, **config: Any) -> None:
+        self.directory = str(directory)
+        self.config = NamespaceConfig(**{"flush_interval_s": 3600.0, **config})
+        self.calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.flushed: list[int] = []
+        self.failures: list[BaseException] = []
+        self.log: list[Entry] = []
+        self.clock_ns = 0
+        self.open()
+
+    def open(self) -> None:
+        """Open the store and replay the entries it does not hold."""
+        self.store = Store(
+            self.directory,
+            self.config,
+            call_soon=self.calls.put,
+            on_flushed=self.flushed.append,
+            on_failure=self.failures.append,
+        )
+        self.namespace = Namespace(self.store)
+        for index in range(self.namespace.applied_index + 1, len(self.log) + 1):
+            self.namespace.apply(index, 1, self.log[index - 1])
+
+    def close(self) -> None:
+        """Stop cleanly."""
+        self.store.close()
+
+    def lose_memory(self) -> None:
+        """Stop as kill -9 does: what was not flushed is gone from the database."""
+        self.settle()
+        self.store._closed = True
+        self.store._flusher.stop()
+        self.store._disk.close()
+        self.store._environment.close()
+
+    def flush(self) -> None:
+        """Write everything applied so far to the database."""
+        self.settle()
+        if self.store.flush():
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait for the flush in progress, if any, and run what it calls."""
+        while self.store._frozen is not None and not self.failures:
+            self.calls.get(timeout=30)()
+
+    def apply(self, change: Change) -> Any:
+        """Apply one change at the next index."""
+        entry = encode_entry(change)
+        self.log.append(entry)
+        return self.namespace.apply(len(self.log), 1, entry)
+
+    def stamp(self, client: bytes = b"", sequence: int = 0, lowest: int = 0) -> Stamp:
+        """A stamp one microsecond after the one before."""
+        self.clock_ns += 1000
+        return Stamp(self.clock_ns, client, sequence, lowest)
+
+    # ---- changes in short
+
+    def initialize(self, incarnation: int = 1) -> None:
+        assert self.apply(Initialize(self.stamp(), CLUSTER, incarnation, b"data key", b"capability key")) is None
+
+    def mkdir(self, path: str, *, parents: bool = False, exist_ok: bool = False) -> Any:
+        return self.apply(MakeDirectory(self.stamp(), path, 0o755, 1, 2, parents, exist_ok))
+
+    def create(self, path: str) -> Any:
+        return self.apply(Create(self.stamp(), path, 0o640, 1, 2))
+
+    def delete(self, path: str) -> Any:
+        return self.apply(Delete(self.stamp(), path))
+
+    def rename(self, source: str, target: str) -> Any:
+        return self.apply(Rename(self.stamp(), source, target))
+
+    def mount(self, path: str, *, readonly: bool = False) -> Any:
+        return self.apply(AddMount(self.stamp(), path, f"s3://bucket{path}", {}, b"", readonly, False))
+
+    def adopt(
+        self,
+        path: str,
+        found: list[Found],
+        *,
+        mount: Mount | None = None,
+        read_index: int | None = None,
+        after: bytes = b"",
+        through: bytes | None = None,
+        complete: bool = True,
+    ) -> Any:
+        """Adopt a page of the directory at ``path``."""
+        directory = self.inode(path)
+        return self.apply(
+            AdoptPage(
+                self.stamp(),
+                directory.id,
+                self.covering(path).id if mount is None else mount.id,
+                len(self.log) if read_index is None else read_index,
+                after,
+                through,
+                found,
+                complete,
+            )
+        )
+
+    def adopt_path(
+        self,
+        path: str,
+        file: Found | None = None,
+        directory: Found | None = None,
+        *,
+        mount: Mount | None = None,
+        read_index: int | None = None,
+    ) -> Any:
+        """Adopt what was found at ``path``."""
+        return self.apply(
+            AdoptPath(
+                self.stamp(),
+                path,
+                self.covering(path).id if mount is None else mount.id,
+                len(self.log) if read_index is None else read_index,
+                file,
+                directory,
+            )
+        )
+
+    # ---- looking
+
+    def covering(self, path: str) -> Mount:
+        located = self.namespace.lookup(parse_path(path)).located
+        assert located is not None
+        return located.mount
+
+    def inode(self, path: str) -> Inode:
+        inode = self.namespace.lookup(parse_path(path)).inode
+        assert inode is not None, path
+        return inode
+
+    def exists(self, path: str) -> bool:
+        return self.namespace.lookup(parse_path(path)).inode is not None
+
+    def names(self, path: str) -> list[bytes]:
+        return [name for name, _ in self.namespace.children(self.inode(path).id, b"", 1 << 20)]
+
+    def tree(self) -> dict[str, Inode]:
+        """Every key reachable from the root, as its path (directories end in ``/``)."""
+        found: dict[str, Inode] = {}
+        pending = [("/", self.inode("/"))]
+        while pending:
+            path, inode = pending.pop()
+            found[path] = inode
+            if inode.is_directory:
+                for name, raw in self.namespace.children(inode.id, b"", 1 << 20):
+                    pending.append((path + name.decode(), decode_inode(raw)))
+        return found
+
+    def findings(self) -> dict[str, list[str]]:
+        """What fsck has to say: only the checks that do not hold."""
+        return {name: found for name, found in check_namespace(self.store).items() if found}
+
+
+def file(name: str | bytes, version: str = "1", size: int = 10, mtime_ns: int = 10**18) -> Found:
+    """A file as a store shows it."""
+    raw = name.encode() if isinstance(name, str) else name
+    return Found(raw, is_directory=False, size=size, mtime_ns=mtime_ns, fingerprint=f"e:{version}")
+
+
+def directory(name: str | bytes) -> Found:
+    """A directory as a store shows it."""
+    return Found(name.encode() if isinstance(name, str) else name, is_directory=True)
+
+
+def refused(result: Any, error: type[MonofsError]) -> bool:
+    """Whether a result is a refusal of exactly this kind, with a sentence to read."""
+    assert isinstance(result, MonofsError), result
+    assert type(result) is error, result
+    return bool(str(result))
