@@ -11,6 +11,7 @@ import click
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table
 from monofs.config.loader import load_config, setting_fields
+from monofs.model.errors import MonofsError
 
 
 @click.group()
@@ -94,7 +95,10 @@ def fsck(session: Session, home: str | None, pages: bool, as_json: bool) -> None
         summary = f"{len(checks)} checks over {answer.inodes} inodes in {answer.seconds:.1f} s"
         if pages:
             for address, result in session.fs.verify().items():
-                checks[f"cached pages match their checksums ({address}, {result.pages} pages)"] = list(result.bad)
+                if isinstance(result, MonofsError):
+                    checks[f"worker {address} answers"] = [str(result)]
+                else:
+                    checks[f"cached pages match their checksums ({address}, {result.pages} pages)"] = list(result.bad)
     broken = {name: findings for name, findings in checks.items() if findings}
     if as_json:
         print_json({"checks": checks, "broken": len(broken)})

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import click
 
 from monofs.cli.main import Session
-from monofs.cli.output import print_error, print_json, print_table, progress
-from monofs.client.info import FileInfo
+from monofs.cli.output import print_json, print_table, progress
 from monofs.config.units import format_bytes
 from monofs.model.errors import MonofsError
 
@@ -26,6 +24,9 @@ def cache() -> None:
 def status(session: Session, as_json: bool) -> None:
     """Show the tiers of every worker, hits and misses, and bytes by source."""
     for address, answer in session.fs.worker_status().items():
+        if isinstance(answer, MonofsError):
+            click.echo(f"worker at {address} does not answer: {answer}", err=True)
+            continue
         if as_json:
             print_json(
                 {"address": address, "worker": answer.worker, "tiers": answer.tiers, "counters": answer.counters}
@@ -72,53 +73,27 @@ def summarize(counters: dict[str, float]) -> Iterator[str]:
 
 
 def run_load(session: Session, paths: tuple[str, ...], *, threads: int, as_json: bool) -> int:
-    """Fetch files with a bounded number in flight; failures are listed at the end. Returns the exit code."""
-    files = (each for path in paths for each in _files_below(session, path))
-    done = {"files": 0, "bytes": 0, "fetched_bytes": 0}
-    failures: list[tuple[str, MonofsError]] = []
-    lock = threading.Lock()
-    with progress("load", total=None) as advance, ThreadPoolExecutor(threads) as pool:
+    """Fetch files, with progress; failures are listed at the end. Returns the exit code."""
+    shown = 0
+    with progress("load", total=None) as advance:
 
-        def load_one(info: FileInfo) -> None:
-            try:
-                fetched = session.fs.load(info.path)
-            except MonofsError as error:
-                with lock:
-                    failures.append((info.path, error))
-                return
-            with lock:
-                done["files"] += 1
-                done["bytes"] += info.size
-                done["fetched_bytes"] += fetched
-            advance(info.size)
+        def step(counts: Any) -> None:
+            nonlocal shown
+            advance(counts.bytes - shown)
+            shown = counts.bytes
 
-        flying: set[Future[None]] = set()
-        for info in files:
-            flying.add(pool.submit(load_one, info))
-            if len(flying) >= threads * 4:
-                _, flying = wait(flying, return_when=FIRST_COMPLETED)
-        wait(flying)
+        done = session.fs.load(paths, threads=threads, progress=step)
     if as_json:
-        print_json(done | {"failed": [{"path": path, "error": str(error)} for path, error in failures]})
+        failed = [{"path": path, "code": error.code, "error": str(error)} for path, error in done.failures]
+        counts = {"files": done.files, "bytes": done.bytes, "fetched_bytes": done.fetched_bytes}
+        print_json(counts | {"failed": done.failed, "failures": failed})
     else:
-        held = done["bytes"] - done["fetched_bytes"]
         click.echo(
-            f"loaded {done['files']} files, {format_bytes(done['bytes'])}: "
-            f"{format_bytes(done['fetched_bytes'])} fetched, {format_bytes(held)} were cached already"
+            f"loaded {done.files} files, {format_bytes(done.bytes)}: {format_bytes(done.fetched_bytes)} fetched, "
+            f"{format_bytes(max(0, done.bytes - done.fetched_bytes))} were cached already"
         )
-    for path, error in failures[:20]:
-        click.echo(f"failed: {path}", err=True)
-        print_error(error)
-    if len(failures) > 20:
-        click.echo(f"… and {len(failures) - 20} more failures", err=True)
-    return 1 if failures else 0
-
-
-def _files_below(session: Session, path: str) -> Iterator[FileInfo]:
-    from monofs.cli.fs import walk
-
-    info = session.fs.stat(path)
-    if not info.is_directory:
-        yield info
-    else:
-        yield from (each for each in walk(session, path) if not each.is_directory)
+    for path, error in done.failures[:20]:
+        click.echo(f"failed: {path}: {error}", err=True)
+    if done.failed > 20:
+        click.echo(f"… and {done.failed - 20} more failures", err=True)
+    return 1 if done.failed else 0

@@ -18,7 +18,7 @@ from monofs.cli.main import Duration, Session
 from monofs.cli.output import print_json, print_table, progress, show_mode, show_size, show_time
 from monofs.client.info import FileInfo
 from monofs.model.errors import InvalidArgument, IsADirectory, MonofsError, NotFound
-from monofs.model.ids import format_content_id
+from monofs.rpc.api import CachedGroup
 
 _CHUNK = 8 << 20
 
@@ -37,13 +37,13 @@ def describe(info: FileInfo) -> dict[str, Any]:
     """A file as `--json` shows it."""
     return {
         "path": info.path,
-        "type": "directory" if info.is_directory else "file",
+        "type": "directory" if info.is_dir else "file",
         "size": info.size,
         "mtime_ns": info.mtime_ns,
         "mode": f"{info.mode:04o}",
         "uid": info.uid,
         "gid": info.gid,
-        "content": format_content_id(info.content) if info.content else None,
+        "content": info.content_id or None,
         "fingerprint": info.fingerprint or None,
         "pinned": info.pinned,
         "mount_id": info.mount or None,
@@ -92,9 +92,9 @@ def ls(
                 print_json(describe(info))
                 continue
             name = info.path if whole else info.name
-            name = _printable(name) + ("/" if info.is_directory else "")
+            name = _printable(name) + ("/" if info.is_dir else "")
             if long:
-                mode = show_mode(info.mode, is_directory=info.is_directory)
+                mode = show_mode(info.mode, is_directory=info.is_dir)
                 size = show_size(info.size, human=human)
                 pin = "p" if info.pinned else " "
                 name = f"{mode}{pin} {info.uid:>5} {info.gid:>5} {size:>12} {show_time(info.mtime_ns)} {name}"
@@ -102,27 +102,20 @@ def ls(
 
     for position, path in enumerate(paths or ("/",)):
         info = session.fs.stat(path, sync_interval_s=sync)
-        if itself or not info.is_directory:
+        if itself or not info.is_dir:
             show([info], whole=True)
         elif recursive:
-            show(walk(session, path, sync), whole=True)
+            show(below(session, path, sync), whole=True)
         else:
             if len(paths) > 1 and not as_json:
                 click.echo(f"{chr(10) if position else ''}{path}:")
             show(session.fs.list(path, sync_interval_s=sync))
 
 
-def walk(session: Session, path: str, sync: float | None = None) -> Iterator[FileInfo]:
-    """Everything below a directory, depth first, a directory before what it holds; memory is one page a level."""
-    stack = [session.fs.list(path, sync_interval_s=sync)]
-    while stack:
-        info = next(stack[-1], None)
-        if info is None:
-            stack.pop()
-            continue
-        yield info
-        if info.is_directory:
-            stack.append(session.fs.list(info.path, sync_interval_s=sync))
+def below(session: Session, path: str, sync: float | None = None) -> Iterator[FileInfo]:
+    """Everything below a directory, or the file itself; each directory before what it holds."""
+    found: Iterator[FileInfo] = session.fs.walk(path, sync_interval_s=sync)
+    return (info for info in found if info.path != path or not info.is_dir)
 
 
 def _printable(name: str) -> str:
@@ -156,12 +149,12 @@ def format_info(info: FileInfo, form: str) -> str:
     fields = {
         "%n": info.path,
         "%s": str(info.size),
-        "%y": "directory" if info.is_directory else "file",
+        "%y": "directory" if info.is_dir else "file",
         "%m": f"{info.mode:o}",
         "%u": str(info.uid),
         "%g": str(info.gid),
         "%Y": str(info.mtime_ns // 10**9),
-        "%c": format_content_id(info.content),
+        "%c": info.content_id or "-",
     }
     return re.sub("%[nsymugYc]", lambda mark: fields[mark.group()], form)
 
@@ -186,10 +179,10 @@ def find(
     """Print the paths below PATH that match."""
     fits = _size_test(size)
     since = time.time_ns() - int(newer * 1e9) if newer is not None else None
-    for info in walk(session, path):
+    for info in below(session, path):
         if pattern is not None and not fnmatch.fnmatchcase(info.name, pattern):
             continue
-        if kind is not None and info.is_directory != (kind == "d"):
+        if kind is not None and info.is_dir != (kind == "d"):
             continue
         if not fits(info.size) or (since is not None and info.mtime_ns < since):
             continue
@@ -223,14 +216,14 @@ def du(session: Session, paths: tuple[str, ...], summary: bool, human: bool, as_
     """Sum up sizes below directories (sizes of the files, not of what is cached)."""
     for path in paths or ("/",):
         root = session.fs.stat(path)
-        if not root.is_directory:
+        if not root.is_dir:
             totals = {root.path: root.size}
         else:
             totals = {root.path: 0}
-            for info in walk(session, root.path):
-                if info.is_directory and not summary:
+            for info in below(session, root.path):
+                if info.is_dir and not summary:
                     totals.setdefault(info.path, 0)
-                if not info.is_directory:
+                if not info.is_dir:
                     _add_to_ancestors(totals, info, root.path, summary=summary)
         for name in sorted(totals, reverse=True) if not summary else totals:
             if as_json:
@@ -256,8 +249,8 @@ def _add_to_ancestors(totals: dict[str, int], info: FileInfo, root: str, *, summ
 def count(session: Session, path: str, as_json: bool) -> None:
     """Count directories, files and bytes below PATH."""
     files = directories = size = 0
-    for info in walk(session, path):
-        if info.is_directory:
+    for info in below(session, path):
+        if info.is_dir:
             directories += 1
         else:
             files += 1
@@ -283,9 +276,9 @@ def tree(session: Session, path: str, depth: int | None) -> None:
         while info is not None:
             following = next(infos, None)
             last = following is None
-            counts[0 if info.is_directory else 1] += 1
-            click.echo(f"{prefix}{'└── ' if last else '├── '}{_printable(info.name)}{'/' if info.is_directory else ''}")
-            if info.is_directory and (depth is None or level < depth) and level < 900:
+            counts[0 if info.is_dir else 1] += 1
+            click.echo(f"{prefix}{'└── ' if last else '├── '}{_printable(info.name)}{'/' if info.is_dir else ''}")
+            if info.is_dir and (depth is None or level < depth) and level < 900:
                 draw(info.path, prefix + ("    " if last else "│   "), level + 1)
             info = following
 
@@ -310,10 +303,10 @@ def test(session: Session, path: str, check: str | None) -> None:
         sys.exit(1)
     result = {
         "e": True,
-        "f": not info.is_directory,
-        "d": info.is_directory,
-        "s": not info.is_directory and info.size > 0,
-        "z": not info.is_directory and info.size == 0,
+        "f": not info.is_dir,
+        "d": info.is_dir,
+        "s": not info.is_dir and info.size > 0,
+        "z": not info.is_dir and info.size == 0,
     }[check or "e"]
     sys.exit(0 if result else 1)
 
@@ -427,7 +420,7 @@ def download(session: Session, source: str, target: str, recursive: bool, force:
     """Copy a file or directory to the local disk. A file appears under its name only when it is complete."""
     info = session.fs.stat(source)
     name = info.name or "root"
-    if not info.is_directory:
+    if not info.is_dir:
         local = os.path.join(target, name) if os.path.isdir(target) else target
         with progress(name, total=info.size) as advance:
             _download_file(session, info, local, force=force, advance=advance)
@@ -437,9 +430,9 @@ def download(session: Session, source: str, target: str, recursive: bool, force:
     base = os.path.join(target, name) if os.path.isdir(target) else target
     os.makedirs(base, exist_ok=True)
     with progress(name, total=None) as advance:
-        for each in walk(session, info.path):
+        for each in below(session, info.path):
             local = os.path.join(base, os.path.relpath(each.path, info.path))
-            if each.is_directory:
+            if each.is_dir:
                 os.makedirs(local, exist_ok=True)
             else:
                 _download_file(session, each, local, force=force, advance=advance)
@@ -525,6 +518,19 @@ def unpin(session: Session, paths: tuple[str, ...]) -> None:
         click.echo(f"unpinned {path}")
 
 
+def describe_group(group: CachedGroup) -> dict[str, Any]:
+    """What is cached of one group of 64 pages."""
+    return {
+        "group": group.group,
+        "pages": group.pages.bit_count(),
+        "bytes": group.bytes,
+        "tier": group.tier,
+        "pinned": group.pinned,
+        "since": show_time(group.admitted_ns),
+        "last_read": show_time(group.read_ns),
+    }
+
+
 @fs.command()
 @click.argument("path")
 @json_option
@@ -532,24 +538,12 @@ def unpin(session: Session, paths: tuple[str, ...]) -> None:
 def why(session: Session, path: str, as_json: bool) -> None:
     """Explain PATH: its mount and store address, content, freshness, and what is cached where."""
     facts = session.fs.why(path)
-    content = facts.get("content_id")
-    if content:
-        try:
-            groups = session.fs.cached([content])
-            facts["cached"] = [
-                {
-                    "group": group.group,
-                    "pages": group.pages.bit_count(),
-                    "bytes": group.bytes,
-                    "tier": group.tier,
-                    "pinned": group.pinned,
-                    "since": show_time(group.admitted_ns),
-                    "last_read": show_time(group.read_ns),
-                }
-                for group in groups
-            ]
-        except MonofsError as error:
-            facts["cached"] = f"unknown: {error}"
+    try:
+        groups = session.fs.cached([path])[path]
+    except MonofsError as error:
+        facts["cached"] = f"unknown: {error}"
+    else:
+        facts["cached"] = [describe_group(group) for group in groups]
     if as_json:
         print_json(facts)
         return

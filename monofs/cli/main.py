@@ -44,7 +44,7 @@ class Session:
             self._fs.close()
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """``30``, ``5m``, ``1.5h``, ``-1``."""
 
     name = "duration"

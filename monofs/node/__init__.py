@@ -1,1 +1,1 @@
-"""placeholder"""
+"""The composition root: from a configuration to running services, by role."""

@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""The main job, shown: mount a bucket and a directory, read a Parquet lake and 2,000 small files cold and warm, and count.
+
+Run it with `make demo`. Everything it starts it stops again, and everything it writes lies in ./.demo, which it removes. The numbers of
+requests are those of the S3 server's own access log, not ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import numpy as np
+import obstore
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from monofs.config.units import format_bytes
+from monofs.testing import ceph
+from monofs.testing.moto import Moto
+from monofs.testing.nodes import ServedNode
+
+SMALL_FILES = 2000
+SMALL_SIZE = 100_000
+LAKE_FILES = 8
+LAKE_ROWS = 400_000
+BUCKET = "demo"
+console = Console()
+
+
+@dataclass
+class Row:
+    """One line of the table."""
+
+    what: str
+    seconds: float
+    requests: int
+    from_store: float
+    from_cache: float
+    hits: float
+    misses: float
+
+
+def say(text: str) -> None:
+    """One step."""
+    console.print(f"[bold]•[/bold] {text}")
+
+
+@contextlib.contextmanager
+def s3_server(directory: str) -> Iterator[Any]:
+    """radosgw where it can run, moto where it cannot (said so: its speed tells nothing)."""
+    reason = ceph.missing()
+    if reason is None:
+        say("starting an S3 server (Ceph radosgw), about 15 s")
+        with ceph.Ceph(os.path.join(directory, "ceph")) as server:
+            yield server
+    else:
+        say(f"starting an S3 server (moto, because {reason}): it is slow, so cold seconds tell little")
+        with Moto() as server:
+            yield server
+
+
+def fill(server: Any, local: str) -> None:
+    """A Parquet lake and small files in the bucket, a few files in a local directory."""
+    store = obstore.store.S3Store(
+        BUCKET,
+        endpoint=server.endpoint,
+        access_key_id=server.access_key,
+        secret_access_key=server.secret_key,
+        region="us-east-1",
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
+    )
+    server.create_bucket(BUCKET)
+    random = np.random.default_rng(7)
+    for number in track(range(LAKE_FILES), "  writing the lake       ", console=console):
+        frame = pd.DataFrame(
+            {
+                "day": np.full(LAKE_ROWS, number, dtype="int16"),
+                "user": random.integers(0, 50_000, LAKE_ROWS),
+                "amount": random.gamma(2.0, 30.0, LAKE_ROWS),
+                "noise": random.random(LAKE_ROWS),
+            }
+        )
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pandas(frame), sink, row_group_size=50_000)
+        obstore.put(store, f"lake/day={number}/part-0.parquet", sink.getvalue().to_pybytes())
+    bodies = random.bytes(SMALL_SIZE + SMALL_FILES)
+
+    def put(number: int) -> None:
+        obstore.put(store, f"small/{number:05d}.bin", bodies[number : number + SMALL_SIZE])
+
+    with ThreadPoolExecutor(16) as pool:
+        list(track(pool.map(put, range(SMALL_FILES)), "  writing 2,000 files    ", total=SMALL_FILES, console=console))
+    os.makedirs(local)
+    for number in range(20):
+        with open(os.path.join(local, f"notes-{number:02d}.txt"), "w") as file:
+            file.write(f"local file {number}\n" * 1000)
+
+
+class Meter:
+    """Measures one step: seconds, requests in the server's log, and what monofs counted."""
+
+    def __init__(self, server: Any, node: ServedNode) -> None:
+        self.server, self.fs = server, node.connect()
+        self.rows: list[Row] = []
+
+    def counters(self) -> dict[str, float]:
+        """Hits, misses and bytes over all workers."""
+        total = {"hits": 0.0, "misses": 0.0, "store": 0.0, "cache": 0.0}
+        names = {"monofs_page_hits": "hits", "monofs_page_misses": "misses", "monofs_store_read_bytes": "store"}
+        for status in self.fs.worker_status().values():
+            for name, value in status.counters.items():
+                key = names.get(name.split("{")[0])
+                if key:
+                    total[key] += value
+        return total
+
+    def run(self, what: str, step: Callable[[], int]) -> None:
+        """Do one step that returns how many bytes its reader got."""
+        requests, before = len(self.server.accesses()), self.counters()
+        start = time.perf_counter()
+        delivered = step()
+        seconds = time.perf_counter() - start
+        after = self.counters()
+        change = {name: after[name] - before[name] for name in after}
+        asked = len(self.server.accesses()) - requests
+        self.rows.append(
+            Row(
+                what,
+                seconds,
+                asked,
+                change["store"],
+                max(0.0, delivered - change["store"]),
+                change["hits"],
+                change["misses"],
+            )
+        )
+
+    def table(self) -> Table:
+        """What was measured."""
+        table = Table(title="One tree, read twice")
+        for column in ("", "seconds", "requests at the store", "bytes from store", "bytes from cache", "hit ratio"):
+            table.add_column(column, justify="left" if not column else "right")
+        for row in self.rows:
+            pages = row.hits + row.misses
+            ratio = f"{100 * row.hits / pages:.0f} %" if pages else "100 %" if not row.requests else "-"
+            table.add_row(
+                row.what,
+                f"{row.seconds:.2f}",
+                f"{row.requests:,}",
+                format_bytes(row.from_store),
+                format_bytes(row.from_cache),
+                ratio,
+            )
+        return table
+
+
+def read_lake(url: str) -> int:
+    """Read the whole lake with pyarrow; returns its bytes."""
+    filesystem, path = fsspec.core.url_to_fs(url)
+    dataset = ds.dataset(path, filesystem=filesystem, format="parquet", partitioning="hive")
+    if dataset.to_table()["amount"].to_numpy().sum() <= 0:
+        raise SystemExit("the lake does not hold what was written")
+    return sum(filesystem.info(file)["size"] for file in dataset.files)
+
+
+def read_small(url: str) -> int:
+    """Read all small files through fsspec in batches, with progress."""
+    filesystem, path = fsspec.core.url_to_fs(url)
+    names = filesystem.find(path)
+    got = 0
+    batches = [names[start : start + 200] for start in range(0, len(names), 200)]
+    for batch in track(batches, f"  reading {len(names)} files     ", console=console):
+        got += sum(len(body) for body in filesystem.cat(batch).values())
+    return got
+
+
+def main() -> int:
+    """Returns the exit code."""
+    begin = time.perf_counter()
+    directory = os.path.abspath(".demo")
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory)
+    short = tempfile.mkdtemp(prefix="monofs-demo-")  # daemons' sockets want short paths
+    try:
+        with s3_server(short) as server:
+            local = os.path.join(directory, "local")
+            fill(server, local)
+            say("starting monofs serve")
+            with ServedNode(os.path.join(directory, "home")) as node:
+                address = node.doors["rpc"]
+                show(node, server, local)
+                meter = Meter(server, node)
+                steps = (("Parquet lake", read_lake, "lake"), ("2,000 small files", read_small, "small"))
+                for label, step, name in steps:
+                    meter.run(f"{label}, cold", lambda step=step, name=name: step(f"monofs://{address}/s3/{name}"))
+                    meter.run(f"{label}, warm", lambda step=step, name=name: step(f"monofs://{address}/s3/{name}"))
+                say("the same tree holds the local directory:")
+                console.print(node.cli("fs", "ls", "-l", "/local").stdout.splitlines()[0])
+                meter.fs.close()
+            console.print(meter.table())
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(short, ignore_errors=True)
+    console.print(f"done in {time.perf_counter() - begin:.0f} s; nothing is left running")
+    return 0
+
+
+def show(node: ServedNode, server: Any, local: str) -> None:
+    """Mount both stores with the command line, as a user would."""
+    options = {
+        "endpoint": server.endpoint,
+        "access_key": server.access_key,
+        "secret_key": server.secret_key,
+        "region": "us-east-1",
+    }
+    words = [word for name, value in options.items() for word in ("--option", f"{name}={value}")]
+    for arguments in (("mount", "add", "/s3", f"s3://{BUCKET}", *words), ("mount", "add", "/local", f"file://{local}")):
+        done = node.cli(*arguments)
+        if done.returncode:
+            sys.exit(done.stderr)
+        say(done.stdout.strip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

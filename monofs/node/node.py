@@ -1,0 +1,253 @@
+"""A node: services built from a configuration, opened and closed in the one order that is safe.
+
+Opening: home lock → logs → secret → database → journal (replay) → cache → doors → ready. Closing is the reverse. Blocking work is done in
+:meth:`Node.open` before the reactor runs and in :meth:`Node.close` after it; nothing listens before what it serves is there, and the
+ready file is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
+
+import monofs
+from monofs.config.loader import Loaded, setting_fields
+from monofs.journal.single import SingleVoter
+from monofs.master.service import Master
+from monofs.metadata.namespace import Namespace
+from monofs.metadata.store import Store
+from monofs.model.errors import ConfigError
+from monofs.model.ids import JournalIndex
+from monofs.model.principal import NODE
+from monofs.node.home import Home, load_secret, open_home, write_durably
+from monofs.observe.logs import close_logs, logger, set_up_logs
+from monofs.rpc import api
+from monofs.rpc.client import Client
+from monofs.rpc.direct import DirectClient
+from monofs.rpc.handshake import Credential
+from monofs.rpc.server import Limits, Listener, Security, listen_tcp, listen_unix
+from monofs.tiering.cache import Cache
+from monofs.tiering.spec import parse_tiers
+from monofs.web.console import listen_console
+from monofs.worker.service import Worker
+
+log = logger(__name__)
+FLUSH_TICK_S = 0.1
+
+
+class Node:
+    """What `monofs serve` runs. ``doors`` maps the names of the ready file to addresses once ready."""
+
+    def __init__(self, loaded: Loaded, reactor: Any, *, on_fatal: Callable[[BaseException], None]) -> None:
+        self.loaded, self.config, self.reactor, self.on_fatal = loaded, loaded.config, reactor, on_fatal
+        self.doors: dict[str, Any] = {}
+        self._stack = ExitStack()
+        self._listeners: list[Listener] = []
+        self._console: Any = None
+        self._ready = False
+        self.home: Home
+        self.master: Master | None = None
+        self.worker: Worker | None = None
+        self._security = Security()
+
+    # ---- opening ------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Everything that blocks: lock, replay, recovery. Raises ``MonofsError``; what was opened is closed again."""
+        with ExitStack() as stack:
+            self.home = open_home(self.config.node.home, software=monofs.__version__, now_ns=time.time_ns())
+            stack.callback(self.home.close)
+            self._open_logs(stack)
+            security = self.config.security
+            self._secret = load_secret(self.home, security.cluster_secret_file)
+            self._security = Security(
+                secret=self._secret, authentication=security.authentication, insecure=security.insecure
+            )
+            if self.config.node.role in ("all", "master"):
+                self._open_master(stack)
+            if self.config.node.role in ("all", "worker"):
+                self._open_worker(stack)
+            self._stack = stack.pop_all()
+
+    def _open_logs(self, stack: ExitStack) -> None:
+        settings = self.config.log
+        file = settings.file or self.home.path("monofs.log")
+        audit = settings.audit_file or self.home.path("audit.log")
+        try:
+            stack.callback(close_logs, set_up_logs(settings.level, file, settings.max_bytes))
+            stack.callback(
+                close_logs, set_up_logs("info", audit, settings.max_bytes, name="monofs.audit"), name="monofs.audit"
+            )
+        except OSError as error:
+            raise ConfigError(f"cannot write the log {error.filename}: {error.strerror}") from None
+        log.info("starting", version=monofs.__version__, role=self.config.node.role, home=self.home.directory)
+
+    def _open_master(self, stack: ExitStack) -> None:
+        store = Store(
+            self.home.path("namespace"),
+            self.config.namespace,
+            call_soon=self.reactor.callFromThread,
+            on_flushed=lambda index: journal.release(JournalIndex(index)),
+            on_failure=self.on_fatal,
+        )
+        stack.callback(store.close)
+        namespace = Namespace(store)
+        journal = SingleVoter(
+            self.home.path("journal"),
+            namespace,
+            self.config.journal,
+            call_soon=self.reactor.callFromThread,
+            on_failure=self.on_fatal,
+        )
+        journal.start()
+        stack.callback(journal.stop)
+        self._ticker = LoopingCall(store.maybe_flush)
+        self._ticker.clock = self.reactor
+        self.master = Master(
+            self.config,
+            journal,
+            namespace,
+            reactor=self.reactor,
+            secret=self._secret,
+            home=self.home.directory,
+            settings=self.settings,
+        )
+        self.master.service().on_fatal = self.on_fatal
+
+    def _open_worker(self, stack: ExitStack) -> None:
+        config = self.config.worker
+        tiers = parse_tiers(config.tiers, self.home.directory, config.quota)
+        cache = Cache(
+            self.home.path("worker", "index"), tiers, reserve=config.reserve, call_soon=self.reactor.callFromThread
+        )
+        cache.open()
+        stack.callback(cache.close)
+        master: Client | DirectClient
+        if self.master is not None:
+            master = DirectClient(self.master.service(), NODE)
+        elif config.masters:
+            master = Client(self.reactor, config.masters, Credential(self._secret))
+        else:
+            raise ConfigError("a worker needs masters: --set worker.masters=host:port,...")
+        self.worker = Worker(config, cache, master, reactor=self.reactor, home=self.home.directory)
+        self.worker.service().on_fatal = self.on_fatal
+
+    # ---- serving ------------------------------------------------------------------------------------------------------
+
+    @inlineCallbacks
+    def start(self) -> Any:
+        """Open the doors, then say so. Fails with ``MonofsError``."""
+        if self.master is not None:
+            self._ticker.start(FLUSH_TICK_S)
+            yield self.master.start()
+            settings = self.config.master
+            self._listen("rpc", self.master.service(), settings.host, settings.port, settings.max_connections)
+        if self.worker is not None:
+            worker = self.config.worker
+            unix = worker.unix or self.home.path("worker.sock")
+            limits = Limits(connections=worker.max_connections)
+            self._listeners.append(
+                listen_unix(self.reactor, self.worker.service(), unix, security=self._security, limits=limits)
+            )
+            address = self._listen("worker", self.worker.service(), worker.host, worker.port, worker.max_connections)
+            yield self.worker.start(address, unix)
+        self._open_console()
+        self.doors["pid"] = os.getpid()
+        self._ready = True
+        self._announce()
+
+    def _listen(self, name: str, service: Any, host: str, port: int, connections: int) -> str:
+        listener = listen_tcp(
+            self.reactor, service, host, port, security=self._security, limits=Limits(connections=connections)
+        )
+        self._listeners.append(listener)
+        self.doors[name] = listener.address
+        return listener.address
+
+    def _open_console(self) -> None:
+        settings = self.config.console
+        if settings.port < 0:
+            return
+        if (
+            not settings.host.startswith("127.")
+            and settings.host not in ("localhost", "::1")
+            and not self.config.security.insecure
+        ):
+            raise ConfigError(
+                f"the console on {settings.host} would be open to everyone: keep console.host=127.0.0.1, or name the "
+                "exception with security.insecure=true"
+            )
+        try:
+            self._console = listen_console(self.reactor, settings.host, settings.port, self.health)
+        except CannotListenError as error:
+            raise ConfigError(f"cannot listen on {settings.host}:{settings.port}: {error.socketError}") from None
+        self.doors["console"] = f"http://{settings.host}:{self._console.getHost().port}"
+
+    def _announce(self) -> None:
+        if self.config.node.ready_file:
+            write_durably(os.path.expanduser(self.config.node.ready_file), json.dumps(self.doors).encode() + b"\n")
+        lines = [f"monofs {monofs.__version__} is ready, home {self.home.directory}"]
+        lines += [f"  {name:8} {address}" for name, address in self.doors.items() if name != "pid"]
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+        log.info("ready", **{name: str(address) for name, address in self.doors.items()})
+
+    def health(self) -> dict[str, object]:
+        """What `/health` says."""
+        return {"ready": self._ready, "role": self.config.node.role, "version": monofs.__version__}
+
+    def settings(self) -> list[api.Setting]:
+        """Every effective setting with its source."""
+        return [
+            api.Setting(
+                name=field.name,
+                value="***" if field.secret else str(getattr(getattr(self.config, field.section), field.key)),
+                default=str(field.default),
+                source=self.loaded.sources.get(field.name, "default"),
+                unit=field.unit,
+                doc=field.doc,
+            )
+            for field in setting_fields()
+        ]
+
+    # ---- closing ------------------------------------------------------------------------------------------------------
+
+    @inlineCallbacks
+    def stop(self) -> Any:
+        """Close the doors, finish what is in flight. Never fails: what cannot be stopped is logged."""
+        self._ready = False
+        steps: list[Callable[[], Deferred[Any]]] = []
+        if self._console is not None:
+            steps.append(self._close_console)
+        steps += [listener.stop for listener in self._listeners]
+        if self.worker is not None:
+            steps.append(self.worker.stop)
+        if self.master is not None:
+            steps.append(self.master.stop)
+        for step in steps:
+            try:
+                yield step()
+            except Exception as error:  # noqa: BLE001 - stopping goes on whatever one service says
+                log.error("a service did not stop cleanly", exception=error)
+        if self.master is not None and self._ticker.running:
+            self._ticker.stop()
+
+    def _close_console(self) -> Deferred[Any]:
+        return maybeDeferred(self._console.stopListening)
+
+    def close(self) -> None:
+        """What blocks at the end: cache, journal, database, logs, lock."""
+        ready_file = self.config.node.ready_file
+        if ready_file and self.doors and os.path.exists(os.path.expanduser(ready_file)):
+            os.unlink(os.path.expanduser(ready_file))
+        log.info("stopped")
+        self._stack.close()

@@ -1,0 +1,74 @@
+"""Checking the home of a stopped node: the journal is replayed as a start would, then every invariant is looked at; nothing is served."""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+from collections.abc import Callable
+
+import monofs
+from monofs.config.loader import load_config
+from monofs.journal.single import SingleVoter
+from monofs.metadata.fsck import check_namespace
+from monofs.metadata.namespace import Namespace
+from monofs.metadata.store import Store
+from monofs.model.errors import HomeUnusable
+from monofs.model.ids import JournalIndex
+from monofs.node.home import open_home
+from monofs.tiering.cache import Cache
+from monofs.tiering.checks import check_cache
+from monofs.tiering.spec import parse_tiers
+
+
+def check_home(directory: str, *, pages: bool = False) -> dict[str, list[str]]:
+    """Every named check of the namespace and the cache → findings; ``pages`` reads every cached page too.
+
+    Raises ``HomeInUse`` while a node serves the home, ``HomeUnusable`` when there is none, ``JournalCorrupt``.
+    """
+    if not os.path.exists(os.path.join(directory, "format")):
+        raise HomeUnusable(f"{directory} is not the home of a node")
+    config = load_config(environ={}).config
+    home = open_home(directory, software=monofs.__version__, now_ns=time.time_ns())
+    waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    found: dict[str, list[str]] = {}
+    try:
+        if os.path.isdir(home.path("namespace")):
+            found |= _check_master(home.path("namespace"), home.path("journal"), waiting.put)
+        if os.path.isdir(home.path("worker", "index")):
+            tiers = parse_tiers(config.worker.tiers, home.directory, config.worker.quota)
+            cache = Cache(home.path("worker", "index"), tiers, reserve=0.0, call_soon=waiting.put)
+            cache.open()
+            try:
+                found |= check_cache(cache, pages=pages)
+            finally:
+                cache.close()
+    finally:
+        home.close()
+    return found
+
+
+def _check_master(
+    namespace: str, journal_directory: str, call_soon: Callable[[Callable[[], None]], None]
+) -> dict[str, list[str]]:
+    config = load_config(environ={}).config
+
+    def fail(error: BaseException) -> None:
+        raise error
+
+    store = Store(
+        namespace,
+        config.namespace,
+        call_soon=call_soon,
+        on_flushed=lambda index: journal.release(JournalIndex(index)),
+        on_failure=fail,
+    )
+    try:
+        journal = SingleVoter(journal_directory, Namespace(store), config.journal, call_soon=call_soon, on_failure=fail)
+        journal.start()
+        try:
+            return check_namespace(store)
+        finally:
+            journal.stop()
+    finally:
+        store.close()
