@@ -25,7 +25,6 @@ from obstore.store import S3Store as ObstoreS3
 
 from monofs.model.errors import (
     InvariantBroken,
-    MonofsError,
     UfsBadBody,
     UfsChanged,
     UfsNotFound,
@@ -33,9 +32,9 @@ from monofs.model.errors import (
 )
 from monofs.model.paths import name_problem
 from monofs.ufs.base import UfsEntry, UfsPage
-from monofs.ufs.observe import Observer, observed
+from monofs.ufs.observe import Observed, Observer, observed
 from monofs.ufs.s3_errors import BeyondEnd, Where, obstore_error
-from monofs.ufs.s3_listing import Listed, ListPage, read_list_page
+from monofs.ufs.s3_listing import Listed, ListPage, read_list_page, strong_etag
 from monofs.ufs.s3_requests import CONNECT_TIMEOUT_S, USER_AGENT, S3Requests
 from monofs.ufs.s3_settings import S3Settings
 
@@ -53,15 +52,15 @@ KEY_MAX_BYTES = 1024
 
 _LAST = "\U0010ffff".encode()
 _EXPRESSIBLE = re.compile(r"(?!\.{1,2}(?:/|\Z))[^/\x00-\x1f\x7f]+(?:/(?!\.{1,2}(?:/|\Z))[^/\x00-\x1f\x7f]+)*\Z")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 class _Got(NamedTuple):
-    """An answer to a ranged GET: which version, which bytes, out of how many."""
+    """An answer to a ranged GET: which version, from which byte on, out of how many."""
 
     etag: str
     modified_s: int
     start: int
-    stop: int
     total: int
     chunks: Iterator[Any]
 
@@ -122,20 +121,18 @@ class S3Store:
         """Yield the range in the pieces it arrives in; see ``UnderStorage.read``."""
         if length <= 0:
             return
-        with observed(self._observe, "get") as request, self._get(key, offset, length, fingerprint) as got:
-            if got is None:
-                return
-            self._check(key, got, offset, fingerprint)
-            left = min(offset + length, got.total) - offset
-            for chunk in got.chunks:
-                view = memoryview(chunk)
-                left -= len(view)
-                if left < 0:
-                    raise UfsBadBody(f"{self._name(key)}: more bytes came than asked for")
-                request.bytes += len(view)
-                yield view
-            if left:
-                raise UfsBadBody(f"{self._name(key)}: the answer ended {left} bytes early")
+        full = self._prefix + key
+        text = _expressible(full)
+        with observed(self._observe, "get") as request:
+            try:
+                if text is not None:
+                    got = self._get_fast(text, key, offset, length, fingerprint)
+                    yield from self._deliver(got, request, key, offset, length, fingerprint)
+                else:
+                    with self._get_signed(full, key, offset, length, fingerprint) as got:
+                        yield from self._deliver(got, request, key, offset, length, fingerprint)
+            except BeyondEnd:
+                self._check_beyond(key, offset, fingerprint)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -187,53 +184,26 @@ class S3Store:
 
     # ---- reading --------------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _get(self, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[_Got | None]:
-        """One ranged GET; None when the range lies beyond the end of that very version."""
-        full = self._prefix + key
-        try:
-            text = full.decode("utf-8")
-        except UnicodeDecodeError:
-            text = ""
-        way = self._get_fast(text, key, offset, length, fingerprint) if _EXPRESSIBLE.match(text) else None
-        try:
-            with way or self._get_signed(full, key, offset, length, fingerprint) as got:
-                yield got
-        except BeyondEnd:
-            file, _ = self.status(key)
-            if file is None:
-                raise UfsNotFound(f"{self._name(key)} does not exist") from None
-            if file.fingerprint != fingerprint or offset < file.size:
-                raise UfsChanged(f"{self._name(key)} changed in the store") from None
-            yield None
-
-    @contextlib.contextmanager
-    def _get_fast(self, text: str, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[_Got]:
+    def _get_fast(self, text: str, key: bytes, offset: int, length: int, fingerprint: str) -> _Got:
         options: GetOptions = {"range": (offset, offset + length)}
         if fingerprint.startswith("e:"):
             options["if_match"] = f'"{fingerprint[2:]}"'
         try:
             result = obstore.get(self._store(), text, options=options)
-            meta = result.meta
-            start, stop = result.range
-            size = stop - start
-            chunks = iter((result.bytes(),)) if size <= 2 * CHUNK_BYTES else iter(result.stream(CHUNK_BYTES))
-            yield _Got(
-                (meta.get("e_tag") or "").strip('"'),
-                int(meta["last_modified"].timestamp()),
-                start,
-                stop,
-                meta["size"],
-                self._translated_chunks(chunks, key),
-            )
-        except MonofsError:
-            raise
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
             raise self._translate(error, key) from None
+        meta = result.meta
+        start, stop = result.range
+        etag, modified_s = strong_etag(meta.get("e_tag") or ""), int(meta["last_modified"].timestamp())
+        return _Got(etag, modified_s, start, meta["size"], self._chunks(result, stop - start, key))
 
-    def _translated_chunks(self, chunks: Iterator[Any], key: bytes) -> Iterator[Any]:
+    def _chunks(self, result: obstore.GetResult, size: int, key: bytes) -> Iterator[Any]:
+        """The body: a small one in one piece, without a copy; a large one as it arrives."""
         try:
-            yield from chunks
+            if size <= 2 * CHUNK_BYTES:
+                yield result.bytes()
+            else:
+                yield from result.stream(CHUNK_BYTES)
         except (OSError, obstore.exceptions.BaseError) as error:
             raise self._translate(error, key, in_body=True) from None
 
@@ -243,25 +213,22 @@ class S3Store:
         if fingerprint.startswith("e:"):
             headers["If-Match"] = f'"{fingerprint[2:]}"'
         with self._requests.get(full, {}, headers, self._name(key), length) as answer:
-            start, stop, total = self._range(answer.status, answer.headers.get("content-range", ""), key)
+            start, total = self._range(answer.status, answer.headers.get("content-range", ""), key)
             modified = answer.headers.get("last-modified")
-            yield _Got(
-                answer.headers.get("etag", "").strip('"'),
-                int(parsedate_to_datetime(modified).timestamp()) if modified else 0,
-                start,
-                stop,
-                total,
-                answer.chunks,
-            )
+            modified_s = int(parsedate_to_datetime(modified).timestamp()) if modified else 0
+            yield _Got(strong_etag(answer.headers.get("etag", "")), modified_s, start, total, answer.chunks)
 
-    def _range(self, status: int, value: str, key: bytes) -> tuple[int, int, int]:
-        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", value.strip())
+    def _range(self, status: int, value: str, key: bytes) -> tuple[int, int]:
+        """First byte and size of the whole object, from a Content-Range."""
+        match = _CONTENT_RANGE.fullmatch(value.strip())
         if status != 206 or match is None:
             raise UfsBadBody(f"{self._name(key)}: the store ignored the range asked for")
-        return int(match[1]), int(match[2]) + 1, int(match[3])
+        return int(match[1]), int(match[2])
 
-    def _check(self, key: bytes, got: _Got, offset: int, fingerprint: str) -> None:
-        """Before any byte is handed out: is this the version and the range asked for?"""
+    def _deliver(
+        self, got: _Got, request: Observed, key: bytes, offset: int, length: int, fingerprint: str
+    ) -> Iterator[memoryview]:
+        """Check version and range before the first byte, and the count after the last."""
         if fingerprint.startswith("e:"):
             same = got.etag == fingerprint[2:]
         else:
@@ -270,6 +237,24 @@ class S3Store:
             raise UfsChanged(f"{self._name(key)} changed in the store")
         if got.start != offset:
             raise UfsBadBody(f"{self._name(key)}: the store answered with another range than asked for")
+        left = min(length, got.total - offset)
+        for chunk in got.chunks:
+            view = memoryview(chunk)
+            left -= len(view)
+            if left < 0:
+                raise UfsBadBody(f"{self._name(key)}: more bytes came than asked for")
+            request.bytes += len(view)
+            yield view
+        if left:
+            raise UfsBadBody(f"{self._name(key)}: the answer ended {left} bytes early")
+
+    def _check_beyond(self, key: bytes, offset: int, fingerprint: str) -> None:
+        """After a 416: raise unless the range lies beyond the end of that very version."""
+        file, _ = self.status(key)
+        if file is None:
+            raise UfsNotFound(f"{self._name(key)} does not exist")
+        if file.fingerprint != fingerprint or offset < file.size:
+            raise UfsChanged(f"{self._name(key)} changed in the store")
 
     def _store(self) -> ObstoreS3:
         """The obstore client, made at first use: the credential chain may have to ask the network."""
@@ -337,6 +322,15 @@ class S3Store:
         keys = self._settings.credentials.given
         where = Where(self._name(key), self._settings.bucket, self._settings.endpoint, keys.access_key if keys else "")
         return obstore_error(str(error), where, in_body=in_body)
+
+
+def _expressible(key: bytes) -> str | None:
+    """The key as obstore's path, or None where its path rules would refuse or change the key."""
+    try:
+        text = key.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text if _EXPRESSIBLE.match(text) else None
 
 
 def _entry(name: bytes, item: Listed) -> UfsEntry:

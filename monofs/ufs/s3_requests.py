@@ -159,7 +159,11 @@ class S3Requests:
 
 
 def _reason(error: BaseException) -> str:
-    cause = error.__cause__ or error.__context__
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return str(error).rpartition(": ")[2][:200]
+    """What the system said, else the words of the innermost cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        for one in (cause, *cause.args):
+            if isinstance(one, OSError) and one.strerror:
+                return one.strerror
+        innermost, cause = cause, cause.__cause__ or cause.__context__
+    return (str(innermost) or type(innermost).__name__)[:200]
