@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
+import boto3
 import fsspec
 import numpy as np
 import obstore
@@ -33,13 +33,14 @@ from monofs.config.units import format_bytes
 from monofs.testing import ceph
 from monofs.testing.moto import Moto
 from monofs.testing.nodes import ServedNode
+from monofs.testing.storeproxy import StoreProxy
 
 SMALL_FILES = 2000
 SMALL_SIZE = 100_000
 LAKE_FILES = 8
 LAKE_ROWS = 400_000
 BUCKET = "demo"
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass
@@ -55,26 +56,41 @@ class Row:
     misses: float
 
 
+@dataclass
+class Bucket:
+    """Where the S3 server is, and how many requests it has answered."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+    requests: Callable[[], int]
+
+    def create(self) -> None:
+        """Make the bucket."""
+        keys = {"aws_access_key_id": self.access_key, "aws_secret_access_key": self.secret_key}
+        boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1", **keys).create_bucket(Bucket=BUCKET)
+
+
 def say(text: str) -> None:
     """One step."""
     console.print(f"[bold]•[/bold] {text}")
 
 
 @contextlib.contextmanager
-def s3_server(directory: str) -> Iterator[Any]:
+def s3_server(directory: str) -> Iterator[Bucket]:
     """radosgw where it can run, moto where it cannot (said so: its speed tells nothing)."""
     reason = ceph.missing()
     if reason is None:
         say("starting an S3 server (Ceph radosgw), about 15 s")
         with ceph.Ceph(os.path.join(directory, "ceph")) as server:
-            yield server
+            yield Bucket(server.endpoint, server.access_key, server.secret_key, lambda: len(server.accesses()))
     else:
         say(f"starting an S3 server (moto, because {reason}): it is slow, so cold seconds tell little")
-        with Moto() as server:
-            yield server
+        with Moto() as moto, StoreProxy(moto.endpoint) as proxy:
+            yield Bucket(proxy.endpoint, moto.access_key, moto.secret_key, proxy.count)
 
 
-def fill(server: Any, local: str) -> None:
+def fill(server: Bucket, local: str) -> None:
     """A Parquet lake and small files in the bucket, a few files in a local directory."""
     store = obstore.store.S3Store(
         BUCKET,
@@ -85,12 +101,11 @@ def fill(server: Any, local: str) -> None:
         virtual_hosted_style_request=False,
         client_options={"allow_http": True},
     )
-    server.create_bucket(BUCKET)
+    server.create()
     random = np.random.default_rng(7)
     for number in track(range(LAKE_FILES), "  writing the lake       ", console=console):
         frame = pd.DataFrame(
             {
-                "day": np.full(LAKE_ROWS, number, dtype="int16"),
                 "user": random.integers(0, 50_000, LAKE_ROWS),
                 "amount": random.gamma(2.0, 30.0, LAKE_ROWS),
                 "noise": random.random(LAKE_ROWS),
@@ -115,7 +130,7 @@ def fill(server: Any, local: str) -> None:
 class Meter:
     """Measures one step: seconds, requests in the server's log, and what monofs counted."""
 
-    def __init__(self, server: Any, node: ServedNode) -> None:
+    def __init__(self, server: Bucket, node: ServedNode) -> None:
         self.server, self.fs = server, node.connect()
         self.rows: list[Row] = []
 
@@ -132,13 +147,13 @@ class Meter:
 
     def run(self, what: str, step: Callable[[], int]) -> None:
         """Do one step that returns how many bytes its reader got."""
-        requests, before = len(self.server.accesses()), self.counters()
+        requests, before = self.server.requests(), self.counters()
         start = time.perf_counter()
         delivered = step()
         seconds = time.perf_counter() - start
         after = self.counters()
         change = {name: after[name] - before[name] for name in after}
-        asked = len(self.server.accesses()) - requests
+        asked = self.server.requests() - requests
         self.rows.append(
             Row(
                 what,
@@ -221,7 +236,7 @@ def main() -> int:
     return 0
 
 
-def show(node: ServedNode, server: Any, local: str) -> None:
+def show(node: ServedNode, server: Bucket, local: str) -> None:
     """Mount both stores with the command line, as a user would."""
     options = {
         "endpoint": server.endpoint,
