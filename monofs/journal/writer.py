@@ -130,14 +130,13 @@ class Writer:
         """Make one frame of ``batch``; False when the thread must end."""
         segments = self.segments
         first = index = segments.next_index
-        term, size, parts = segments.state.term, 0, []
-        for entry, _ in batch:
-            parts.append(pack_entry(index, term, entry))
-            parts.append(entry.body)
-            size += len(entry.body)
-            index += 1
+        term, size, parts = segments.state.term, sum(len(entry.body) for entry, _ in batch), []
         began = perf_counter()
         try:
+            for entry, _ in batch:
+                parts.append(pack_entry(index, term, entry))
+                parts.append(entry.body)
+                index += 1
             written = segments.append(len(batch), parts)
         except DiskFull as error:
             self._back(Batch(first, batch, size, error))

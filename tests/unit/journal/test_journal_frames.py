@@ -6,7 +6,7 @@ import struct
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monofs.journal.face import Entry
@@ -26,6 +26,7 @@ from monofs.journal.frames import (
 )
 from monofs.model.errors import HomeUnusable, JournalCorrupt
 
+relaxed = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 u64 = st.integers(0, 2**64 - 1)
 u32 = st.integers(0, 2**32 - 1)
 u16 = st.integers(0, 2**16 - 1)
@@ -52,6 +53,7 @@ def make_frame(
     return encode_frame(serial, crc, first, len(entries), parts)[0]
 
 
+@relaxed
 @given(headers)
 def test_a_header_comes_back_as_it_was(header: SegmentHeader) -> None:
     block = encode_header(header)
@@ -59,6 +61,7 @@ def test_a_header_comes_back_as_it_was(header: SegmentHeader) -> None:
     assert decode_header(block) == header
 
 
+@relaxed
 @given(headers, st.integers(0, BLOCK_BYTES * 8 - 1))
 def test_a_header_with_any_bit_flipped_is_none(header: SegmentHeader, bit: int) -> None:
     block = bytearray(encode_header(header))
@@ -66,6 +69,7 @@ def test_a_header_with_any_bit_flipped_is_none(header: SegmentHeader, bit: int) 
     assert decode_header(bytes(block)) is None
 
 
+@relaxed
 @given(st.binary(max_size=BLOCK_BYTES + 10))
 def test_arbitrary_bytes_are_no_header(data: bytes) -> None:
     assert decode_header(data) is None
@@ -79,6 +83,7 @@ def test_a_header_of_a_newer_format_is_refused_with_the_reason() -> None:
         decode_header(bytes(block))
 
 
+@relaxed
 @given(u64, u32, st.integers(0, 2**63), u64, bodies)
 def test_a_frame_comes_back_as_it_was(
     serial: int, crc: int, first: int, term: int, entries: list[tuple[int, int, bytes]]
@@ -105,6 +110,7 @@ def test_hard_state_comes_back_beside_entries() -> None:
     assert state == HardState(9, 2)
 
 
+@relaxed
 @given(bodies, st.data())
 def test_a_frame_with_any_bit_flipped_or_cut_short_is_none(
     entries: list[tuple[int, int, bytes]], data: st.DataObject
@@ -118,6 +124,7 @@ def test_a_frame_with_any_bit_flipped_or_cut_short_is_none(
     assert decode_frame(bytes(whole)) is None
 
 
+@relaxed
 @given(st.binary(max_size=9000), st.booleans())
 def test_arbitrary_bytes_are_no_frame(data: bytes, magic: bool) -> None:
     data = b"mjfr" + data if magic else data
@@ -125,7 +132,7 @@ def test_arbitrary_bytes_are_no_frame(data: bytes, magic: bool) -> None:
     frame_size(data)
 
 
-@settings(max_examples=300)
+@relaxed
 @given(st.integers(0, 5), st.lists(st.binary(max_size=60) | st.just(pack_entry(1, 1, Entry(1, 1, b""))), max_size=5))
 def test_records_that_contradict_their_frame_are_corrupt_and_nothing_else(entries: int, parts: list[bytes]) -> None:
     frame = decode_frame(bytes(encode_frame(1, 1, 1, entries, parts)[0]))

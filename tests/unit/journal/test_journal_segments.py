@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from journal_files import SEGMENT, append, open_segments, peek, read, segment_files
 
@@ -64,11 +65,9 @@ def test_released_segments_are_reused_and_the_excess_is_unlinked(tmp_path: Path)
     assert read(directory, applied=12) == last
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 @given(st.lists(st.lists(st.integers(0, 20_000), min_size=1, max_size=3), max_size=30), st.integers(0, 12))
 def test_stale_frames_of_an_older_serial_are_never_read(frames: list[list[int]], keep: int) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as directory:
         segments, _ = open_segments(directory)
         written = []

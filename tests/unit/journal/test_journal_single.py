@@ -356,6 +356,14 @@ def test_a_directory_that_cannot_be_made_is_a_clear_failure(tmp_path: Path) -> N
         World(f"{tmp_path}/file/j").voter.start()
 
 
+def test_an_entry_that_cannot_be_encoded_stops_the_node_and_every_caller_hears_of_it(world: Open) -> None:
+    w = world()
+    w.propose(kind=1 << 16)
+    w.propose()
+    assert {type(result) for result in w.settle(2)} <= {OutcomeUnknown, JournalFailed}
+    assert len(w.failures) == 1
+
+
 def test_status_tells_indexes_and_sizes(world: Open) -> None:
     w = world()
     for n in range(5):
