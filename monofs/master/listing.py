@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from monofs.master.access import R_OK, check_access
 from monofs.master.freshness import NEVER, Range
-from monofs.master.loading import Loader, missing
+from monofs.master.loading import Loader
 from monofs.master.reading import Reading, parse
 from monofs.master.stores import UNAVAILABLE
 from monofs.metadata.namespace import Namespace
@@ -79,7 +79,7 @@ class Listing:
             if not self._loader.is_fresh(parts, found, options):
                 found = await self._loader.refreshed(parts, found, options)
             if found.inode is None:
-                raise missing(parts, found)
+                raise self._reading.absence(parts, found, call)
             if not found.inode.is_directory:
                 raise NotADirectory(f"{format_path(parts)} is not a directory", path=format_path(parts))
         seen = self._seen(found, request)
@@ -88,7 +88,7 @@ class Listing:
             found = self._namespace.lookup(parts)
         directory = found.inode
         if directory is None or not directory.is_directory:
-            raise missing(parts, found)
+            raise self._reading.absence(parts, found, call)
         return self._answer(parts, directory, found, request, call, seen)
 
     async def _look(self, parts: Parts, found: Lookup, request: ListRequest) -> Range:

@@ -265,13 +265,14 @@ class Loader:
         for parts in since:
             groups.setdefault(parts[:-1], []).append(parts)
         failed: dict[Parts, MonofsError] = {}
-        single: list[Parts] = []
+        single: dict[Parts, None] = {}
         for directory, paths in groups.items():
             if len(paths) < CROWD:
-                single.extend(paths)
+                single.update(dict.fromkeys(paths))
                 continue
             try:
-                single.extend(await self._look_by_pages(directory, paths, min(since[each] for each in paths), options))
+                left = await self._look_by_pages(directory, paths, min(since[each] for each in paths), options)
+                single.update(dict.fromkeys(left))
             except MonofsError as error:
                 failed.update(dict.fromkeys(paths, error))
         permits = DeferredSemaphore(HEADS_IN_FLIGHT)
@@ -295,14 +296,17 @@ class Loader:
         if found.inode is None and found.located is not None and not self.is_fresh(directory, found, options):
             await self._head(directory, found.located, since)
             found = self._namespace.lookup(directory)
-        if found.inode is None or found.located is None or not found.inode.is_directory:
+        if found.inode is None or found.located is None:
             return []
+        if not found.inode.is_directory:
+            return paths
         left = sorted({each[-1] for each in paths})
         while len(left) >= CROWD:
             try:
                 seen = await self._page(directory, found.inode, found.located, _before(left[0]), since)
             except UfsNotFound:
-                break
+                await self._head(directory, found.located, since)
+                return []
             unanswered = [name for name in left if not (seen.covers(name) and seen.covers(name + b"/"))]
             answered, left = len(left) - len(unanswered), unanswered
             if answered < PAGE_MUST_ANSWER:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from twisted.internet.defer import Deferred
 
-from monofs.master.access import R_OK, check_access
+from monofs.master.access import R_OK, X_OK, check_access
 from monofs.master.freshness import NEVER
 from monofs.master.issuing import Issuer
 from monofs.master.loading import Loader, missing
@@ -103,6 +103,12 @@ class Reading:
             inodes.append(inode)
         return inodes
 
+    def absence(self, parts: Parts, found: Lookup, call: Call) -> MonofsError:
+        """The error of a missing path; ``PermissionDenied`` to whom it may not be known that it is missing."""
+        if self._permissions:
+            check_access(call.principal, Right.READ, self.chain(parts), X_OK)
+        return missing(parts, found)
+
     # ---- one ----------------------------------------------------------------------------------------------------------
 
     def _one(self, path: str, options: ReadOptions, call: Call, answer: Answering[A]) -> A | Deferred[A]:
@@ -114,7 +120,7 @@ class Reading:
 
     def _stat_answer(self, parts: Parts, found: Lookup, call: Call) -> StatAnswer:
         if found.raw is None:
-            raise missing(parts, found)
+            raise self.absence(parts, found, call)
         if self._permissions:
             check_access(call.principal, Right.READ, self.chain(parts))
         located = found.located
@@ -123,7 +129,7 @@ class Reading:
     def _open_answer(self, parts: Parts, found: Lookup, call: Call) -> OpenAnswer:
         inode = found.inode
         if inode is None or found.raw is None:
-            raise missing(parts, found)
+            raise self.absence(parts, found, call)
         if inode.is_directory:
             raise IsADirectory(f"{format_path(parts)} is a directory", path=format_path(parts))
         if self._permissions:

@@ -1,0 +1,228 @@
+"""Workers: registration, grants, leases, slots, and the feed they hear by long poll."""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from master_house import House, write
+
+from monofs.master.members import FEED_RECORDS, LEASE_S, assign_slots
+from monofs.model.block import SLOTS
+from monofs.model.errors import InvalidArgument, PermissionDenied, SessionExpired
+from monofs.model.principal import ANONYMOUS
+from monofs.rpc import api
+from monofs.rpc.api import FeedKind, Method
+
+LONG_S = 20.0
+
+
+def register(house: House, identity: bytes = b"w" * 16, cursor: int = 0) -> Any:
+    request = api.RegisterRequest(identity, "127.0.0.1:29999", "/run/worker.sock", "boot", 1000, 10, cursor)
+    return house.ask(Method.REGISTER, request)
+
+
+def beat(house: House, worker: int, cursor: int = 0, mounts_index: int | None = None, wait_s: float = 0.0) -> Any:
+    index = house.namespace.mounts_index if mounts_index is None else mounts_index
+    request = api.HeartbeatRequest(worker, cursor, 1000, 10, index, wait_s)
+    return house.begin(Method.HEARTBEAT, request) if wait_s else house.ask(Method.HEARTBEAT, request)
+
+
+def test_a_worker_keeps_its_id_over_restarts_and_gets_what_it_needs(house: House, data: Path) -> None:
+    mount = house.mount("/lake", data)
+    answer = register(house)
+    assert (answer.worker, answer.cluster, answer.incarnation) == (1, house.namespace.cluster, 1)
+    assert [(grant.id, grant.uri) for grant in answer.mounts] == [(mount.id, mount.uri)]
+    assert len(answer.keys[1]) == 32
+    index = house.namespace.applied_index
+    assert register(house).worker == 1
+    assert house.namespace.applied_index == index
+    assert register(house, b"x" * 16).worker == 2
+    house.restart()
+    assert register(house).worker == 1
+    with pytest.raises(InvalidArgument):
+        register(house, b"short")
+
+
+def test_only_nodes_are_given_keys_and_mount_secrets(house: House) -> None:
+    for method, request in (
+        (Method.REGISTER, api.RegisterRequest(b"w" * 16, "a:1", "", "", 0, 0, 0)),
+        (Method.HEARTBEAT, api.HeartbeatRequest(1, 0, 0, 0, 0)),
+    ):
+        with pytest.raises(PermissionDenied, match="node right"):
+            house.ask(method, request, ANONYMOUS)
+
+
+def test_a_worker_unknown_to_this_master_registers_again(house: House) -> None:
+    worker = register(house).worker
+    beat(house, worker)
+    house.restart()
+    with pytest.raises(SessionExpired, match="register again"):
+        beat(house, worker)
+
+
+def test_the_slot_table_is_the_live_workers(house: House) -> None:
+    empty = house.ask(Method.CLUSTER, api.Empty())
+    assert (empty.workers, empty.slots) == ([], [])
+    register(house)
+    one = house.ask(Method.CLUSTER, api.Empty())
+    assert one.slots == [(0, [1])]
+    assert one.epoch > empty.epoch
+    assert (one.workers[0].address, one.workers[0].unix, one.workers[0].host) == (
+        "127.0.0.1:29999",
+        "/run/worker.sock",
+        "boot",
+    )
+    house.now_s += 5
+    register(house, b"x" * 16)
+    assert house.ask(Method.CLUSTER, api.Empty()).slots == [(0, [1]), (SLOTS // 2, [2])]
+    house.now_s += LEASE_S - 4
+    house.loop.do(house.master.members.check_leases)
+    two = house.ask(Method.CLUSTER, api.Empty())
+    assert two.slots == [(0, [2])]
+    assert [worker.live for worker in two.workers] == [False, True]
+    beat(house, 1)
+    assert house.ask(Method.CLUSTER, api.Empty()).slots == [(0, [1]), (SLOTS // 2, [2])]
+
+
+@given(st.lists(st.integers(1, 1 << 40), min_size=1, max_size=300, unique=True))
+def test_every_slot_has_one_owner_and_shares_are_equal_but_for_one(workers: list[int]) -> None:
+    table = assign_slots(workers)
+    starts = [first for first, _ in table] + [SLOTS]
+    assert starts[0] == 0
+    sizes = [high - low for low, high in pairwise(starts)]
+    assert sum(sizes) == SLOTS
+    assert max(sizes) - min(sizes) <= 1
+    assert [owner for _, [owner] in table] == workers
+
+
+def test_a_heartbeat_waits_and_hears_of_a_retired_content_at_once(house: House, data: Path) -> None:
+    write(data / "f", b"1")
+    house.mount("/lake", data)
+    content = house.stat("/lake/f").content
+    worker = register(house).worker
+    waiting = beat(house, worker, wait_s=LONG_S)
+    house.ask(Method.PING, api.Empty())
+    write(data / "f", b"changed")
+    house.now_s += 61
+    house.stat("/lake/f")
+    answer = waiting()
+    assert [(item.kind, item.contents) for item in answer.feed] == [(FeedKind.RETIRED, [content])]
+    assert answer.cursor == answer.feed[-1].index
+    assert beat(house, worker, answer.cursor).feed == []
+
+
+def test_a_heartbeat_hears_of_a_mount_at_once_with_its_secrets(house: House, data: Path) -> None:
+    worker = register(house).worker
+    waiting = beat(house, worker, wait_s=LONG_S)
+    house.ask(Method.PING, api.Empty())
+    house.mount("/lake", data)
+    answer = waiting()
+    assert [grant.uri for grant in answer.mounts] == [f"file://{data}"]
+    assert answer.mounts_index == house.namespace.mounts_index
+    assert answer.keys is not None
+    quiet = beat(house, worker)
+    assert (quiet.mounts, quiet.keys) == (None, None)
+
+
+def test_a_heartbeat_without_news_is_answered_when_its_wait_is_over(house: House) -> None:
+    worker = register(house).worker
+    assert beat(house, worker, wait_s=0.05)().feed == []
+
+
+def test_a_new_heartbeat_ends_the_one_that_waits(house: House) -> None:
+    worker = register(house).worker
+    waiting = beat(house, worker, wait_s=LONG_S)
+    house.ask(Method.PING, api.Empty())
+    beat(house, worker)
+    again = beat(house, worker, wait_s=LONG_S)
+    assert waiting().feed == []
+    house.stop()
+    assert again().feed == []
+    house.start()
+
+
+def test_a_long_feed_is_heard_in_pieces(house: House, data: Path) -> None:
+    write(data / "f", b"1")
+    house.mount("/lake", data)
+    house.stat("/lake/f")
+    for _ in range(FEED_RECORDS + 5):
+        house.ask(Method.FREE, api.FreeRequest("/lake/f"))
+    worker = register(house).worker
+    first = beat(house, worker)
+    second = beat(house, worker, first.cursor)
+    assert [len(first.feed), len(second.feed)] == [FEED_RECORDS, 5]
+
+
+def test_freeing_answers_when_every_live_worker_has_acted(house: House, data: Path) -> None:
+    write(data / "f", b"1")
+    house.mount("/lake", data)
+    house.stat("/lake/f")
+    worker = register(house).worker
+    freeing = house.begin(Method.FREE, api.FreeRequest("/lake/f"))
+    answer = beat(house, worker, wait_s=LONG_S)()
+    assert answer.feed
+    beat(house, worker, answer.cursor)
+    assert freeing() == api.FreeAnswer(1, 0, 0)
+
+
+def test_freeing_does_not_wait_for_ever_for_a_worker(house: House, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monofs.master.changing.FREE_WAIT_S", 0.05)
+    write(data / "f", b"1")
+    house.mount("/lake", data)
+    house.stat("/lake/f")
+    register(house)
+    assert house.ask(Method.FREE, api.FreeRequest("/lake/f")) == api.FreeAnswer(1, 0, 1)
+
+
+def test_the_feed_is_trimmed_once_every_worker_has_passed(house: House, data: Path) -> None:
+    write(data / "f", b"1")
+    house.mount("/lake", data)
+    house.stat("/lake/f")
+    first, second = register(house).worker, register(house, b"x" * 16).worker
+    for _ in range(3):
+        house.begin(Method.FREE, api.FreeRequest("/lake/f"))
+    head = beat(house, first, wait_s=LONG_S)().cursor
+    while head < 3:
+        head = beat(house, first, head, wait_s=LONG_S)().cursor
+    beat(house, first, head)
+    house.loop.do(house.master._duties.trim)
+    assert house.namespace.feed_bounds() == (1, 3)
+    beat(house, second, 2)
+    house.loop.do(house.master._duties.trim)
+    assert house.namespace.feed_bounds() == (3, 3)
+    beat(house, second, 3)
+    house.loop.do(house.master._duties.trim)
+    assert house.namespace.feed_bounds() == (4, 3)
+    assert register(house, b"y" * 16).feed_tail == 4
+
+
+def test_a_worker_not_heard_since_the_start_holds_the_feed_for_an_hour(house: House, data: Path) -> None:
+    write(data / "f", b"1")
+    house.mount("/lake", data)
+    house.stat("/lake/f")
+    register(house)
+    house.restart()
+    house.ask(Method.FREE, api.FreeRequest("/lake/f"))
+    house.loop.do(house.master._duties.trim)
+    assert house.namespace.feed_bounds() == (1, 1)
+    house.now_s += 3601
+    house.loop.do(house.master._duties.trim)
+    assert house.namespace.feed_bounds() == (2, 1)
+
+
+def test_clients_silent_for_an_hour_are_forgotten(house: House) -> None:
+    client = os.urandom(16)
+    house.ask(Method.CREATE, api.CreateRequest("/f", request=api.RequestId(client, 1, 1)))
+    house.loop.do(house.master._duties.expire)
+    assert list(house.namespace.clients()) == [client]
+    house.master._proposer._now_ns = lambda: house.namespace.now_ns + 3601 * 10**9
+    house.loop.do(house.master._duties.expire)
+    assert house.namespace.clients() == {}
+    with pytest.raises(SessionExpired):
+        house.ask(Method.CREATE, api.CreateRequest("/g", request=api.RequestId(client, 2, 2)))

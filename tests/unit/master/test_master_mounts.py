@@ -1,0 +1,342 @@
+"""Mounts: proved before they exist, whole or not at all, and their secrets nowhere in clear."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from master_house import House, write
+
+from monofs.model.errors import (
+    HomeUnusable,
+    InvalidArgument,
+    MonofsError,
+    MountExists,
+    MountNotFound,
+    NotFound,
+    PermissionDenied,
+    UfsBucketNotFound,
+    UfsDenied,
+    UfsOption,
+    UfsUnreachable,
+)
+from monofs.model.principal import Principal, Right
+from monofs.observe.audit import AUDIT_LOGGER
+from monofs.observe.logs import JsonFormatter
+from monofs.rpc import api
+from monofs.rpc.api import Method
+from monofs.ufs.base import UfsEntry, UfsPage
+
+SECRET_KEY = "wJalrXUtnFEMI-this-must-never-be-seen"
+S3 = {"access_key": "AKIDEXAMPLE", "secret_key": SECRET_KEY, "endpoint": "http://127.0.0.1:1"}
+
+
+class Bucket:
+    """An object store that answers at once, as the master sees one: it is empty but for what its ``entries`` say."""
+
+    scheme = "s3"
+
+    def __init__(self, error: MonofsError | None = None) -> None:
+        self.error = error
+        self.entries: list[UfsEntry] = []
+        self.asked: list[str] = []
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
+        self.asked.append("head")
+        names = {entry.name: entry for entry in self.entries}
+        return names.get(key), None
+
+    def list(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
+        self.asked.append("list")
+        beyond = [entry for entry in self.entries if entry.name > after]
+        page = beyond[:limit]
+        return UfsPage(page, page[-1].name if len(beyond) > limit else None)
+
+    def close(self) -> None:
+        pass
+
+
+def with_bucket(house: House, bucket: Bucket, opened: list[dict[str, str]] | None = None) -> None:
+    """Let ``s3://`` mounts of a house go to ``bucket``, and note the options it was opened with."""
+    files = house.watch.open_store
+
+    def open_store(uri: str, options: dict[str, str], *, timeout_s: float) -> Any:
+        if not uri.startswith("s3:"):
+            return files(uri, options, timeout_s=timeout_s)
+        if opened is not None:
+            opened.append(dict(options))
+        return bucket
+
+    house.master._stores._open_store = open_store
+
+
+def mount_s3(house: House, path: str = "/s3", uri: str = "s3://bucket/lake", **given: Any) -> api.MountInfo:
+    given.setdefault("options", S3)
+    answer = house.ask(Method.MOUNT_ADD, api.MountAddRequest(path, uri, **given))
+    assert isinstance(answer, api.MountInfo)
+    return answer
+
+
+def mounts(house: House) -> list[api.MountInfo]:
+    return list(house.ask(Method.MOUNT_LIST, api.Empty()).mounts)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UfsDenied("the access key is not known there"),
+        UfsBucketNotFound("there is no bucket 'bucket'"),
+        UfsUnreachable("connection refused"),
+    ],
+)
+def test_a_store_that_does_not_answer_is_not_mounted_and_its_reason_is_told(house: House, error: MonofsError) -> None:
+    with_bucket(house, Bucket(error))
+    before = house.namespace.applied_index
+    with pytest.raises(type(error), match=str(error)):
+        mount_s3(house)
+    assert mounts(house) == []
+    assert house.namespace.applied_index == before
+    with pytest.raises(NotFound):
+        house.stat("/s3")
+
+
+def test_malformed_mounts_are_refused_before_any_store_is_asked(house: House, data: Path) -> None:
+    for given in (
+        {"uri": "ftp://host/dir"},
+        {"uri": "relative"},
+        {"options": {"nonsense": "1"}},
+    ):
+        with pytest.raises(UfsOption):
+            house.mount("/lake", data, **given)
+    with pytest.raises(UfsBucketNotFound, match="not a directory"):
+        house.mount("/lake", data / "none")
+    with pytest.raises(InvalidArgument, match="sync interval"):
+        house.mount("/lake", data, sync_interval_s=-2.0)
+    with pytest.raises(MonofsError, match="must start with"):
+        house.mount("lake", data)
+    assert mounts(house) == []
+
+
+def test_a_path_is_mounted_once_and_a_root_once_unless_shared(house: House, data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    house.mount("/lake", data)
+    with pytest.raises(MountExists, match="mounted at /lake already"):
+        house.mount("/lake", other)
+    with pytest.raises(MountExists, match="give --shared"):
+        house.mount("/again", data)
+    with pytest.raises(MountExists, match="give --shared"):
+        house.mount("/again", data, uri=f"file://localhost{data}/")
+    house.mount("/again", data, shared=True)
+    house.mount("/lake/inner", other)
+    assert [mount.path for mount in mounts(house)] == ["/again", "/lake", "/lake/inner"]
+
+
+def test_a_dry_run_proves_everything_and_changes_nothing(house: House, data: Path) -> None:
+    before = house.namespace.applied_index
+    info = house.mount("/lake", data, dry_run=True, readonly=True)
+    assert (info.id, info.path, info.readonly) == (0, "/lake", True)
+    with pytest.raises(UfsBucketNotFound):
+        house.mount("/lake", data / "none", dry_run=True)
+    assert house.namespace.applied_index == before
+
+
+def test_unmounting_forgets_what_was_known_and_leaves_the_store_alone(house: House, data: Path) -> None:
+    for number in range(50):
+        (data / f"d{number}").mkdir()
+        write(data / f"d{number}" / "f", b"1")
+    house.mount("/lake", data)
+    for number in range(50):
+        house.list(f"/lake/d{number}")
+    house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+    assert mounts(house) == []
+    assert house.list("/lake") == []
+    while house.loop.do(house.namespace.pending_removal):
+        house.ask(Method.PING, api.Empty())
+    assert house.namespace.counts()["inodes"] == 2
+    retired = [content for _, _, contents in house.namespace.feed(0, 100) for content in contents]
+    assert len(retired) == 50
+    assert (data / "d7" / "f").read_bytes() == b"1"
+    with pytest.raises(MountNotFound):
+        house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+
+
+def test_what_was_left_of_an_unmounted_tree_is_removed_after_a_restart(house: House, data: Path) -> None:
+    for number in range(20):
+        (data / f"d{number}").mkdir()
+        write(data / f"d{number}" / "f", b"1")
+    house.mount("/lake", data)
+    for number in range(20):
+        house.list(f"/lake/d{number}")
+    house.loop.do(house.master._duties.stop)
+    house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+    assert house.namespace.pending_removal()
+    house.restart()
+    while house.loop.do(house.namespace.pending_removal):
+        house.ask(Method.PING, api.Empty())
+    assert house.namespace.counts()["inodes"] == 2
+
+
+def test_a_path_mounted_anew_shows_the_new_store(house: House, data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    write(data / "f", b"1")
+    write(other / "f", b"22")
+    house.mount("/lake", data)
+    old = house.stat("/lake/f")
+    house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+    house.mount("/lake", other)
+    new = house.stat("/lake/f")
+    assert (old.size, new.size) == (1, 2)
+    assert old.content != new.content
+
+
+def test_options_merge_on_update_and_an_empty_value_removes_one(house: House) -> None:
+    opened: list[dict[str, str]] = []
+    with_bucket(house, Bucket(), opened)
+    mount_s3(house)
+    update = api.MountUpdateRequest("/s3", {"region": "eu-west-1"}, readonly=True, sync_interval_s=5.0)
+    info = house.ask(Method.MOUNT_UPDATE, update)
+    assert (info.readonly, info.sync_interval_s) == (True, 5.0)
+    assert info.options == {"endpoint": S3["endpoint"], "region": "eu-west-1"} | (
+        {"access_key": S3["access_key"]} if "access_key" in info.options else {}
+    )
+    assert "secret_key" in info.secrets
+    assert opened[-1] == S3 | {"region": "eu-west-1"}
+    info = house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/s3", {"region": ""}))
+    assert "region" not in info.options
+    would_be = house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/s3", {}, replace=True, dry_run=True))
+    assert (would_be.options, would_be.secrets) == ({}, [])
+    assert mounts(house)[0].options["endpoint"] == S3["endpoint"]
+    info = house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/s3", {}, replace=True))
+    assert (info.options, info.secrets, info.readonly) == ({}, [], True)
+
+
+def test_an_update_the_store_refuses_changes_nothing(house: House) -> None:
+    bucket = Bucket()
+    with_bucket(house, bucket)
+    mount_s3(house)
+    before = mounts(house)
+    bucket.error = UfsDenied("the secret key is wrong")
+    with pytest.raises(UfsDenied, match="wrong"):
+        house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/s3", {"secret_key": "other"}))
+    with pytest.raises(UfsDenied):
+        house.ask(Method.MOUNT_TEST, api.MountTestRequest("/s3"))
+    assert mounts(house) == before
+    bucket.error = None
+    assert house.ask(Method.MOUNT_TEST, api.MountTestRequest("/s3")).path == "/s3"
+    with pytest.raises(MountNotFound):
+        house.ask(Method.MOUNT_TEST, api.MountTestRequest("/none"))
+
+
+def test_secrets_are_in_no_answer_no_log_and_no_byte_on_disk(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    bucket = Bucket()
+    with_bucket(house, bucket)
+    answers: list[Any] = [mount_s3(house)]
+    bucket.error = UfsDenied("no")
+    with pytest.raises(UfsDenied):
+        house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/s3", {"secret_key": SECRET_KEY + "2"}))
+    bucket.error = None
+    answers.append(house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/s3", {"secret_key": SECRET_KEY + "3"})))
+    with pytest.raises(NotFound):
+        house.stat("/s3/none")
+    answers += [
+        house.ask(Method.MOUNT_LIST, api.Empty()),
+        house.ask(Method.REPORT, api.Empty()),
+        house.ask(Method.WHY, api.StatRequest("/s3")),
+        house.ask(Method.CLUSTER, api.Empty()),
+    ]
+    house.restart()
+    needle = SECRET_KEY.encode()
+    assert all(SECRET_KEY not in repr(answer) for answer in answers)
+    formatter = JsonFormatter()
+    assert all(SECRET_KEY not in formatter.format(record) for record in caplog.records)
+    files = [path for path in house.directory.rglob("*") if path.is_file()]
+    assert len(files) >= 2
+    assert all(needle not in path.read_bytes() for path in files)
+    assert any(b"s3://bucket/lake" in path.read_bytes() for path in files)
+
+
+def test_after_a_restart_secrets_are_opened_again(house: House) -> None:
+    with_bucket(house, Bucket())
+    mount_s3(house)
+    house.restart()
+    opened: list[dict[str, str]] = []
+    with_bucket(house, Bucket(), opened)
+    with pytest.raises(NotFound):
+        house.stat("/s3/none")
+    assert opened == [S3]
+
+
+def test_a_wrong_cluster_secret_at_start_is_told_clearly(house: House) -> None:
+    house.stop()
+    house.secret = b"another cluster's secret"
+    with pytest.raises(HomeUnusable, match=r"put the original cluster\.secret back"):
+        house.start()
+    house.secret = b"the cluster secret of these tests"
+    house.start()
+
+
+def test_only_an_administrator_mounts_and_the_audit_log_tells_who_tried(
+    house: House, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger=AUDIT_LOGGER)
+    user = Principal("ada", uid=1000, rights=Right.READ | Right.WRITE)
+    uri = f"file://{data}"
+    for method, request in (
+        (Method.MOUNT_ADD, api.MountAddRequest("/lake", uri)),
+        (Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake")),
+        (Method.MOUNT_UPDATE, api.MountUpdateRequest("/lake")),
+        (Method.FSCK, api.Empty()),
+    ):
+        with pytest.raises(PermissionDenied, match="admin"):
+            house.ask(method, request, user)
+    house.mount("/lake", data)
+    records = [record.fields for record in caplog.records if record.name == AUDIT_LOGGER]
+    assert [(one["principal"], one["command"], one["allowed"], one["succeeded"]) for one in records] == [
+        ("ada", "mount add", False, False),
+        ("ada", "mount rm", False, False),
+        ("ada", "mount update", False, False),
+        ("node", "mount add", True, True),
+    ]
+    assert records[0]["source"] == "/lake"
+    assert records[0]["target"] == uri
+
+
+def test_reading_one_object_after_another_turns_into_listing_their_directory(house: House) -> None:
+    bucket = Bucket()
+    bucket.entries = [UfsEntry(b"f%04d" % number, False, 1, 1, f"e:{number}") for number in range(2500)]
+    with_bucket(house, bucket)
+    mount_s3(house)
+    for number in range(2000):
+        assert house.stat(f"/s3/f{number:04d}").size == 1
+    assert bucket.asked.count("list") == 2
+    assert bucket.asked.count("head") <= 16
+
+
+def test_many_masters_requests_for_one_mount_are_bounded(make_house: Callable[..., House], data: Path) -> None:
+    from dataclasses import replace
+    from threading import Event
+
+    from monofs.config.schema import Config
+    from monofs.model.errors import Overloaded
+
+    config = Config()
+    house = make_house(replace(config, master=replace(config.master, list_threads=1, store_queue=2)))
+    house.mount("/lake", data)
+    house.watch.gate = Event()
+    waiting = [house.begin(Method.STAT, api.StatRequest(f"/lake/f{number}")) for number in range(4)]
+    with pytest.raises(Overloaded, match="calls wait for the store of mount /lake"):
+        waiting[3]()
+    house.watch.gate.set()
+    for wait in waiting[:3]:
+        with pytest.raises(NotFound):
+            wait()
