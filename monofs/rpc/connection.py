@@ -56,7 +56,7 @@ _REQUEST, _ANSWER, _ERROR = int(Kind.REQUEST), int(Kind.ANSWER), int(Kind.ERROR)
 _ITEM, _DATA, _CANCEL, _HELLO = int(Kind.ITEM), int(Kind.DATA), int(Kind.CANCEL), int(Kind.HELLO)
 _NO_HEADER = bytes(HEADER_BYTES)
 _FLUSH_BYTES = 256 << 10
-_QUEUED_FACTOR = 16
+_QUEUED_FACTOR = 4
 """A stream that ignores ``writable`` is refused at this many times ``Limits.queued_bytes``."""
 _HELD_FREE_BYTES = 64 << 10
 """A connection with less than this unfinished is never closed for the sake of ``Limits.held_bytes``."""
@@ -79,7 +79,7 @@ class ServerConnection(Link, Connection):
         map_files: bool,
         on_lost: Callable[[ServerConnection], None],
     ) -> None:
-        Link.__init__(self, reactor, flusher, sock, map_files=map_files, low_bytes=limits.queued_bytes // 4)
+        Link.__init__(self, reactor, flusher, sock, map_files=map_files, low_bytes=limits.queued_bytes // 16)
         Connection.__init__(self)
         self.service = service
         self.principal = ANONYMOUS
@@ -300,10 +300,10 @@ class ServerConnection(Link, Connection):
 
     @property
     def writable(self) -> bool:
-        """Whether less than ``Limits.queued_bytes`` wait."""
+        """Whether less than a quarter of ``Limits.queued_bytes`` waits."""
         if len(self.out) >= _FLUSH_BYTES:
             self.flush()
-        return self.queued_bytes < self._limits.queued_bytes
+        return self.queued_bytes < self._limits.queued_bytes // 4
 
     def when_writable(self, call: Call) -> None:
         """In the order of asking, so that several streams of a connection take turns."""
@@ -317,7 +317,7 @@ class ServerConnection(Link, Connection):
         waiting = self._waiting
         for _ in range(len(waiting)):
             if self.closed or not self.writable:
-                return
+                break
             waiting.popleft().run_waiting()
         self._resume()
 

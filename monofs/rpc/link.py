@@ -90,6 +90,7 @@ class Link:
         self.dirty = False
         self.closed = False
         self._closing = False
+        self._linger = True
         self._reading = False
         self._flusher = flusher
         self._fd = sock.fileno()
@@ -293,7 +294,7 @@ class Link:
             self.flush()
             if self._closing and not self._queue:
                 self._half_close()
-        if self.queued_bytes <= self._low_bytes and not self._closing:
+        if self.queued_bytes <= self._low_bytes and not self._closing and not self.closed:
             self.drained()
 
     def _send_first(self, budget: int) -> int:
@@ -341,19 +342,26 @@ class Link:
 
     # ---- the end ----
 
-    def close(self) -> None:
-        """Send what is queued, tell the other side, drop what it still says, then close; at most 2 s."""
-        if self.closed or self._closing:
+    def close(self, *, linger: bool = True) -> None:
+        """Send what is queued, then close; at most 2 s.
+
+        ``linger``: tell the other side first and drop what it still says, so that it certainly gets the last frame.
+        """
+        if self.closed or self._closing or not self.flush():
             return
-        if not self.flush():
-            return
-        self._closing = True
+        self._closing, self._linger = True, linger
         self.reactor.callLater(LINGER_S, self.abort, None)
+        if linger:
+            self.start_reading()
+        else:
+            self.stop_reading()
         if not self._queue:
             self._half_close()
-        self.start_reading()
 
     def _half_close(self) -> None:
+        if not self._linger:
+            self.abort(None)
+            return
         with contextlib.suppress(OSError):  # the other side may be gone already
             self.sock.shutdown(socket.SHUT_WR)
 

@@ -157,7 +157,7 @@ class Listener:
         self._stopped = Deferred()
         stopped = self._stopped
         for connection in list(self.connections):
-            connection.close()
+            connection.close(linger=False)
         return stopped
 
     def _close(self) -> None:

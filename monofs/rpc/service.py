@@ -61,8 +61,9 @@ class Limits:
     """A longer request closes the connection with FrameTooLarge."""
     answer_bytes: int = ANSWER_MAX_BYTES
     """A longer answer becomes a FrameTooLarge error of its request."""
-    queued_bytes: int = 2 << 20
-    """Bytes waiting for a slow reader before ``call.writable`` turns False and its further requests wait."""
+    queued_bytes: int = 8 << 20
+    """Bytes waiting for a slow reader before its further requests wait. Streams pause (``call.writable`` turns False) at a
+    quarter, and a DATA frame is at most half of it: so streams alone never keep requests and cancellations waiting."""
     held_bytes: int = 256 << 20
     """Bytes of unfinished requests over all connections of the service; the one that goes over it is closed."""
     longest_s: float = 3600.0
@@ -110,7 +111,7 @@ class Connection(ABC):
             try:
                 callback()
             except Exception as error:  # noqa: BLE001 - one lender's bug must not keep the others' leases
-                log.error("a close callback failed", exception=error, peer=self.peer)  # noqa: TRY400 - our own log
+                log.error("a close callback failed", exception=error, peer=self.peer)
 
     @property
     @abstractmethod
