@@ -77,7 +77,7 @@ class _Poll:
 
 
 class Members:
-    """Handlers REGISTER, HEARTBEAT and CLUSTER; ``address`` is where this master listens, for CLUSTER."""
+    """Handlers REGISTER, HEARTBEAT and CLUSTER; ``address()`` is where this master listens, for CLUSTER."""
 
     def __init__(
         self,
@@ -90,11 +90,12 @@ class Members:
         clock: Callable[[], float],
         now_ns: Callable[[], int],
         version: str,
+        address: Callable[[], str],
     ) -> None:
         self._namespace, self._proposer, self._vault, self._keys = namespace, proposer, vault, keys
         self._reactor, self._clock, self._now_ns, self._version = reactor, clock, now_ns, version
         self.members: dict[int, Member] = {}
-        self.address = ""
+        self._address = address
         self._polls: dict[int, _Poll] = {}
         self._passing: list[tuple[int, Deferred[int]]] = []
         self._since = clock()
@@ -167,7 +168,7 @@ class Members:
             self.epoch,
             [self._shown(member) for _, member in sorted(self.members.items())],
             self._slots,
-            self.address,
+            self._address(),
             self._version,
         )
 

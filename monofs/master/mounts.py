@@ -62,7 +62,7 @@ class Mounts:
         check_options(request.uri, options)
         uri = normal_uri(request.uri)
         interval_ms = _milliseconds(request.sync_interval_s)
-        self._check_free(path, uri, options, shared=request.shared)
+        self._check_free(path, uri, options, shared=request.shared, numbered=bool(request.request.client))
         await self._stores.probe(uri, options)
         shown, secrets = _split(options)
         if request.dry_run:
@@ -142,20 +142,20 @@ class Mounts:
                 return mount
         raise MountNotFound(f"nothing is mounted at {format_path(parts)}", path=text)
 
-    def _check_free(self, path: str, uri: str, options: dict[str, str], *, shared: bool) -> None:
-        """Saves asking the store; what must hold is decided again in ``apply``."""
+    def _check_free(self, path: str, uri: str, options: dict[str, str], *, shared: bool, numbered: bool) -> None:
+        """Saves asking the store; that a path is mounted once is decided again in ``apply``.
+
+        A numbered request that finds its own mount may be a retry: it goes on to ``apply``, which has its answer.
+        """
         endpoint = options.get("endpoint", "").rstrip("/")
         for _, mount in self._namespace.mounts():
             if mount.path == path:
-                raise MountExists(
-                    f"{mount.uri} is mounted at {path} already: unmount it or choose another path", path=path
-                )
-            same = mount.uri == uri and mount.options.get("endpoint", "").rstrip("/") == endpoint
-            if same and not shared:
-                raise MountExists(
-                    f"{uri} is mounted at {mount.path} already: give --shared to mount it at a second path",
-                    path=mount.path,
-                )
+                if not (numbered and mount.uri == uri):
+                    shown = f"{mount.uri} is mounted at {path} already: unmount it or choose another path"
+                    raise MountExists(shown, path=path)
+            elif mount.uri == uri and mount.options.get("endpoint", "").rstrip("/") == endpoint and not shared:
+                shown = f"{uri} is mounted at {mount.path} already: give --shared to mount it at a second path"
+                raise MountExists(shown, path=mount.path)
 
     def _shown(self, mount: Mount) -> MountInfo:
         return _info(mount, sorted(self._vault.open(mount)), self._stores.error_of(mount))

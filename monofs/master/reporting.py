@@ -6,6 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+
 from monofs import __version__
 from monofs.journal.face import Journal
 from monofs.master.access import check_access
@@ -15,11 +20,15 @@ from monofs.master.proposing import Proposer
 from monofs.master.stores import Stores
 from monofs.metadata.fsck import check_namespace
 from monofs.metadata.namespace import Namespace
+from monofs.model.errors import Busy, Overloaded
+from monofs.model.mount import Mount
 from monofs.model.principal import Right
 from monofs.rpc.api import ConfAnswer, Empty, FsckAnswer, Pong, ReportAnswer, Setting
 from monofs.rpc.service import Call
 
 ODD_SHOWN = 100
+FLUSH_WAIT_S = 30.0
+FLUSH_POLL_S = 0.02
 
 
 class Reporting:
@@ -36,11 +45,14 @@ class Reporting:
         *,
         settings: Callable[[], list[Setting]],
         now_ns: Callable[[], int],
+        reactor: Any,
     ) -> None:
         self._namespace, self._journal, self._proposer = namespace, journal, proposer
         self._loader, self._stores, self._members = loader, stores, members
-        self._settings, self._now_ns = settings, now_ns
+        self._settings, self._now_ns, self._reactor = settings, now_ns, reactor
         self._began = time.monotonic()
+        self._checking: Deferred[FsckAnswer] | None = None
+        self._stopping = False
 
     def ping(self, _: Empty, __: Call) -> Pong:
         """Alive."""
@@ -77,7 +89,7 @@ class Reporting:
         }
         return ReportAnswer(sections)
 
-    def _mount(self, mount: Any) -> dict[str, Any]:
+    def _mount(self, mount: Mount) -> dict[str, Any]:
         error = self._stores.error_of(mount)
         return {"id": mount.id, "uri": mount.uri, "readonly": mount.readonly, "state": error or "ok"}
 
@@ -98,9 +110,48 @@ class Reporting:
         check_access(call.principal, Right.READ)
         return ConfAnswer(self._settings())
 
-    def fsck(self, _: Empty, call: Call) -> FsckAnswer:
-        """Every named invariant of the namespace, checked now. The reactor waits: the checks read the live memtables."""
+    def fsck(self, _: Empty, call: Call) -> Deferred[FsckAnswer]:
+        """Every named invariant of the namespace as it is now, flushed first, checked by a thread on a snapshot of the database."""
         check_access(call.principal, Right.ADMIN)
+        if self._checking is not None:
+            raise Busy("the namespace is being checked already: try again shortly")
+        checking = self._checking = Deferred.fromCoroutine(self._fsck())
+
+        def over(outcome: FsckAnswer | Failure) -> FsckAnswer | Failure:
+            self._checking = None
+            return outcome
+
+        return checking.addBoth(over)
+
+    async def _fsck(self) -> FsckAnswer:
         began = time.monotonic()
-        checks = check_namespace(self._namespace.store)
-        return FsckAnswer(checks, self._namespace.counts()["inodes"], time.monotonic() - began)
+        store, target = self._namespace.store, self._namespace.applied_index
+        while store.flushed_index < target:
+            if time.monotonic() - began > FLUSH_WAIT_S:
+                raise Overloaded("the metadata database lags behind: try again shortly")
+            store.flush()
+            await deferLater(self._reactor, FLUSH_POLL_S)
+        snapshot = store.snapshot()
+
+        def check() -> dict[str, list[str]]:
+            try:
+                return check_namespace(snapshot, stopped=lambda: self._stopping)
+            finally:
+                snapshot.close()
+
+        inodes = self._namespace.counts()["inodes"]
+        checks = await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), check)
+        return FsckAnswer(checks, inodes, time.monotonic() - began)
+
+    async def stop(self) -> None:
+        """Cut a check short and wait for its thread: the database is closed next."""
+        self._stopping = True
+        checking = self._checking
+        if checking is not None:
+            ended: Deferred[None] = Deferred()
+
+            def end(_: Any) -> None:
+                ended.callback(None)
+
+            checking.addBoth(end)
+            await ended

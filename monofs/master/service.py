@@ -93,8 +93,12 @@ class Master:
         self._ready = False
         self._duties: Duties | None = None
         self.members: Members | None = None
-        """After start; ``members.address`` is to be set to this master's own door."""
+        """After start."""
+        self.address = ""
+        """Where clients reach this master (``host:port``): whoever opens its door sets it."""
         self._stores: Stores | None = None
+        self._reporting: Reporting | None = None
+        self._service = self._make_service()
 
     # ---- start and stop -----------------------------------------------------------------------------------------------
 
@@ -137,6 +141,7 @@ class Master:
             clock=self._clock,
             now_ns=self._now_ns,
             version=__version__,
+            address=lambda: self.address,
         )
         loader = Loader(
             namespace,
@@ -154,7 +159,7 @@ class Master:
             Changing(namespace, proposer, reading, members, permissions=permissions, reactor=reactor),
             Mounts(namespace, proposer, stores, vault),
         )
-        reporting = Reporting(
+        reporting = self._reporting = Reporting(
             namespace,
             self._journal,
             proposer,
@@ -163,6 +168,7 @@ class Master:
             members,
             settings=self._settings,
             now_ns=self._now_ns,
+            reactor=reactor,
         )
         self._handlers |= {
             Method.CLUSTER: members.cluster,
@@ -211,13 +217,18 @@ class Master:
             await self._duties.stop()
         if self.members is not None:
             self.members.stop()
+        if self._reporting is not None:
+            await self._reporting.stop()
         if self._stores is not None:
             self._stores.close()
 
     # ---- the method table ---------------------------------------------------------------------------------------------
 
     def service(self) -> Service:
-        """All methods of a master."""
+        """All methods of a master; always the same object."""
+        return self._service
+
+    def _make_service(self) -> Service:
         service = Service("master", self._reactor, cluster=lambda: self._namespace.cluster)
         for method, request_type in REQUESTS.items():
             service.register(method, request_type, partial(self._handle, method))

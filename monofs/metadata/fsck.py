@@ -36,7 +36,7 @@ from monofs.metadata.tables import (
     pack_id,
     unpack_id,
 )
-from monofs.model.errors import MonofsError
+from monofs.model.errors import MonofsError, NotReady
 from monofs.model.ids import COUNTER_BITS, NO_CONTENT
 from monofs.model.inode import Flag, Inode, Kind, decode_inode
 from monofs.model.paths import name_problem, parse_path
@@ -72,8 +72,8 @@ class Bits:
 class Survey:
     """One look at the whole namespace."""
 
-    def __init__(self, view: Store | Snapshot) -> None:
-        self.view = view
+    def __init__(self, view: Store | Snapshot, stopped: Callable[[], bool]) -> None:
+        self.view, self._stopped = view, stopped
         stored = view.meta if isinstance(view, Store) else view.meta()
         self.has_meta = stored is not None and bool(stored.applied_index)
         self.meta: Meta = stored or Meta()
@@ -88,6 +88,8 @@ class Survey:
         """Every record of a space."""
         after = b""
         while page := self.view.scan(space, after, _PAGE):
+            if self._stopped():
+                raise NotReady("the node is stopping: the check was cut short")
             yield from page
             after = page[-1][0]
 
@@ -359,9 +361,12 @@ CHECKS: tuple[str, ...] = (RECORD_DECODES, *dict.fromkeys((*RECORD_CHECKS, *WHOL
 """The names of all checks."""
 
 
-def check_namespace(view: Store | Snapshot) -> dict[str, list[str]]:
-    """Run every check: name to its findings, at most 100 each (an empty list: it holds)."""
-    survey = Survey(view)
+def check_namespace(view: Store | Snapshot, *, stopped: Callable[[], bool] = lambda: False) -> dict[str, list[str]]:
+    """Run every check: name to its findings, at most 100 each (an empty list: it holds).
+
+    ``NotReady`` soon after ``stopped()`` turns true, for whoever must close the database while a thread checks it.
+    """
+    survey = Survey(view, stopped)
     findings: dict[str, list[str]] = {name: [] for name in CHECKS}
     for parent, key, raw in survey.tree():
         survey.inodes += 1
