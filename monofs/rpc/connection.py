@@ -46,7 +46,7 @@ from monofs.rpc.frames import (
     pack_header_into,
 )
 from monofs.rpc.handshake import ServerHandshake
-from monofs.rpc.link import Flusher, Link
+from monofs.rpc.link import TURN_BYTES, Flusher, Link
 from monofs.rpc.service import Call, Connection, Limits, Service
 
 log = logger(__name__)
@@ -93,6 +93,7 @@ class ServerConnection(Link, Connection):
         self._pending: dict[int, Call] = {}
         self._backlog: list[Frame] = []
         self._waiting: deque[Call] = deque()
+        self._running: Call | None = None
         self._busy = False
         self._held = 0
         service.deadlines.add(self, time.monotonic() + limits.handshake_s)
@@ -167,7 +168,9 @@ class ServerConnection(Link, Connection):
             self._refuse(ProtocolError(f"request {request_id} is in flight already, or zero"))
             return
         call = Call(self, entry, request_id, trace, now, now + min(allowed, longest))
+        self._running = call
         self.service.serve(call, body)
+        self._running = None
         if not call.closed:
             call.pending = True
             pending[request_id] = call
@@ -300,17 +303,21 @@ class ServerConnection(Link, Connection):
 
     @property
     def writable(self) -> bool:
-        """Whether less than a quarter of ``Limits.queued_bytes`` waits."""
+        """Less than a quarter of ``Limits.queued_bytes`` waits, and others had their turn since the last MiB."""
         if len(self.out) >= _FLUSH_BYTES:
             self.flush()
-        return self.queued_bytes < self._limits.queued_bytes // 4
+        return self.queued_bytes < self._limits.queued_bytes // 4 and self.turn_bytes < TURN_BYTES
 
     def when_writable(self, call: Call) -> None:
         """In the order of asking, so that several streams of a connection take turns."""
-        if self.writable or self.closed:
-            self.reactor.callLater(0, call.run_waiting)
+        if self.closed or self.queued_bytes < self._limits.queued_bytes // 4:
+            self.reactor.callLater(0, self._next_turn, call)
         else:
             self._waiting.append(call)
+
+    def _next_turn(self, call: Call) -> None:
+        self.turn_bytes = 0
+        call.run_waiting()
 
     def drained(self) -> None:
         """Streams go on, then requests that were left."""
@@ -331,6 +338,8 @@ class ServerConnection(Link, Connection):
     # ---- the end ----
 
     def _abandon_all(self) -> None:
+        if self._running is not None:
+            self._running.abandon()
         for call in list(self._pending.values()):
             call.abandon()
 

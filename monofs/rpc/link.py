@@ -87,6 +87,8 @@ class Link:
         self.out = bytearray()
         self.queued_bytes = 0
         """Bytes that did not fit into the socket's buffer; ``out`` not included."""
+        self.turn_bytes = 0
+        """Bytes streams sent directly in this turn of the reactor."""
         self.dirty = False
         self.closed = False
         self._closing = False
@@ -147,6 +149,7 @@ class Link:
         if not self._queue:
             try:
                 sent = self.sock.sendmsg(buffers)
+                self.turn_bytes += sent
             except OSError as error:
                 if error.errno not in _BUSY:
                     self.abort(ConnectionLost(f"the connection broke: {error.strerror}"))
@@ -187,6 +190,7 @@ class Link:
             if sent == len(header):
                 done = os.sendfile(self._fd, fd, offset, min(length, TURN_BYTES))
                 offset, length = offset + done, length - done
+                self.turn_bytes += done
         except OSError as error:
             if error.errno not in _BUSY:
                 self.abort(ConnectionLost(f"a cached file could not be sent: {error.strerror}"))
@@ -276,6 +280,7 @@ class Link:
 
     def doWrite(self) -> None:  # noqa: N802 - Twisted's name
         """The socket takes bytes."""
+        self.turn_bytes = 0
         budget = TURN_BYTES
         try:
             while self._queue and budget > 0:
