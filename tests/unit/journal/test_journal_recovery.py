@@ -158,6 +158,16 @@ def test_a_segment_that_breaks_off_before_the_next_begins_is_corrupt(tmp_path: P
         read(directory)
 
 
+def test_a_whole_frame_in_the_wrong_place_is_corrupt(tmp_path: Path) -> None:
+    directory = f"{tmp_path}/j"
+    build(directory, [[b"a"], [b"b"], [b"c"], [b"d"]])
+    (path,) = segment_files(directory)
+    third = peek(path)[3 * BLOCK_BYTES : 4 * BLOCK_BYTES]
+    poke(path, 2 * BLOCK_BYTES, third)
+    with pytest.raises(JournalCorrupt, match="does not follow index 1"):
+        read(directory)
+
+
 def test_a_missing_segment_is_a_gap(tmp_path: Path) -> None:
     directory = f"{tmp_path}/j"
     build(directory, [[bytes([n]) * 30_000] for n in range(6)])
