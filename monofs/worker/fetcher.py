@@ -359,7 +359,7 @@ class Fetcher:
             failure = error
             is_current = opened is None or self._stores.is_current(opened)
         except Exception as error:  # noqa: BLE001 - whatever a store raises must reach the readers
-            log.error("a store raised what it may not", exception=error)  # noqa: TRY400 - our own log
+            log.error("a store raised what it may not", exception=error)
             failure = Internal(f"reading a store failed: {type(error).__name__}")
         self._reactor.callFromThread(self._returned, flight, landing, failure, is_current=is_current)
 

@@ -105,7 +105,7 @@ class Membership:
                     told = str(error)
                     log.warning("the master does not answer", error=told, code=error.code)
             except Exception as bug:  # noqa: BLE001 - a worker that stopped heartbeating would be lost for good
-                log.error("heartbeat failed", exception=bug)  # noqa: TRY400 - our own log
+                log.error("heartbeat failed", exception=bug)
             try:
                 await deferLater(self._reactor, delay_s * (0.5 + random.random()))  # noqa: S311 - spreads load
             except CancelledError:

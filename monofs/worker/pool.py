@@ -82,4 +82,4 @@ class Pool:
             try:
                 work()
             except Exception as error:  # noqa: BLE001 - a thread of the pool must outlive any bug in its work
-                log.error("work failed", exception=error, pool=self._name)  # noqa: TRY400 - our own log
+                log.error("work failed", exception=error, pool=self._name)

@@ -1,0 +1,195 @@
+"""Readers on the same machine: descriptors of cached files over the Unix socket, leases, FETCH."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+
+import pytest
+from worker_world import MIB, PATIENCE_S, World, make_bytes
+
+from monofs.model.errors import InvalidArgument, NotSupported, Overloaded
+from monofs.rpc.api import DescriptorAnswer, DescriptorRequest, Empty, Method, ReleaseRequest
+
+
+def ask(world: World, capability: bytes, group: int = 0) -> tuple[DescriptorAnswer, int | None]:
+    request = DescriptorRequest(capability, group)
+    return world.unix.call_with_descriptor(Method.DESCRIPTOR, request, DescriptorAnswer, PATIENCE_S)
+
+
+def held(world: World) -> int:
+    return int(world.run(lambda: sum(group.holds for group in world.cache)))
+
+
+def test_a_descriptor_reads_the_pages_its_bitmap_names(world: World) -> None:
+    capability, data = world.put(make_bytes(1, 5 * MIB + 7))
+    world.read(capability, MIB, 2 * MIB)
+    answer, fd = ask(world, capability)
+    assert fd is not None
+    assert (answer.present, answer.length) == (0b110, 5 * MIB + 7)
+    assert os.pread(fd, 2 * MIB, answer.base + MIB) == data[MIB : 3 * MIB]
+    os.close(fd)
+
+
+def test_pages_fetched_later_appear_in_the_same_file(world: World) -> None:
+    capability, data = world.put(make_bytes(2, 5 * MIB + 7))
+    world.read(capability, 0, 1)
+    answer, fd = ask(world, capability)
+    assert fd is not None
+    fetched = world.fetch(capability, 0, 0b100010)
+    assert fetched.file == answer.file
+    assert fetched.present == 0b100011
+    assert fetched.fetched_bytes == MIB + 7
+    assert os.pread(fd, MIB, answer.base + 5 * MIB) == data[5 * MIB :]
+    assert world.fetch(capability, 0, 0b100010).fetched_bytes == 0, "a hit"
+    os.close(fd)
+
+
+def test_a_group_that_was_freed_and_fetched_again_is_another_file(world: World) -> None:
+    capability, _ = world.put(make_bytes(3, 2 * MIB))
+    world.read(capability, 0, 1)
+    answer, fd = ask(world, capability)
+    assert fd is not None
+    world.run(lambda: world.cache.free([world.content()], force=True))
+    fetched = world.fetch(capability, 0, 0b11)
+    assert fetched.file != answer.file
+    os.close(fd)
+
+
+def test_a_group_with_no_page_gives_no_descriptor(world: World) -> None:
+    capability, _ = world.put(make_bytes(4, MIB))
+    answer, fd = ask(world, capability)
+    assert (answer.present, answer.lease, fd) == (0, 0, None)
+
+
+def test_a_descriptor_cannot_write_and_shares_no_flags_with_the_cache(world: World) -> None:
+    capability, data = world.put(make_bytes(5, MIB))
+    world.read(capability, 0, MIB)
+    _, fd = ask(world, capability)
+    assert fd is not None
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.pwrite(fd, b"x", 0)
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
+    assert world.read(capability, 1, 1000) == data[1:1001]
+    os.close(fd)
+
+
+def test_descriptors_travel_over_the_unix_socket_only(world: World) -> None:
+    capability, _ = world.put(make_bytes(6, MIB))
+    world.read(capability, 0, MIB)
+    with pytest.raises(NotSupported, match="Unix socket"):
+        world.tcp.call(Method.DESCRIPTOR, DescriptorRequest(capability, 0), DescriptorAnswer, PATIENCE_S)
+
+
+def test_a_group_beyond_the_end_is_refused(world: World) -> None:
+    capability, _ = world.put(make_bytes(7, MIB))
+    for group in (1, -1, 1 << 40):
+        with pytest.raises(InvalidArgument, match="beyond the end"):
+            ask(world, capability, group)
+        with pytest.raises(InvalidArgument, match="beyond the end"):
+            world.fetch(capability, group, 1)
+
+
+def test_a_damaged_group_is_verified_before_its_descriptor_is_handed_out(world: World) -> None:
+    capability, data = world.put(make_bytes(8, 3 * MIB))
+    world.read(capability, 0, len(data))
+    path = world.path_of()
+    world.crash()
+    with open(path, "r+b") as file:
+        file.seek(MIB + 1)
+        file.write(b"\xff\xfe\xfd")
+    world.start()
+    answer, fd = ask(world, capability)
+    assert answer.present & 0b10 == 0
+    if fd is not None:
+        os.close(fd)
+    fetched = world.fetch(capability, 0, 0b111)
+    assert fetched.present == 0b111
+    answer, fd = ask(world, capability)
+    assert fd is not None
+    assert os.pread(fd, 3 * MIB, answer.base) == data
+    os.close(fd)
+
+
+# ---- leases -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_lease_holds_the_group_until_it_is_released(world: World) -> None:
+    capability, _ = world.put(make_bytes(9, MIB))
+    world.read(capability, 0, MIB)
+    answer, fd = ask(world, capability)
+    assert held(world) == 1
+    world.unix.call(Method.RELEASE, ReleaseRequest([answer.lease]), Empty, PATIENCE_S)
+    assert held(world) == 0
+    world.unix.call(Method.RELEASE, ReleaseRequest([answer.lease, 12345]), Empty, PATIENCE_S)
+    assert held(world) == 0
+    assert fd is not None
+    os.close(fd)
+
+
+def test_bytes_dropped_while_a_descriptor_is_out_count_as_used_and_stay_readable(world: World) -> None:
+    capability, data = world.put(make_bytes(10, MIB))
+    world.read(capability, 0, MIB)
+    answer, fd = ask(world, capability)
+    assert fd is not None
+    world.run(lambda: world.cache.drop(world.content()))
+    assert world.run(lambda: world.cache.used_bytes) == MIB
+    assert os.pread(fd, MIB, answer.base) == data
+    world.unix.call(Method.RELEASE, ReleaseRequest([answer.lease]), Empty, PATIENCE_S)
+    assert world.run(lambda: world.cache.used_bytes) == 0
+    os.close(fd)
+
+
+def test_a_connection_that_closes_gives_its_leases_back(world: World) -> None:
+    capability, _ = world.put(make_bytes(11, MIB))
+    world.read(capability, 0, MIB)
+    gone = world.run(lambda: len(world.worker._leases))
+    _, fd = ask(world, capability)
+    assert fd is not None
+    os.close(fd)
+    assert world.run(lambda: len(world.worker._leases)) == gone + 1
+    world.unix.close()
+    world.on_reactor_until(lambda: len(world.worker._leases) == 0)
+    assert held(world) == 0
+
+
+def test_a_client_may_hold_only_so_many_descriptors(make_world: Callable[..., World]) -> None:
+    world = make_world(descriptors_per_client=3)
+    capability, _ = world.put(make_bytes(12, MIB))
+    world.read(capability, 0, MIB)
+    answers = [ask(world, capability) for _ in range(3)]
+    with pytest.raises(Overloaded, match="3 descriptors"):
+        ask(world, capability)
+    world.unix.call(Method.RELEASE, ReleaseRequest([answers[0][0].lease]), Empty, PATIENCE_S)
+    answers.append(ask(world, capability))
+    for _, fd in answers:
+        assert fd is not None
+        os.close(fd)
+
+
+# ---- fetch --------------------------------------------------------------------------------------------------------------
+
+
+def test_fetch_ahead_brings_pages_nobody_waits_for(world: World) -> None:
+    capability, _ = world.put(make_bytes(13, 70 * MIB))
+    world.fetch(capability, 0, 1 << 62, ahead=4)
+    world.on_reactor_until(lambda: world.worker._fetcher.count == 0)
+    assert world.present(1, 0) == 0b11 << 62
+    assert world.present(1, 1) == 0b111
+
+
+def test_fetch_ahead_ends_with_the_file_and_is_bounded(make_world: Callable[..., World]) -> None:
+    world = make_world(read_ahead_bytes=4 * MIB)
+    capability, _ = world.put(make_bytes(14, 20 * MIB))
+    world.fetch(capability, 0, 0b1, ahead=1 << 40)
+    world.on_reactor_until(lambda: world.worker._fetcher.count == 0)
+    assert world.present() == 0b11111
+    world.fetch(capability, 0, 1 << 19, ahead=10)
+    world.on_reactor_until(lambda: world.worker._fetcher.count == 0)
+    assert world.present() == 0b11111 | 1 << 19
+
+
+def test_fetch_of_pages_beyond_the_end_asks_for_the_others(world: World) -> None:
+    capability, _ = world.put(make_bytes(15, 2 * MIB))
+    assert world.fetch(capability, 0, (1 << 64) - 1).present == 0b11

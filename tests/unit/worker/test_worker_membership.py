@@ -1,0 +1,233 @@
+"""A worker among others: registering, heartbeats, the feed, another cluster, a master that is silent."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from worker_world import CLUSTER, KEY, LIFE_S, MIB, ScriptedMaster, World, make_bytes
+
+from monofs.model.errors import CapabilityExpired, CapabilityInvalid, HomeUnusable
+from monofs.rpc.api import FeedItem, FeedKind, HeartbeatRequest, RegisterRequest
+from monofs.worker.gate import SILENCE_S
+from monofs.worker.membership import host_id, is_cursor_lost, load_identity
+
+
+def registrations(master: ScriptedMaster) -> list[RegisterRequest]:
+    return [request for request in master.requests if isinstance(request, RegisterRequest)]
+
+
+def beats(master: ScriptedMaster) -> list[HeartbeatRequest]:
+    return [request for request in master.requests if isinstance(request, HeartbeatRequest)]
+
+
+# ---- registering --------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_registers_with_its_identity_addresses_machine_and_cursor(world: World) -> None:
+    (request,) = registrations(world.master)
+    assert request.identity == load_identity(world.home)
+    assert len(request.identity) == 16
+    assert request.address == world.address
+    assert request.unix == f"{world.home}/w.sock"
+    assert request.host == host_id() != ""
+    assert request.cursor == 0
+
+
+def test_the_identity_outlives_restarts(world: World) -> None:
+    before = load_identity(world.home)
+    world.stop()
+    world.start()
+    assert [request.identity for request in registrations(world.master)] == [before, before]
+
+
+def test_a_damaged_identity_is_refused_with_the_way_out(world: World) -> None:
+    path = os.path.join(world.home, "worker", "identity")
+    with open(path, "wb") as file:
+        file.write(b"short")
+    with pytest.raises(HomeUnusable, match="remove it"):
+        load_identity(world.home)
+
+
+def test_a_restarted_worker_tells_its_cluster_and_cursor(world: World) -> None:
+    world.master.feed_head = 40
+    world.on_beat()
+    world.stop()
+    world.start()
+    last = registrations(world.master)[-1]
+    assert (last.cluster, last.incarnation, last.cursor) == (CLUSTER, 1, 40)
+
+
+def test_a_lost_master_is_registered_with_again(world: World) -> None:
+    capability, data = world.put(make_bytes(1, MIB))
+    world.on_beat()
+    world.run(world.master.break_off)
+    world.on_beat()
+    assert len(registrations(world.master)) == 2
+    assert world.read(capability, 0, 100) == data[:100]
+
+
+def test_heartbeats_carry_the_room_used(world: World) -> None:
+    capability, _ = world.put(make_bytes(2, 3 * MIB))
+    world.read(capability, 0, 3 * MIB)
+    world.on_beat()
+    assert beats(world.master)[-1].used_bytes == 3 * MIB
+    assert beats(world.master)[-1].worker == 7
+
+
+# ---- the feed -----------------------------------------------------------------------------------------------------------
+
+
+def feed(world: World, kind: int, *contents: int) -> None:
+    """Let the worker act on one more record."""
+    index = world.master.feed_head + 1
+    world.master.feed.append(FeedItem(index, kind, list(contents)))
+    world.master.feed_head = index
+    world.on_beat()
+
+
+def test_retired_content_is_dropped_and_the_cursor_moves(world: World) -> None:
+    capability, _ = world.put(make_bytes(3, MIB))
+    other, data = world.put(make_bytes(4, MIB))
+    world.read(capability, 0, MIB)
+    world.read(other, 0, MIB)
+    feed(world, FeedKind.RETIRED, world.content(1))
+    assert world.present(1) == 0
+    assert world.present(2) == 1
+    assert world.run(lambda: world.cache.cursor) == 1
+    assert world.read(other, 0, MIB) == data
+
+
+def test_free_spares_pinned_content_and_forced_free_does_not(world: World) -> None:
+    for seed in (5, 6):
+        capability, _ = world.put(make_bytes(seed, MIB))
+        world.read(capability, 0, MIB)
+    feed(world, FeedKind.PIN, world.content(1))
+    feed(world, FeedKind.FREE, world.content(1), world.content(2))
+    assert (world.present(1), world.present(2)) == (1, 0)
+    feed(world, FeedKind.FREE_FORCED, world.content(1))
+    assert world.present(1) == 0
+
+
+def test_unpinned_content_can_be_freed(world: World) -> None:
+    capability, _ = world.put(make_bytes(7, MIB))
+    world.read(capability, 0, MIB)
+    feed(world, FeedKind.PIN, world.content())
+    feed(world, FeedKind.UNPIN, world.content())
+    feed(world, FeedKind.FREE, world.content())
+    assert world.present() == 0
+
+
+def test_a_feed_record_of_a_newer_release_is_passed_over(world: World) -> None:
+    capability, data = world.put(make_bytes(8, MIB))
+    world.read(capability, 0, MIB)
+    feed(world, 99, world.content())
+    assert world.run(lambda: world.cache.cursor) == 1
+    assert world.read(capability, 0, MIB) == data
+
+
+def test_a_long_feed_record_is_acted_on_in_full(world: World) -> None:
+    capability, _ = world.put(make_bytes(9, MIB))
+    world.read(capability, 0, MIB)
+    feed(world, FeedKind.RETIRED, *range(5000), world.content())
+    assert world.present() == 0
+
+
+@pytest.mark.parametrize(
+    ("cursor", "head", "tail", "lost"),
+    [
+        (0, 0, 1, False),  # nothing was ever fed
+        (5, 5, 6, False),  # all was seen, all was trimmed
+        (5, 9, 6, False),  # the next record is still there
+        (5, 9, 7, True),  # record 6 may have been trimmed
+        (0, 9, 5, True),
+        (9, 9, 2, False),
+    ],
+)
+def test_a_cursor_is_lost_when_records_after_it_may_be_gone(cursor: int, head: int, tail: int, lost: bool) -> None:
+    assert is_cursor_lost(cursor, head, tail) is lost
+
+
+def test_a_worker_the_feed_left_behind_drops_its_pages_and_goes_on_from_the_head(world: World) -> None:
+    capability, data = world.put(make_bytes(10, MIB))
+    world.read(capability, 0, MIB)
+    world.stop()
+    world.master.feed_head, world.master.feed_tail = 500, 300
+    world.start()
+    assert world.present() == 0
+    assert world.run(lambda: world.cache.cursor) == 500
+    assert world.read(capability, 0, MIB) == data
+
+
+# ---- other clusters -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("cluster", "incarnation"), [(b"d" * 16, 1), (CLUSTER, 2)])
+def test_pages_of_another_cluster_or_incarnation_are_dropped_before_anything_is_served(
+    world: World, cluster: bytes, incarnation: int
+) -> None:
+    capability, _ = world.put(make_bytes(11, MIB))
+    world.read(capability, 0, MIB)
+    world.stop()
+    world.master.cluster, world.master.incarnation, world.master.feed_head = cluster, incarnation, 70
+    world.start()
+    assert world.run(lambda: list(world.cache)) == []
+    assert world.run(lambda: world.cache.cursor) == 70
+    if cluster != CLUSTER:
+        with pytest.raises(CapabilityInvalid):
+            world.read(capability, 0, MIB)
+
+
+# ---- capabilities -----------------------------------------------------------------------------------------------------
+
+
+def test_forged_and_expired_capabilities_read_nothing(world: World) -> None:
+    world.put(make_bytes(12, MIB), "k")
+    forged = world.capability(1, MIB, "k", "e:1", secret=b"x" * 32)
+    expired = world.capability(1, MIB, "k", "e:1", life_s=-5)
+    foreign = world.capability(1, MIB, "k", "e:1", cluster=b"z" * 16)
+    for token, error in ((forged, CapabilityInvalid), (expired, CapabilityExpired), (foreign, CapabilityInvalid)):
+        with pytest.raises(error):
+            world.read(token, 0, 10)
+        with pytest.raises(error):
+            world.read_many([token], [(0, 0, 10)])
+        with pytest.raises(error):
+            world.fetch(token, 0, 1)
+    with pytest.raises(CapabilityInvalid):
+        world.read(b"", 0, 10)
+    assert world.store.gets == []
+
+
+def test_keys_change_with_a_heartbeat(world: World) -> None:
+    world.put(make_bytes(13, MIB), "k")
+    new = world.capability(1, MIB, "k", "e:1", secret=b"n" * 32)
+    with pytest.raises(CapabilityInvalid):
+        world.read(new, 0, 10)
+    world.master.keys = {1: b"n" * 32, 2: KEY}
+    world.on_beat()
+    assert len(world.read(new, 0, 10)) == 10
+
+
+def test_with_no_master_for_long_cached_bytes_are_served_to_old_capabilities_and_others_are_not(world: World) -> None:
+    old = world.capability(1, 3 * MIB, "k", "e:1", life_s=LIFE_S)
+    _, data = world.put(make_bytes(14, 3 * MIB), "k")
+    world.read(old, MIB, 10)
+    later = [0.0]
+
+    def age(seconds: float) -> None:
+        gate = world.worker._gate
+        wall, monotonic = gate._wall, gate._monotonic
+        gate._wall, gate._monotonic = (lambda: wall() + seconds), (lambda: monotonic() + seconds)
+        later[0] += seconds
+
+    world.master.silent = True
+    world.run(world.master.break_off)
+    world.run(age, LIFE_S + SILENCE_S + 1)
+    assert world.read(old, MIB, MIB) == data[MIB : 2 * MIB]
+    with pytest.raises(CapabilityExpired, match="no master"):
+        world.read(old, 0, 10)
+    with pytest.raises(CapabilityExpired):
+        world.fetch(old, 0, 0b1)
+    world.run(age, 3600.0)
+    with pytest.raises(CapabilityExpired):
+        world.read(old, MIB, 10)
