@@ -42,6 +42,7 @@ class MonofsFile(io.RawIOBase):
         self._hot = reader.hot
         self._position = 0
         self._own: int | None = None
+        self._pinned: Descriptor | None = None
         self._reopen = reopen
         self.path = reader.path
         self.name = reader.path
@@ -250,6 +251,7 @@ class MonofsFile(io.RawIOBase):
                 self._own = os.open(f"/proc/self/fd/{descriptor.fd}", os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
                 raise self._not_local() from None
+            self._pinned = descriptor
         return self._own
 
     def mmap(self) -> MappedFile:
@@ -285,7 +287,7 @@ class MonofsFile(io.RawIOBase):
         if not self.closed:
             self._hot = {}
             self._reader.forget()
-            own, self._own = self._own, None
+            own, self._own, self._pinned = self._own, None, None
             if own is not None:
                 os.close(own)
         super().close()

@@ -531,6 +531,7 @@ class FileSystem:
                 live = self._live
                 if live is None or live.pid != os.getpid():
                     live = self._live = Session(self._options)
+                    weakref.finalize(self, _close_session, live)
                     if self._closed:
                         live.close()
         return live
@@ -545,6 +546,12 @@ _PINNED = 4  # model.inode.Flag.PINNED as a plain number: a listing asks a hundr
 
 def _clean(path: str) -> str:
     return path[:-1] if len(path) > 1 and path.endswith("/") else path
+
+
+def _close_session(live: Session) -> None:
+    """When a file system object was dropped without close(), or the program ends; never in a child of fork."""
+    if live.pid == os.getpid():
+        live.close()
 
 
 def _unpickle(options: Options) -> FileSystem:

@@ -1,0 +1,222 @@
+"""What goes wrong underneath a reader: nodes die, files change, capabilities end, sockets are missing."""
+
+import errno
+import os
+import random
+import sys
+import threading
+
+import pytest
+
+import monofs
+from monofs.model.errors import ContentChanged, NoMaster, NotFound
+from monofs.testing.nodes import ServedNode
+
+MIB = 1 << 20
+
+EXPIRED_AT_BIRTH = """
+import monofs.master.issuing as issuing
+from monofs.cli.main import main
+issue = issuing.Issuer.issue
+def expired(self, *words, **options):
+    issuing.LIFE_S, life = -5, issuing.LIFE_S
+    try:
+        return issue(self, *words, **options)
+    finally:
+        issuing.LIFE_S = life
+issuing.Issuer.issue = expired
+main()
+"""
+
+
+class NodeOfExpired(ServedNode):
+    """Its capabilities are 5 s past their life when they are handed out; renewed ones are good."""
+
+    @property
+    def command(self):
+        return [sys.executable, "-c", EXPIRED_AT_BIRTH, *super().command[3:]]
+
+
+@pytest.fixture(scope="module")
+def expired_node(tmp_path_factory):
+    with NodeOfExpired(str(tmp_path_factory.mktemp("expired") / "home")) as served:
+        yield served
+
+
+@pytest.fixture
+def changing(fs, source):
+    """A client that looks at the store each time, and how to change a file behind its back."""
+
+    def change(name, data):
+        temporary = source / f".{name}.new"
+        temporary.write_bytes(data)
+        temporary.rename(source / name)
+
+    return change
+
+
+def blob(seed, size=3 * MIB):
+    return random.Random(seed).randbytes(size)
+
+
+def test_a_reader_in_flight_never_sees_two_versions(fs, remote, changing):
+    for number, client in enumerate((fs, remote)):
+        name = f"flight{number}.bin"
+        changing(name, blob(1))
+        with client.open(f"/data/{name}") as file:
+            assert file.read(MIB) == blob(1)[:MIB]
+            changing(name, blob(2))
+            with pytest.raises(ContentChanged) as caught:
+                file.pread(2 * MIB, 100)
+            assert isinstance(caught.value, OSError)
+            assert caught.value.errno == errno.ESTALE
+            assert file.pread(10, 100) == blob(1)[10:110], "what is cached of the old version can still be read"
+        with client.open(f"/data/{name}") as file:
+            assert file.read() == blob(2)
+
+
+def test_a_file_that_changed_before_its_first_byte_is_opened_again_by_itself(fs, remote, changing):
+    for number, client in enumerate((fs, remote)):
+        name = f"early{number}.bin"
+        changing(name, blob(3))
+        with client.open(f"/data/{name}") as file:
+            changing(name, blob(4, 2 * MIB + 5))
+            assert file.read() == blob(4, 2 * MIB + 5)
+            changing(name, blob(5))
+            assert file.pread(0, 10) == blob(4, 2 * MIB + 5)[:10]
+
+
+def test_a_size_that_was_told_is_not_taken_back(fs, changing):
+    changing("told.bin", blob(6))
+    with fs.open("/data/told.bin") as file:
+        assert file.seek(0, 2) == 3 * MIB
+        changing("told.bin", blob(7, MIB))
+        with pytest.raises(ContentChanged):
+            file.pread(0, 10)
+    with fs.open("/data/told.bin") as file:
+        assert file.size == MIB
+        changing("told.bin", blob(8, MIB))
+        assert file.read() == blob(8, MIB), "the same size: nothing told was wrong"
+
+
+def test_all_pieces_of_a_file_in_one_call_are_of_one_version(fs, remote, changing):
+    for number, client in enumerate((fs, remote)):
+        name = f"pieces{number}.bin"
+        changing(name, blob(9, 8 * MIB))
+        assert client.read(f"/data/{name}", 0, 10) == blob(9, 8 * MIB)[:10]
+        changing(name, blob(10, 8 * MIB))
+        pieces = [(f"/data/{name}", offset * MIB, 1000) for offset in range(8)]
+        got = client.read_many(pieces)
+        assert got == [blob(10, 8 * MIB)[offset * MIB : offset * MIB + 1000] for offset in range(8)]
+
+
+def test_a_removed_file_is_gone_and_its_open_reader_is_told(fs, source, changing):
+    changing("gone.bin", blob(11))
+    with fs.open("/data/gone.bin") as file:
+        assert file.read(10) == blob(11)[:10]
+        os.unlink(source / "gone.bin")
+        with pytest.raises(ContentChanged):
+            file.pread(2 * MIB, 10)
+    with pytest.raises(FileNotFoundError):
+        fs.stat("/data/gone.bin", sync_interval_s=0.0)
+    changing("gone.bin", blob(12))
+    fs.stat("/data/gone.bin", sync_interval_s=0.0)
+    with fs.open("/data/gone.bin") as file:
+        os.unlink(source / "gone.bin")
+        with pytest.raises(NotFound):
+            file.read(10)
+
+
+def test_expired_capabilities_are_renewed_under_the_reader(expired_node, tmp_path):
+    (tmp_path / "a.bin").write_bytes(blob(13))
+    (tmp_path / "b.bin").write_bytes(blob(14))
+    with expired_node.connect() as fs:
+        fs.mount_add("/x", f"file://{tmp_path}")
+        with fs.open("/x/a.bin") as file:
+            assert file.read() == blob(13)
+        assert fs.read_many([("/x/a.bin", 0, 5), ("/x/b.bin", MIB, 5)]) == [blob(13)[:5], blob(14)[MIB : MIB + 5]]
+        assert fs.load("/x").failed == 0
+
+
+def test_a_retired_capability_reads_what_is_held_and_then_says_the_file_changed(expired_node, tmp_path):
+    path = tmp_path / "c.bin"
+    path.write_bytes(blob(15))
+    with expired_node.connect() as fs:
+        fs.mount_add("/retired", f"file://{tmp_path}")
+        with fs.open("/retired/c.bin") as file, fs.open("/retired/c.bin") as untouched:
+            assert file.read(MIB) == blob(15)[:MIB]
+            (tmp_path / "new").write_bytes(blob(16))
+            (tmp_path / "new").rename(path)
+            fs.stat("/retired/c.bin", sync_interval_s=0.0)
+            assert file.pread(5, 10) == blob(15)[5:15]
+            with pytest.raises(ContentChanged):
+                file.pread(2 * MIB, 10)
+            assert untouched.read() == blob(16)
+
+
+def fixed_ports(node):
+    """Let a restart listen where clients look for it."""
+    for section, door in (("master", "rpc"), ("worker", "worker")):
+        node.sets.append(f"{section}.port={node.doors[door].rpartition(':')[2]}")
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["descriptors", "sockets"])
+def test_a_killed_node_is_ridden_out_in_the_middle_of_a_file(tmp_path, local):
+    expected = blob(17, 40 * MIB)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "big.bin").write_bytes(expected)
+    served = ServedNode(str(tmp_path / "home")).start()
+    try:
+        with served.connect(timeout_s=60.0) as fs:
+            fs.mount_add("/k", f"file://{tmp_path}/source")
+            fixed_ports(served)
+            if not local:
+                os.unlink(os.path.join(served.home, "worker.sock"))
+            with fs.open("/k/big.bin") as file:
+                got = bytearray(file.read(7 * MIB + 3))
+                served.kill()
+                restart = threading.Thread(target=served.start)
+                restart.start()
+                while piece := file.read(300_000):
+                    got += piece
+                restart.join(60)
+                assert got == expected
+            assert fs.read("/k/big.bin", -5, None) == expected[-5:]
+            assert fs.stat("/k/big.bin").size == len(expected)
+    finally:
+        served.stop()
+
+
+def test_cached_local_files_are_read_while_the_node_is_down(tmp_path):
+    (tmp_path / "a.bin").write_bytes(blob(18))
+    served = ServedNode(str(tmp_path / "home")).start()
+    try:
+        with served.connect(timeout_s=2.0) as fs:
+            fs.mount_add("/a", f"file://{tmp_path}")
+            with fs.open("/a/a.bin") as file:
+                file.read()
+                served.kill()
+                assert file.pread(0) == blob(18)
+            with pytest.raises(OSError, match="no master answers"):
+                fs.stat("/a/a.bin")
+    finally:
+        served.kill()
+
+
+def test_a_socket_that_does_not_connect_is_left_for_tcp(tmp_path):
+    (tmp_path / "a.bin").write_bytes(blob(19))
+    with ServedNode(str(tmp_path / "home")) as served:
+        os.unlink(os.path.join(served.home, "worker.sock"))
+        with served.connect() as fs:
+            fs.mount_add("/a", f"file://{tmp_path}")
+            with fs.open("/a/a.bin") as file:
+                assert file.read() == blob(19)
+            assert not fs._session().cluster.links()[0].is_local
+
+
+def test_no_master_is_told_at_once_and_what_to_do():
+    with pytest.raises(NoMaster, match="monofs serve") as caught:
+        monofs.connect("127.0.0.1:1", timeout_s=30.0)
+    assert isinstance(caught.value, OSError)
+    with pytest.raises(OSError, match="is not an address"):
+        monofs.connect("nonsense")

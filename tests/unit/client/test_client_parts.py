@@ -1,0 +1,221 @@
+"""Parts of the client by themselves: errors, the slot table, the table of descriptors."""
+
+import errno
+import io
+import os
+import pickle
+import threading
+from collections import deque
+
+import pytest
+
+from monofs.client.cluster import Cluster, host_id
+from monofs.client.descriptors import Descriptor, DescriptorTable
+from monofs.client.errors import python_error
+from monofs.model.block import PAGE_SIZE_BYTES, SLOTS, slot_of
+from monofs.model.errors import BY_CODE, Closed, ConnectionLost, MonofsError, NoWorker, Unreachable
+from monofs.model.ids import ContentId
+from monofs.rpc.api import ClusterAnswer, DescriptorAnswer, WorkerInfo
+
+
+@pytest.mark.parametrize("cls", list(BY_CODE.values()), ids=lambda cls: cls.__name__)
+def test_every_error_leaves_the_client_as_an_oserror_too(cls):
+    error = python_error(cls("a sentence", path="/x"))
+    assert isinstance(error, cls)
+    assert isinstance(error, OSError)
+    assert isinstance(error, ValueError) == (error.code in (Closed.code, 1008))
+    assert (error.errno, str(error), error.code) == (cls.errno, "a sentence", cls.code)
+    assert error.detail == {"path": "/x"}
+    assert not isinstance(error, BlockingIOError)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert (str(copy), copy.detail) == (str(error), error.detail)
+    assert python_error(error) is error
+
+
+def test_the_builtin_is_the_one_of_the_errno():
+    builtin = {errno.ENOENT: FileNotFoundError, errno.EEXIST: FileExistsError, errno.EACCES: PermissionError}
+    builtin |= {errno.ENOTDIR: NotADirectoryError, errno.EISDIR: IsADirectoryError, errno.ETIMEDOUT: TimeoutError}
+    builtin |= {errno.ECONNREFUSED: ConnectionRefusedError, errno.ECONNRESET: ConnectionResetError}
+    for cls in BY_CODE.values():
+        assert isinstance(python_error(cls()), builtin.get(cls.errno, OSError))
+
+
+class Answers:
+    """What a master would say, changeable."""
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, 0
+
+    def __call__(self):
+        self.asked += 1
+        return self.answer
+
+
+def worker(number, *, host="elsewhere", live=True):
+    return WorkerInfo(number, f"127.0.0.1:{number}", f"/run/{number}.sock", host, live)
+
+
+def cluster_of(workers, slots, epoch=1):
+    answers = Answers(ClusterAnswer(b"c", 1, epoch, workers, slots))
+    return Cluster(answers, lambda address: pytest.fail("nothing is to be connected")), answers
+
+
+def ids(links):
+    return [link.info.id for link in links]
+
+
+def test_owners_come_first_by_slot_then_everybody_else():
+    cluster, _ = cluster_of([worker(1), worker(2), worker(3)], [(0, [2]), (SLOTS // 2, [3, 1])])
+    halves = set()
+    for content in range(1, 40):
+        half = slot_of(ContentId(content), 0) >= SLOTS // 2
+        halves.add(half)
+        found = ids(cluster.candidates(ContentId(content), 0, 1))
+        assert sorted(found) == [1, 2, 3]
+        assert set(found[:2]) == {1, 3} if half else found[0] == 2
+    assert halves == {True, False}
+
+
+def test_an_owner_of_this_machine_is_asked_before_its_peers_and_the_lost_last():
+    here = worker(2, host=host_id())
+    cluster, _ = cluster_of([worker(1), here, worker(3, live=False)], [(0, [1, 2, 3])])
+    assert ids(cluster.candidates(ContentId(5), 0, 1)) == [2, 1, 3]
+
+
+def test_who_did_not_answer_is_asked_last_and_a_socket_is_left_for_tcp_first():
+    here = worker(1, host=host_id())
+    cluster, _ = cluster_of([here, worker(2)], [(0, [1])])
+    first = cluster.candidates(ContentId(5), 0, 1)[0]
+    assert first.is_local
+    assert cluster.failed(first, Unreachable()), "the same worker, by TCP"
+    assert not first.is_local
+    assert not cluster.failed(first, Unreachable())
+    assert ids(cluster.candidates(ContentId(5), 0, 1)) == [2, 1]
+    cluster.look_again()
+    assert first.is_local, "it may have restarted"
+    other = cluster.links()[1]
+    assert not cluster.failed(other, ConnectionLost())
+
+
+def test_the_table_is_fetched_once_and_again_when_an_answer_names_another_epoch():
+    cluster, answers = cluster_of([worker(1)], [(0, [1])])
+    link = cluster.candidates(ContentId(5), 0, 1)[0]
+    for _ in range(5):
+        assert cluster.candidates(ContentId(5), 0, 1) == [link]
+    assert answers.asked == 1
+    answers.answer = ClusterAnswer(b"c", 1, 2, [worker(1), worker(9)], [(0, [9])])
+    cluster._refreshed_s = float("-inf")
+    assert ids(cluster.candidates(ContentId(5), 0, 2)) == [9, 1]
+    assert answers.asked == 2
+    assert cluster.links()[0] is link, "a worker that stayed keeps its link, connections and leases"
+
+
+def test_without_workers_the_error_says_so():
+    cluster, _ = cluster_of([], [])
+    with pytest.raises(NoWorker, match="no worker is registered"):
+        cluster.candidates(ContentId(5), 0, 1)
+
+
+@pytest.fixture
+def leases():
+    return deque()
+
+
+@pytest.fixture
+def make(tmp_path, leases):
+    def make(number, present=1, length=100):
+        path = tmp_path / str(number)
+        path.write_bytes(b"x" * length)
+        return Descriptor(os.open(path, os.O_RDONLY), DescriptorAnswer(present, 0, length, number, number), leases)
+
+    return make
+
+
+def test_a_descriptor_closes_and_gives_its_lease_back_with_its_last_reference(make, leases):
+    table = DescriptorTable(limit=8)
+    descriptor = make(7)
+    number = descriptor.fd
+    table.add(("w", 1, 0), descriptor)
+    table.drop(("w", 1, 0))
+    assert os.pread(number, 1, 0) == b"x", "a thread still reads"
+    assert not leases
+    del descriptor
+    assert list(leases) == [7]
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(number)
+    assert table.open_count() == 0
+
+
+def test_only_a_complete_and_exact_file_is_read_without_looking_at_bits(make):
+    assert make(1).whole
+    assert not make(2, present=0).whole
+    two_pages = make(3, present=1, length=PAGE_SIZE_BYTES + 5)
+    assert not two_pages.whole
+    two_pages.add_pages(0b10)
+    assert two_pages.whole
+    longer = make(4)
+    os.truncate(f"/proc/self/fd/{longer.fd}", 200)
+    longer.add_pages(0)
+    assert not longer.whole, "a read could run into what is not of this group"
+
+
+def test_at_the_bound_the_least_used_go_first_and_held_ones_are_not_counted_away(make):
+    table = DescriptorTable(limit=16)
+    for number in range(16):
+        assert table.has_room()
+        table.add(("w", number, 0), make(number))
+    for number in range(16):
+        descriptor = table.get(("w", number, 0))
+        descriptor.used = number >= 4
+    descriptor = None
+    assert table.has_room()
+    assert table.open_count() == 14
+    assert table.get(("w", 0, 0)) is None
+    assert table.get(("w", 15, 0)) is not None
+    held = [table.get(("w", number, 0)) for number in range(16)]
+    held = [one for one in held if one is not None]
+    while table.open_count() < 16:
+        extra = make(100 + len(held))
+        table.add(("w", 100 + len(held), 0), extra)
+        held.append(extra)
+    assert not table.has_room(), "every one is held by somebody"
+    held.clear()
+    extra = None
+    assert table.has_room()
+
+
+def test_what_nobody_used_between_two_sweeps_is_closed(make):
+    table = DescriptorTable(limit=16, idle_s=0.0)
+    table.add(("w", 1, 0), make(1))
+    assert table.has_room()  # clears the mark
+    assert table.open_count() == 1
+    assert table.has_room()
+    assert table.open_count() == 0
+
+
+def test_threads_that_read_never_meet_a_number_used_again(make):
+    table = DescriptorTable(limit=4)
+    wrong = []
+
+    def churn(seed):
+        for i in range(200):
+            key = ("w", (seed + i) % 10, 0)
+            found = table.get(key)
+            if found is None and table.has_room():
+                found = make(f"{seed}-{i}")
+                table.add(key, found)
+            if found is not None and os.pread(found.fd, 10, 0) != b"x" * 10:
+                wrong.append(key)
+
+    threads = [threading.Thread(target=churn, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not wrong
+
+
+def test_io_takes_our_errors_for_its_own():
+    assert isinstance(python_error(MonofsError("x")), OSError)
+    assert isinstance(python_error(Closed()), io.UnsupportedOperation)
