@@ -84,7 +84,7 @@ def test_a_door_open_to_the_world_needs_a_secret_and_a_console_an_exception(tmp_
     )
     assert done.returncode == 2
     assert "security.insecure=true" in done.stderr
-    sets = ["master.host=0.0.0.0"]
+    sets = ["master.host=0.0.0.0", "security.authentication=required"]
     with ServedNode(str(tmp_path / "h"), sets=sets) as node:
         port = node.doors["rpc"].rpartition(":")[2]
         done = run("--masters", f"127.0.0.1:{port}", "fs", "ls")
@@ -137,6 +137,7 @@ def test_the_console_port_serves_metrics_and_health(node):
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(node.doors["console"] + "/etc/passwd", timeout=10)
     assert caught.value.code == 404
+    caught.value.close()
 
 
 def test_the_home_is_private_and_the_secret_is_nowhere_else(node):
