@@ -151,43 +151,57 @@ class Reading:
     ) -> M | Deferred[M]:
         if len(paths) > BATCH_MAX:
             raise InvalidArgument(f"at most {BATCH_MAX} paths a request, not {len(paths)}")
-        parsed: list[Parts | MonofsError] = []
+        asked: list[tuple[Parts, Lookup] | MonofsError] = []
         stale: dict[Parts, Lookup] = {}
+        lookup, is_fresh = self._namespace.lookup, self._loader.is_fresh
         for path in paths:
             try:
                 parts = parse(path)
-                found = self._namespace.lookup(parts)
-                if not self._loader.is_fresh(parts, found, options):
+                found = lookup(parts)
+                if not is_fresh(parts, found, options):
                     stale[parts] = found
-                parsed.append(parts)
+                asked.append((parts, found))
             except MonofsError as error:
-                parsed.append(error)
+                asked.append(error)
         if not stale:
-            return build(*self._answers(parsed, {}, options, call, answer))
+            return build(*self._answers(asked, call, answer))
         looked = self._loader.look_at_many(list(stale.items()), options)
-        return looked.addCallback(lambda failed: build(*self._answers(parsed, failed, options, call, answer)))
+
+        def answered(failed: dict[Parts, MonofsError]) -> M:
+            again: list[tuple[Parts, Lookup] | MonofsError] = []
+            for each in asked:
+                if isinstance(each, MonofsError):
+                    again.append(each)
+                    continue
+                parts, found = each[0], lookup(each[0])
+                again.append(self._unless_failed(parts, found, failed.get(parts), options))
+            return build(*self._answers(again, call, answer))
+
+        return looked.addCallback(answered)
+
+    def _unless_failed(
+        self, parts: Parts, found: Lookup, error: MonofsError | None, options: ReadOptions
+    ) -> tuple[Parts, Lookup] | MonofsError:
+        """What is known of a path, or why the look that it needed failed."""
+        if error is not None:
+            if not isinstance(error, UNAVAILABLE):
+                return error
+            try:
+                self._loader.check_servable(parts, found, options, error)
+            except MonofsError as unservable:
+                return unservable
+        return parts, found
 
     def _answers(
-        self,
-        parsed: list[Parts | MonofsError],
-        failed: dict[Parts, MonofsError],
-        options: ReadOptions,
-        call: Call,
-        answer: Answering[A],
+        self, asked: list[tuple[Parts, Lookup] | MonofsError], call: Call, answer: Answering[A]
     ) -> tuple[list[A | None], dict[int, Failure]]:
         good: list[A | None] = []
         bad: dict[int, Failure] = {}
-        for position, parts in enumerate(parsed):
+        for position, each in enumerate(asked):
             try:
-                if isinstance(parts, MonofsError):
-                    raise parts
-                found = self._namespace.lookup(parts)
-                error = failed.get(parts)
-                if error is not None:
-                    if not isinstance(error, UNAVAILABLE):
-                        raise error
-                    self._loader.check_servable(parts, found, options, error)
-                good.append(answer(parts, found, call))
+                if isinstance(each, MonofsError):
+                    raise each
+                good.append(answer(each[0], each[1], call))
             except MonofsError as error:
                 good.append(None)
                 bad[position] = Failure(error.code, str(error), error.detail)

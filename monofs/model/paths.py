@@ -34,8 +34,15 @@ def parse_path(path: str) -> Parts:
             raise InvalidPath("path '//' has an empty component", path=path)
         return ()
     parts = tuple(body.split(b"/"))
-    for name in parts:
-        check_name(name)
+    if (
+        b"" in parts
+        or b"." in parts
+        or b".." in parts
+        or b"\0" in raw
+        or (len(raw) > NAME_MAX_BYTES and max(map(len, parts)) > NAME_MAX_BYTES)
+    ):  # one pass in C over all names; only a path that fails it is looked at name by name, for the message
+        for name in parts:
+            check_name(name)
     return parts
 
 
