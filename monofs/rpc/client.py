@@ -105,6 +105,8 @@ class _Waiter:
 class ClientConnection(Link):
     """A connected socket: handshake, then answers for its client."""
 
+    __slots__ = ("_client", "_handshake", "_splitter", "_timer", "received_at")
+
     def __init__(self, client: Client, sock: Any) -> None:
         super().__init__(client.reactor, client.flusher, sock, map_files=False, low_bytes=0)
         self._client = client

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +64,25 @@ _HELD_FREE_BYTES = 64 << 10
 class ServerConnection(Link, Connection):
     """One accepted connection: handshake, then requests."""
 
+    __slots__ = (
+        "_backlog",
+        "_busy",
+        "_handshake",
+        "_held",
+        "_limits",
+        "_on_close",
+        "_on_lost",
+        "_pending",
+        "_running",
+        "_splitter",
+        "_waiting",
+        "door",
+        "peer",
+        "principal",
+        "service",
+        "slot",
+    )
+
     def __init__(
         self,
         reactor: Any,
@@ -80,7 +98,7 @@ class ServerConnection(Link, Connection):
         on_lost: Callable[[ServerConnection], None],
     ) -> None:
         Link.__init__(self, reactor, flusher, sock, map_files=map_files, low_bytes=limits.queued_bytes // 16)
-        Connection.__init__(self)
+        self._on_close: list[Callable[[], None]] = []
         self.service = service
         self.principal = ANONYMOUS
         self.door = door
@@ -92,7 +110,7 @@ class ServerConnection(Link, Connection):
         self._handshake: ServerHandshake | None = handshake
         self._pending: dict[int, Call] = {}
         self._backlog: list[Frame] = []
-        self._waiting: deque[Call] = deque()
+        self._waiting: list[Call] = []
         self._running: Call | None = None
         self._busy = False
         self._held = 0
@@ -321,11 +339,12 @@ class ServerConnection(Link, Connection):
 
     def drained(self) -> None:
         """Streams go on, then requests that were left."""
-        waiting = self._waiting
-        for _ in range(len(waiting)):
+        waiting, self._waiting = self._waiting, []
+        for position, call in enumerate(waiting):
             if self.closed or not self.writable:
+                self._waiting = waiting[position:] + self._waiting
                 break
-            waiting.popleft().run_waiting()
+            call.run_waiting()
         self._resume()
 
     def ended(self, call: Call) -> None:

@@ -56,7 +56,7 @@ class DirectClient(Connection):
     """Calls to a service of the same process as ``principal``; a :class:`Connection` as its handlers see it."""
 
     def __init__(self, service: Service, principal: Principal = NODE, *, limits: Limits | None = None) -> None:
-        super().__init__()
+        self._on_close: list[Callable[[], None]] = []
         self.service = service
         self.principal = principal
         self.door = "direct"

@@ -15,7 +15,6 @@ import errno
 import mmap
 import os
 import socket
-from collections import deque
 from typing import Any
 
 from monofs.model.errors import ConnectionLost, MonofsError
@@ -80,6 +79,27 @@ class Link:
     on loopback TCP) instead of sendfile.
     """
 
+    # thousands of idle connections: a list is 56 bytes where a deque is 760
+    __slots__ = (
+        "__weakref__",
+        "_closing",
+        "_fd",
+        "_flusher",
+        "_linger",
+        "_lingered",
+        "_low_bytes",
+        "_map_files",
+        "_queue",
+        "_reading",
+        "closed",
+        "dirty",
+        "out",
+        "queued_bytes",
+        "reactor",
+        "sock",
+        "turn_bytes",
+    )
+
     def __init__(self, reactor: Any, flusher: Flusher, sock: socket.socket, *, map_files: bool, low_bytes: int) -> None:
         sock.setblocking(False)
         self.reactor = reactor
@@ -96,7 +116,7 @@ class Link:
         self._reading = False
         self._flusher = flusher
         self._fd = sock.fileno()
-        self._queue: deque[memoryview | _File | _Passed] = deque()
+        self._queue: list[memoryview | _File | _Passed] = []
         self._map_files = map_files
         self._low_bytes = low_bytes
         self._lingered = 0
@@ -312,15 +332,13 @@ class Link:
             first.offset, first.left = first.offset + sent, first.left - sent
             if not first.left:
                 os.close(first.fd)
-                self._queue.popleft()
+                del self._queue[0]
         elif type(first) is _Passed:
             sent = self._pass(first.data, first.fds) or 0
             if sent:
                 for fd in first.fds:
                     os.close(fd)
-                self._queue.popleft()
-                if sent < len(first.data):
-                    self._queue.appendleft(memoryview(first.data)[sent:])
+                self._queue[:1] = [memoryview(first.data)[sent:]] if sent < len(first.data) else []
         else:
             sent = self._send_views(budget)
         self.queued_bytes -= sent
@@ -332,17 +350,18 @@ class Link:
         for view in self._queue:
             if type(view) is not memoryview or size >= budget or len(views) == BUFFERS_MAX:
                 break
-            views.append(view[: budget - size])
-            size += len(views[-1])
-        sent = left = self.sock.sendmsg(views)
-        while left:
-            first = self._queue[0]
-            assert type(first) is memoryview  # noqa: S101 - only views were sent
-            if left < len(first):
-                self._queue[0] = first[left:]
+            views.append(view)
+            size += len(view)
+        last = views[-1]
+        sent = left = self.sock.sendmsg([*views[:-1], last[: len(last) - max(0, size - budget)]])
+        gone = 0
+        for view in views:
+            if left < len(view):
+                self._queue[gone] = view[left:]
                 break
-            left -= len(first)
-            self._queue.popleft()
+            left -= len(view)
+            gone += 1
+        del self._queue[:gone]
         return sent
 
     # ---- the end ----

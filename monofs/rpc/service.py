@@ -86,6 +86,9 @@ class Entry:
 class Connection(ABC):
     """Where calls come from. Hashable: handlers key what they lend out (descriptor leases) by it."""
 
+    __slots__ = ()
+    _on_close: list[Callable[[], None]]
+    """Subclasses begin with an empty list."""
     principal: Principal
     service: Service
     door: str
@@ -93,9 +96,6 @@ class Connection(ABC):
     peer: str
     """Address of the other side, for logs and audit."""
     closed: bool
-
-    def __init__(self) -> None:
-        self._on_close: list[Callable[[], None]] = []
 
     def on_close(self, callback: Callable[[], None]) -> None:
         """Call back once when this connection is gone; at once when it is gone already."""
@@ -106,7 +106,8 @@ class Connection(ABC):
 
     def has_closed(self) -> None:
         """For subclasses: tell everyone who asked, whatever one of them does."""
-        callbacks, self._on_close = self._on_close, []
+        callbacks = list(self._on_close)
+        self._on_close.clear()
         for callback in callbacks:
             try:
                 callback()
