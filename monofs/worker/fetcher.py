@@ -268,6 +268,11 @@ class Fetcher:
         """A try failed: another one, or the end. ``is_current`` False: the mount was changed meanwhile, which excuses anything."""
         if flight.over:
             return
+        if isinstance(error, NotCached) and flight.group is not None and flight.group.present:
+            # someone removed the file: its pages are lost, and readers begin anew with another file
+            self._cache.drop_pages(flight.group, flight.group.present)
+            self._end(flight, None)
+            return
         if flight.position > flight.position_at_try:
             flight.tries = 0
         flight.tries += 1

@@ -40,4 +40,4 @@ def is_resident(fd: int, offset: int, length: int) -> bool:
     failed = _libc.mincore(address, size, _vector)
     _libc.munmap(address, size)
     pages = (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE
-    return not failed and _vector[:pages] == _all_there[:pages]
+    return not failed and ctypes.string_at(_vector, pages) == _all_there[:pages]

@@ -73,6 +73,14 @@ def test_a_file_lost_behind_the_workers_back_is_fetched_again(world: World) -> N
     assert world.read(capability, 0, len(data)) == data
 
 
+def test_a_file_removed_while_the_worker_runs_is_made_anew(world: World) -> None:
+    capability, data = world.put(make_bytes(21, 3 * MIB))
+    world.read(capability, 0, 10)
+    os.unlink(world.path_of())
+    assert world.read(capability, MIB, 2 * MIB) == data[MIB:]
+    assert world.read(capability, 0, len(data)) == data
+
+
 def test_a_file_cut_short_while_the_worker_runs_is_noticed_and_fetched_again(world: World) -> None:
     capability, data = world.put(make_bytes(5, 3 * MIB))
     world.read(capability, 0, len(data))
