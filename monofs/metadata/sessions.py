@@ -85,11 +85,10 @@ class Sessions:
             return decode_result(held)
         if sequence < session.lowest:
             return SessionExpired(f"request {sequence} was answered and its answer was received before")
-        if (
-            self.held - len(session.answers) >= ANSWERS_MAX
-            or self._left(session, stamp.lowest) >= ANSWERS_PER_CLIENT_MAX
-        ):
-            return Overloaded(f"{ANSWERS_PER_CLIENT_MAX} answers wait for this client to receive them; try again")
+        if len(session.answers) >= ANSWERS_PER_CLIENT_MAX or self.held >= ANSWERS_MAX:
+            left = sum(1 for number in session.answers if number >= stamp.lowest)
+            if left >= ANSWERS_PER_CLIENT_MAX or self.held - len(session.answers) + left >= ANSWERS_MAX:
+                return Overloaded(f"{left} answers wait for this client to receive them; try again")
         return FRESH
 
     def remember(self, stamp: Stamp, now_ns: int, result: Any) -> list[NameChange]:
@@ -125,12 +124,6 @@ class Sessions:
             session = self.clients.pop(client, None)
             if session is not None:
                 self.held -= len(session.answers)
-
-    def _left(self, session: Session, lowest: int) -> int:
-        """How many answers would be held after trimming to ``lowest``."""
-        if len(session.answers) < ANSWERS_PER_CLIENT_MAX:
-            return len(session.answers)
-        return sum(1 for sequence in session.answers if sequence >= lowest)
 
     def _load(self, key: bytes, raw: bytes) -> None:
         client, sequence = split_answer_key(key)

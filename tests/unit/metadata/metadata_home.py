@@ -124,8 +124,11 @@ class Home:
         after: bytes = b"",
         through: bytes | None = None,
         complete: bool = True,
+        sort: bool = True,
     ) -> Any:
-        """Adopt a page of the directory at ``path``."""
+        """Adopt a page of the directory at ``path``; by default sorted, and speaking for all names."""
+        if sort:
+            found = sorted(found, key=lambda entry: entry.name + b"/" * entry.is_directory)
         directory = self.inode(path)
         return self.apply(
             AdoptPage(
