@@ -25,13 +25,16 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from monofs.testing.ports import free_port
 
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 PACKAGES = "ceph-mon ceph-osd radosgw ceph-common"
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 60.0
+GATEWAY_TIMEOUT_S = 25.0
+GATEWAY_ATTEMPTS = 3
 STOP_TIMEOUT_S = 10.0
 
 _LOG_LINE = re.compile(rb'beast: \S+: \S+ - (\S+) \[[^\]]*\] "([A-Z]+) (\S+) HTTP/[\d.]+" (\d+) (\d+)')
@@ -66,7 +69,8 @@ mon_data = {directory}/mon
 [osd.0]
 osd_data = {directory}/osd
 osd_objectstore = memstore
-monmap = {directory}/monmap
+osd_class_update_on_start = false
+osd_crush_update_on_start = false
 memstore_device_bytes = {memory_bytes}
 osd_max_object_name_len = 1024
 osd_class_load_list = *
@@ -159,9 +163,16 @@ class Ceph:
         self._stop("rgw")
 
     def start_gateway(self) -> None:
-        """Start radosgw on the same port and wait until it answers."""
-        self._run("rgw", "radosgw", "-c", self._config, "-n", "client.rgw.a", "-f")
-        self._wait(self._answers, "radosgw to answer", "rgw")
+        """Start radosgw on the same port and wait until it answers; one that stays silent is started again."""
+        for attempt in range(1, GATEWAY_ATTEMPTS + 1):
+            self._run("rgw", "radosgw", "-c", self._config, "-n", "client.rgw.a", "-f")
+            try:
+                self._wait(self._answers, "radosgw to answer", "rgw", GATEWAY_TIMEOUT_S)
+                return
+            except RuntimeError:
+                self._stop("rgw")
+                if attempt == GATEWAY_ATTEMPTS:
+                    raise
 
     def restart_gateway(self) -> None:
         """Stop and start radosgw."""
@@ -216,18 +227,20 @@ class Ceph:
 
     def _start_osd(self) -> None:
         osd = str(uuid.uuid4())
-        if self._ceph("osd", "new", osd) is None:
-            raise self._failure("registering the OSD failed")
+        self._insist("osd", "new", osd)
         self._call("ceph-osd", "-c", self._config, "-i", "0", "--mkfs", "--osd-uuid", osd, "--no-mon-config")
-        self._ceph("osd", "crush", "add", "osd.0", "1.0", "host=h", "root=default")
+        self._insist("osd", "crush", "add", "osd.0", "1.0", "host=h", "root=default")
         self._run("osd", "ceph-osd", "-c", self._config, "-i", "0", "-f")
         self._wait(lambda: b"1 up" in (self._ceph("osd", "stat") or b""), "the OSD", "osd")
 
     def _add_user(self, name: str, access_key: str, secret_key: str) -> None:
-        self._call(
-            *("radosgw-admin", "-c", self._config, "user", "create", "--uid", name, "--display-name", name),
-            *("--access-key", access_key, "--secret", secret_key),
-        )
+        admin = ("radosgw-admin", "-c", self._config, "user")
+        create = ("--display-name", name, "--access-key", access_key, "--secret", secret_key)
+
+        def exists() -> bool:
+            return self._try(*admin, "create", "--uid", name, *create) or self._try(*admin, "info", "--uid", name)
+
+        self._wait(exists, f"user {name}", "rgw")
 
     def _answers(self, path: str = "/") -> bool:
         try:
@@ -251,6 +264,15 @@ class Ceph:
         ]
 
     # ---- processes ------------------------------------------------------------------------------------------------------
+
+    def _insist(self, *arguments: str) -> None:
+        """A ``ceph`` command until it works: sent before the client has the monitor's map, it is refused."""
+        self._wait(lambda: self._ceph(*arguments) is not None, f"'ceph {' '.join(arguments)}'", "mon")
+
+    def _try(self, *command: str) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
+        return False
 
     def _ceph(self, *arguments: str) -> bytes | None:
         """Output of one ``ceph`` command, or None when it failed."""
@@ -293,15 +315,14 @@ class Ceph:
             except subprocess.TimeoutExpired:
                 continue
 
-    def _wait(self, ready: object, what: str, name: str) -> None:
-        assert callable(ready)
-        deadline = time.monotonic() + START_TIMEOUT_S
+    def _wait(self, ready: Callable[[], bool], what: str, name: str, timeout_s: float = START_TIMEOUT_S) -> None:
+        deadline = time.monotonic() + timeout_s
         while not ready():
             process = self._processes.get(name)
             if process is None or process.poll() is not None:
                 raise self._failure(f"{name} ended while waiting for {what}")
             if time.monotonic() > deadline:
-                raise self._failure(f"waited {START_TIMEOUT_S:.0f} s for {what}")
+                raise self._failure(f"waited {timeout_s:.0f} s for {what}")
             time.sleep(0.05)
 
     def _failure(self, message: str) -> RuntimeError:

@@ -273,7 +273,8 @@ class LocalStore:
             return None
         is_directory = stat.S_ISDIR(found.st_mode)
         if not (is_directory or stat.S_ISREG(found.st_mode)) or name_problem(bare):
-            return key + b"/" + bare if key else bare
+            shown = bare + b"/" if is_directory else bare
+            return key + b"/" + shown if key else shown
         return _entry(bare, found) if is_directory == name.endswith(b"/") else None
 
     # ---- errors ---------------------------------------------------------------------------------------------------------

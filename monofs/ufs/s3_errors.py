@@ -26,7 +26,7 @@ MESSAGE_MAX = 200
 _ELEMENT = re.compile(rb"<(Code|Message|RequestId|Region)>([^<]{0,2000})</\1>")
 
 _OBSTORE_STATUS = re.compile(r"inner: Status \{\n +status: (\d{3}),\n")
-_OBSTORE_KIND = re.compile(r"source: HttpError \{\n +kind: (\w+),\n")
+_OBSTORE_KIND = re.compile(r"HttpError \{\n +kind: (\w+),\n")
 _OBSTORE_REASON = re.compile(r'\n +(?:message|error): "([^"\n]*)",?\n')
 
 _THROTTLED = {
@@ -107,12 +107,12 @@ def obstore_error(said: str, where: Where, *, in_body: bool = False) -> Exceptio
     what, _, endpoint, _ = where
     if "TimedOut" in said or kind == "Timeout":
         return UfsUnreachable(f"{endpoint} did not answer in time at {what}")
-    if "source: NotPartial" in said or "source: UnexpectedRange" in said:
-        return UfsBadBody(f"{what}: the store answered with another range than asked for")
     if in_body:
         return UfsBadBody(f"the answer for {what} was cut short{': ' + reason if reason else ''}")
-    reason = reason or said.strip().split("\n", 1)[0].rpartition(" - ")[2]
-    return UfsUnreachable(f"no connection to {endpoint}: {reason[:MESSAGE_MAX]}")
+    first = said.strip().split("\n", 1)[0].removeprefix("Generic S3 error: ").rpartition(" - ")[2][:MESSAGE_MAX]
+    if not kind:  # no trouble with the connection: an answer came, and its headers make no sense
+        return UfsBadBody(f"the store's answer for {what} is not usable: {first}")
+    return UfsUnreachable(f"no connection to {endpoint}: {reason or first}")
 
 
 def _last(pattern: re.Pattern[str], said: str) -> str:

@@ -1,0 +1,191 @@
+"""The stores under contract, each as a world that hands out empty roots and changes them behind the store's back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from itertools import count
+from typing import Protocol
+from urllib.parse import quote
+
+import urllib3
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
+
+from monofs.model.paths import name_problem
+from monofs.ufs.base import UfsEntry, UfsPage, UnderStorage
+from monofs.ufs.registry import open_ufs
+
+_roots = count(1)
+
+
+class Root(Protocol):
+    """An empty store, and a way around it."""
+
+    store: UnderStorage
+
+    def put(self, key: bytes, data: bytes) -> None: ...
+
+    def delete(self, key: bytes) -> None: ...
+
+
+class World(Protocol):
+    """One kind of store."""
+
+    has_prefixes: bool
+    """Keys are flat: ``a`` beside ``a/b`` may exist, directories come and go with their keys."""
+
+    def root(self) -> Root: ...
+
+    def holds(self, key: bytes) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class LocalRoot:
+    """A directory in a temporary place."""
+
+    def __init__(self, directory: bytes) -> None:
+        self.directory = directory
+        self.store = open_ufs("file://" + quote(directory), {})
+
+    def path(self, key: bytes) -> bytes:
+        return os.path.join(self.directory, key)
+
+    def put(self, key: bytes, data: bytes) -> None:
+        path = self.path(key)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        beside = self.directory + b".new"
+        with open(beside, "wb") as file:
+            file.write(data)
+        os.rename(beside, path)
+
+    def delete(self, key: bytes) -> None:
+        os.unlink(self.path(key))
+
+
+class LocalWorld:
+    """Directories of this machine."""
+
+    has_prefixes = False
+
+    def __init__(self) -> None:
+        self._top = tempfile.mkdtemp(prefix="monofs-ufs-").encode()
+        self._count = 0
+
+    def root(self) -> LocalRoot:
+        self._count += 1
+        directory = os.path.join(self._top, b"r%d" % self._count)
+        os.mkdir(directory)
+        return LocalRoot(directory)
+
+    def holds(self, key: bytes) -> bool:
+        return all(part not in (b"", b".", b"..") and len(part) <= 255 for part in key.split(b"/")) and b"\0" not in key
+
+    def close(self) -> None:
+        shutil.rmtree(self._top)
+
+
+class S3Root:
+    """One prefix of a bucket."""
+
+    def __init__(self, world: S3World, prefix: bytes) -> None:
+        self._world, self._prefix = world, prefix
+        self.uri = f"s3://{world.bucket}/{prefix.decode()}"
+        self.store = open_ufs(self.uri, world.options, timeout_s=10)
+
+    def put(self, key: bytes, data: bytes) -> None:
+        self._world.request("PUT", self._prefix + b"/" + key, data)
+
+    def delete(self, key: bytes) -> None:
+        self._world.request("DELETE", self._prefix + b"/" + key)
+
+
+class S3World:
+    """Prefixes of one bucket of an S3 server. Keys are sent byte for byte."""
+
+    has_prefixes = True
+
+    def __init__(self, endpoint: str, access_key: str, secret_key: str, refuses: Callable[[bytes], bool]) -> None:
+        self.bucket = "contract"
+        self.endpoint = endpoint
+        self.options = {"endpoint": endpoint, "access_key": access_key, "secret_key": secret_key}
+        self._keys = ReadOnlyCredentials(access_key, secret_key, None)
+        self._refuses = refuses
+        self._pool = urllib3.PoolManager().connection_from_url(endpoint)
+        self.request("PUT", b"")
+
+    def root(self) -> S3Root:
+        return S3Root(self, b"r%d" % next(_roots))
+
+    def holds(self, key: bytes) -> bool:
+        return not self._refuses(key)
+
+    def request(self, method: str, key: bytes, data: bytes = b"") -> None:
+        target = f"/{self.bucket}" + ("/" + quote(key, safe="/-._~") if key else "")
+        signed = AWSRequest(method, self.endpoint + target, data=data)
+        S3SigV4Auth(self._keys, "s3", "us-east-1").add_auth(signed)
+        answer = self._pool.urlopen(method, target, body=data, headers=dict(signed.headers.items()), retries=False)
+        assert answer.status in (200, 204), (method, key, answer.status, answer.data)
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+def names(page: UfsPage) -> list[bytes]:
+    """Sorting names of a page."""
+    return [sorting_name(entry) for entry in page.entries]
+
+
+def sorting_name(entry: UfsEntry) -> bytes:
+    return entry.name + b"/" if entry.is_directory else entry.name
+
+
+def whole_listing(store: UnderStorage, key: bytes = b"", limit: int = 1000) -> tuple[list[UfsEntry], list[bytes]]:
+    """All entries and odd keys of a directory, page by page, with what a page promises checked on the way."""
+    entries: list[UfsEntry] = []
+    odd: list[bytes] = []
+    after = b""
+    while True:
+        page = store.list(key, after=after, limit=limit)
+        shown = names(page)
+        assert len(shown) <= limit
+        assert len(page.odd) <= 100
+        assert shown == sorted(set(shown))
+        assert all(name > after for name in shown)
+        entries += page.entries
+        odd += page.odd
+        if page.next is None:
+            return entries, odd
+        assert page.next > after
+        assert all(name <= page.next for name in shown)
+        after = page.next
+
+
+def model_listing(keys: set[bytes], directory: bytes) -> tuple[list[bytes], list[bytes]]:
+    """What a listing of ``directory`` must give for these keys: sorting names, and odd keys (sorted)."""
+    below = directory + b"/" if directory else b""
+    shown: set[bytes] = set()
+    odd: set[bytes] = set()
+    for key in keys:
+        if not key.startswith(below) or key == below:
+            continue
+        name, slash, _ = key[len(below) :].partition(b"/")
+        if name_problem(name):
+            odd.add(below + name + slash)
+        else:
+            shown.add(name + slash)
+    return sorted(shown), sorted(odd)
+
+
+def read_all(store: UnderStorage, key: bytes, offset: int, length: int, fingerprint: str) -> bytes:
+    return b"".join(store.read(key, offset, length, fingerprint))
+
+
+def file_of(store: UnderStorage, key: bytes) -> UfsEntry:
+    entry, _ = store.status(key)
+    assert entry is not None
+    return entry
