@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from monofs.model.errors import MonofsError, PermissionDenied, ReadOnly
+from monofs.model.errors import Internal, MonofsError, PermissionDenied, ReadOnly
 from monofs.observe.audit import audit
 from monofs.rpc.service import Call
 
@@ -45,6 +45,9 @@ class Record:
             result = await work
         except MonofsError as error:
             self(error)
+            raise
+        except Exception:
+            self(Internal())
             raise
         self(None)
         return result

@@ -389,9 +389,10 @@ class Loader:
         fresh = [name for name in names if (path, name) not in self.odd]
         self.odd_seen += len(fresh)
         ODD_NAMES().add(len(fresh))
-        for name in fresh[: ODD_KEPT - len(self.odd)]:
+        room = ODD_KEPT - len(self.odd)
+        for name in fresh[:room]:
             self.odd[path, name] = None
-        if fresh:
+        if fresh and room > 0:
             log.warning(
                 "names that no path can hold are unreachable", directory=path, count=len(fresh), first=repr(fresh[0])
             )

@@ -23,7 +23,7 @@ from monofs.master.secrets import Vault
 from monofs.metadata.entries import RegisterWorker
 from monofs.metadata.namespace import Namespace
 from monofs.model.block import SLOTS
-from monofs.model.errors import InvalidArgument, SessionExpired
+from monofs.model.errors import InvalidArgument, NotLeader, SessionExpired
 from monofs.model.principal import Right
 from monofs.observe.logs import logger
 from monofs.rpc.api import (
@@ -156,6 +156,8 @@ class Members:
     def has_begun(self) -> None:
         """This master leads now: every worker gets a full lease to be heard."""
         self._since = self._clock()
+        for member in self.members.values():
+            member.heard = self._since
 
     # ---- handlers -----------------------------------------------------------------------------------------------------
 
@@ -215,6 +217,8 @@ class Members:
     def heartbeat(self, request: HeartbeatRequest, call: Call) -> HeartbeatAnswer | None:
         """A worker is alive and asks for news. ``SessionExpired``: register (again) first."""
         check_access(call.principal, Right.NODE)
+        if not self._proposer.leads:
+            raise NotLeader("this master does not lead: workers speak to the leader", leader=None)
         member = self.members.get(request.worker)
         if member is None:
             raise SessionExpired(f"worker {request.worker} is not registered with this master: register again")

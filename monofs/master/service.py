@@ -171,7 +171,7 @@ class Master:
             reactor=reactor,
         )
         self._handlers |= {
-            Method.CLUSTER: members.cluster,
+            Method.CLUSTER: self._behind_barrier(members.cluster),
             Method.REGISTER: members.register,
             Method.HEARTBEAT: members.heartbeat,
             Method.REPORT: reporting.report,

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from monofs.config.schema import MasterConfig
 from monofs.master.pool import Pool
@@ -43,6 +44,8 @@ log = logger(__name__)
 T = TypeVar("T")
 OpenStore = Callable[..., UnderStorage]
 """``open_store(uri, options, timeout_s=...)`` as ufs.registry.open_ufs."""
+Clock = Callable[[], float]
+"""Monotonic seconds."""
 Kind = Literal["list", "head", "check"]
 TRIES = 3
 PAUSE_S = 0.1
@@ -150,13 +153,17 @@ class MountedStore:
             return self._ufs
 
     def close(self) -> None:
-        """Release the store's connections; calls in flight may fail."""
+        """Release the store's connections once what was asked before has begun; calls in flight may fail."""
+        self._pool.run(self._close_ufs, self._timeout_s).addErrback(self._not_closed)
         self._pool.close()
-        if self._ufs is not None:
-            self._ufs.close()
 
+    def _close_ufs(self) -> None:
+        with self._opening:
+            if self._ufs is not None:
+                self._ufs.close()
 
-Clock = Callable[[], float]
+    def _not_closed(self, failure: Failure) -> None:
+        log.warning("store not closed", mount=self._path, error=str(failure.value))
 
 
 class Stores:

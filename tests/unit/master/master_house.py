@@ -247,7 +247,9 @@ class House:
     # ---- asking -------------------------------------------------------------------------------------------------------
 
     def ask(self, method: Method, request: api.Message, principal: Principal | None = None) -> Any:
-        return self.begin(method, request, principal)()
+        """The answer as it comes out of a frame."""
+        answer = self.begin(method, request, principal)()
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=type(answer))
 
     def begin(self, method: Method, request: api.Message, principal: Principal | None = None) -> Callable[[], Any]:
         client = self.client if principal is None else DirectClient(self.service, principal)
