@@ -31,6 +31,7 @@ class Dial:
         self._connected, self._failed = connected, failed
         self._sock: socket.socket | None = None
         self._fd = -1
+        self._names: list[tuple[int, Any]] = []
         self._over = False
         self._timer = reactor.callLater(timeout_s, self._fail, f"no answer within {timeout_s:g} s")
 
@@ -48,11 +49,16 @@ class Dial:
                 self._reactor, self._reactor.getThreadPool(), socket.getaddrinfo, host, port, type=socket.SOCK_STREAM
             )
             found.addCallbacks(
-                lambda names: self._connect(names[0][0], names[0][4]),
+                self._has_names,
                 lambda failure: self._fail(failure.getErrorMessage()),
             )
             return
         self._connect(socket.AF_INET if version == 4 else socket.AF_INET6, (host, port))
+
+    def _has_names(self, names: list[Any]) -> None:
+        """All addresses of the name, to be tried in their order (``localhost`` may be ::1 where only 127.0.0.1 listens)."""
+        self._names = [(name[0], name[4]) for name in names]
+        self._connect(*self._names.pop(0))
 
     def give_up(self) -> None:
         """Call nobody back."""
@@ -110,14 +116,21 @@ class Dial:
         self._fail(os.strerror(code or errno.ECONNREFUSED))
 
     def _fail(self, why: str) -> None:
-        if not self._over:
+        if self._names and self._timer.active():
+            self._drop()
+            self._connect(*self._names.pop(0))
+        elif not self._over:
             self._finish()
             self._failed(Unreachable(f"cannot connect to {self._address}: {why}", address=self._address))
 
     def _finish(self) -> None:
         self._over = True
+        self._names = []
         if self._timer.active():
             self._timer.cancel()
+        self._drop()
+
+    def _drop(self) -> None:
         if self._sock is not None:
             self._reactor.removeWriter(self)
             self._sock.close()

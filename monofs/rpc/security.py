@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from monofs.model.errors import ConfigError
 from monofs.rpc.addresses import is_loopback
@@ -13,7 +13,7 @@ from monofs.rpc.handshake import check_secret
 class Security:
     """Who may come in: ``security.*`` of the configuration, with the secret itself."""
 
-    secret: bytes | None = None
+    secret: bytes | None = field(default=None, repr=False)
     authentication: str = "auto"
     """`auto`: anonymous from loopback and Unix sockets; `required`: the secret from everyone."""
     insecure: bool = False

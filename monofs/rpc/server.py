@@ -220,11 +220,9 @@ def listen_unix(
     try:
         with unix_name(path) as name:
             _remove_stale(path, name)
-            before = os.umask(0o777 & ~mode)
-            try:
-                sock.bind(name)
-            finally:
-                os.umask(before)
+            os.fchmod(sock.fileno(), mode)  # before bind: the file is never open to more than it should be
+            sock.bind(name)
+            os.chmod(name, mode)  # what the umask took away
         sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()

@@ -311,9 +311,12 @@ class Call:
 
     def _end_early(self) -> None:
         callback, self._on_end = self._on_end, None
-        for act in (callback, self.run_waiting):
-            if act is not None:
-                act()
+        if callback is not None:
+            try:
+                callback()
+            except Exception as error:  # noqa: BLE001 - a handler's bug must not keep other calls from ending
+                log.error("an end callback failed", exception=error, method=self.entry.name)
+        self.run_waiting()
 
 
 class Service:

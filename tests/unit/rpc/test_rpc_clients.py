@@ -202,6 +202,26 @@ def test_names_are_looked_up(loop: Loop, house: House) -> None:
     loop.do(client.close)
 
 
+def test_every_address_of_a_name_is_tried(loop: Loop, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = int(house.tcp().address.rpartition(":")[2])
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", port)) for last in (2, 3, 1)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)  # the system's resolver, not ours
+    client = Client(loop.reactor, f"a-name-with-three-addresses:{port}")
+    assert stat(loop, client, "/plain")
+    loop.do(client.close)
+
+
+def test_a_name_nobody_knows_is_told(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    client = Client(loop.reactor, "no-such-host:1")
+    with pytest.raises(DeadlineExceeded, match="not known"):
+        stat(loop, client, "/plain", timeout_s=0.2)
+    loop.do(client.close)
+
+
 def test_a_server_that_says_nothing_is_left_and_the_next_is_asked(loop: Loop, house: House) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -6,6 +6,9 @@ import os
 import random
 import resource
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -216,6 +219,46 @@ def test_more_connections_than_the_bound_are_turned_away_and_the_others_live(hou
         peer.open()
 
 
+FEW_DESCRIPTORS = textwrap.dedent(
+    """
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    from twisted.internet.epollreactor import EPollReactor
+    from monofs.rpc import api
+    from monofs.rpc.server import listen_tcp
+    from monofs.rpc.service import Service
+
+    reactor = EPollReactor()
+    service = Service("worker", reactor)
+    service.register(api.Method.PING, api.Empty, lambda request, call: api.Pong("1", "worker", 0))
+    print(listen_tcp(reactor, service, "127.0.0.1", 0).address, flush=True)
+    reactor.run()
+    """
+)
+
+
+def test_a_process_out_of_descriptors_serves_those_it_has_and_accepts_again_later() -> None:
+    server = subprocess.Popen([sys.executable, "-c", FEW_DESCRIPTORS], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        first = Raw(address).open()
+        crowd = [Raw(address) for _ in range(60)]
+        for request_id in range(1, 20):
+            first.send(ping(request_id))
+            assert first.frame().kind == Kind.ANSWER
+        for peer in crowd:
+            peer.sock.close()
+        last = Raw(address).open()
+        last.send(ping(1))
+        assert last.frame().kind == Kind.ANSWER
+        first.sock.close()
+        last.sock.close()
+    finally:
+        server.terminate()
+        server.communicate(timeout=10)
+
+
 def test_an_unknown_method_fails_alone(door: str) -> None:
     with raw(door) as peer:
         peer.open().send(pack(Kind.REQUEST, 9999, 5, b"\x90") + ping(6))
@@ -233,6 +276,22 @@ def test_an_unreadable_request_fails_alone(door: str, body: bytes) -> None:
         frame = peer.frame()
         assert (frame.request, type(decode_error(frame.body))) == (5, InvalidArgument)
         assert peer.frame().request == 6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_readable_frame_with_an_arbitrary_body_gets_one_final_answer(door: str, seed: int) -> None:
+    chance = random.Random(seed)
+    methods = [Method.PING, Method.LIST, Method.DESCRIPTOR, Method.FSCK, 0, 9999]
+    with raw(door) as peer:
+        peer.open()
+        for request_id in range(1, 301):
+            body = chance.randbytes(chance.choice([0, 1, 2, 5, 40, 400]))
+            peer.send(pack(Kind.REQUEST, chance.choice(methods), request_id, body, trace=chance.getrandbits(64)))
+            frame = peer.frame()
+            while frame.kind == Kind.ITEM:
+                frame = peer.frame()
+            assert frame.request == request_id
+            assert frame.kind in (Kind.ANSWER, Kind.ERROR)
 
 
 @pytest.mark.parametrize("kind", [Kind.HELLO, Kind.ANSWER, Kind.ERROR, Kind.ITEM, Kind.DATA])
@@ -471,6 +530,15 @@ def test_a_stale_unix_socket_is_replaced_and_long_paths_work(house: House, loop:
         assert pool.call(Method.PING, api.Empty(), api.Pong).role == "worker"
     loop.do(second.stop)
     assert not os.path.exists(path)
+
+
+def test_a_unix_door_is_its_owners_unless_told_otherwise(house: House) -> None:
+    before = os.umask(0o077)
+    try:
+        assert os.stat(house.unix().address).st_mode & 0o777 == 0o600
+        assert os.stat(house.unix(mode=0o666).address).st_mode & 0o777 == 0o666
+    finally:
+        os.umask(before)
 
 
 def test_stopping_a_door_ends_its_connections(house: House, loop: Loop) -> None:
