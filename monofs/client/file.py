@@ -34,6 +34,7 @@ class MappedFile(mmap.mmap):
 class MonofsFile(io.RawIOBase):
     """See the module. ``size`` is in bytes, ``path`` the absolute path, ``content`` the content id read from."""
 
+    __slots__ = ("_end", "_hot", "_own", "_pinned", "_position", "_reader", "_reopen")
     mode = "rb"
 
     def __init__(self, reader: Reader, reopen: Callable[[str], MonofsFile]) -> None:
@@ -195,8 +196,13 @@ class MonofsFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Set the position; past the end is allowed and reads nothing there."""
-        if self.closed:
-            self._check(0)
+        if whence or offset < 0 or self.closed:
+            offset = self._target(offset, whence)
+        self._position = offset
+        return offset
+
+    def _target(self, offset: int, whence: int) -> int:
+        self._check(0)
         if whence == 1:
             offset += self._position
         elif whence == 2:
@@ -205,7 +211,6 @@ class MonofsFile(io.RawIOBase):
             raise python_error(InvalidArgument(f"whence must be 0, 1 or 2, not {whence}"))
         if offset < 0:
             raise python_error(InvalidArgument(f"position {offset} is negative"))
-        self._position = offset
         return offset
 
     def tell(self) -> int:

@@ -132,11 +132,13 @@ class FileSystem:
                 timeout_s=timeout_s,
                 read=ReadOptions(sync_interval_s, LoadType.ONCE),
                 read_type=read_type,
-            )
+            ),
+            patient=False,
         )
 
-    def _setup(self, options: Options) -> None:
+    def _setup(self, options: Options, *, patient: bool) -> None:
         self._options = options
+        self._patient = patient
         self._lock = threading.Lock()
         self._live: Session | None = None
         self._closed = False
@@ -503,7 +505,7 @@ class FileSystem:
     # ---- life ----
 
     def close(self) -> None:
-        """Close all connections. Files still open can read only what they hold descriptors of."""
+        """Close all connections; files still open can read no more."""
         with self._lock:
             self._closed = True
             live, self._live = self._live, None
@@ -530,7 +532,7 @@ class FileSystem:
             with self._lock:
                 live = self._live
                 if live is None or live.pid != os.getpid():
-                    live = self._live = Session(self._options)
+                    live = self._live = Session(self._options, patient=self._patient)
                     weakref.finalize(self, _close_session, live)
                     if self._closed:
                         live.close()
@@ -538,6 +540,7 @@ class FileSystem:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
+        self._patient = self._patient or (self._live is not None and self._live.patient)
         self._live = None
 
 
@@ -556,7 +559,7 @@ def _close_session(live: Session) -> None:
 
 def _unpickle(options: Options) -> FileSystem:
     fs = FileSystem.__new__(FileSystem)
-    fs._setup(options)
+    fs._setup(options, patient=True)
     return fs
 
 

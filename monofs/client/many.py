@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,14 @@ from monofs.client.info import Found, FoundMany, Opened, OpenedMany
 from monofs.client.reader import GROUP_MASK, GROUP_SHIFT, Reader, check_readable
 from monofs.client.session import Session
 from monofs.model.block import block_of
-from monofs.model.errors import ConnectionLost, ContentChanged, InvalidArgument, MonofsError, from_code
+from monofs.model.errors import (
+    ConnectionLost,
+    ContentChanged,
+    DeadlineExceeded,
+    InvalidArgument,
+    MonofsError,
+    from_code,
+)
 from monofs.rpc.api import Failure, Method, OpenManyRequest, ReadManyRequest, ReadOptions, StatManyRequest
 
 PATHS_MAX = 1000
@@ -135,7 +143,7 @@ def _read_pass(
         for link, jobs in batches.items()
         for batch in _cut(jobs)
     ]
-    tasks.extend(lambda jobs=jobs: _read_alone(jobs, results) for jobs in alone.values())  # type: ignore[misc]
+    tasks.extend(lambda jobs=jobs: _read_alone(session, jobs, results) for jobs in alone.values())  # type: ignore[misc]
     _run(tasks)
 
 
@@ -195,7 +203,7 @@ def _read_batch(
             raise ConnectionLost(f"the worker sent {count} of {len(buffer)} bytes")
     except MonofsError:
         session.check_open()
-        _read_alone(jobs, results)
+        _read_alone(session, jobs, results)
         return
     position = 0
     view = memoryview(buffer)
@@ -204,11 +212,20 @@ def _read_batch(
         position += job.length
 
 
-def _read_alone(jobs: list[_Job], results: list[bytes | MonofsError]) -> None:
+def _read_alone(session: Session, jobs: list[_Job], results: list[bytes | MonofsError]) -> None:
+    """Piece by piece. Once they have failed for as long as one operation may take, the rest is not tried."""
+    deadline_s = time.monotonic() + session.options.timeout_s
+    failed: MonofsError | None = None
     for job in jobs:
         try:
+            if failed is not None and time.monotonic() >= deadline_s:
+                raise DeadlineExceeded(f"{job.reader.path}: no time was left after another piece failed: {failed}")
             results[job.index] = read_bytes(job.reader, job.offset, job.length)
+        except DeadlineExceeded as error:
+            failed = failed or error
+            results[job.index] = error
         except MonofsError as error:
+            failed = error
             results[job.index] = error
 
 

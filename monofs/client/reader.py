@@ -40,7 +40,6 @@ from monofs.model.errors import (
     TierFull,
     TierUnusable,
 )
-from monofs.model.ids import NO_CONTENT
 from monofs.model.inode import Kind
 from monofs.model.options import ReadType
 from monofs.rpc.api import (
@@ -70,6 +69,8 @@ READ_BYTES_MAX = 16 << 20
 BUFFER_BYTES = 1 << 20
 """What a sequential reader of small pieces takes over a socket at once."""
 BUFFERED_BELOW_BYTES = 128 << 10
+SMALL_FILE_BYTES = 64 << 10
+"""Files up to this size are taken whole with one READ: a descriptor costs twice that, and is not worth keeping for them."""
 CORRUPT_TRIES = 3
 
 T = TypeVar("T")
@@ -163,13 +164,18 @@ class Reader:
         """
         if not 0 < self.size <= GROUP_SIZE_BYTES:
             return None
-        byte = memoryview(bytearray(1))
+        byte, session = memoryview(bytearray(1)), self._session()
         self.read_into(0, byte)
-        if fetch and 0 not in self.hot:
-            self.fetch_all()
+
+        def hold(link: WorkerLink) -> int:
+            return self._read_local(link, session, 0, byte) if link.is_local else 0
+
+        self._on_worker(0, hold)
         if 0 not in self.hot:
+            if fetch:
+                self.fetch_all()
             process_table().drop_content(self.opened.inode.content)  # its presence may be old
-            self.read_into(0, byte)
+            self._on_worker(0, hold)
         found = self.hot.get(0)
         return None if found is None else found()
 
@@ -231,6 +237,8 @@ class Reader:
                     raise
 
     def _read_from(self, link: WorkerLink, session: Session, offset: int, view: memoryview) -> int:
+        if self.opened.inode.size <= SMALL_FILE_BYTES and not self.hot:
+            return self._read_buffered(link, session, offset, view, begin=0)
         if link.is_local and self._read_type != ReadType.NO_CACHE:
             count = self._read_local(link, session, offset, view)
             if count:
@@ -311,14 +319,19 @@ class Reader:
     def _read_socket(self, link: WorkerLink, session: Session, offset: int, view: memoryview) -> int:
         sequential = self._run >= SEQUENTIAL_RUN
         if sequential and len(view) < BUFFERED_BELOW_BYTES:
-            buffer = bytearray(min(BUFFER_BYTES, self._boundary(offset) - offset, self.opened.inode.size - offset))
-            self._receive(link, session, offset, memoryview(buffer), sequential=True)
-            self._buffered = (offset, bytes(buffer))
-            view[:] = memoryview(buffer)[: len(view)]
-            return len(view)
+            return self._read_buffered(link, session, offset, view, begin=offset)
         view = view[:READ_BYTES_MAX]
         self._receive(link, session, offset, view, sequential=sequential or len(view) == READ_BYTES_MAX)
         return len(view)
+
+    def _read_buffered(self, link: WorkerLink, session: Session, offset: int, view: memoryview, *, begin: int) -> int:
+        """Take more than was asked for, from ``begin`` on, and keep it for the reads that follow."""
+        buffer = bytearray(min(BUFFER_BYTES, self._boundary(begin) - begin, self.opened.inode.size - begin))
+        self._receive(link, session, begin, memoryview(buffer), sequential=begin > 0)
+        self._buffered = (begin, bytes(buffer))
+        part = memoryview(buffer)[offset - begin : offset - begin + len(view)]
+        view[: len(part)] = part
+        return len(part)
 
     def _receive(self, link: WorkerLink, session: Session, offset: int, view: memoryview, *, sequential: bool) -> None:
         request = ReadRequest(self.opened.capability, offset, len(view), self._read_type, sequential)
@@ -361,18 +374,17 @@ class Reader:
         self._reopened = True
         fresh = ReadOptions(sync_interval_s=0.0, load=self._options.load)
         opened = self._session().ask(Method.OPEN, OpenRequest(self.path, fresh), Opened)
-        same_size = opened.inode.size == self.opened.inode.size
-        if check_readable(self.path, opened) and (same_size or not self._size_told):
-            self._take(opened)
-            return True
-        return False
+        check_readable(self.path, opened)
+        if self._size_told and opened.inode.size != self.opened.inode.size:
+            return False
+        self._take(opened)
+        return True
 
 
-def check_readable(path: str, opened: Opened) -> bool:
-    """True, or ``IsADirectory`` raised."""
+def check_readable(path: str, opened: Opened) -> None:
+    """Raise ``IsADirectory`` for one."""
     if opened.inode.kind == Kind.DIRECTORY:
         raise IsADirectory(f"{path} is a directory", path=path)
-    return opened.inode.size == 0 or opened.inode.content != NO_CONTENT
 
 
 def _renew_time(expires_s: int) -> float:

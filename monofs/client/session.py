@@ -60,11 +60,12 @@ class Options:
 class Session:
     """One process's side of a file system object."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, patient: bool) -> None:
+        """``patient``: a master has answered this program before, so that one which does not is waited for."""
         self.options = options
         self.pid = os.getpid()
+        self.patient = patient
         self._masters = Pool(options.masters, options.credential)
-        self._met = False
         self._closed = False
         self._lock = threading.Lock()
         self._client = b""
@@ -83,7 +84,8 @@ class Session:
 
     def change(self, method: Method, make: Callable[[RequestId], Message], answer_type: type[A]) -> A:
         """Ask the master for a change, which it applies once however often it is asked (design.md, law 3)."""
-        for renewal in range(2):
+        renewed = False
+        while True:
             request_id = self._new_request_id()
             request = make(request_id)
             asked = 0
@@ -91,20 +93,20 @@ class Session:
             def attempt(left_s: float, request: Message = request) -> A:
                 nonlocal asked
                 asked += 1
-                return self._masters.call(method, request, answer_type, timeout_s=left_s)
+                return self._masters.call(method, request, answer_type, left_s)
 
             try:
                 return self._retry(attempt, None, _AGAIN_CHANGE)
             except SessionExpired:
                 self._forget_client(request_id.client)
-                if asked > 1 or renewal:
+                if asked > 1 or renewed:
                     raise OutcomeUnknown(
-                        "this client was silent for too long; check whether the change happened"
+                        "this client was silent for too long; look whether the change happened"
                     ) from None
+                renewed = True  # refused at the first try, so it was not done: ask again as a new client
             finally:
                 with self._lock:
                     self._unanswered.discard(request_id.sequence)
-        raise OutcomeUnknown("unreachable")  # the loop above returns or raises
 
     def on_worker(self, content: ContentId, block: int, epoch: int, attempt: Callable[[WorkerLink], T]) -> T:
         """Run ``attempt`` with the best worker for a block, and with others while they do not answer.
@@ -153,12 +155,12 @@ class Session:
         while True:
             try:
                 answer = attempt(max(0.001, deadline_s - time.monotonic()))
-                self._met = True
+                self.patient = True
                 return answer
             except again as error:
                 self.check_open()
                 gone = isinstance(error, (Unreachable, ConnectionLost))
-                if time.monotonic() + pause_s >= deadline_s or (gone and not self._met):
+                if time.monotonic() + pause_s >= deadline_s or (gone and not self.patient):
                     if isinstance(error, Unreachable):
                         raise NoMaster(
                             f"no master answers ({error}): is `monofs serve` running? Name it with masters= or MONOFS_MASTERS"
