@@ -1,13 +1,17 @@
-"""Servers that several suites use: started once per run, only when a test asks for one."""
+"""Servers and nodes that several suites use: servers are started once per run, and only when a test asks for one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from monofs.testing import ceph as ceph_server
 from monofs.testing import moto as moto_server
+from monofs.testing.buckets import Bucket, Buckets
+from monofs.testing.nodes import ServedNode
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +32,35 @@ def moto() -> Iterator[moto_server.Moto]:
         pytest.skip(reason)
     with moto_server.Moto() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def make_bucket(ceph: ceph_server.Ceph) -> Iterator[Callable[[], Bucket]]:
+    """Makes fresh buckets at ``ceph``."""
+    buckets = Buckets(ceph)
+    yield buckets.make
+    buckets.close()
+
+
+@pytest.fixture
+def bucket(make_bucket: Callable[[], Bucket]) -> Bucket:
+    """One fresh bucket."""
+    return make_bucket()
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., ServedNode]]:
+    """Starts nodes for the tests of one file: ``serve("section.key=value", ...)``; they end with it."""
+    with contextlib.ExitStack() as nodes:
+
+        def start(*sets: str) -> ServedNode:
+            return nodes.enter_context(ServedNode(str(tmp_path_factory.mktemp("node") / "home"), sets=[*sets]))
+
+        yield start
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[ServedNode]:
+    """A node of one test's own, started."""
+    with ServedNode(str(tmp_path / "home")) as served:
+        yield served
