@@ -173,23 +173,41 @@ def stream_ours(pool: Pool, buffer: memoryview) -> float:
     return len(buffer) / (time.perf_counter() - start) / 1e9
 
 
-def median(measure: Callable[[], float]) -> float:
-    return statistics.median(measure() for _ in range(ROUNDS))
+def medians(ours: Callable[[], float], reference: Callable[[], float]) -> tuple[float, float]:
+    """Of rounds that take turns, so that a busy machine hurts both alike."""
+    pairs = [(ours(), reference()) for _ in range(ROUNDS)]
+    return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
 
 
-def show(what: str, value: float, unit: str, reference: float = 0.0) -> None:
+def cpu_s(pid: int) -> float:
+    """User and system seconds a process has used."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def show(what: str, unit: str, value: float, reference: float = 0.0) -> None:
     ratio = f"   {value / reference:5.2f} x of {reference:,.2f}" if reference else ""
     print(f"{what:<46}{value:>14,.2f} {unit}{ratio}")
 
 
-def measure_requests(address: str, bare: str, connections: int, seconds: float) -> None:
+def measure_requests(servers: list[int], address: str, bare: str, connections: int, seconds: float) -> None:
     frame = pack(Kind.REQUEST, Method.STAT, 1, REQUEST, deadline_ms=30_000)
     for count in (1, connections):
         talks = [Conversation(address, Credential(), time.monotonic() + 10) for _ in range(count)]
         plain = [connect_bare(bare) for _ in range(count)]
-        ours = median(lambda talks=talks: request_storm([talk._sock for talk in talks], frame, seconds))
-        reference = median(lambda plain=plain: request_storm(plain, frame, seconds))
-        show(f"stat, {count} connections, 1 in flight", ours, "requests/s", reference)
+        kinds = (([talk._sock for talk in talks], servers[0]), (plain, servers[1]))
+        costs: list[list[float]] = [[], []]
+
+        def storm(kind: int, kinds: Any = kinds, costs: Any = costs) -> float:
+            sockets, server = kinds[kind]
+            before = cpu_s(server)
+            rate = request_storm(sockets, frame, seconds)
+            costs[kind].append((cpu_s(server) - before) / (rate * seconds) * 1e6)
+            return rate
+
+        show(f"stat, {count} connections, 1 in flight", "requests/s", *medians(lambda: storm(0), lambda: storm(1)))
+        show("  CPU of the server", "µs/request", *map(statistics.median, costs))
         for each in (*talks, *plain):
             each.close()
 
@@ -204,15 +222,16 @@ def measure_pool(address: str, bare: str) -> None:
 
         p50, p99 = latencies(lambda: pool.call(Method.STAT, request, api.StatAnswer), 20_000)
         reference = latencies(ask_bare, 20_000)
-        show("Pool.call stat alone, p50", p50, "µs", reference[0])
-        show("Pool.call stat alone, p99", p99, "µs", reference[1])
+        print(f"-- {address}")
+        show("Pool.call stat alone, p50", "µs", p50, reference[0])
+        show("Pool.call stat alone, p99", "µs", p99, reference[1])
 
         def pipelined() -> float:
             start = time.perf_counter()
             pool.call_many(Method.STAT, [request] * 50_000, api.StatAnswer)
             return 50_000 / (time.perf_counter() - start)
 
-        show("Pool.call_many stat, pipelined", median(pipelined), "requests/s")
+        show("Pool.call_many stat, pipelined", "requests/s", statistics.median(pipelined() for _ in range(ROUNDS)))
 
 
 def measure_streams(doors: dict[str, tuple[str, str]], size: int) -> None:
@@ -221,8 +240,11 @@ def measure_streams(doors: dict[str, tuple[str, str]], size: int) -> None:
         with Pool(ours) as pool, connect_bare(bare) as sock:
             stream_ours(pool, buffer)
             stream_bare(sock, buffer)
-            speed = median(lambda pool=pool: stream_ours(pool, buffer))
-            show(f"stream {size >> 20} MiB, {name}", speed, "GB/s", median(lambda sock=sock: stream_bare(sock, buffer)))
+            speeds = medians(
+                lambda pool=pool: stream_ours(pool, buffer),  # type: ignore[misc]
+                lambda sock=sock: stream_bare(sock, buffer),  # type: ignore[misc]
+            )
+            show(f"stream {size >> 20} MiB, {name}", "GB/s", *speeds)
 
 
 def main() -> None:
@@ -252,7 +274,7 @@ def main() -> None:
         ]
         try:
             address, bare = (server.stdout.readline().strip() for server in servers if server.stdout)
-            measure_requests(address, bare, options.connections, options.seconds)
+            measure_requests([server.pid for server in servers], address, bare, options.connections, options.seconds)
             measure_pool(address, bare)
             door, bare_door = os.path.join(directory, "door"), os.path.join(directory, "bare")
             measure_pool(door, bare_door)
