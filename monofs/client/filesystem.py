@@ -1,10 +1,9 @@
 """`monofs.connect()` and the file system object it gives: the Python SDK.
 
-A :class:`FileSystem` is a value: addresses and options. What it needs to work (connections, slot table, client id) is a session, made at
-first use in each process, so the object may be shared by threads, inherited over a fork, and pickled to another machine.
-Every method raises MonofsError subclasses that are the matching OSErrors too (errors.py).
+Every public method raises MonofsError subclasses that are the matching OSErrors too (errors.py).
 
-Not here: how bytes are read (reader.py, many.py) and how calls are retried (session.py).
+Not here: life, threads, forks and pickles (connected.py), mounts and administration (administration.py), how bytes are read
+(reader.py, many.py) and how calls are retried (session.py).
 """
 
 from __future__ import annotations
@@ -12,19 +11,17 @@ from __future__ import annotations
 import builtins
 import io
 import os
-import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, overload
 
+from monofs.client.administration import Administration
 from monofs.client.errors import public, public_iterator, python_error
 from monofs.client.file import MonofsFile
 from monofs.client.info import Changed, FileInfo, Found, ListPage, Opened
 from monofs.client.load import Loader, LoadProgress
 from monofs.client.many import Piece, read_many, stat_many
 from monofs.client.reader import Reader, check_readable
-from monofs.client.session import Options, Session
+from monofs.client.session import Options
 from monofs.model.errors import (
     InvalidArgument,
     MonofsError,
@@ -38,46 +35,24 @@ from monofs.rpc.api import (
     CachedAnswer,
     CachedGroup,
     CachedRequest,
-    ClusterAnswer,
-    ConfAnswer,
     CreateRequest,
     DeleteRequest,
     Empty,
-    FreeAnswer,
-    FreeRequest,
-    FsckAnswer,
     ListRequest,
     MakeDirectoryRequest,
-    Message,
     Method,
-    MountAddRequest,
-    MountInfo,
-    MountListAnswer,
-    MountRemoveRequest,
-    MountTestRequest,
-    MountUpdateRequest,
     OpenRequest,
-    Pong,
     ReadOptions,
     RenameRequest,
-    ReportAnswer,
-    RequestId,
-    SetPinRequest,
-    Setting,
     StatRequest,
-    VerifyAnswer,
     WhyAnswer,
-    WorkerStatusAnswer,
 )
 from monofs.rpc.handshake import Credential
 
 DEFAULT_MASTERS = "127.0.0.1:19998"
-A = TypeVar("A", bound=Message)
 LIST_PAGE = 1000
 CACHED_MAX = 10_000
 TEXT_BUFFER_BYTES = 256 << 10
-LONG_TIMEOUT_S = 600.0
-"""For FSCK, FREE and VERIFY, which look at everything."""
 
 
 @public
@@ -108,9 +83,10 @@ def connect(
     return fs
 
 
-class FileSystem:
+class FileSystem(Administration):
     """A cluster's namespace. Arguments as in :func:`connect`, which also proves that a master answers."""
 
+    @public
     def __init__(
         self,
         masters: str | Sequence[str] | None = None,
@@ -136,20 +112,7 @@ class FileSystem:
             patient=False,
         )
 
-    def _setup(self, options: Options, *, patient: bool) -> None:
-        self._options = options
-        self._patient = patient
-        self._lock = threading.Lock()
-        self._live: Session | None = None
-        self._closed = False
-        _file_systems.add(self)
-
     # ---- looking ----
-
-    @public
-    def ping(self) -> Pong:
-        """Ask a master for its version, role and clock."""
-        return self._session().ask(Method.PING, Empty(), Pong)
 
     @public
     def stat(self, path: str, *, sync_interval_s: float | None = None) -> FileInfo:
@@ -336,17 +299,6 @@ class FileSystem:
         return Loader(self._session, self._options.read, threads, progress).run(files)
 
     @public
-    def free(self, path: str, *, recursive: bool = False, force: bool = False) -> FreeAnswer:
-        """Drop cached pages of a file, or of all below a directory with ``recursive``; pinned ones too with ``force``."""
-        request = FreeRequest(path, recursive, force)
-        return self._session().ask(Method.FREE, request, FreeAnswer, timeout_s=self._long_s())
-
-    @public
-    def set_pin(self, path: str, pinned: bool = True) -> None:
-        """Keep a file, or all below a directory, in the cache once it is there; or no longer."""
-        self._change(Method.SET_PIN, lambda number: SetPinRequest(path, pinned, number), Empty)
-
-    @public
     def cached(self, paths: Sequence[str]) -> dict[str, builtins.list[CachedGroup]]:
         """Which groups of 64 pages of each file are cached, on any worker. Raises ``NotFound`` for a missing path."""
         contents: dict[int, builtins.list[str]] = {}
@@ -365,84 +317,6 @@ class FileSystem:
                     for path in contents[group.content]:
                         result[path].append(group)
         return result
-
-    @public
-    def worker_status(self) -> dict[str, WorkerStatusAnswer | MonofsError]:
-        """Tiers and counters of every worker, by address; an error stands for a worker that does not answer."""
-        return self._ask_workers(Method.WORKER_STATUS, WorkerStatusAnswer, self._options.timeout_s)
-
-    @public
-    def verify(self) -> dict[str, VerifyAnswer | MonofsError]:
-        """Have every worker compare all its cached pages with their checksums; by address, errors as above."""
-        return self._ask_workers(Method.VERIFY, VerifyAnswer, self._long_s())
-
-    def _ask_workers(self, method: Method, answer_type: type[A], timeout_s: float) -> dict[str, A | MonofsError]:
-        answers: dict[str, A | MonofsError] = {}
-        cluster = self._session().cluster
-        cluster.refresh()
-        for link in cluster.links():
-            try:
-                answers[link.info.address] = link.pool().call(method, Empty(), answer_type, timeout_s)
-            except MonofsError as error:
-                answers[link.info.address] = python_error(error)
-        return answers
-
-    # ---- mounts ----
-
-    @public
-    def mount_add(
-        self,
-        path: str,
-        uri: str,
-        options: dict[str, str] | None = None,
-        *,
-        readonly: bool = False,
-        shared: bool = False,
-        dry_run: bool = False,
-        sync_interval_s: float | None = None,
-    ) -> MountInfo:
-        """Mount the store ``uri`` at ``path``; it is reached first, and nothing is mounted when it does not answer.
-
-        Raises ``MountExists``, ``UfsDenied``, ``UfsBucketNotFound``, ``UfsUnreachable``, ``UfsOption``.
-        """
-        return self._change(
-            Method.MOUNT_ADD,
-            lambda id: MountAddRequest(path, uri, options or {}, readonly, shared, dry_run, sync_interval_s, id),
-            MountInfo,
-        )
-
-    @public
-    def mount_list(self) -> builtins.list[MountInfo]:
-        """All mounts, by path."""
-        return self._session().ask(Method.MOUNT_LIST, Empty(), MountListAnswer).mounts
-
-    @public
-    def mount_update(
-        self,
-        path: str,
-        options: dict[str, str] | None = None,
-        *,
-        replace: bool = False,
-        readonly: bool | None = None,
-        sync_interval_s: float | None = None,
-        dry_run: bool = False,
-    ) -> MountInfo:
-        """Merge ``options`` into a mount's (an empty value removes one), or replace them all; others stay when None."""
-        return self._change(
-            Method.MOUNT_UPDATE,
-            lambda number: MountUpdateRequest(path, options or {}, replace, readonly, sync_interval_s, dry_run, number),
-            MountInfo,
-        )
-
-    @public
-    def mount_remove(self, path: str) -> None:
-        """Unmount: forget metadata and cache below ``path``; the store is not touched. Raises ``MountNotFound``."""
-        self._change(Method.MOUNT_REMOVE, lambda number: MountRemoveRequest(path, number), Empty)
-
-    @public
-    def mount_test(self, path: str) -> MountInfo:
-        """Reach the store of a mount; raises its error."""
-        return self._session().ask(Method.MOUNT_TEST, MountTestRequest(path), MountInfo)
 
     # ---- changing the cache-only part of the namespace ----
 
@@ -474,101 +348,9 @@ class FileSystem:
         """Rename within the part under no mount; a file at ``target`` is replaced as by rename(2)."""
         self._change(Method.RENAME, lambda number: RenameRequest(source, target, number), Empty)
 
-    def _change(self, method: Method, make: Callable[[RequestId], Message], answer_type: type[A]) -> A:
-        return self._session().change(method, make, answer_type)
-
-    # ---- administration ----
-
-    @public
-    def cluster(self) -> ClusterAnswer:
-        """Cluster id, workers and slots, as the master says now."""
-        return self._session().ask(Method.CLUSTER, Empty(), ClusterAnswer)
-
-    @public
-    def report(self) -> dict[str, dict[str, Any]]:
-        """State of the cluster: sections of named values."""
-        return self._session().ask(Method.REPORT, Empty(), ReportAnswer).sections
-
-    @public
-    def conf(self) -> builtins.list[Setting]:
-        """Every setting of the master with its value and where it came from."""
-        return self._session().ask(Method.CONF, Empty(), ConfAnswer).settings
-
-    @public
-    def fsck(self) -> FsckAnswer:
-        """Check every named invariant of the namespace."""
-        return self._session().ask(Method.FSCK, Empty(), FsckAnswer, timeout_s=self._long_s())
-
-    def _long_s(self) -> float:
-        return max(LONG_TIMEOUT_S, self._options.timeout_s)
-
-    # ---- life ----
-
-    def close(self) -> None:
-        """Close all connections; files still open can read no more."""
-        with self._lock:
-            self._closed = True
-            live, self._live = self._live, None
-        if live is not None:
-            live.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_unpickle, (self._options,))
-
-    def __repr__(self) -> str:
-        return f"<monofs.FileSystem {','.join(self._options.masters)}>"
-
-    def _session(self) -> Session:
-        live = self._live
-        if live is None or live.pid != os.getpid():
-            with self._lock:
-                live = self._live
-                if live is None or live.pid != os.getpid():
-                    live = self._live = Session(self._options, patient=self._patient)
-                    weakref.finalize(self, _close_session, live)
-                    if self._closed:
-                        live.close()
-        return live
-
-    def _after_fork(self) -> None:
-        self._lock = threading.Lock()
-        self._patient = self._patient or (self._live is not None and self._live.patient)
-        self._live = None
-
 
 _PINNED = 4  # model.inode.Flag.PINNED as a plain number: a listing asks a hundred thousand times
 
 
 def _clean(path: str) -> str:
     return path[:-1] if len(path) > 1 and path.endswith("/") else path
-
-
-def _close_session(live: Session) -> None:
-    """When a file system object was dropped without close(), or the program ends; never in a child of fork."""
-    if live.pid == os.getpid():
-        live.close()
-
-
-def _unpickle(options: Options) -> FileSystem:
-    fs = FileSystem.__new__(FileSystem)
-    fs._setup(options, patient=True)
-    return fs
-
-
-_file_systems: weakref.WeakSet[FileSystem] = weakref.WeakSet()
-
-
-def _forget_parents_sessions() -> None:
-    for fs in list(_file_systems):
-        fs._after_fork()
-
-
-os.register_at_fork(after_in_child=_forget_parents_sessions)

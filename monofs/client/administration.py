@@ -1,0 +1,166 @@
+"""Mounts, steering the cache, and administration: the part of the file system object that operators use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from monofs.client.connected import Connected
+from monofs.client.errors import public, python_error
+from monofs.model.errors import MonofsError
+from monofs.rpc.api import (
+    ClusterAnswer,
+    ConfAnswer,
+    Empty,
+    FreeAnswer,
+    FreeRequest,
+    FsckAnswer,
+    Message,
+    Method,
+    MountAddRequest,
+    MountInfo,
+    MountListAnswer,
+    MountRemoveRequest,
+    MountTestRequest,
+    MountUpdateRequest,
+    Pong,
+    ReportAnswer,
+    RequestId,
+    SetPinRequest,
+    Setting,
+    VerifyAnswer,
+    WorkerStatusAnswer,
+)
+
+LONG_TIMEOUT_S = 600.0
+"""For FSCK, FREE and VERIFY, which look at everything."""
+
+A = TypeVar("A", bound=Message)
+
+
+class Administration(Connected):
+    """Base of FileSystem."""
+
+    # ---- mounts ----
+
+    @public
+    def mount_add(
+        self,
+        path: str,
+        uri: str,
+        options: dict[str, str] | None = None,
+        *,
+        readonly: bool = False,
+        shared: bool = False,
+        dry_run: bool = False,
+        sync_interval_s: float | None = None,
+    ) -> MountInfo:
+        """Mount the store ``uri`` at ``path``; it is reached first, and nothing is mounted when it does not answer.
+
+        Raises ``MountExists``, ``UfsDenied``, ``UfsBucketNotFound``, ``UfsUnreachable``, ``UfsOption``.
+        """
+        return self._change(
+            Method.MOUNT_ADD,
+            lambda id: MountAddRequest(path, uri, options or {}, readonly, shared, dry_run, sync_interval_s, id),
+            MountInfo,
+        )
+
+    @public
+    def mount_list(self) -> list[MountInfo]:
+        """All mounts, by path."""
+        return self._session().ask(Method.MOUNT_LIST, Empty(), MountListAnswer).mounts
+
+    @public
+    def mount_update(
+        self,
+        path: str,
+        options: dict[str, str] | None = None,
+        *,
+        replace: bool = False,
+        readonly: bool | None = None,
+        sync_interval_s: float | None = None,
+        dry_run: bool = False,
+    ) -> MountInfo:
+        """Merge ``options`` into a mount's (an empty value removes one), or replace them all; others stay when None."""
+        return self._change(
+            Method.MOUNT_UPDATE,
+            lambda number: MountUpdateRequest(path, options or {}, replace, readonly, sync_interval_s, dry_run, number),
+            MountInfo,
+        )
+
+    @public
+    def mount_remove(self, path: str) -> None:
+        """Unmount: forget metadata and cache below ``path``; the store is not touched. Raises ``MountNotFound``."""
+        self._change(Method.MOUNT_REMOVE, lambda number: MountRemoveRequest(path, number), Empty)
+
+    @public
+    def mount_test(self, path: str) -> MountInfo:
+        """Reach the store of a mount; raises its error."""
+        return self._session().ask(Method.MOUNT_TEST, MountTestRequest(path), MountInfo)
+
+    # ---- the cache ----
+
+    @public
+    def free(self, path: str, *, recursive: bool = False, force: bool = False) -> FreeAnswer:
+        """Drop cached pages of a file, or of all below a directory with ``recursive``; pinned ones too with ``force``."""
+        request = FreeRequest(path, recursive, force)
+        return self._session().ask(Method.FREE, request, FreeAnswer, timeout_s=self._long_s())
+
+    @public
+    def set_pin(self, path: str, pinned: bool = True) -> None:
+        """Keep a file, or all below a directory, in the cache once it is there; or no longer."""
+        self._change(Method.SET_PIN, lambda number: SetPinRequest(path, pinned, number), Empty)
+
+    @public
+    def worker_status(self) -> dict[str, WorkerStatusAnswer | MonofsError]:
+        """Tiers and counters of every worker, by address; an error stands for a worker that does not answer."""
+        return self._ask_workers(Method.WORKER_STATUS, WorkerStatusAnswer, self._options.timeout_s)
+
+    @public
+    def verify(self) -> dict[str, VerifyAnswer | MonofsError]:
+        """Have every worker compare all its cached pages with their checksums; by address, errors as above."""
+        return self._ask_workers(Method.VERIFY, VerifyAnswer, self._long_s())
+
+    def _ask_workers(self, method: Method, answer_type: type[A], timeout_s: float) -> dict[str, A | MonofsError]:
+        answers: dict[str, A | MonofsError] = {}
+        cluster = self._session().cluster
+        cluster.refresh()
+        for link in cluster.links():
+            try:
+                answers[link.info.address] = link.pool().call(method, Empty(), answer_type, timeout_s)
+            except MonofsError as error:
+                answers[link.info.address] = python_error(error)
+        return answers
+
+    # ---- the cluster ----
+
+    @public
+    def ping(self) -> Pong:
+        """Ask a master for its version, role and clock."""
+        return self._session().ask(Method.PING, Empty(), Pong)
+
+    @public
+    def cluster(self) -> ClusterAnswer:
+        """Cluster id, workers and slots, as the master says now."""
+        return self._session().ask(Method.CLUSTER, Empty(), ClusterAnswer)
+
+    @public
+    def report(self) -> dict[str, dict[str, Any]]:
+        """State of the cluster: sections of named values."""
+        return self._session().ask(Method.REPORT, Empty(), ReportAnswer).sections
+
+    @public
+    def conf(self) -> list[Setting]:
+        """Every setting of the master with its value and where it came from."""
+        return self._session().ask(Method.CONF, Empty(), ConfAnswer).settings
+
+    @public
+    def fsck(self) -> FsckAnswer:
+        """Check every named invariant of the namespace."""
+        return self._session().ask(Method.FSCK, Empty(), FsckAnswer, timeout_s=self._long_s())
+
+    def _long_s(self) -> float:
+        return max(LONG_TIMEOUT_S, self._options.timeout_s)
+
+    def _change(self, method: Method, make: Callable[[RequestId], Message], answer_type: type[A]) -> A:
+        return self._session().change(method, make, answer_type)
