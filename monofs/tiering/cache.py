@@ -74,8 +74,7 @@ class Cache:
         groups_max: int = GROUPS_MAX,
     ) -> None:
         """``reserve``: the share of each file system never filled. ``call_soon`` runs a callable on the owner's thread."""
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.files = FileTable(max(16, min(DESCRIPTORS_MAX, soft // 4)))
+        self.files = FileTable(DESCRIPTORS_MAX)
         self.directories = [Directory(spec, self.files, reserve) for spec in tiers]
         self.index = Index(index_directory, interval_s=index_interval_s)
         self.table = GroupTable()
@@ -92,6 +91,8 @@ class Cache:
     def open(self) -> None:
         """Recover; blocking. The calling thread becomes the owner. Raises ``HomeInUse``, ``HomeUnusable``, ``TierUnusable``."""
         self._owner = threading.get_ident()
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.files.limit = max(16, min(DESCRIPTORS_MAX, soft // 4))
         self.index.open()
         try:
             self._recover()
@@ -124,7 +125,7 @@ class Cache:
                 self.index.put(META, b"clean", b"1")
                 self.index.flush(STOP_TIMEOUT_S)
         except (OSError, TierUnusable) as error:
-            log.error("cache could not be closed cleanly; its pages will be verified", error=str(error))  # noqa: TRY400 - our own log
+            log.error("cache could not be closed cleanly; its pages will be verified", error=str(error))
         self._abandon()
 
     def _abandon(self) -> None:
@@ -143,8 +144,10 @@ class Cache:
         self.pins = recovery.load_pins(index)
         for key in recovery.load_groups(index, run, directories, self.pins, self.table):
             index.put(GROUPS, key, None)
-        for directory in directories:
-            groups = {group.file: group for group in self.table if group.directory is directory}
+        by_directory: dict[Directory, dict[int, Group]] = {directory: {} for directory in directories}
+        for group in self.table:
+            by_directory[group.directory][group.file] = group
+        for directory, groups in by_directory.items():
             if directory.attached:
                 for group in recovery.sweep(run, directory, groups):
                     del groups[group.file]
@@ -227,6 +230,7 @@ class Cache:
 
     def hold(self, group: Group) -> None:
         """Keep the group's file: no eviction until as many `release`; what is dropped meanwhile still counts as used."""
+        invariant(group.alive or group.holds or group.reserved, "a group that is held is in the cache or held already")
         group.holds += 1
 
     def release(self, group: Group) -> None:
@@ -505,7 +509,14 @@ class Cache:
         """One entry a storage directory, in the order of the settings."""
         return [
             TierStatus(
-                d.spec.name, d.spec.directory, d.quota, d.used, d.pinned, d.groups, d.state, d.error or self.index.error
+                tier=d.spec.name,
+                directory=d.spec.directory,
+                capacity_bytes=d.quota,
+                used_bytes=d.used if d.attached else 0,
+                pinned_bytes=d.pinned if d.attached else 0,
+                groups=d.groups if d.attached else 0,
+                state=d.state,
+                error=d.error or self.index.error,
             )
             for d in self.directories
         ]

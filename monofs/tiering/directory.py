@@ -30,7 +30,6 @@ from monofs.tiering.spec import TierSpec
 
 IDENTITY_FILE = "monofs-tier.json"
 ACCEPT_FILE = "monofs-accept"
-SUBDIRECTORIES = 256
 PROBE_INTERVAL_S = 5.0
 LOOK_BYTES = 64 << 20
 """The file system is looked at again after this many bytes, at the latest."""
@@ -67,7 +66,7 @@ class Directory:
         self.number = -1
         self.identity = ""
         self.quota = spec.quota_bytes
-        self.attached = self.writable = self.beside = self.volatile = False
+        self.attached = self.writable = self.beside = self.in_memory = False
         self.error = ""
         self.policy: Policy = Lru()
         self.used = self.reserved = self.pinned = self.groups = 0
@@ -105,7 +104,7 @@ class Directory:
         path = self.spec.directory
         os.makedirs(path, mode=0o700, exist_ok=True)
         self.beside = os.stat(path).st_dev == os.stat(index_directory).st_dev
-        self.volatile = not self.spec.durable or _is_memory(path)
+        self.in_memory = _is_memory(path)
         identity = self._read_identity()
         if identity is None:
             self._check_may_begin(known)
@@ -144,7 +143,7 @@ class Directory:
     def _check_may_begin(self, known: Known | None) -> None:
         """An empty place where a known disk should be is most likely a mount point without its disk: do not fill it."""
         path = self.spec.directory
-        if known is None or self.volatile or (known.beside and self.beside):
+        if known is None or self.in_memory or not self.spec.durable or (known.beside and self.beside):
             return
         if os.path.exists(os.path.join(path, ACCEPT_FILE)):
             return
@@ -168,12 +167,10 @@ class Directory:
         _sync_directory(self.spec.directory)
 
     def _prepare(self) -> None:
-        """Subdirectories, and a first try to write. A read-only directory still serves what it has."""
+        """A first try to write. A read-only directory still serves what it has."""
         pages = os.path.join(self.spec.directory, "files")
         try:
             os.makedirs(pages, mode=0o700, exist_ok=True)
-            for number in range(SUBDIRECTORIES):
-                os.makedirs(os.path.join(pages, f"{number:02x}"), mode=0o700, exist_ok=True)
             self.writable = True
         except OSError as error:
             if not os.path.isdir(pages):
@@ -188,6 +185,8 @@ class Directory:
         if self.spec.quota_share and self.attached:
             stat = os.fstatvfs(self.pages_fd)
             self.quota = int(self.spec.quota_share * (stat.f_bavail * stat.f_frsize + self.used))
+        if not self.attached:
+            self.quota = 0
         self._used_gauge = TIER_USED(self.spec.name, self.spec.directory)
         self._used_gauge.value = self.used
         TIER_CAPACITY(self.spec.name, self.spec.directory).value = self.quota

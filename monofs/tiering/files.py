@@ -7,6 +7,7 @@ never written again; every write goes through a descriptor of its own, so none c
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -27,8 +28,16 @@ def file_name(file: int) -> str:
 
 def open_file(group: Group, flags: int, file: int | None = None) -> int:
     """Open the group's file (or the file numbered ``file`` in the same directory). Raises OSError."""
-    name = file_name(group.file if file is None else file)
-    return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=group.directory.pages_fd)
+    name, below = file_name(group.file if file is None else file), group.directory.pages_fd
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(name, flags, 0o600, dir_fd=below)
+    except FileNotFoundError:
+        if not flags & os.O_CREAT:
+            raise
+    with contextlib.suppress(FileExistsError):  # another thread made it
+        os.mkdir(name[:2], 0o700, dir_fd=below)
+    return os.open(name, flags, 0o600, dir_fd=below)
 
 
 def open_reader(group: Group) -> int:
@@ -64,10 +73,13 @@ def write_page(group: Group, page: int, data: memoryview) -> int:
 
 
 def _open_writer(group: Group) -> int:
+    had_pages = bool(
+        group.present
+    )  # before looking: another thread may make the file, and its page be committed, meanwhile
     try:
         return open_file(group, os.O_WRONLY)
     except FileNotFoundError:
-        if group.present or not (group.alive or group.holds or group.reserved):
+        if had_pages or not (group.alive or group.holds or group.reserved):
             raise NotCached("the cached file is gone") from None
     fd = open_file(group, os.O_WRONLY | os.O_CREAT)
     if group.length > PAGE_SIZE_BYTES:

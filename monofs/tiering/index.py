@@ -25,6 +25,8 @@ BATCH_CHANGES = 10_000
 QUEUE_MAX = 200_000
 """Changes waiting for the disk before nothing more is admitted."""
 MAP_SIZE_BYTES = 1 << 36
+"""Address space, not disk space: 4 million full groups take 1.3 GiB."""
+STOP_TIMEOUT_S = 30.0
 TABLES = ("groups", "pins", "order", "meta")
 GROUPS, PINS, ORDER, META = range(4)
 KEY = struct.Struct(">QI")
@@ -156,10 +158,10 @@ class Index:
             with self._changed:
                 self._stopping = True
                 self._changed.notify_all()
-            self._thread.join()
-        if self._env is not None:
+            self._thread.join(STOP_TIMEOUT_S)
+        if self._env is not None and not self._thread.is_alive():
             self._env.close()
-            self._env = None
+        self._env = None
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
@@ -177,8 +179,8 @@ class Index:
                 upto = self._queued
             try:
                 self._write(batch)
-            except lmdb.Error as error:
-                self._put_back(batch, str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the queue must survive it and callers must hear of it
+                self._put_back(batch, str(error) or repr(error))
             else:
                 self.error = ""
                 with self._changed:
@@ -188,7 +190,7 @@ class Index:
     def _is_due(self) -> bool:
         return (
             self._stopping
-            or (self._goal > self._written and not self.error)
+            or self._goal > self._written  # a flush is tried once even after a failure
             or (len(self._pending[GROUPS]) >= BATCH_CHANGES and not self.error)
         )
 

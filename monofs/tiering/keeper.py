@@ -79,7 +79,7 @@ class Keeper:
             try:
                 (job or self._tick)()
             except Exception as error:  # noqa: BLE001 - a bug in one job must not stop unlinking for ever
-                log.error("tier job failed", exception=error)  # noqa: TRY400 - our own log
+                log.error("tier job failed", exception=error)
             if job is not None:
                 with self._changed:
                     self._done += 1

@@ -9,17 +9,20 @@ group is dropped with it. Memory beyond the groups themselves: one dict of file 
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import struct
 import sys
 from array import array
 from collections.abc import Iterator
 
 import msgspec
 
+from monofs.model.block import GROUP_SIZE_BYTES, page_count
 from monofs.model.errors import HomeUnusable, TierUnusable
 from monofs.model.ids import ContentId, MountId
 from monofs.observe.logs import logger
-from monofs.tiering.directory import SUBDIRECTORIES, Directory, Known
+from monofs.tiering.directory import Directory, Known
 from monofs.tiering.group import Group, GroupTable, mask_bytes
 from monofs.tiering.index import GROUPS, KEY, META, NEXT_FILE, ORDER, PINS, Index, Record
 
@@ -32,6 +35,7 @@ ORDER_CHUNK = 8192
 _decode_record = msgspec.msgpack.Decoder(Record).decode
 _decode_known = msgspec.msgpack.Decoder(list[Known]).decode
 _encode = msgspec.msgpack.encode
+_SUBDIRECTORY = re.compile("[0-9a-f]{2}")
 
 log = logger(__name__)
 
@@ -84,7 +88,7 @@ def attach_directories(index: Index, run: Run, directories: list[Directory]) -> 
         except (OSError, TierUnusable) as error:
             directory.detach()
             directory.error = str(error)
-            log.error("storage directory is unusable", directory=directory.spec.directory, error=directory.error)  # noqa: TRY400 - our own log
+            log.error("storage directory is unusable", directory=directory.spec.directory, error=directory.error)
     by_identity = {entry.identity: entry.number for entry in known}
     taken: set[int] = set()
     top = max((entry.number for entry in known), default=-1)
@@ -101,7 +105,7 @@ def attach_directories(index: Index, run: Run, directories: list[Directory]) -> 
 
 def claim_run(index: Index, run: Run, directories: list[Directory]) -> None:
     """Make durable that this run has begun. Raises ``TierUnusable``."""
-    known = [Known(d.number, d.identity, d.spec.directory, d.beside) for d in directories]
+    known = [Known(d.number, d.identity, d.spec.directory, d.beside) for d in directories if d.identity]
     meta = {
         b"format": FORMAT.to_bytes(8, "big"),
         b"cache": bytes.fromhex(run.cache),
@@ -123,9 +127,10 @@ def load_pins(index: Index) -> set[int]:
 
 
 def load_groups(index: Index, run: Run, directories: list[Directory], pins: set[int], table: GroupTable) -> list[bytes]:
-    """Fill the table from the index; returns the keys of records that are of no use any more.
+    """Fill the table from the index; returns the keys of records that are of no use any more: of directories that are no longer
+    configured, or damaged (what they name can be fetched again).
 
-    Raises ``HomeUnusable`` for a record that this version cannot read.
+    Raises ``HomeUnusable`` for a record that only a newer version understands.
     """
     by_number = {directory.number: directory for directory in directories}
     useless: list[bytes] = []
@@ -133,14 +138,14 @@ def load_groups(index: Index, run: Run, directories: list[Directory], pins: set[
         try:
             record = _decode_record(value)
             content, number = KEY.unpack(key)
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise HomeUnusable(
-                f"the cache index {index.directory} has a damaged record: {error}; remove it and the pages to begin empty"
-            ) from None
+        except (msgspec.MsgspecError, struct.error) as error:
+            log.warning("damaged record dropped", key=key.hex(), error=str(error))
+            useless.append(key)
+            continue
         if record.flags:
             raise HomeUnusable(f"the cache index {index.directory} was written by a newer monofs; run that one")
         directory = by_number.get(record.directory)
-        if directory is None or not record.present:
+        if directory is None or not is_sound(record, run):
             useless.append(key)
             continue
         group = Group(
@@ -149,10 +154,22 @@ def load_groups(index: Index, run: Run, directories: list[Directory], pins: set[
         )  # fmt: skip
         group.base = record.base
         group.pinned = content in pins
-        group.verified = directory.volatile or record.generation >= run.trusted_from
+        group.verified = directory.in_memory or record.generation >= run.trusted_from
         group.suspect = not group.verified
         table.add(group)
     return useless
+
+
+def is_sound(record: Record, run: Run) -> bool:
+    """Whether a record's numbers can be true together."""
+    pages = page_count(record.length)
+    return (
+        0 < record.length <= GROUP_SIZE_BYTES
+        and 0 < record.present < 1 << pages
+        and len(record.crcs) == 4 * pages
+        and 0 < record.file < run.next_file
+        and record.base >= 0
+    )
 
 
 def sweep(run: Run, directory: Directory, groups: dict[int, Group]) -> list[Group]:
@@ -160,18 +177,18 @@ def sweep(run: Run, directory: Directory, groups: dict[int, Group]) -> list[Grou
     groups whose file is missing or, after an unclean stop, has not the right size."""
     found: set[int] = set()
     lost: list[Group] = []
-    for subdirectory in range(SUBDIRECTORIES):
-        fd = os.open(f"{subdirectory:02x}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.pages_fd)
+    for subdirectory in os.listdir(directory.pages_fd):
+        if not _SUBDIRECTORY.fullmatch(subdirectory):
+            continue  # left over from a probe, or not ours
+        fd = os.open(subdirectory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.pages_fd)
         try:
-            names = os.listdir(fd)
-            for name in names:
-                file = _file_number(name, subdirectory)
-                group = groups.get(file)
+            for name in os.listdir(fd):
+                group = groups.get(_file_number(name, int(subdirectory, 16)))
                 if group is None:
                     if directory.writable:
                         _remove(name, fd)
                     continue
-                found.add(file)
+                found.add(group.file)
                 if not run.was_clean and os.stat(name, dir_fd=fd).st_size != group.base + group.length:
                     lost.append(group)
         finally:

@@ -1,0 +1,314 @@
+"""Random lives of a cache against a model: whatever is done in whatever order, every named invariant holds after each step, and a
+restart, clean or after a kill at any lag of the index, finds what it should and never a wrong byte."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tiering_rig import PAGE, Rig
+
+from monofs.model.errors import TierFull
+from monofs.model.ids import ContentId
+from monofs.tiering.cache import Group, TierSpec
+from monofs.tiering.group import mask_bytes, mask_pages
+
+CONTENTS = st.integers(1, 6)
+LENGTHS = {1: 3, 2: 5000, 3: PAGE, 4: PAGE + 9, 5: 2 * PAGE, 6: 3 * PAGE - 1}
+QUOTA = 5 * PAGE
+Key = tuple[int, int]
+
+
+@dataclass
+class Known:
+    """What the model knows of one group."""
+
+    group: Group
+    present: int = 0
+    verified: bool = True
+
+
+@dataclass
+class Stored:
+    """What the durable index knew at its last flush."""
+
+    groups: dict[Key, tuple[int, Path]] = field(default_factory=dict)
+    pins: set[int] = field(default_factory=set)
+    cursor: int = 0
+
+
+class CacheMachine(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.top = Path(tempfile.mkdtemp(prefix="tier-machine-"))
+        self.lives = 0
+        self.known: dict[Key, Known] = {}
+        self.pins: set[int] = set()
+        self.cursor = 0
+        self.held: list[Group] = []
+        self.reservations: list[tuple[Group, int]] = []
+        self.stored = Stored()
+        self.rig = self.new_rig(self.top / "0")
+        self.rig.open()
+
+    def new_rig(self, home: Path) -> Rig:
+        return Rig(
+            home, [TierSpec("TOP", str(home / "top"), QUOTA // 2), TierSpec("LOW", str(home / "low"), QUOTA // 2)]
+        )
+
+    def teardown(self) -> None:
+        if not hasattr(self, "rig"):
+            return
+        try:
+            self.let_go()
+            self.rig.pump()
+            self.rig.check()
+            self.rig.reopen()
+            self.rig.check()
+        finally:
+            self.rig.cache.close()
+            shutil.rmtree(self.top)
+
+    def let_go(self) -> None:
+        for group, mask in self.reservations:
+            self.rig.cache.unreserve(group, mask)
+        for group in self.held:
+            self.rig.cache.release(group)
+        self.reservations, self.held = [], []
+        self.reconcile()
+
+    def reconcile(self) -> None:
+        """Groups may leave by eviction, but never pinned, held or half-written ones."""
+        for key, known in list(self.known.items()):
+            if not known.group.alive:
+                assert key[0] not in self.pins or not known.present, key  # an empty one goes when its fetch failed
+                assert known.group not in self.held, key
+                assert all(known.group is not group for group, _ in self.reservations)
+                del self.known[key]
+
+    # ---- filling ------------------------------------------------------------------------------------------------------
+
+    @rule(content=CONTENTS, number=st.integers(0, 1), mask=st.integers(1, 7))
+    def reserve(self, content: int, number: int, mask: int) -> None:
+        try:
+            group = self.rig.admit(content, LENGTHS[content], number)
+            taken = self.rig.cache.reserve(group, mask)
+        except TierFull:
+            self.reconcile()
+            return
+        if taken:
+            self.reservations.append((group, taken))
+        self.settle_empty(group)
+        if group.alive:
+            self.known.setdefault(group.key, Known(group))
+            if self.known[group.key].group is not group:
+                self.known[group.key] = Known(group)
+        self.reconcile()
+
+    def settle_empty(self, group: Group) -> None:
+        """An admitted group for which nothing was reserved stays empty until somebody fills or fails it."""
+        if group.alive and not (group.present or group.reserved or group.holds):
+            self.rig.cache.hold(group)
+            self.rig.cache.release(group)
+
+    @precondition(lambda self: self.reservations)
+    @rule(data=st.data(), share=st.integers(0, 7))
+    def finish(self, data: st.DataObject, share: int) -> None:
+        """A fetch ends: some of its pages were written, the others failed."""
+        group, mask = self.reservations.pop(data.draw(st.integers(0, len(self.reservations) - 1)))
+        written = mask & share
+        was_alive = group.alive
+        self.rig.cache.commit(group, self.rig.write(group, written))
+        self.rig.cache.unreserve(group, mask & ~written)
+        if was_alive:
+            self.known[group.key].present |= written
+        self.reconcile()
+
+    @rule(content=CONTENTS, number=st.integers(0, 1), mask=st.integers(1, 7))
+    def fill(self, content: int, number: int, mask: int) -> None:
+        before = len(self.reservations)
+        self.reserve(content, number, mask)
+        if len(self.reservations) > before:
+            group, taken = self.reservations.pop()
+            self.rig.cache.commit(group, self.rig.write(group, taken))
+            self.known[group.key].present |= taken
+
+    # ---- using --------------------------------------------------------------------------------------------------------
+
+    def some(self, data: st.DataObject) -> Group:
+        return self.known[data.draw(st.sampled_from(sorted(self.known)))].group
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def touch(self, data: st.DataObject) -> None:
+        self.rig.cache.touch(self.some(data))
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def hold(self, data: st.DataObject) -> None:
+        group = self.some(data)
+        self.rig.cache.hold(group)
+        self.held.append(group)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        group = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        self.rig.cache.release(group)
+        self.reconcile()
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def read(self, data: st.DataObject) -> None:
+        group = self.some(data)
+        for page in mask_pages(group.present):
+            expected = self.rig.data(group, page)
+            self.rig.cache.hold(group)
+            assert self.rig.cache.read(group, page * PAGE, len(expected)) == expected
+            self.rig.cache.release(group)
+        self.rig.pump()
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def verify(self, data: st.DataObject) -> None:
+        group = self.some(data)
+        assert self.rig.cache.check_pages(group, group.present) == 0
+        group.verified = True
+        self.known[group.key].verified = True
+
+    # ---- dropping -----------------------------------------------------------------------------------------------------
+
+    def forget(self, content: int) -> None:
+        self.known = {key: known for key, known in self.known.items() if key[0] != content}
+
+    @rule(content=CONTENTS)
+    def drop(self, content: int) -> None:
+        self.rig.cache.drop(ContentId(content))
+        self.pins.discard(content)
+        self.forget(content)
+
+    @rule(content=CONTENTS, force=st.booleans())
+    def free(self, content: int, force: bool) -> None:
+        kept = self.rig.cache.free([ContentId(content)], force)
+        assert kept == (content in self.pins and not force)
+        if not kept:
+            self.forget(content)
+
+    @rule(content=CONTENTS, pinned=st.booleans())
+    def pin(self, content: int, pinned: bool) -> None:
+        (self.rig.cache.pin if pinned else self.rig.cache.unpin)([ContentId(content)])
+        (self.pins.add if pinned else self.pins.discard)(content)
+
+    @precondition(lambda self: any(known.present for known in self.known.values()))
+    @rule(data=st.data(), at_once=st.booleans())
+    def rot(self, data: st.DataObject, at_once: bool) -> None:
+        """A byte on the disk flips; it is found and its page dropped."""
+        key = data.draw(st.sampled_from(sorted(key for key, known in self.known.items() if known.present)))
+        group = self.known[key].group
+        page = data.draw(st.sampled_from(list(mask_pages(group.present))))
+        self.rig.corrupt(group, page, data.draw(st.integers(0, min(2, group.length - page * PAGE - 1))))
+        assert self.rig.cache.check_pages(group, group.present) == 1 << page
+        good = group.present & ~(1 << page)
+        self.rig.cache.drop_pages(group, 1 << page)
+        del self.known[key]
+        self.reconcile()
+        if not at_once:
+            return  # the copy arrives at some later step
+        self.rig.pump()
+        self.take_copies()
+        copy = self.rig.cache.lookup(ContentId(key[0]), key[1])
+        assert copy is None or copy.present == good
+
+    def take_copies(self) -> None:
+        """Copies that have come back are groups like all others."""
+        for group in self.rig.cache:
+            if group.key not in self.known and group.present:
+                self.known[group.key] = Known(group, group.present)
+
+    @rule()
+    def pump(self) -> None:
+        self.rig.pump()
+        self.take_copies()
+
+    # ---- stopping -----------------------------------------------------------------------------------------------------
+
+    @rule()
+    def flush(self) -> None:
+        self.rig.cache.set_cursor(self.cursor + 1)
+        self.cursor += 1
+        self.rig.cache.index.flush()
+        self.remember()
+
+    def remember(self) -> None:
+        groups = {group.key: (group.present, self.rig.file(group)) for group in self.rig.cache if group.present}
+        self.stored = Stored(groups, set(self.pins), self.cursor)
+
+    @rule()
+    def restart(self) -> None:
+        self.let_go()
+        self.rig.pump()
+        self.take_copies()
+        self.rig.reopen()
+        self.found({key: known.present for key, known in self.known.items()}, exactly=True)
+        for key, known in self.known.items():
+            group = self.rig.cache.lookup(ContentId(key[0]), key[1])
+            assert group is not None
+            assert group.verified == known.verified
+            known.group = group
+        self.remember()
+
+    @rule()
+    def kill(self) -> None:
+        rig = self.rig
+        rig.pump()
+        expected = {key: present for key, (present, path) in self.stored.groups.items() if path.exists()}
+        self.lives += 1
+        home = self.top / str(self.lives)
+        shutil.copytree(rig.home, home, ignore=shutil.ignore_patterns("lock.mdb"))
+        self.let_go()
+        rig.cache.close()
+        shutil.rmtree(rig.home)
+        self.rig = self.new_rig(home)
+        self.rig.open()
+        self.pins, self.cursor = set(self.stored.pins), self.stored.cursor
+        sizes = [mask_bytes(LENGTHS[key[0]], present) for key, present in expected.items()]
+        self.found(expected, exactly=sum(sizes) <= QUOTA // 2)
+        self.known = {group.key: Known(group, group.present, verified=False) for group in self.rig.cache}
+        self.rig.check()
+        self.remember()
+
+    def found(self, expected: dict[Key, int], *, exactly: bool) -> None:
+        """What was unlinked late may have come back and been too much; else nothing more and nothing less."""
+        found = {group.key: group.present for group in self.rig.cache}
+        if exactly:
+            assert found == expected
+        else:
+            assert found.items() <= expected.items()
+        assert (self.rig.cache.pins, self.rig.cache.cursor) == (self.pins, self.cursor)
+
+    # ---- always -------------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def everything_holds(self) -> None:
+        if not hasattr(self, "rig"):
+            return
+        self.rig.check(disk=False)
+        for key, known in self.known.items():
+            assert self.rig.cache.lookup(ContentId(key[0]), key[1]) is known.group
+            assert known.group.present == known.present
+        for status in self.rig.cache.status():
+            assert status.used_bytes <= status.capacity_bytes
+
+
+CacheMachine.TestCase.settings = settings(
+    max_examples=40,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+TestCacheMachine = CacheMachine.TestCase
