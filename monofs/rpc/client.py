@@ -349,11 +349,15 @@ class Client:
         """The connection is gone: what was sent on it fails, what was not is sent on the next."""
         self._connection, self.welcome = None, None
         if connection.is_open:
-            sent = [waiter for waiter in self._waiting.values() if waiter.sent_at]
-            self._fail_all(sent, error if isinstance(error, ConnectionLost) else ConnectionLost(str(error)))
+            failed = [waiter for waiter in self._waiting.values() if waiter.sent_at]
+            told: MonofsError = error if isinstance(error, ConnectionLost) else ConnectionLost(str(error))
         elif isinstance(error, (Unauthenticated, VersionMismatch)):
-            self._fail_all(list(self._waiting.values()), error)  # waiting would not help
+            failed, told = list(self._waiting.values()), error  # waiting would not help
+        else:
+            failed, told = [], error
+        # the pause first: who is told may call again at once, and must find it
         self._has_failed(error)
+        self._fail_all(failed, told)
 
     def _has_failed(self, error: MonofsError) -> None:
         """No connection: try the leader, or the next address after a pause, as long as someone waits."""

@@ -154,8 +154,9 @@ class Listener:
         self._close()
         if not self.connections:
             return succeed(None)
-        self._stopped = Deferred()
-        stopped = self._stopped
+        if self._stopped is not None:
+            return self._stopped
+        stopped = self._stopped = Deferred()
         for connection in list(self.connections):
             connection.close(linger=False)
         return stopped

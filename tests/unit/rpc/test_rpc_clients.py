@@ -169,6 +169,29 @@ def test_a_lost_connection_fails_what_was_sent_and_the_next_call_reconnects(loop
     loop.do(client.close)
 
 
+def test_calling_again_at_once_after_a_loss_makes_one_connection(loop: Loop, house: House) -> None:
+    door = house.tcp()
+    client = Client(loop.reactor, door.address)
+    again: list[Any] = []
+
+    def ask_twice() -> None:
+        for path in ("/hold", "/hold"):
+            asked = client.call(Method.STAT, api.StatRequest(path), api.StatAnswer)
+            asked.addErrback(
+                lambda failure: again.append(client.call(Method.STAT, api.StatRequest("/plain"), api.StatAnswer))
+            )
+
+    loop.do(ask_twice)
+    call = house.arrived.get(timeout=10)
+    loop.do(call.connection.abort, None)
+    house.wait_until(lambda: len(again) == 2)
+    for asked in again:
+        assert loop.do(lambda asked=asked: asked)
+    assert len(door.connections) == 1
+    loop.do(client.close)
+    house.wait_until(lambda: not door.connections)
+
+
 def test_calls_wait_for_a_server_that_comes_later(loop: Loop, house: House) -> None:
     path = os.path.join(house.directory, "door-0.sock")
     client = Client(loop.reactor, path)
