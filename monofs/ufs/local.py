@@ -130,9 +130,9 @@ class LocalStore:
                 with self._open_parent(key) as (fd, name):
                     found = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except OSError as error:
-                if error.errno in _ABSENT:
+                if error.errno in _ABSENT and os.path.isdir(self._root):
                     return None, None
-                raise
+                raise  # a root that is gone must never look like files that were deleted
             except UfsNotFound:
                 return None, None
         if stat.S_ISDIR(found.st_mode):

@@ -1,8 +1,8 @@
 """Which stores there are, how their URIs are written, and how one is opened.
 
 The normal form of a URI names one root in one way: ``s3://bucket/prefix`` (the prefix taken literally, byte for byte, never decoded)
-and ``file:///dir`` (percent-encoded as RFC 8089 says; ``file://localhost/dir`` and a bare ``/dir`` mean the same). One
-trailing slash is dropped. Two URIs in normal form are equal exactly when they name the same root, symbolic links aside.
+and ``file:///dir`` (percent-encoded as RFC 8089 says; ``file://localhost/dir`` and a bare ``/dir`` mean the same).
+Slashes at the end are dropped. Two URIs in normal form are equal exactly when they name the same root, symbolic links aside.
 """
 
 from __future__ import annotations

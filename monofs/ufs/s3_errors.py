@@ -107,12 +107,19 @@ def obstore_error(said: str, where: Where, *, in_body: bool = False) -> Exceptio
     what, _, endpoint, _ = where
     if "TimedOut" in said or kind == "Timeout":
         return UfsUnreachable(f"{endpoint} did not answer in time at {what}")
+    if "InvalidCertificate" in said:
+        return untrusted(endpoint)
     if in_body:
         return UfsBadBody(f"the answer for {what} was cut short{': ' + reason if reason else ''}")
     first = said.strip().split("\n", 1)[0].removeprefix("Generic S3 error: ").rpartition(" - ")[2][:MESSAGE_MAX]
     if not kind:  # no trouble with the connection: an answer came, and its headers make no sense
         return UfsBadBody(f"the store's answer for {what} is not usable: {first}")
     return UfsUnreachable(f"no connection to {endpoint}: {reason or first}")
+
+
+def untrusted(endpoint: str) -> UfsUnreachable:
+    """The server's certificate is not one we trust."""
+    return UfsUnreachable(f"the certificate of {endpoint} is not trusted: give its authority with option ca_file")
 
 
 def _last(pattern: re.Pattern[str], said: str) -> str:

@@ -8,6 +8,7 @@ Every answer is bounded: a listing by ``LIST_BYTES_MAX``, an object by the range
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from botocore.credentials import ReadOnlyCredentials
 
 from monofs import __version__
 from monofs.model.errors import UfsBadBody, UfsOption, UfsUnreachable
-from monofs.ufs.s3_errors import BeyondEnd, Where, read_refusal, refusal_error
+from monofs.ufs.s3_errors import BeyondEnd, Where, read_refusal, refusal_error, untrusted
 from monofs.ufs.s3_settings import S3Settings
 
 USER_AGENT = f"monofs/{__version__}"
@@ -46,18 +47,14 @@ class S3Requests:
     def __init__(self, settings: S3Settings, timeout_s: float) -> None:
         self._settings = settings
         self._path = b"/" if settings.host_style else f"/{settings.bucket}/".encode()
-        try:
-            self._manager = urllib3.PoolManager(
-                maxsize=POOL_CONNECTIONS,
-                block=False,
-                cert_reqs="CERT_REQUIRED" if settings.verify_tls else "CERT_NONE",
-                ca_certs=settings.ca_file,
-                timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s),
-                retries=False,
-            )
-            self._pool = self._manager.connection_from_url(settings.base)
-        except (failures.HTTPError, OSError) as error:
-            raise UfsOption(f"option endpoint or ca_file: {error}") from None
+        self._manager = urllib3.PoolManager(
+            maxsize=POOL_CONNECTIONS,
+            block=False,
+            ssl_context=_tls(settings),
+            timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s),
+            retries=False,
+        )
+        self._pool = self._manager.connection_from_url(settings.base)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -140,8 +137,9 @@ class S3Requests:
         try:
             yield
         except failures.SSLError as error:
-            hint = "give its authority with option ca_file"
-            raise UfsUnreachable(f"no trusted connection to {endpoint} ({_reason(error)}): {hint}") from None
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise untrusted(endpoint) from None
+            raise UfsUnreachable(f"no TLS connection to {endpoint}: {_reason(error)}") from None
         except (failures.NameResolutionError, failures.LocationParseError):
             raise UfsUnreachable(f"the host name of {self._settings.base} cannot be resolved") from None
         except failures.NewConnectionError as error:
@@ -156,6 +154,22 @@ class S3Requests:
             raise UfsUnreachable(f"the connection to {endpoint} broke at {what}: {_reason(error)}") from None
         except (failures.HTTPError, OSError) as error:
             raise UfsUnreachable(f"{endpoint} cannot be reached: {_reason(error)}") from None
+
+
+def _tls(settings: S3Settings) -> ssl.SSLContext:
+    """The system's authorities and those of ``ca_file``, as obstore trusts them; none are asked with ``verify_tls=false``."""
+    context = ssl.create_default_context()
+    if not settings.verify_tls:
+        urllib3.disable_warnings(failures.InsecureRequestWarning)  # the user asked for it; once is enough
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if settings.ca_file:
+        try:
+            context.load_verify_locations(settings.ca_file)
+        except OSError as error:  # SSLError is one
+            reason = error.strerror or "no certificates in it"
+            raise UfsOption(f"option ca_file: {settings.ca_file} cannot be used: {reason}") from None
+    return context
 
 
 def _reason(error: BaseException) -> str:

@@ -117,17 +117,17 @@ class S3Settings:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """(bucket, prefix without its last slash). Raises ``UfsOption``."""
+    """(bucket, prefix without slashes at its end). Raises ``UfsOption``."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise UfsOption(
             f"cannot mount {uri!r}: write it as s3://bucket or s3://bucket/prefix, with the name of a bucket as S3 allows it"
         )
-    return bucket, prefix.removesuffix("/")
+    return bucket, prefix.rstrip("/")
 
 
 def normal_uri(uri: str) -> str:
-    """``s3://bucket`` or ``s3://bucket/prefix``; one trailing slash is dropped, nothing else is touched."""
+    """``s3://bucket`` or ``s3://bucket/prefix``; slashes at the end are dropped, nothing else is touched."""
     bucket, prefix = split_uri(uri)
     return f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
 
