@@ -21,7 +21,7 @@ from monofs.master.secrets import Vault
 from monofs.master.stores import Stores
 from monofs.metadata.entries import AddMount, RemoveMount, UpdateMount
 from monofs.metadata.namespace import Namespace
-from monofs.model.errors import InvalidArgument, MountExists, MountNotFound
+from monofs.model.errors import InvalidArgument, MonofsError, MountExists, MountNotFound
 from monofs.model.ids import MountId
 from monofs.model.mount import Mount
 from monofs.model.options import SYNC_NEVER_S
@@ -132,7 +132,13 @@ class Mounts:
     async def _test(self, request: MountTestRequest, call: Call) -> MountInfo:
         check_access(call.principal, Right.READ)
         mount = self._at(request.path)
-        await self._stores.probe(mount.uri, mount.options | self._vault.open(mount))
+        store = self._stores.of(mount)
+        try:
+            await self._stores.probe(mount.uri, mount.options | self._vault.open(mount))
+        except MonofsError as error:
+            store.note(error)
+            raise
+        store.note(None)  # so that reads need not wait for the breaker's pause to end
         return self._shown(mount)
 
     def _at(self, text: str) -> Mount:

@@ -130,15 +130,16 @@ class MountedStore:
             outcome = "ok"
         except MonofsError as error:
             outcome = str(error.code)
-            self._note(error)
+            self.note(error)
             raise
         finally:
             STORE_REQUESTS(self._label, kind, outcome).value += 1
             STORE_TIME(self._label, kind).observe(time.monotonic() - began)
-        self._note(None)
+        self.note(None)
         return answer
 
-    def _note(self, error: MonofsError | None) -> None:
+    def note(self, error: MonofsError | None) -> None:
+        """The store was asked: it failed with ``error``, or answered (None)."""
         was_down = self.breaker.error is not None
         self.breaker.note(error, self._clock())
         if was_down and self.breaker.error is None:

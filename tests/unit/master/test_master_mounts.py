@@ -236,6 +236,21 @@ def test_an_update_the_store_refuses_changes_nothing(house: House) -> None:
         house.ask(Method.MOUNT_TEST, api.MountTestRequest("/none"))
 
 
+def test_testing_a_mount_tells_its_state_and_ends_the_pause_of_a_store_that_is_back(house: House) -> None:
+    bucket = Bucket()
+    with_bucket(house, bucket)
+    mount_s3(house)
+    bucket.error = UfsUnreachable("no connection")
+    with pytest.raises(UfsUnreachable):
+        house.ask(Method.MOUNT_TEST, api.MountTestRequest("/s3"))
+    (shown,) = house.ask(Method.MOUNT_LIST, api.Empty()).mounts
+    assert (shown.state, shown.error) == ("unavailable", "no connection")
+    bucket.error = None
+    assert house.ask(Method.MOUNT_TEST, api.MountTestRequest("/s3")).state == "ok"
+    assert house.list("/s3", 0) == []
+    assert bucket.asked[-1] == "list", "asked at once, not after the pause"
+
+
 def test_secrets_are_in_no_answer_no_log_and_no_byte_on_disk(house: House, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     bucket = Bucket()
