@@ -70,7 +70,7 @@ class DescriptorTable:
     def __init__(self, limit: int = DESCRIPTORS_MAX, idle_s: float = IDLE_S) -> None:
         self._limit = limit
         self._idle_s = idle_s
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a file system object that is collected in here drops its own entries
         self._entries: dict[Key, Descriptor] = {}
         self._alive: weakref.WeakSet[Descriptor] = weakref.WeakSet()
         self._swept_s = time.monotonic()
@@ -112,13 +112,13 @@ class DescriptorTable:
         """Forget all groups of a content."""
         with self._lock:
             for key in [key for key in self._entries if key[1] == content]:
-                del self._entries[key]
+                self._entries.pop(key, None)
 
     def drop_link(self, link: object) -> None:
         """Forget all of a worker."""
         with self._lock:
             for key in [key for key in self._entries if key[0] is link]:
-                del self._entries[key]
+                self._entries.pop(key, None)
 
     def open_count(self) -> int:
         """Descriptors open now, also those the table dropped while someone still reads from them."""
@@ -130,7 +130,9 @@ class DescriptorTable:
         for key in list(self._entries):
             if dropped == most:
                 return
-            descriptor = self._entries.pop(key)
+            descriptor = self._entries.pop(key, None)
+            if descriptor is None:
+                continue
             if descriptor.used:
                 descriptor.used = False
                 self._entries[key] = descriptor

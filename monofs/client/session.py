@@ -162,9 +162,7 @@ class Session:
                 gone = isinstance(error, (Unreachable, ConnectionLost))
                 if time.monotonic() + pause_s >= deadline_s or (gone and not self.patient):
                     if isinstance(error, Unreachable):
-                        raise NoMaster(
-                            f"no master answers ({error}): is `monofs serve` running? Name it with masters= or MONOFS_MASTERS"
-                        ) from None
+                        raise NoMaster(f"no master answers ({error}): {NoMaster.hint}") from None
                     raise
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -3,13 +3,14 @@
 import errno
 import os
 import random
+import signal
 import sys
 import threading
 
 import pytest
 
 import monofs
-from monofs.model.errors import ContentChanged, NoMaster, NotFound
+from monofs.model.errors import ContentChanged, MonofsError, NoMaster, NotFound
 from monofs.testing.nodes import ServedNode
 
 MIB = 1 << 20
@@ -201,6 +202,47 @@ def test_cached_local_files_are_read_while_the_node_is_down(tmp_path):
                 fs.stat("/a/a.bin")
     finally:
         served.kill()
+
+
+def test_a_node_that_hangs_ends_in_a_timeout_and_is_used_again_when_it_goes_on(tmp_path):
+    (tmp_path / "a.bin").write_bytes(blob(20))
+    with ServedNode(str(tmp_path / "home")) as served, served.connect(timeout_s=1.0) as fs:
+        fs.mount_add("/a", f"file://{tmp_path}")
+        file = fs.open("/a/a.bin")
+        served.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(TimeoutError) as caught:
+                fs.stat("/a")
+            assert isinstance(caught.value, MonofsError)
+            with pytest.raises(NoMaster):
+                file.read(10)
+        finally:
+            served.process.send_signal(signal.SIGCONT)
+        assert file.read() == blob(20)
+        file.close()
+
+
+def test_what_is_cached_is_read_while_the_store_is_gone(node, tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    for name in ("warm.bin", "cold.bin"):
+        (store / name).write_bytes(blob(21))
+    with node.connect(sync_interval_s=-1.0, timeout_s=5.0) as fs:
+        fs.mount_add("/store", f"file://{store}")
+        fs.load("/store/warm.bin")
+        cold = fs.open("/store/cold.bin")
+        store.rename(tmp_path / "away")
+        assert fs.read("/store/warm.bin") == blob(21)
+        results = fs.read_many([("/store/cold.bin", 0, 10), ("/store/warm.bin", 5, 10)], on_error="return")
+        assert isinstance(results[0], MonofsError)
+        assert results[1] == blob(21)[5:15]
+        with pytest.raises(MonofsError):
+            cold.read(10)
+        (tmp_path / "away").rename(store)
+        with fs.open("/store/cold.bin") as file:
+            assert file.read() == blob(21)
+        cold.close()
+        fs.mount_remove("/store")
 
 
 def test_a_socket_that_does_not_connect_is_left_for_tcp(tmp_path):
