@@ -38,7 +38,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 def compare(name: str, count: int, unit: str, plain: Callable[[], Any], ours: Callable[[], Any], rounds: int) -> None:
     """Alternate, take medians, print rates and the ratio."""
-    plain(), ours()  # noqa: B018 - warm both
+    plain(), ours()
     pairs = [(timed(plain), timed(ours)) for _ in range(rounds)]
     one, two = statistics.median(p for p, _ in pairs), statistics.median(o for _, o in pairs)
     print(f"{name:58} {count / one:14,.0f} {count / two:14,.0f} {unit:6} {one / two:6.2f}")
@@ -92,12 +92,33 @@ def compare_files(directory: str, fs: Any, name: str, rounds: int) -> None:
             for offset in offsets:
                 read(offset, SMALL)
 
-        compare(f"{label}: sequential 1 MiB readinto", size // MIB, "MiB/s", lambda: sequential(plain, big), lambda: sequential(ours, big), rounds)
+        compare(
+            f"{label}: sequential 1 MiB readinto",
+            size // MIB,
+            "MiB/s",
+            lambda: sequential(plain, big),
+            lambda: sequential(ours, big),
+            rounds,
+        )
         compare(f"{label}: random 4 KiB seek + readinto", READS, "/s", at(plain), at(ours), rounds)
         compare(f"{label}: random 4 KiB preadv / pread_into", READS, "/s", system(fd), pread_into, rounds)
-        compare(f"{label}: random 4 KiB pread / pread", READS, "/s", lambda: [os.pread(fd, SMALL, o) for o in offsets], pread, rounds)
+        compare(
+            f"{label}: random 4 KiB pread / pread",
+            READS,
+            "/s",
+            lambda: [os.pread(fd, SMALL, o) for o in offsets],
+            pread,
+            rounds,
+        )
         if size <= 64 * MIB:
-            compare(f"{label}: random 4 KiB preadv / preadv on fileno()", READS, "/s", system(fd), system(ours.fileno()), rounds)
+            compare(
+                f"{label}: random 4 KiB preadv / preadv on fileno()",
+                READS,
+                "/s",
+                system(fd),
+                system(ours.fileno()),
+                rounds,
+            )
             with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as one, ours.mmap() as two:
                 compare(
                     f"{label}: random 4 KiB mmap", READS, "/s",
@@ -122,14 +143,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--megabytes", type=int, default=512)
     options = parser.parse_args()
-    print(f"monofs {monofs.__version__}, Python {platform.python_version()}, {platform.release()}, {os.cpu_count()} cores; {' '.join(sys.argv)}")
+    print(
+        f"monofs {monofs.__version__}, Python {platform.python_version()}, {platform.release()}, {os.cpu_count()} cores; {' '.join(sys.argv)}"
+    )
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         source = f"{directory}/source"
         os.makedirs(f"{source}/files")
         for name, size in (("block", 64), ("large", options.megabytes)):
             with open(f"{source}/{name}", "wb") as file:
-                for _ in range(size):
-                    file.write(os.urandom(MIB))
+                file.writelines(os.urandom(MIB) for _ in range(size))
         for number in range(1000):
             with open(f"{source}/files/{number}", "wb") as file:
                 file.write(os.urandom(SMALL))

@@ -245,6 +245,23 @@ def test_what_is_cached_is_read_while_the_store_is_gone(node, tmp_path):
         fs.mount_remove("/store")
 
 
+def test_a_cache_too_small_for_a_file_still_gives_its_bytes_and_load_says_so(tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "big.bin").write_bytes(blob(22, 12 * MIB + 5))
+    (tmp_path / "source" / "small.bin").write_bytes(blob(23, MIB))
+    with ServedNode(str(tmp_path / "home"), sets=["worker.quota=4MiB"]) as served, served.connect() as fs:
+        fs.mount_add("/full", f"file://{tmp_path}/source")
+        with fs.open("/full/big.bin") as file:
+            assert file.read() == blob(22, 12 * MIB + 5)
+            assert file.pread(11 * MIB, 100) == blob(22, 12 * MIB + 5)[11 * MIB : 11 * MIB + 100]
+        assert fs.read("/full/big.bin", -100, None) == blob(22, 12 * MIB + 5)[-100:]
+        assert fs.read("/full/small.bin") == blob(23, MIB)
+        result = fs.load("/full")
+        assert [(path, type(error).__name__) for path, error in result.failures] == [("/full/big.bin", "TierFull")]
+        with fs.open("/full/big.bin") as file:
+            assert b"".join(iter(lambda: file.read(700_000), b"")) == blob(22, 12 * MIB + 5)
+
+
 def test_a_socket_that_does_not_connect_is_left_for_tcp(tmp_path):
     (tmp_path / "a.bin").write_bytes(blob(19))
     with ServedNode(str(tmp_path / "home")) as served:
