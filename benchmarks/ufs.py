@@ -65,8 +65,7 @@ def server(directory: str, megabytes: int) -> Iterator[str]:
         with open(os.path.join(bucket, f"{number:04d}"), "wb") as file:
             file.write(os.urandom(OBJECT_BYTES))
     with open(os.path.join(bucket, "large"), "wb") as file:
-        for _ in range(megabytes):
-            file.write(os.urandom(1 << 20))
+        file.writelines(os.urandom(1 << 20) for _ in range(megabytes))
     with open(os.path.join(directory, "www", "listing.xml"), "w", encoding="utf-8") as file:
         file.write(listing())
     port = free_port()

@@ -27,6 +27,7 @@ from monofs.model.errors import (
     InvariantBroken,
     UfsBadBody,
     UfsChanged,
+    UfsDenied,
     UfsNotFound,
     UfsOption,
 )
@@ -80,14 +81,19 @@ class S3Store:
         self._obstore: ObstoreS3 | None = None
 
     def check(self) -> None:
-        """List the root, and read one byte of the first object found below it."""
+        """List the root, and read one byte of the first object found below it; one that is archived or just gone proves enough."""
         page = self._ask(self._prefix, "", max_keys=10)
-        for item in page.items:
-            if item.size and item.etag is not None:
-                entry = _entry(item.key, item)
-                for _ in self.read(item.key[len(self._prefix) :], 0, 1, entry.fingerprint):
-                    pass
-                return
+        first = next((item for item in page.items if item.size), None)
+        if first is None:
+            return
+        try:
+            for _ in self.read(first.key[len(self._prefix) :], 0, 1, _entry(first.key, first).fingerprint):
+                pass
+        except (UfsChanged, UfsNotFound):
+            return
+        except UfsDenied as error:
+            if error.detail.get("store_code") != "InvalidObjectState":
+                raise
 
     def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
         """One LIST in nearly all cases; two when more than ``STATUS_KEYS`` names lie between ``key`` and ``key/``."""

@@ -85,6 +85,8 @@ class Where(NamedTuple):
 def refusal_error(refusal: Refusal, where: Where) -> MonofsError:
     """The typed error for an answer other than 2xx."""
     error = _by_code(refusal, *where) or _by_status(refusal, where.what, where.endpoint)
+    if refusal.code:
+        error.detail["store_code"] = refusal.code
     if refusal.request_id:
         error.detail["request_id"] = refusal.request_id
     return error

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from s3_stub import Answer, Stub, content, listing, serving
 
-from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsOption, UfsUnreachable
+from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsDenied, UfsOption, UfsUnreachable
 from monofs.ufs.base import UnderStorage
 from monofs.ufs.registry import SECRET_OPTIONS, check_options, open_ufs
 from monofs.ufs.s3_errors import BeyondEnd, Where, obstore_error, read_refusal, refusal_error
@@ -215,6 +215,24 @@ def test_no_secret_is_in_a_message_even_when_the_server_echoes_it(stub: Stub, ke
         with pytest.raises(MonofsError) as caught:
             call(opened(stub, secret_key="hush"))
         assert "hush" not in f"{caught.value} {caught.value.detail}"
+
+
+@pytest.mark.parametrize(("code", "passes"), [("InvalidObjectState", True), ("AccessDenied", False)])
+def test_a_check_passes_when_the_first_object_is_archived_but_not_when_it_may_not_be_read(
+    stub: Stub, code: str, passes: bool
+) -> None:
+    def answer(path: str, headers: dict[str, str]) -> Answer:
+        if "list-type" in path:
+            return 200, {}, listing(content("empty", 0), content("first", 10))
+        return 403, {}, f"<Error><Code>{code}</Code></Error>".encode()
+
+    stub.answer = answer
+    if passes:
+        opened(stub).check()
+    else:
+        with pytest.raises(UfsDenied, match="s3://bucket/first"):
+            opened(stub).check()
+    assert stub.asked[-1][0] == "/bucket/first"
 
 
 def test_requests_name_us(stub: Stub) -> None:
