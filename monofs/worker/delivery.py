@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from monofs.config.schema import WorkerConfig
@@ -59,6 +59,19 @@ class Piece:
     end: int
     ahead: int = 0
     """Byte up to which to read ahead; at most the size."""
+    missed: Mapping[int, int] = field(default_factory=dict)
+    """Pages missing when it was asked for, by group: what counts as a miss, whenever they come in."""
+
+
+def missing_pages(cache: Cache, content: ContentId, offset: int, end: int) -> dict[int, int]:
+    """The pages of bytes ``[offset, end)`` that are not cached: group → bitmap."""
+    missed: dict[int, int] = {}
+    for number, pages in group_masks(offset // PAGE_SIZE_BYTES, (end - 1) // PAGE_SIZE_BYTES):
+        group = cache.lookup(content, number)
+        missing = pages & ~(group.present if group is not None else 0)
+        if missing:
+            missed[number] = missing
+    return missed
 
 
 class Delivery:
@@ -166,9 +179,8 @@ class Delivery:
             base = number * GROUP_PAGES
             first = max(piece.offset // PAGE_SIZE_BYTES - base, 0)
             last = min((piece.end - 1) // PAGE_SIZE_BYTES - base, GROUP_PAGES - 1)
-            asked = pages_mask(first, last)
-            self._missed = asked & ~(group.present if group is not None else 0)
-            count_pages(piece.capability.mount, asked, self._missed)
+            self._missed = piece.missed.get(number, 0)
+            count_pages(piece.capability.mount, pages_mask(first, last), self._missed)
             if group is not None:
                 self._parts.cache.touch(group)
         return group

@@ -52,7 +52,7 @@ from monofs.rpc.api import (
 from monofs.rpc.service import Call, Service
 from monofs.tiering.cache import Cache, Group
 from monofs.tiering.group import mask_pages
-from monofs.worker.delivery import EMPTY, SMALL_BYTES, Delivery, Parts, Piece
+from monofs.worker.delivery import EMPTY, SMALL_BYTES, Delivery, Parts, Piece, missing_pages
 from monofs.worker.disks import Disks
 from monofs.worker.fetcher import Fetcher
 from monofs.worker.filling import Filling, pages_of
@@ -191,7 +191,8 @@ class Worker:
             ahead = self._read_ahead.plan(
                 capability.content, offset, end, capability.size, sequential=request.sequential
             )
-        pieces = iter((Piece(capability, offset, end, ahead),))
+        missed = missing_pages(self._cache, capability.content, offset, end)
+        pieces = iter((Piece(capability, offset, end, ahead, missed),))
         Delivery(self._parts, call, pieces, past_cache=past_cache).resume()
         return None
 
@@ -239,7 +240,7 @@ class Worker:
         if done == len(pieces):
             return EMPTY
         rest = [
-            Piece(capabilities[which], offset, min(offset + length, capabilities[which].size))
+            self._piece(capabilities[which], offset, min(offset + length, capabilities[which].size))
             for which, offset, length in pieces[done:]
             if length and offset < capabilities[which].size
         ]
@@ -285,6 +286,9 @@ class Worker:
             metrics.SERVED_BYTES("cache", call.door).value += filled
             self._count_hits(capabilities[0].mount, done)
         return done
+
+    def _piece(self, capability: Capability, offset: int, end: int) -> Piece:
+        return Piece(capability, offset, end, missed=missing_pages(self._cache, capability.content, offset, end))
 
     def _opened(self, capability: Capability, number: int) -> tuple[int, int, int]:
         """Descriptor, base and presence of a group that can be read at once; presence 0 when it cannot."""
