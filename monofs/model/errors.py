@@ -460,7 +460,7 @@ class NoMaster(MonofsError):
     code = 7001
     errno = _errno.EHOSTUNREACH
     retry = True
-    hint = "is `monofs serve` running? give its address with --masters or MONOFS_MASTERS"
+    hint = "is `monofs serve` running? give its address with --masters, masters= or MONOFS_MASTERS"
 
 
 class NoWorker(MonofsError):
