@@ -1,0 +1,178 @@
+"""Every named check finds the damage it is named for, and nothing else is said of a sound namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from metadata_home import Home, directory, file
+
+from monofs.metadata.entries import Free, RegisterWorker, RemoveBelow
+from monofs.metadata.fsck import CHECKS, FINDINGS_MAX, check_namespace
+from monofs.metadata.sessions import ANSWERS_PER_CLIENT_MAX, answer_key, encode_result
+from monofs.metadata.snapshot import open_offline
+from monofs.metadata.tables import (
+    APPLIED,
+    GRAVES,
+    IDS,
+    MOUNTS,
+    REMOVAL,
+    RETIRED,
+    TOMBSTONES,
+    WORKERS,
+    Detached,
+    FeedRecord,
+    Tombstone,
+    encode_record,
+    pack_id,
+)
+from monofs.model.inode import Flag, Inode, encode_inode
+
+ROOT = 1
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Home:
+    """A namespace with something in every table."""
+    home = Home(tmp_path / "db")
+    home.initialize()
+    home.mkdir("/a/b", parents=True)
+    home.create("/f")
+    home.mount("/m")
+    home.adopt("/m", [directory("d"), file("x"), file("y")])
+    home.adopt("/m/d", [file("z")])
+    home.adopt("/m", [file("x")])
+    home.apply(Free(home.stamp(), 4, [home.inode("/m/x").content]))
+    home.apply(RegisterWorker(home.stamp(), b"w" * 16))
+    home.apply(RegisterWorker(home.stamp(b"client", 1), b"v" * 16))
+    return home
+
+
+def change(home: Home, path: str, **fields: object) -> None:
+    """Overwrite fields of a record behind the state's back."""
+    *parents, name = path.strip("/").split("/")
+    parent = home.inode("/" + "/".join(parents)).id
+    inode = home.inode(path)
+    key = name.encode() + b"/" * inode.is_directory
+    home.store.write([(parent, key, encode_inode(msgspec.structs.replace(inode, **fields)))])
+
+
+def put(space: int, key: bytes, value: bytes | None) -> Callable[[Home], None]:
+    return lambda home: home.store.write([(space, key, value)])
+
+
+def meta(**fields: int | bytes) -> Callable[[Home], None]:
+    def damage(home: Home) -> None:
+        for name, value in fields.items():
+            setattr(home.store.meta, name, value)
+
+    return damage
+
+
+def record(**fields: object) -> bytes:
+    return encode_inode(Inode(**{"kind": 1, "id": 1, **fields}))  # type: ignore[arg-type]
+
+
+DAMAGE: list[tuple[str, Callable[[Home], None]]] = [
+    ("record-decodes", put(ROOT, b"f", b"\xc1")),
+    ("record-decodes", put(RETIRED, pack_id(1), b"\xc1")),
+    ("name-fits-kind", put(ROOT, b"g/", record())),
+    ("name-fits-kind", put(ROOT, b"a\0", record())),
+    ("name-fits-kind", put(0, b"other/", record(kind=2))),
+    ("parent-is-known", put(77, b"lost", record())),
+    ("directory-is-in-ids", lambda home: put(IDS, pack_id(home.inode("/a").id), None)(home)),
+    ("directory-is-in-ids", lambda home: put(IDS, pack_id(home.inode("/a").id), pack_id(ROOT) + b"b/")(home)),
+    ("inode-id-is-given-once", lambda home: change(home, "/f", id=home.inode("/a").id)),
+    ("inode-id-is-given-once", meta(last_inode=3)),
+    ("inode-id-is-given-once", lambda home: change(home, "/f", id=0)),
+    ("content-id-is-given-once", lambda home: change(home, "/f", size=1, content=home.inode("/m/x").content)),
+    ("content-id-is-given-once", lambda home: change(home, "/f", size=1, content=2 << 48 | 1)),
+    ("content-id-is-given-once", lambda home: change(home, "/f", size=1, content=1 << 48 | 99)),
+    ("content-id-is-given-once", lambda home: change(home, "/f", size=1, content=1)),
+    ("content-fits-size", lambda home: change(home, "/f", size=1)),
+    ("content-fits-size", lambda home: change(home, "/m/x", size=0)),
+    ("content-fits-size", lambda home: change(home, "/a", size=5)),
+    ("flags-are-sane", lambda home: change(home, "/f", flags=Flag.LOADED)),
+    ("flags-are-sane", lambda home: change(home, "/a", flags=Flag.HEADERS_UNKNOWN)),
+    ("flags-are-sane", lambda home: change(home, "/m", flags=Flag.MOUNT)),
+    ("flags-are-sane", lambda home: change(home, "/f", flags=1 << 30)),
+    ("no-intent-is-open", lambda home: change(home, "/f", flags=Flag.INTENT)),
+    ("changed-index-is-past", lambda home: change(home, "/f", changed_index=10**6)),
+    ("mounts-have-mount-points", lambda home: change(home, "/m", flags=Flag.EXPLICIT)),
+    ("mounts-have-mount-points", lambda home: change(home, "/a", flags=Flag.EXPLICIT | Flag.MOUNT)),
+    ("mounts-have-mount-points", meta(last_mount=0)),
+    ("mounts-have-mount-points", lambda home: put(MOUNTS, pack_id(1), None)(home)),
+    ("meta-is-there", meta(level=0)),
+    ("root-is-there", put(0, b"/", None)),
+    ("directories-are-reachable", put(IDS, pack_id(3), pack_id(3) + b"b/")),
+    ("directories-are-reachable", put(IDS, pack_id(99), pack_id(ROOT) + b"none/")),
+    ("inodes-are-counted", meta(inodes=2)),
+    ("feed-has-no-gaps", put(RETIRED, pack_id(1), None)),
+    ("feed-has-no-gaps", put(RETIRED, pack_id(9), encode_record(FeedRecord(2, [1])))),
+    ("feed-has-no-gaps", put(RETIRED, pack_id(1), encode_record(FeedRecord(9, [1])))),
+    (
+        "retired-content-has-no-name",
+        lambda home: put(RETIRED, pack_id(1), encode_record(FeedRecord(1, [home.inode("/m/x").content])))(home),
+    ),
+    ("removal-has-no-gaps", put(REMOVAL, pack_id(7), encode_record(Detached(99)))),
+    ("tombstones-have-graves", put(GRAVES, pack_id(0), None)),
+    ("tombstones-have-graves", put(TOMBSTONES, pack_id(9) + b"x", encode_record(Tombstone(3, 99)))),
+    ("tombstones-have-graves", meta(buried_index=0)),
+    (
+        "answers-are-bounded",
+        lambda home: home.store.write(
+            [
+                (APPLIED, answer_key(b"client", number), encode_result(0, 0, None))
+                for number in range(ANSWERS_PER_CLIENT_MAX + 1)
+            ]
+        ),
+    ),
+    ("workers-are-distinct", put(WORKERS, pack_id(2), b"w" * 16)),
+    ("workers-are-distinct", put(WORKERS, pack_id(3), b"u" * 16)),
+]
+
+
+def test_a_sound_namespace_passes_online_and_offline(sound: Home) -> None:
+    assert check_namespace(sound.store) == {name: [] for name in CHECKS}
+    sound.flush()
+    snapshot = sound.store.snapshot()
+    assert check_namespace(snapshot) == {name: [] for name in CHECKS}
+    snapshot.close()
+    while sound.apply(RemoveBelow(sound.stamp(), 10)):
+        pass
+    assert sound.findings() == {}
+    sound.close()
+    with open_offline(sound.directory) as offline:
+        assert check_namespace(offline) == {name: [] for name in CHECKS}
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGE, ids=[f"{name}-{at}" for at, (name, _) in enumerate(DAMAGE)])
+def test_damage_is_found_under_its_name(sound: Home, name: str, damage: Callable[[Home], None]) -> None:
+    damage(sound)
+    online = sound.findings()
+    assert name in online
+    sound.store.meta.applied_index += 1
+    sound.close()
+    with open_offline(sound.directory) as offline:
+        assert name in {check for check, found in check_namespace(offline).items() if found}
+
+
+def test_every_check_is_shown_damage() -> None:
+    assert {name for name, _ in DAMAGE} == set(CHECKS)
+
+
+def test_a_database_that_was_never_flushed_says_so(tmp_path: Path) -> None:
+    home = Home(tmp_path / "db")
+    home.close()
+    with open_offline(home.directory) as offline:
+        found = {name: what for name, what in check_namespace(offline).items() if what}
+    assert list(found) == ["meta-is-there"]
+
+
+def test_findings_are_bounded(sound: Home) -> None:
+    for number in range(FINDINGS_MAX + 50):
+        put(77, b"%d" % number, record())(sound)
+    assert len(sound.findings()["parent-is-known"]) == FINDINGS_MAX
+    sound.close()
