@@ -1,0 +1,37 @@
+"""The test vectors of docs/formats.md hold."""
+
+import re
+from pathlib import Path
+
+from monofs.model.block import slot_of
+from monofs.model.capability import Capability, open_capability, seal_capability
+from monofs.model.ids import ContentId, format_content_id, make_content_id
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/formats.md").read_text()
+
+
+def test_content_ids():
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \| `([0-9a-f-]+)` \|$", PAGE, re.M)
+    assert rows
+    for incarnation, counter, content, shown in rows:
+        assert make_content_id(int(incarnation), int(counter)) == int(content)
+        assert format_content_id(ContentId(int(content))) == shown
+
+
+def test_slots():
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.M)
+    assert len(rows) == 3
+    for content, block, slot in rows:
+        assert slot_of(ContentId(int(content)), int(block)) == int(slot)
+
+
+def test_capability():
+    (text,) = re.findall(r"```\n((?:[0-9a-f]+\n)+)```", PAGE)
+    token = bytes.fromhex(text.replace("\n", ""))
+    key, cluster = bytes(range(32)), bytes(range(16))
+    expected = Capability(
+        1, cluster, ContentId(281474976711343), 3_000_000, 26, 2, "lake/part-0.parquet",
+        "e:9b2cf535f27731c974343645a3985328", 0, 1, 1700000000, 1700000300,
+    )  # fmt: skip
+    assert open_capability(token, {1: key}, cluster, 1700000100) == expected
+    assert seal_capability(expected, key) == token
