@@ -11,7 +11,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs/formats.md").read_text()
 
 
 def test_content_ids():
-    rows = re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \| `([0-9a-f-]+)` \|$", PAGE, re.M)
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \| `([0-9a-f-]+)` \|$", PAGE, re.MULTILINE)
     assert rows
     for incarnation, counter, content, shown in rows:
         assert make_content_id(int(incarnation), int(counter)) == int(content)
@@ -19,7 +19,7 @@ def test_content_ids():
 
 
 def test_slots():
-    rows = re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.M)
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE)
     assert len(rows) == 3
     for content, block, slot in rows:
         assert slot_of(ContentId(int(content)), int(block)) == int(slot)
