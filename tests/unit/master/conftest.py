@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from master_house import House, Loop
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from monofs.config.schema import Config
 
 
 @pytest.fixture(scope="session")
 def loop() -> Iterator[Loop]:
+    """Fails at the end when any Deferred of the session failed with nobody listening."""
+    unheard: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event["log_level"] >= LogLevel.error:
+            unheard.append(formatEvent(event) + str(event.get("log_failure", "")))
+
+    globalLogPublisher.addObserver(observe)
     running = Loop()
     yield running
+    gc.collect()
     running.stop()
+    globalLogPublisher.removeObserver(observe)
+    assert unheard == []
 
 
 @pytest.fixture
