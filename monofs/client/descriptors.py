@@ -1,8 +1,8 @@
 """Descriptors of cached groups that workers on this machine handed to this process.
 
 Invariant: at most ``limit`` are open at a time (design.md section 5), and a descriptor is closed, and its lease given back, when the last
-reference to it goes: so a thread that still reads from one can never find its number reused for another file. Reading needs no
-lock for the same reason. The table holds the only lasting references; files keep weak ones and ask again for what was dropped.
+reference to it goes: so a thread that still reads from one can never find its number reused for another file, and reading needs no
+lock. The lasting references are the table's and those in the :class:`Hot` maps of open files, which the table empties of what it drops.
 
 After a fork the child starts with an empty table: what it inherited is closed in the child only, and its leases stay the parent's.
 Not here: asking a worker for a descriptor (reader.py) and sending the leases back (cluster.py).
@@ -17,7 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 
-from monofs.model.block import page_count, pages_mask
+from monofs.model.block import GROUP_SIZE_BYTES, page_count, pages_mask
 from monofs.rpc.api import DescriptorAnswer
 
 DESCRIPTORS_MAX = 256
@@ -25,43 +25,94 @@ DESCRIPTORS_MAX = 256
 IDLE_S = 30.0
 """A descriptor not used between two sweeps this far apart is closed: within 60 s at the latest."""
 
+GROUP_SHIFT = GROUP_SIZE_BYTES.bit_length() - 1
+
 Key = tuple[object, int, int]
 """Worker link, content id, group."""
 
 
 class Descriptor:
-    """One open group: page p lies at ``base + p * PAGE_SIZE_BYTES`` of ``fd``, if bit p of ``present`` is set.
+    """One open group: byte o of the content lies at ``o + shift`` of ``fd``, if ``start <= o < end`` and the bit of o's page in
+    ``present`` is set.
 
     ``whole``: every page is present and the file ends where the group ends, so that a read can neither meet a hole nor run past it.
     ``file`` is the worker's number of the file: only presence told under the same number may be added to ``present``. ``used``
     is set by readers and cleared by sweeps.
     """
 
-    __slots__ = ("__weakref__", "_end", "_full", "_leases", "base", "fd", "file", "lease", "present", "used", "whole")
+    __slots__ = (
+        "__weakref__", "_full", "_homes", "_leases",
+        "base", "end", "fd", "file", "group", "lease", "present", "shift", "start", "used", "whole",
+    )  # fmt: skip
 
-    def __init__(self, fd: int, answer: DescriptorAnswer, leases: deque[int]) -> None:
+    def __init__(self, fd: int, group: int, answer: DescriptorAnswer, leases: deque[int]) -> None:
         self.fd = fd
-        self.base = answer.base
+        self._leases = leases
         self.lease = answer.lease
+        self.group = group
+        self.base = answer.base
+        self.start = group * GROUP_SIZE_BYTES
+        self.end = self.start + answer.length
+        self.shift = answer.base - self.start
         self.file = answer.file
         self.used = True
         self.present = 0
-        self._leases = leases
-        self._end = answer.base + answer.length
         self._full = pages_mask(0, page_count(answer.length) - 1)
+        self._homes: dict[int, weakref.ref[Hot]] = {}
         self.add_pages(answer.present)
 
     def add_pages(self, present: int) -> None:
         """Presence only grows: take over what the worker said of this very file."""
         self.present = self.present | present
-        self.whole = self.present & self._full == self._full and os.fstat(self.fd).st_size == self._end
+        self.whole = self.present & self._full == self._full and os.fstat(self.fd).st_size == self.end + self.shift
+
+    def move_in(self, hot: Hot) -> None:
+        """Let an open file read from this descriptor by itself, until it is dropped. For the table."""
+        key, homes = id(hot), self._homes
+        homes[key] = weakref.ref(hot, lambda _: homes.pop(key, None))
+        hot.groups[self.group] = hot.last = self
+
+    def move_out(self) -> None:
+        """Leave all open files; it closes when no thread reads from it any more. For the table."""
+        for reference in tuple(self._homes.values()):
+            hot = reference()
+            if hot is not None:
+                hot.forget(self)
+        self._homes.clear()
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        try:
-            close(self.fd)
-        except AttributeError:
-            return  # never got as far as having one
+        close(self.fd)
         self._leases.append(self.lease)
+
+
+class Hot:
+    """The groups one open file reads from by itself. ``last`` is the one used last: a single reference, so that a reader gets a
+    descriptor and its place in one step, whatever other threads do."""
+
+    __slots__ = ("__weakref__", "groups", "last")
+
+    def __init__(self) -> None:
+        self.groups: dict[int, Descriptor] = {}
+        self.last: Descriptor | None = None
+
+    def at(self, offset: int) -> Descriptor | None:
+        """The descriptor for the group of a byte."""
+        found = self.groups.get(offset >> GROUP_SHIFT)
+        if found is not None:
+            self.last = found
+        return found
+
+    def forget(self, descriptor: Descriptor) -> None:
+        """Let one go."""
+        if self.groups.get(descriptor.group) is descriptor:
+            self.groups.pop(descriptor.group, None)
+        if self.last is descriptor:
+            self.last = None
+
+    def clear(self) -> None:
+        """Let all go."""
+        self.groups.clear()
+        self.last = None
 
 
 class DescriptorTable:
@@ -99,30 +150,41 @@ class DescriptorTable:
     def add(self, key: Key, descriptor: Descriptor) -> None:
         """Keep a descriptor, in place of an older one of the same group."""
         with self._lock:
-            self._entries.pop(key, None)
+            self._drop(key)
             self._entries[key] = descriptor
             self._alive.add(descriptor)
+
+    def lend(self, key: Key, descriptor: Descriptor, hot: Hot) -> None:
+        """Let an open file read from a descriptor by itself, if it was not dropped meanwhile."""
+        with self._lock:
+            if self._entries.get(key) is descriptor:
+                descriptor.move_in(hot)
 
     def drop(self, key: Key) -> None:
         """Forget one group."""
         with self._lock:
-            self._entries.pop(key, None)
+            self._drop(key)
 
     def drop_content(self, content: int) -> None:
         """Forget all groups of a content."""
         with self._lock:
             for key in [key for key in self._entries if key[1] == content]:
-                self._entries.pop(key, None)
+                self._drop(key)
 
     def drop_link(self, link: object) -> None:
         """Forget all of a worker."""
         with self._lock:
             for key in [key for key in self._entries if key[0] is link]:
-                self._entries.pop(key, None)
+                self._drop(key)
 
     def open_count(self) -> int:
         """Descriptors open now, also those the table dropped while someone still reads from them."""
         return len(self._alive)
+
+    def _drop(self, key: Key) -> None:
+        descriptor = self._entries.pop(key, None)
+        if descriptor is not None:
+            descriptor.move_out()
 
     def _drop_unused(self, most: int) -> None:
         """Drop up to ``most`` entries not used since the last pass; the others lose their mark and go to the back."""
@@ -138,6 +200,7 @@ class DescriptorTable:
                 self._entries[key] = descriptor
             else:
                 dropped += 1
+                descriptor.move_out()
 
 
 _table = DescriptorTable()

@@ -16,9 +16,9 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from monofs.client.descriptors import Descriptor
+from monofs.client.descriptors import Descriptor, Hot
 from monofs.client.errors import python_error
-from monofs.client.reader import GROUP_MASK, GROUP_SHIFT, Reader
+from monofs.client.reader import Reader
 from monofs.model.errors import Closed, ContentChanged, InvalidArgument, MonofsError, NotSupported
 
 LINE_BYTES = 64 << 10
@@ -54,34 +54,22 @@ class MonofsFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill ``buffer`` from the position on; 0 at the end."""
         position = self._position
-        found = self._hot.get(position >> GROUP_SHIFT)
-        if found is not None:
-            descriptor = found()
-            if descriptor is not None:
-                count = _preadv(descriptor.fd, (buffer,), descriptor.base + (position & GROUP_MASK))
-                descriptor.used = True
-                position += count
-                if position & GROUP_MASK or position == self._end:  # not cut by the end of the group
-                    self._position = position
-                    return count
+        held = self._hot.last
+        if held is None or not held.start <= position < held.end:
+            held = self._hot.at(position)
+        if held is not None:
+            count = _preadv(held.fd, (buffer,), position + held.shift)
+            held.used = True
+            position += count
+            if position != held.end or position == self._end:  # not cut where the group ends
+                self._position = position
+                return count
         count = self._slow(self._position, buffer)
         self._position += count
         return count
 
     def read(self, size: int | None = -1, /) -> bytes:
         """``size`` bytes from the position on, all of the rest with -1 or None; fewer at the end of the file only."""
-        position = self._position
-        if size is not None and size >= 0:
-            found = self._hot.get(position >> GROUP_SHIFT)
-            if found is not None:
-                descriptor = found()
-                if descriptor is not None:
-                    data = _pread(descriptor.fd, size, descriptor.base + (position & GROUP_MASK))
-                    descriptor.used = True
-                    position += len(data)
-                    if position & GROUP_MASK or position == self._end:
-                        self._position = position
-                        return data
         data = self.pread(self._position, -1 if size is None else size)
         self._position += len(data)
         return data
@@ -92,15 +80,15 @@ class MonofsFile(io.RawIOBase):
 
     def pread(self, offset: int, size: int = -1) -> bytes:
         """``size`` bytes at ``offset`` (-1: up to the end); the position stays. For any number of threads."""
-        found = self._hot.get(offset >> GROUP_SHIFT)
-        if found is not None and size >= 0:
-            descriptor = found()
-            if descriptor is not None:
-                data = _pread(descriptor.fd, size, descriptor.base + (offset & GROUP_MASK))
-                descriptor.used = True
-                end = offset + len(data)
-                if end & GROUP_MASK or end == self._end:
-                    return data
+        held = self._hot.last
+        if held is None or not held.start <= offset < held.end:
+            held = self._hot.at(offset)
+        if held is not None and size >= 0:
+            data = _pread(held.fd, size, offset + held.shift)
+            held.used = True
+            end = offset + len(data)
+            if end != held.end or end == self._end:
+                return data
         self._check(offset)
         before = self._reader.opened.inode.size
         left = max(0, before - offset)
@@ -116,15 +104,15 @@ class MonofsFile(io.RawIOBase):
 
     def pread_into(self, offset: int, buffer: Any) -> int:
         """Fill ``buffer`` with the bytes at ``offset``; the position stays. For any number of threads."""
-        found = self._hot.get(offset >> GROUP_SHIFT)
-        if found is not None:
-            descriptor = found()
-            if descriptor is not None:
-                count = _preadv(descriptor.fd, (buffer,), descriptor.base + (offset & GROUP_MASK))
-                descriptor.used = True
-                end = offset + count
-                if end & GROUP_MASK or end == self._end:
-                    return count
+        held = self._hot.last
+        if held is None or not held.start <= offset < held.end:
+            held = self._hot.at(offset)
+        if held is not None:
+            count = _preadv(held.fd, (buffer,), offset + held.shift)
+            held.used = True
+            end = offset + count
+            if end != held.end or end == self._end:
+                return count
         return self._slow(offset, buffer)
 
     def _slow(self, offset: int, buffer: Any) -> int:
@@ -290,7 +278,7 @@ class MonofsFile(io.RawIOBase):
     def close(self) -> None:
         """Forget the content; descriptors stay with the process for the next reader."""
         if not self.closed:
-            self._hot = {}
+            self._hot = Hot()  # an empty one: every call takes the way that looks whether the file is closed
             self._reader.forget()
             own, self._own, self._pinned = self._own, None, None
             if own is not None:

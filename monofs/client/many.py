@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from monofs.client.cluster import WorkerLink
-from monofs.client.descriptors import process_table
+from monofs.client.descriptors import GROUP_SHIFT, process_table
 from monofs.client.info import Found, FoundMany, Opened, OpenedMany
-from monofs.client.reader import GROUP_MASK, GROUP_SHIFT, Reader, check_readable
+from monofs.client.reader import Reader, check_readable
 from monofs.client.session import Session
 from monofs.model.block import block_of
 from monofs.model.errors import (
@@ -231,11 +231,10 @@ def _read_alone(session: Session, jobs: list[_Job], results: list[bytes | Monofs
 
 def read_bytes(reader: Reader, offset: int, length: int) -> bytes:
     """Exactly ``length`` bytes that lie within the file, in one copy."""
-    found = reader.hot.get(offset >> GROUP_SHIFT)
-    descriptor = found() if found is not None else None
-    if descriptor is not None and (offset & GROUP_MASK) + length <= GROUP_MASK + 1:
+    descriptor = reader.hot.at(offset)
+    if descriptor is not None and offset + length <= descriptor.end:
         descriptor.used = True
-        return os.pread(descriptor.fd, length, descriptor.base + (offset & GROUP_MASK))
+        return os.pread(descriptor.fd, length, offset + descriptor.shift)
     whole = io.BytesIO(bytes(length))  # filled in place: BytesIO shares what it alone refers to
     with whole.getbuffer() as view:
         count = reader.read_into(offset, view)

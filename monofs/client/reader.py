@@ -22,7 +22,7 @@ from typing import TypeVar
 import msgspec
 
 from monofs.client.cluster import WorkerLink
-from monofs.client.descriptors import Descriptor, process_table
+from monofs.client.descriptors import GROUP_SHIFT, Descriptor, Hot, process_table
 from monofs.client.info import Opened
 from monofs.client.session import Session
 from monofs.model.block import GROUP_SIZE_BYTES, LAYOUT_WHOLE, PAGE_SIZE_BYTES, block_of, page_count, pages_mask
@@ -55,7 +55,6 @@ from monofs.rpc.api import (
     RenewRequest,
 )
 
-GROUP_SHIFT = GROUP_SIZE_BYTES.bit_length() - 1
 GROUP_MASK = GROUP_SIZE_BYTES - 1
 GROUP_PAGE_SHIFT = PAGE_SIZE_BYTES.bit_length() - 1
 RENEW_BEFORE_S = 60.0
@@ -81,7 +80,7 @@ _NO_DESCRIPTOR = (Overloaded, TierFull, TierUnusable, NotCached, NotSupported)
 class Reader:
     """One open file. Thread-safe; usable after a fork.
 
-    ``hot`` maps groups to weak references of descriptors that hold them completely: file.py reads from those by itself.
+    ``hot`` has the descriptors that hold whole groups: file.py reads from those by itself.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class Reader:
     ) -> None:
         self.path = path
         self.opened = opened
-        self.hot: dict[int, weakref.ref[Descriptor]] = {}
+        self.hot = Hot()
         self._session = session
         self._options = options
         self._read_type = read_type
@@ -171,13 +170,12 @@ class Reader:
             return self._read_local(link, session, 0, byte) if link.is_local else 0
 
         self._on_worker(0, hold)
-        if 0 not in self.hot:
+        if self.hot.at(0) is None:
             if fetch:
                 self.fetch_all()
             process_table().drop_content(self.opened.inode.content)  # its presence may be old
             self._on_worker(0, hold)
-        found = self.hot.get(0)
-        return None if found is None else found()
+        return self.hot.at(0)
 
     def forget(self) -> None:
         """At the end: hold no bytes and no references; another read starts from the worker again."""
@@ -237,7 +235,7 @@ class Reader:
                     raise
 
     def _read_from(self, link: WorkerLink, session: Session, offset: int, view: memoryview) -> int:
-        if self.opened.inode.size <= SMALL_FILE_BYTES and not self.hot:
+        if self.opened.inode.size <= SMALL_FILE_BYTES and not self.hot.groups:
             return self._read_buffered(link, session, offset, view, begin=0)
         if link.is_local and self._read_type != ReadType.NO_CACHE:
             count = self._read_local(link, session, offset, view)
@@ -265,10 +263,10 @@ class Reader:
             return 0
         if descriptor is None:
             return 0
-        if descriptor.whole:
-            self.hot[group] = weakref.ref(descriptor)
+        if descriptor.whole and self.hot.at(offset) is not descriptor:
+            table.lend(key, descriptor, self.hot)
         descriptor.used = True
-        count = os.preadv(descriptor.fd, [view], descriptor.base + start)
+        count = os.preadv(descriptor.fd, [view], offset + descriptor.shift)
         if count < len(view):  # shorter than promised: not what we were told it is
             table.drop(key)
             return 0
@@ -288,7 +286,7 @@ class Reader:
         )
         if fd is None:
             return None
-        descriptor = Descriptor(fd, answer, link.leases)
+        descriptor = Descriptor(fd, group, answer, link.leases)
         table.add((link, self.opened.inode.content, group), descriptor)
         return descriptor
 

@@ -10,9 +10,9 @@ from collections import deque
 import pytest
 
 from monofs.client.cluster import Cluster, host_id
-from monofs.client.descriptors import Descriptor, DescriptorTable
+from monofs.client.descriptors import Descriptor, DescriptorTable, Hot
 from monofs.client.errors import python_error
-from monofs.model.block import PAGE_SIZE_BYTES, SLOTS, slot_of
+from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, SLOTS, slot_of
 from monofs.model.errors import BY_CODE, Closed, ConnectionLost, MonofsError, NoWorker, Unreachable
 from monofs.model.ids import ContentId
 from monofs.rpc.api import ClusterAnswer, DescriptorAnswer, WorkerInfo
@@ -127,7 +127,7 @@ def make(tmp_path, leases):
     def make(number, present=1, length=100):
         path = tmp_path / str(number)
         path.write_bytes(b"x" * length)
-        return Descriptor(os.open(path, os.O_RDONLY), DescriptorAnswer(present, 0, length, number, number), leases)
+        return Descriptor(os.open(path, os.O_RDONLY), 0, DescriptorAnswer(present, 0, length, number, number), leases)
 
     return make
 
@@ -145,6 +145,24 @@ def test_a_descriptor_closes_and_gives_its_lease_back_with_its_last_reference(ma
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(number)
     assert table.open_count() == 0
+
+
+def test_an_open_file_reads_by_itself_only_from_what_the_table_still_holds(make, leases):
+    table, hot, other = DescriptorTable(limit=8), Hot(), Hot()
+    descriptor = make(7)
+    table.add(("w", 1, 0), descriptor)
+    for each in (hot, other):
+        table.lend(("w", 1, 0), descriptor, each)
+        assert each.last is descriptor
+        assert each.at(99) is descriptor
+        assert each.at(GROUP_SIZE_BYTES) is None
+    del other, each
+    table.drop(("w", 1, 0))
+    assert (hot.last, hot.at(0)) == (None, None)
+    table.lend(("w", 1, 0), descriptor, hot)
+    assert hot.at(0) is None, "it was dropped between asking and lending"
+    del descriptor
+    assert list(leases) == [7]
 
 
 def test_only_a_complete_and_exact_file_is_read_without_looking_at_bits(make):
