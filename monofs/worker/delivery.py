@@ -29,11 +29,13 @@ from monofs.worker.disks import Disks
 from monofs.worker.fetcher import Fetcher, is_tier_error
 from monofs.worker.gate import Gate
 from monofs.worker.planner import group_masks, run_length
-from monofs.worker.residency import is_resident
+from monofs.worker.residency import is_resident, read_now
 
 SMALL_BYTES = 64 << 10
 """Up to here bytes are read and copied into the answer; above, the kernel copies them."""
 CHUNK_BYTES = 2 << 20
+TURN_BYTES = 8 << 20
+"""After so many bytes others get their turn on the reactor, also on a channel that takes everything at once."""
 DISK_BYTES = 1 << 20
 """What a thread reads at a time for one reader when the bytes are not in memory."""
 EMPTY = Empty()
@@ -91,6 +93,7 @@ class Delivery:
         self._source = "cache"
         self._over = False
         self._blocked = False
+        self._turn_bytes = 0
         self._disk_failures = 0
         self._kept: deque[bytes] = deque()
         self._kept_end = 0
@@ -126,7 +129,7 @@ class Delivery:
             self._finish()
             call.answer(EMPTY)
             return False
-        if not call.writable:
+        if not call.writable or self._turn_bytes >= TURN_BYTES:
             self._blocked = True
             call.when_writable(self._unblock)
             return False
@@ -163,6 +166,7 @@ class Delivery:
 
     def _unblock(self) -> None:
         self._blocked = False
+        self._turn_bytes = 0
         self.resume()
 
     def _hold(self, number: int) -> Group | None:
@@ -272,9 +276,9 @@ class Delivery:
         if fd is None and missed:
             fd = group.fd()  # written a moment ago: opening it meets no disk
         if fd is not None and length <= SMALL_BYTES:
-            data = self._parts.cache.read_ready(group, at, length)
-            if data is not None:
-                self._call.data(data)
+            data = bytearray(length)
+            if read_now(fd, data, group.base + at):
+                self._call.data(memoryview(data))
                 self._sent(length, source)
                 return True
         elif fd is not None and is_resident(fd, group.base + at, length):
@@ -306,6 +310,7 @@ class Delivery:
 
     def _sent(self, length: int, source: str) -> None:
         self._position += length
+        self._turn_bytes += length
         metrics.SERVED_BYTES(source, self._call.door).value += length
 
     # ---- the end --------------------------------------------------------------------------------------------------------

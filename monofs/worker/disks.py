@@ -32,6 +32,7 @@ class Disks:
         self._config, self._cache, self._fetcher, self._reactor = config, cache, fetcher, reactor
         self._pools: dict[Directory, Pool] = {}
         self._verifying: dict[Group, list[Done]] = {}
+        self._stopped = False
 
     def read(self, group: Group, offset: int, length: int, done: Callable[[memoryview | None], None]) -> None:
         """Read bytes of the group's file in a thread; None when they cannot be read. Raises ``Overloaded`` at the bound."""
@@ -67,6 +68,10 @@ class Disks:
         """Calls waiting for a thread."""
         return sum(pool.queued for pool in self._pools.values())
 
+    def forget(self) -> None:
+        """From now on results are dropped: the cache is about to close."""
+        self._stopped = True
+
     def stop(self, timeout_s: float) -> None:
         """Wait for the threads; blocking, call it from a thread."""
         for pool in list(self._pools.values()):
@@ -94,8 +99,9 @@ class Disks:
         """Run ``work`` in a thread, with the group held, and ``done`` with its result on the reactor."""
 
         def finished(result: _T) -> None:
-            self._cache.release(group)
-            done(result)
+            if not self._stopped:
+                self._cache.release(group)
+                done(result)
 
         self._cache.hold(group)
         try:

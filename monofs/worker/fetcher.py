@@ -101,6 +101,7 @@ class Fetcher:
         self._idle: dict[tuple[int, int], list[Callable[[], None]]] = {}
         self._sweep: DelayedCall | None = None
         self._local = threading.local()
+        self._stopped = False
 
     # ---- asking -------------------------------------------------------------------------------------------------------
 
@@ -199,6 +200,10 @@ class Fetcher:
             self._sweep.cancel()
             self._sweep = None
 
+    def forget(self) -> None:
+        """From now on what threads bring is dropped: the cache is about to close."""
+        self._stopped = True
+
     def stop(self, timeout_s: float) -> None:
         """Wait for the threads; blocking, call it from a thread."""
         self._pool.stop(timeout_s)
@@ -224,6 +229,8 @@ class Fetcher:
     ) -> None:
         """The thread has left the flight: with its last page or piece, or an error."""
         flight.taken, flight.moved_at = False, math.inf
+        if self._stopped:
+            return
         if flight.over:
             if flight.group is not None:
                 self._leave(flight, flight.group)

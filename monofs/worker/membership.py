@@ -80,9 +80,9 @@ class Membership:
     def start(self, address: str, unix: str) -> Deferred[None]:
         """Begin; fires after the first registration, however long that takes."""
         self._address, self._unix = address, unix
-        self._first = Deferred()
+        first = self._first = Deferred()
         self._loop = Deferred.fromCoroutine(self._run())
-        return self._first
+        return first  # not self._first: a master in this process may have answered already
 
     def stop(self) -> None:
         """End the loop; the master learns by silence."""

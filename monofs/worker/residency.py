@@ -3,13 +3,16 @@
 ``mincore(2)`` on a short-lived mapping: it tells pages that are in memory *and complete*. (``cachestat(2)`` also counts pages whose
 read from the disk has only begun, as by read-ahead, and a send would wait for those; ``preadv2(RWF_NOWAIT)`` tells the truth but
 copies, and starts reading what is missing.) The answer was true a moment ago: pages dropped before they are sent cost one disk
-read, never wrong bytes. Not here: reading.
+read, never wrong bytes. :func:`read_now` reads what is there: with ``RWF_NOWAIT``, or, on file systems without it (tmpfs, so every
+tier in memory), after a look with ``mincore``. Not here: reading from disks.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
+import os
 
 CHECKED_MOST_BYTES = 8 << 20
 
@@ -41,3 +44,16 @@ def is_resident(fd: int, offset: int, length: int) -> bool:
     _libc.munmap(address, size)
     pages = (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE
     return not failed and ctypes.string_at(_vector, pages) == _all_there[:pages]
+
+
+def read_now(fd: int, view: bytearray | memoryview, offset: int) -> bool:
+    """Fill ``view`` (up to ``CHECKED_MOST_BYTES``) from the file without waiting for a disk; False when a thread must read."""
+    try:
+        return os.preadv(fd, [view], offset, os.RWF_NOWAIT) == len(view)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            return False  # EAGAIN: not in memory. EIO and the like: the thread that reads next tells
+    try:
+        return is_resident(fd, offset, len(view)) and os.preadv(fd, [view], offset) == len(view)
+    except OSError:
+        return False

@@ -60,6 +60,7 @@ from monofs.worker.gate import Gate
 from monofs.worker.leases import Leases
 from monofs.worker.membership import MasterClient, Membership, load_identity
 from monofs.worker.planner import ReadAhead, group_masks
+from monofs.worker.residency import read_now
 from monofs.worker.stores import OpenStore, Stores
 
 log = logger(__name__)
@@ -159,6 +160,8 @@ class Worker:
 
         await self._in_thread(end_threads)
         self._leases.release_everything()
+        self._fetcher.forget()
+        self._disks.forget()
         self._cache.close()
 
     def _in_thread(self, work: Any) -> Deferred[Any]:
@@ -205,11 +208,11 @@ class Worker:
         first, last = at // PAGE_SIZE_BYTES, (at + length - 1) // PAGE_SIZE_BYTES
         if not group.present >> first & group.present >> last & 1:
             return False  # also when the piece goes on in the next group: bit 64 is never set
-        data = self._cache.read_ready(group, at, length)
-        if data is None:
+        fd, data = group.directory.files.ready(group), bytearray(length)
+        if fd is None or not read_now(fd, data, group.base + at):
             return False
         self._cache.touch(group)
-        call.data(data)
+        call.data(memoryview(data))
         self._count_hits(capability.mount, 1 + (last > first))
         metrics.SERVED_BYTES("cache", call.door).value += length
         self._read_time.observe(time.monotonic() - call.started)
@@ -257,30 +260,25 @@ class Worker:
         Written straight because it is the hottest path: a 4 KiB piece costs one ``preadv2`` into its place in the answer
         (1.1 µs) and about as much around it.
         """
-        preadv, nowait, group_bytes, page_bytes = os.preadv, os.RWF_NOWAIT, GROUP_SIZE_BYTES, PAGE_SIZE_BYTES
+        group_bytes, page_bytes = GROUP_SIZE_BYTES, PAGE_SIZE_BYTES
         view = memoryview(bytearray(total))
         opened: dict[tuple[int, int], tuple[int, int, int]] = {}
         filled = done = 0
-        try:
-            for which, offset, length in pieces:
-                number = offset // group_bytes
-                known = opened.get((which, number))
-                if known is None:
-                    known = opened[which, number] = self._opened(capabilities[which], number)
-                fd, start, present = known
-                at = offset - number * group_bytes
-                first, last = at // page_bytes, (at + length - 1) // page_bytes
-                if length > SMALL_BYTES or not length or not present >> first & present >> last & 1:
-                    break
-                length = min(length, capabilities[which].size - offset)
-                if preadv(fd, [view[filled : filled + length]], start + at, nowait) != length:
-                    break
-                filled += length
-                done += 1
-        except BlockingIOError:
-            pass  # not in memory: a thread reads it
-        except OSError as error:
-            log.warning("a cached page cannot be read", error=str(error))  # the delivery finds out what is wrong
+        for which, offset, length in pieces:
+            number = offset // group_bytes
+            known = opened.get((which, number))
+            if known is None:
+                known = opened[which, number] = self._opened(capabilities[which], number)
+            fd, start, present = known
+            at = offset - number * group_bytes
+            first, last = at // page_bytes, (at + length - 1) // page_bytes
+            if length > SMALL_BYTES or not length or not present >> first & present >> last & 1:
+                break
+            end = filled + min(length, capabilities[which].size - offset)
+            if not read_now(fd, view[filled:end], start + at):
+                break
+            filled = end
+            done += 1
         if done:
             call.data(view[:filled])
             metrics.SERVED_BYTES("cache", call.door).value += filled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 
 import pytest
@@ -89,6 +90,26 @@ def test_a_file_cut_short_while_the_worker_runs_is_noticed_and_fetched_again(wor
     os.truncate(world.path_of(), MIB)
     assert world.read(capability, 2 * MIB, 100) == data[2 * MIB :][:100]
     assert world.read(capability, 0, len(data)) == data
+
+
+def test_a_tier_in_memory_is_read_without_threads(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tmpfs knows no RWF_NOWAIT; its bytes are in memory all the same."""
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("no /dev/shm on this machine")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as pages:
+        world = make_world(pages=pages)
+        capability, data = world.put(make_bytes(22, 3 * MIB))
+        world.read(capability, 0, len(data))
+        used: list[object] = []
+        monkeypatch.setattr(world.worker._disks, "read", lambda *given: used.append(given))
+        assert world.read(capability, 5000, 4096) == data[5000:][:4096]
+        assert world.read(capability, 0, len(data)) == data
+        pieces = [(0, at, 4096) for at in range(0, MIB, 70_000)]
+        assert world.read_many([capability], pieces) == b"".join(data[at : at + 4096] for _, at, _ in pieces)
+        assert used == []
+        world.stop()
 
 
 # ---- verification by command ------------------------------------------------------------------------------------------

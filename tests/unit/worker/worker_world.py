@@ -254,13 +254,14 @@ class World:
         *,
         quota: int = 1 << 40,
         opens_real_stores: bool = False,
+        pages: str = "",
         **settings: Any,
     ) -> None:
         self.thread, self.home = thread, home
         self.run = thread.run
         self.store = ScriptedStore()
         self.master = ScriptedMaster()
-        self.quota = quota
+        self.quota, self.pages = quota, pages
         settings = {"heartbeat_interval_s": 0.0, "store_timeout_s": 5.0, **settings}
         self.config = WorkerConfig(**settings)
         self.opened: list[tuple[str, dict[str, str]]] = []
@@ -273,7 +274,7 @@ class World:
 
     def start(self) -> World:
         os.makedirs(self.home, exist_ok=True)
-        self.tiers = [TierSpec("DISK", f"{self.home}/pages", self.quota)]
+        self.tiers = [TierSpec("DISK", self.pages or f"{self.home}/pages", self.quota)]
         self.run(self._start)
         self.tcp = Pool(self.address)
         self.unix = Pool(f"{self.home}/w.sock")
