@@ -63,3 +63,23 @@ def test_a_mounts_secrets_are_sealed_and_bound_to_path_and_uri() -> None:
 
 def test_nothing_secret_seals_to_nothing() -> None:
     assert Vault(b"k" * 32).seal("/lake", "s3://bucket", {}) == b""
+
+
+def test_what_earlier_releases_sealed_opens_for_ever() -> None:
+    wrapped = WrappedKeys(
+        bytes.fromhex(
+            "01000102030405060708090a0be190d0acc50118c7f514f7d1affe47ca6acdce964d976a819c718cb111ca4d8b"
+            "1bbd8589b3526a25d2293e80437715ae"
+        ),
+        bytes.fromhex(
+            "01000102030405060708090a0be190d0acc50118c7f514f7d1affe47ca6acdce964d976a819c718cb111ca4d8b"
+            "f2d7631cdd3fe62229403835cf13f1b2"
+        ),
+    )
+    keys = unwrap_keys(b"the secret", CLUSTER, wrapped)
+    assert keys.data == keys.capability[1] == bytes(range(32))
+    sealed = bytes.fromhex(
+        "01000102030405060708090a0beb77874b67a2e3011cf036f3c3ad7d368c8bc8565ec3e94bca7fe53e571677543dddfb0d"
+    )
+    mount = Mount(MountId(1), "/lake", "s3://bucket", {}, sealed)
+    assert Vault(b"k" * 32).open(mount) == {"secret_key": "hunter2"}

@@ -1,0 +1,98 @@
+"""The pool and the breaker in front of a store: bounded, with deadlines, and patient with a store that is down."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from master_house import Loop
+
+from monofs.master.pool import Pool
+from monofs.master.stores import BREAK_FIRST_S, BREAK_MOST_S, Breaker
+from monofs.model.errors import NotReady, Overloaded, UfsDenied, UfsThrottled, UfsUnreachable
+
+
+def make_pool(loop: Loop, threads: int, limit: int) -> Pool:
+    pool = loop.do(lambda: Pool("the store", threads, limit, reactor=loop.reactor))
+    assert isinstance(pool, Pool)
+    return pool
+
+
+def test_a_breaker_waits_longer_each_time_and_forgets_at_the_first_answer() -> None:
+    breaker, now, pauses = Breaker(), 0.0, []
+    for _ in range(9):
+        breaker.note(UfsUnreachable("refused"), now)
+        began = now
+        while True:
+            try:
+                breaker.check(now)
+                break
+            except UfsUnreachable:
+                now += BREAK_FIRST_S
+        pauses.append(now - began)
+    assert pauses == [0.5, 1, 2, 4, 8, 16, BREAK_MOST_S, BREAK_MOST_S, BREAK_MOST_S]
+    breaker.note(UfsThrottled("slow down"), now)
+    assert breaker.error is not None
+    breaker.note(UfsDenied("a refusal is an answer"), now)
+    assert breaker.error is None
+    breaker.check(now)
+
+
+def test_calls_run_on_threads_and_errors_come_back(loop: Loop) -> None:
+    pool = make_pool(loop, 2, 10)
+    assert loop.do(pool.run, threading.get_ident, 10.0) != threading.get_ident()
+
+    def refuse() -> None:
+        raise UfsDenied("no")
+
+    with pytest.raises(UfsDenied):
+        loop.do(pool.run, refuse, 10.0)
+    assert loop.do(lambda: pool.waiting) == 0
+
+
+def test_no_more_calls_run_or_wait_than_allowed(loop: Loop) -> None:
+    pool = make_pool(loop, 2, 3)
+    gate, running, most = threading.Event(), [], []
+    lock = threading.Lock()
+
+    def work() -> None:
+        with lock:
+            running.append(1)
+            most.append(len(running))
+        assert gate.wait(30)
+        with lock:
+            running.pop()
+
+    waiting = [loop.begin(pool.run, work, 30.0) for _ in range(5)]
+    with pytest.raises(Overloaded, match="3 calls wait for the store"):
+        loop.do(pool.run, work, 30.0)
+    gate.set()
+    for wait in waiting:
+        wait()
+    assert max(most) <= 2
+
+
+def test_a_call_that_hangs_fails_its_caller_and_its_late_outcome_is_dropped(loop: Loop) -> None:
+    pool = make_pool(loop, 1, 3)
+    gate = threading.Event()
+    begun: list[Any] = []
+    hanging = loop.begin(pool.run, lambda: gate.wait(30), 0.05)
+    behind = loop.begin(pool.run, lambda: begun.append(1), 0.05)
+    for wait in (hanging, behind):
+        with pytest.raises(UfsUnreachable, match=r"the store did not answer within 0\.05 s"):
+            wait()
+    gate.set()
+    assert loop.do(pool.run, lambda: "next", 10.0) == "next"
+    assert begun == []
+
+
+def test_a_closed_pool_refuses_and_finishes_what_it_has(loop: Loop) -> None:
+    pool = make_pool(loop, 1, 3)
+    gate = threading.Event()
+    waiting = [loop.begin(pool.run, lambda: gate.wait(30), 30.0) for _ in range(2)]
+    loop.do(pool.close)
+    gate.set()
+    assert [wait() for wait in waiting] == [True, True]
+    with pytest.raises(NotReady):
+        loop.do(pool.run, lambda: None, 1.0)
