@@ -19,10 +19,11 @@ from monofs.client.errors import public, public_iterator, python_error
 from monofs.client.file import MonofsFile
 from monofs.client.info import Changed, FileInfo, Found, ListPage, Opened
 from monofs.client.load import Loader, LoadProgress
-from monofs.client.many import Piece, read_many, stat_many
+from monofs.client.many import Piece, clip, read_bytes, read_many, stat_many
 from monofs.client.reader import Reader, check_readable
 from monofs.client.session import Options
 from monofs.model.errors import (
+    ContentChanged,
     InvalidArgument,
     MonofsError,
     NotADirectory,
@@ -258,10 +259,17 @@ class FileSystem(Administration):
     @public
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes of a file; ``offset`` < 0 counts from the end, ``length`` None reaches to it."""
-        result = read_many(self._session, [(path, offset, length)], self._options.read, self._options.read_type)[0]
-        if isinstance(result, MonofsError):
-            raise result
-        return result
+        try:
+            return self._read(path, offset, length, self._options.read)
+        except ContentChanged:  # nothing of it was returned yet: once more, of what is there now
+            return self._read(path, offset, length, ReadOptions(0.0, self._options.read.load))
+
+    def _read(self, path: str, offset: int, length: int | None, options: ReadOptions) -> bytes:
+        opened = self._session().ask(Method.OPEN, OpenRequest(path, options), Opened)
+        check_readable(path, opened)
+        start, count = clip(opened.inode.size, offset, length)
+        reader = Reader(self._session, path, opened, options, self._options.read_type, may_reopen=False)
+        return read_bytes(reader, start, count)
 
     @public
     def read_many(self, pieces: Iterable[Piece], *, on_error: str = "raise") -> builtins.list[bytes | MonofsError]:

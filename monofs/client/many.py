@@ -123,7 +123,7 @@ def _read_pass(
         try:
             if isinstance(answer, MonofsError):
                 raise answer
-            start, count = _clip(answer.inode.size, offset, length)
+            start, count = clip(answer.inode.size, offset, length)
             if count == 0:
                 results[i] = b""
                 continue
@@ -147,7 +147,7 @@ def _read_pass(
     _run(tasks)
 
 
-def _clip(size: int, offset: int, length: int | None) -> tuple[int, int]:
+def clip(size: int, offset: int, length: int | None) -> tuple[int, int]:
     """(offset, length) within a file of ``size`` bytes."""
     if length is not None and length < 0:
         raise InvalidArgument(f"length {length} is negative")

@@ -275,6 +275,9 @@ class MonofsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no 
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
         """Bytes ``[start, end)``; negative numbers count from the end."""
+        begin = start or 0
+        if end is None or (end >= begin >= 0):
+            return self.client.read(self._strip_protocol(path), begin, None if end is None else end - begin)
         data: bytes = self.cat_ranges([path], [start], [end], on_error="raise")[0]
         return data
 
