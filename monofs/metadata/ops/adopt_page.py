@@ -17,6 +17,8 @@ EXAMINED_MAX = 10_000
 """Names of the tree one page may look at. A page that speaks for more leaves the rest to the directory's next sync, and does not
 count as complete."""
 _SCAN = 1000
+_SCAN_FIRST = 32
+"""Names looked at first beyond as many as were found: a page of few names seldom speaks for many."""
 
 
 def adopt_page(draft: Draft, change: AdoptPage) -> tuple[int, int, int]:
@@ -42,16 +44,16 @@ def _settle_known(
 ) -> bool:
     """Settle every name of the tree the page speaks for, taking them out of ``found``; False: there were too many."""
     directory, after, through = change.directory, change.after, change.through
-    examined = 0
+    examined, limit = 0, min(len(found) + _SCAN_FIRST, _SCAN)
     while examined < EXAMINED_MAX:
-        page = draft.state.children(directory, after, _SCAN)
+        page = draft.state.children(directory, after, limit)
         for key, raw in page:
             if through is not None and key > through:
                 return True
             counts[adoption.settle(directory, key, decode_inode(raw), found.pop(key, None))] += 1
-        if len(page) < _SCAN:
+        if len(page) < limit:
             return True
-        examined += len(page)
+        examined, limit = examined + len(page), _SCAN
         after = page[-1][0]
     for key in [key for key in found if key > after]:
         known = draft.state.get_inode(directory, key)
