@@ -1,0 +1,44 @@
+"""Two workers: clients read each block from its owner, and from the other when the owner dies."""
+
+import os
+import random
+
+from monofs.testing.nodes import ServedNode
+
+SIZE = 200_000
+
+
+def test_blocks_are_read_from_their_owners_and_a_dead_worker_is_passed_by(tmp_path):
+    data = random.Random(5).randbytes(SIZE + 40_000)
+    expected = {f"/f/{n}": data[n * 1000 : n * 1000 + SIZE] for n in range(40)}
+    (tmp_path / "source").mkdir()
+    for path, content in expected.items():
+        (tmp_path / "source" / path[3:]).write_bytes(content)
+    with ServedNode(str(tmp_path / "first")) as first, first.connect() as fs:
+        secret = os.path.join(first.home, "cluster.secret")
+        sets = ["node.role=worker", f"worker.masters={first.doors['rpc']}", f"security.cluster_secret_file={secret}"]
+        second = ServedNode(str(tmp_path / "second"), sets=sets).start()
+        try:
+            fs.mount_add("/f", f"file://{tmp_path}/source")
+            assert fs.load("/f").failed == 0
+            held = {
+                address: sum(tier.groups for tier in status.tiers) for address, status in fs.worker_status().items()
+            }
+            assert sum(held.values()) == 40
+            assert min(held.values()) > 0, "each has the blocks it owns"
+            paths = list(expected)
+            opened = [fs.open(path) for path in paths]
+            assert [file.pread(100, 1000) for file in opened] == [expected[path][100:1100] for path in paths]
+            assert fs.read_many([(path, -50, None) for path in paths]) == [expected[path][-50:] for path in paths]
+        finally:
+            second.kill()
+        with first.connect() as other:
+            for path in paths:
+                with other.open(path) as file:
+                    assert file.read() == expected[path]
+            assert other.read_many([(path, 7, 20) for path in paths]) == [expected[path][7:27] for path in paths]
+            result = other.load("/f")
+            assert (result.files, result.failed) == (40, 0)
+        for file, path in zip(opened, paths, strict=True):
+            assert file.read() == expected[path]
+            file.close()
