@@ -141,7 +141,7 @@ class Namespace(State):
         self._refresh(draft)
         _APPLIED.value = draft.index
         _INODES.value = meta.inodes
-        self.store.maybe_flush()
+        self.store.flush_if_full()
 
     def _refresh(self, draft: Draft) -> None:
         names = self._names

@@ -155,14 +155,15 @@ class Store:
         return self._flushed_index
 
     def maybe_flush(self, now: float | None = None) -> bool:
-        """Begin a flush when one is due; ``now`` is ``time.monotonic()``, None to look at the count alone. Called every 100 ms."""
-        if self._active.changes >= self._config.flush_changes or (
-            now is not None
-            and now - self._flush_began >= self._config.flush_interval_s
-            and self.meta.applied_index != self._flushed_index
-        ):
-            return self.flush(now)
-        return False
+        """Begin a flush when one is due by count or by time (``now``: ``time.monotonic()``, or a test's). Called every 100 ms."""
+        if now is None:
+            now = time.monotonic()
+        late = now - self._flush_began >= self._config.flush_interval_s
+        return self.flush(now) if late else self.flush_if_full()
+
+    def flush_if_full(self) -> bool:
+        """Begin a flush when enough changes are waiting. Called after every entry."""
+        return self._active.changes >= self._config.flush_changes and self.flush()
 
     def flush(self, now: float | None = None) -> bool:
         """Begin a flush of everything applied so far; False when one is in progress or there is nothing to write."""
@@ -189,7 +190,7 @@ class Store:
             return
         self._let_go(flush)
         self._on_flushed(flush.applied_index)
-        self.maybe_flush()
+        self.flush_if_full()
 
     def _let_go(self, flush: Flush) -> None:
         self._frozen = None

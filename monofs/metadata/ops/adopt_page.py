@@ -53,7 +53,8 @@ def _settle_known(
             counts[adoption.settle(directory, key, decode_inode(raw), found.pop(key, None))] += 1
         if len(page) < limit:
             return True
-        examined, limit = examined + len(page), _SCAN
+        examined += limit
+        limit = min(_SCAN, EXAMINED_MAX - examined)
         after = page[-1][0]
     for key in [key for key in found if key > after]:
         known = draft.state.get_inode(directory, key)

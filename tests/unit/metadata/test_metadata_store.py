@@ -122,7 +122,15 @@ def test_a_flush_is_due_after_its_interval_or_its_count_and_never_when_nothing_w
     box.calls.get(timeout=30)()
     assert box.flushed == [1, 2]
     assert box.store.flushed_index == 2
+    assert not box.store.maybe_flush()
     assert box.store.memtable_entries == 0
+    box.store.close()
+
+
+def test_without_a_time_given_the_machine_s_clock_tells_whether_a_flush_is_due(tmp_path: Path) -> None:
+    box = Box(tmp_path / "db", flush_interval_s=0.0)
+    box.write((5, b"a", b"1"))
+    assert box.store.maybe_flush()
     box.store.close()
 
 
