@@ -141,11 +141,11 @@ def compare_files(directory: str, fs: Any, name: str, rounds: int) -> None:
                 compare(f"{label}: random 4 KiB mmap", READS, "/s", sliced(one), sliced(two), rounds)
 
 
-def first_byte(fs: Any) -> Callable[[], None]:
+def first_byte(fs: Any, path: str) -> Callable[[], None]:
     """Open, read one byte, close."""
 
     def run() -> None:
-        with fs.open("/b/files/5") as file:
+        with fs.open(path) as file:
             file.read(1)
 
     return run
@@ -182,18 +182,21 @@ def main() -> int:
 
 def measure_requests(node: ServedNode, fs: Any) -> None:
     """What costs a request: opening, and reading over TCP."""
-    print(f"open + first byte + close, descriptor kept: p50 {p50(first_byte(fs), 2000):.0f} us")
+    large, small = "/b/block", "/b/files/5"
+    fs.read(large, 0, 1)
+    print(f"open + first byte + close, 64 MiB, descriptor held: p50 {p50(first_byte(fs, large), 2000):.0f} us")
+    print(f"open + first byte + close, 4 KiB: p50 {p50(first_byte(fs, small), 2000):.0f} us")
 
     def fresh() -> None:
         with fs.open(f"/b/files/{next(numbers)}") as file:
             file.read(1)
 
     numbers = iter(range(1000))
-    print(f"open + first byte + close, descriptor asked for: p50 {p50(fresh, 900):.0f} us")
+    print(f"open + first byte + close, 4 KiB, the worker's first read of each: p50 {p50(fresh, 900):.0f} us")
     os.unlink(os.path.join(node.home, "worker.sock"))
     with node.connect() as remote:
-        remote.read("/b/files/5")
-        print(f"open + first byte + close, loopback TCP: p50 {p50(first_byte(remote), 2000):.0f} us")
+        remote.read(small)
+        print(f"open + first byte + close, 64 MiB, loopback TCP: p50 {p50(first_byte(remote, large), 2000):.0f} us")
         pieces = [(f"/b/files/{number}", 0, None) for number in range(1000)]
         many = statistics.median(timed(lambda: remote.read_many(pieces)) for _ in range(7))
         single = timed(lambda: [remote.read(path) for path, _, _ in pieces])
