@@ -1,8 +1,9 @@
 """Bytes to a reader: the pieces of one READ or READ_MANY, streamed in order from wherever each page is.
 
 A delivery moves through its pieces on the reactor thread and, at every step, sends what is at hand or arranges to be resumed:
-by the connection (slow reader), by a flight (page missing), by a thread (page not in memory, group not verified). It never holds
-more than one small read or the pieces of one passing flight, so a slow reader costs little memory.
+by the connection (slow reader), by a flight (page missing), by a thread (page not in memory, group not verified). What arrives
+for a reader that has become slow meanwhile is kept, over all deliveries up to ``KEPT_BYTES``; beyond, it is dropped and asked for
+again when the reader takes more.
 
 Invariants: bytes are sent only from verified groups and only from pages present, or straight from a store's read of the
 capability's fingerprint; what was sent before an error is right. Not here: the fast path of resident bytes (service.py).
@@ -38,7 +39,16 @@ TURN_BYTES = 8 << 20
 """After so many bytes others get their turn on the reactor, also on a channel that takes everything at once."""
 DISK_BYTES = 1 << 20
 """What a thread reads at a time for one reader when the bytes are not in memory."""
+KEPT_BYTES = 32 << 20
+"""Most bytes kept for slow readers, over all deliveries of a worker."""
 EMPTY = Empty()
+
+
+@dataclass(slots=True)
+class Kept:
+    """How much is kept for slow readers now."""
+
+    bytes: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -50,6 +60,7 @@ class Parts:
     fetcher: Fetcher
     disks: Disks
     gate: Gate
+    kept: Kept = field(default_factory=Kept)
 
 
 @dataclass(slots=True, frozen=True)
@@ -95,7 +106,7 @@ class Delivery:
         self._blocked = False
         self._turn_bytes = 0
         self._disk_failures = 0
-        self._kept: deque[bytes] = deque()
+        self._kept: deque[tuple[bytes | memoryview, str]] = deque()
         self._kept_end = 0
         self._pass_number = 0
         self._pass_end = 0
@@ -134,9 +145,10 @@ class Delivery:
             call.when_writable(self._unblock)
             return False
         if self._kept:
-            data = self._kept.popleft()
+            data, source = self._kept.popleft()
+            self._parts.kept.bytes -= len(data)
             call.data(data)
-            self._sent(len(data), "store")
+            self._sent(len(data), source)
             return True
         if self._position < self._pass_end:
             return False  # the passing flight's next piece resumes this delivery; nothing else may
@@ -257,10 +269,26 @@ class Delivery:
         begin = self._kept_end if self._kept else self._position
         data = data[max(begin - offset, 0) : self._end - offset]
         if data:
-            self._kept.append(data)
-            self._kept_end = begin + len(data)
+            if self._offer(data, "store"):
+                self._kept_end = begin + len(data)
+            else:
+                self._pass_number += 1
+                self._pass_end = 0
             if not self._blocked:
                 self.resume()
+
+    def _offer(self, data: bytes | memoryview, source: str) -> bool:
+        """Send bytes that were brought for the reader, or keep them while it is slow; False when too much is kept already."""
+        if not self._blocked and not self._kept and self._call.writable:
+            self._call.data(data)
+            self._sent(len(data), source)
+            return True
+        kept = self._parts.kept
+        if kept.bytes + len(data) > KEPT_BYTES:
+            return False
+        kept.bytes += len(data)
+        self._kept.append((data, source))
+        return True
 
     # ---- cached pages -------------------------------------------------------------------------------------------------
 
@@ -296,8 +324,7 @@ class Delivery:
         if data is None:
             self._disk_failed(group)
         else:
-            self._call.data(data)
-            self._sent(len(data), source)
+            self._offer(data, source)  # refused: read again, now from memory, when the reader takes more
         self.resume()
 
     def _disk_failed(self, group: Group) -> None:
@@ -323,6 +350,7 @@ class Delivery:
     def _finish(self) -> None:
         if not self._over:
             self._over = True
+            self._parts.kept.bytes -= sum(len(data) for data, _ in self._kept)
             self._kept.clear()
             self._release()
             metrics.READ_TIME(self._source).observe(time.monotonic() - self._call.started)

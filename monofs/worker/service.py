@@ -187,13 +187,16 @@ class Worker:
         if offset >= end:
             return EMPTY
         past_cache = _past_cache(request.cache)
-        if end - offset <= SMALL_BYTES and not request.sequential and self._send_ready(call, capability, offset, end):
-            return EMPTY
+        sent = end - offset <= SMALL_BYTES and self._send_ready(call, capability, offset, end)
         ahead = end
-        if not past_cache:
+        if not past_cache and (request.sequential or not sent):
             ahead = self._read_ahead.plan(
                 capability.content, offset, end, capability.size, sequential=request.sequential
             )
+        if sent:
+            if ahead > end:
+                self._ensure([Piece(capability, end, ahead)], urgent=False)
+            return EMPTY
         missed = missing_pages(self._cache, capability.content, offset, end)
         pieces = iter((Piece(capability, offset, end, ahead, missed),))
         Delivery(self._parts, call, pieces, past_cache=past_cache).resume()
@@ -248,7 +251,7 @@ class Worker:
             if length and offset < capabilities[which].size
         ]
         if not past_cache:
-            self._ensure_many(rest)
+            self._ensure(rest, urgent=True)
         Delivery(self._parts, call, iter(rest), past_cache=past_cache).resume()
         return None
 
@@ -298,8 +301,8 @@ class Worker:
                 return fd, group.base, group.present
         return -1, 0, 0
 
-    def _ensure_many(self, pieces: list[Piece]) -> None:
-        """Start fetching the missing pages of all pieces at once, not one piece after another."""
+    def _ensure(self, pieces: list[Piece], *, urgent: bool) -> None:
+        """Start fetching the missing pages of all pieces at once; what cannot be started is told when a reader gets there."""
         for piece in pieces:
             if self._gate.is_stale(piece.capability):
                 continue
@@ -308,9 +311,9 @@ class Worker:
                 if group is not None and not group.verified:
                     continue
                 try:
-                    self._fetcher.ensure(piece.capability, number, pages, urgent=pages)
+                    self._fetcher.ensure(piece.capability, number, pages, urgent=pages if urgent else 0)
                 except MonofsError:
-                    return  # told to the reader when the delivery reaches the piece, if it lasts
+                    return
 
     # ---- local readers --------------------------------------------------------------------------------------------------
 

@@ -128,6 +128,15 @@ def test_a_sequential_reader_finds_its_next_pages_on_their_way(world: World) -> 
     assert sum(length for _, _, length in world.store.gets) == 40 * MIB, "each byte once"
 
 
+def test_a_sequential_reader_of_small_pieces_costs_few_and_large_gets(world: World) -> None:
+    capability, data = world.put(make_bytes(33, 20 * MIB))
+    step = 32 << 10
+    got = b"".join(world.read(capability, at, step, sequential=True) for at in range(0, 20 * MIB, step))
+    assert got == data
+    assert len(world.store.gets) <= 10
+    assert sum(length for _, _, length in world.store.gets) == 20 * MIB
+
+
 def test_read_many_starts_all_its_misses_at_once(world: World) -> None:
     one, first = world.put(make_bytes(11, 3 * MIB))
     two, second = world.put(make_bytes(12, 3 * MIB))
