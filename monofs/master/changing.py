@@ -173,7 +173,9 @@ class Changing:
         if found.inode is None:
             raise NotFound(f"{format_path(parts)} is not known here, so nothing of it is cached", path=request.path)
         if found.inode.is_directory and not request.recursive:
-            raise IsADirectory(f"{format_path(parts)} is a directory: free it recursively", path=request.path)
+            raise IsADirectory(
+                f"{format_path(parts)} is a directory: free it recursively (fs free -R)", path=request.path
+            )
         kept = 0
         above = found.pinned
 

@@ -69,8 +69,12 @@ class Duties:
             if loop.running:
                 loop.stop()
 
-    def _check_leases(self) -> None:
+    def _check_leases(self) -> Deferred[None]:
+        return self._quietly("check leases", self._watch())
+
+    async def _watch(self) -> None:
         self._members.check_leases()
+        self._members.wake()
         self.maybe_remove()
 
     # ---- detached subtrees --------------------------------------------------------------------------------------------
@@ -115,7 +119,9 @@ class Duties:
         """A duty that fails is logged and tried again at its next turn."""
 
         def failed(failure: Failure) -> None:
-            failure.trap(MonofsError)
-            log.warning("duty postponed", duty=what, error=str(failure.value))
+            if isinstance(failure.value, MonofsError):
+                log.warning("duty postponed", duty=what, error=str(failure.value))
+            else:
+                log.error("duty failed", duty=what, exception=failure.value)
 
         return Deferred.fromCoroutine(duty).addErrback(failed)

@@ -22,6 +22,8 @@ RANGES_MAX = 64
 """Ranges remembered of one directory; the oldest is forgotten first."""
 RACY_MAX = 1000
 """Racy names a range may carry; two ranges with more together are not joined."""
+RACY_TOTAL_MAX = 100_000
+"""Racy names remembered in all; the directories listed longest ago are forgotten first."""
 JOIN_WITHIN_S = 5.0
 """Neighbouring ranges looked at within this time become one, as old as the older."""
 NEVER = float("-inf")
@@ -49,12 +51,14 @@ class Freshness:
         """Inode id → when its path was looked at; read directly on the hot path."""
         self._absent: OrderedDict[tuple[int, bytes], float] = OrderedDict()
         self._listed: OrderedDict[int, list[Range]] = OrderedDict()
+        self._racy = 0
 
     def clear(self) -> None:
         """Forget everything: mounts changed, so what a directory's store is may have, too."""
         self.present.clear()
         self._absent.clear()
         self._listed.clear()
+        self._racy = 0
 
     def counts(self) -> dict[str, int]:
         """How much is remembered."""
@@ -88,16 +92,15 @@ class Freshness:
     def note_range(self, directory: InodeId, seen: Range) -> None:
         """A page of a listing was taken over."""
         ranges = self._listed.pop(int(directory), [])
+        self._racy -= _racy_in(ranges)
         kept = [part for old in ranges for part in _without(old, seen)]
         kept.append(seen)
         kept.sort(key=lambda each: each.after)
-        self._listed[int(directory)] = _bounded(_joined(kept))
-        if len(self._listed) > DIRECTORIES_MAX:
-            self._listed.popitem(last=False)
-
-    def forget_directory(self, directory: InodeId) -> None:
-        """The directory's listing must be asked for again."""
-        self._listed.pop(int(directory), None)
+        held = self._listed[int(directory)] = _bounded(_joined(kept))
+        self._racy += _racy_in(held)
+        while len(self._listed) > DIRECTORIES_MAX or (self._racy > RACY_TOTAL_MAX and len(self._listed) > 1):
+            _, oldest = self._listed.popitem(last=False)
+            self._racy -= _racy_in(oldest)
 
     def named_at(self, directory: InodeId, name: bytes) -> float:
         """When a listing last spoke for ``name`` (with ``/`` for directories), or ``NEVER``."""
@@ -124,6 +127,10 @@ class Freshness:
                 break
             reached = None if high is None else max(reached, high)
         return reached is None
+
+
+def _racy_in(ranges: list[Range]) -> int:
+    return sum(len(each.racy) for each in ranges)
 
 
 def _without(old: Range, new: Range) -> list[Range]:

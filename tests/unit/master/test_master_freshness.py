@@ -70,6 +70,19 @@ def test_ranges_of_a_directory_are_bounded() -> None:
     assert seen.named_at(DIRECTORY, b"%05d" % (4 * fresh.RANGES_MAX - 1)) == 2 * fresh.RANGES_MAX - 1
 
 
+def test_racy_names_are_bounded_in_all_by_forgetting_the_oldest_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fresh, "RACY_TOTAL_MAX", 3)
+    seen = Freshness(0)
+    for number in range(4):
+        seen.note_range(InodeId(number), Range(b"", None, 1.0, frozenset({b"x", b"y"})))
+    assert [seen.named_at(InodeId(number), b"z") for number in range(4)] == [NEVER, NEVER, NEVER, 1.0]
+    seen.note_range(InodeId(3), Range(b"", None, 2.0))
+    seen.note_range(InodeId(4), Range(b"", None, 2.0, frozenset({b"x", b"y", b"z"})))
+    assert seen.named_at(InodeId(3), b"x") == 2.0
+    seen.clear()
+    assert seen.counts()["directories"] == 0
+
+
 names = st.binary(min_size=1, max_size=2)
 ranges = st.builds(
     lambda low, high, at: (
