@@ -15,7 +15,18 @@ from monofs.config.loader import load_config
     "--set", "sets", metavar="SECTION.KEY=VALUE", multiple=True, help="One setting; wins over file and environment."
 )
 @click.option("--ready-file", metavar="FILE", help="Write the doors' addresses there as JSON once ready.")
-def serve(role: str | None, home: str | None, file: str | None, sets: tuple[str, ...], ready_file: str | None) -> None:
+@click.option(
+    "--skip-entry", "skip", metavar="INDEX", type=click.IntRange(1), multiple=True,
+    help="Pass over a journal entry that stops the node at every start. Its change is lost: a last resort.",
+)  # fmt: skip
+def serve(
+    role: str | None,
+    home: str | None,
+    file: str | None,
+    sets: tuple[str, ...],
+    ready_file: str | None,
+    skip: tuple[int, ...],
+) -> None:
     """Run a node: master, worker, or (by default) both in one process.
 
     Without any configuration it listens on loopback only, keeps everything in ~/.monofs and is stopped by Ctrl-C.
@@ -25,4 +36,4 @@ def serve(role: str | None, home: str | None, file: str | None, sets: tuple[str,
     loaded = load_config(file=file, sets=[*sets, *given])
     from monofs.node.run import run_node
 
-    raise SystemExit(run_node(loaded))
+    raise SystemExit(run_node(loaded, skip=frozenset(skip)))

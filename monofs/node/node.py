@@ -47,7 +47,15 @@ FLUSH_TICK_S = 0.1
 class Node:
     """What `monofs serve` runs. ``doors`` maps the names of the ready file to addresses once ready."""
 
-    def __init__(self, loaded: Loaded, reactor: Any, *, on_fatal: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        reactor: Any,
+        *,
+        on_fatal: Callable[[BaseException], None],
+        skip: frozenset[int] = frozenset(),
+    ) -> None:
+        self._skip = skip
         self.loaded, self.config, self.reactor, self.on_fatal = loaded, loaded.config, reactor, on_fatal
         self.doors: dict[str, Any] = {}
         self._stack = ExitStack()
@@ -107,6 +115,7 @@ class Node:
             self.config.journal,
             call_soon=self.reactor.callFromThread,
             on_failure=self.on_fatal,
+            skip=self._skip,
         )
         journal.start()
         stack.callback(journal.stop)
@@ -150,7 +159,9 @@ class Node:
             self._ticker.start(FLUSH_TICK_S)
             yield self.master.start()
             settings = self.config.master
-            self._listen("rpc", self.master.service(), settings.host, settings.port, settings.max_connections)
+            self.master.address = self._listen(
+                "rpc", self.master.service(), settings.host, settings.port, settings.max_connections
+            )
         if self.worker is not None:
             worker = self.config.worker
             unix = worker.unix or self.home.path("worker.sock")

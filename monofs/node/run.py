@@ -25,8 +25,11 @@ EXIT_UNSAFE = 70
 """EX_SOFTWARE of sysexits.h: the node stopped itself to protect data."""
 
 
-def run_node(loaded: Loaded) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code. Raises ``MonofsError`` when the node cannot start."""
+def run_node(loaded: Loaded, *, skip: frozenset[int] = frozenset()) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. Raises ``MonofsError`` when the node cannot start.
+
+    ``skip``: journal indexes that replay passes over, the operator's remedy for an entry no release can apply.
+    """
     faulthandler.enable()
     sys.setswitchinterval(0.0005)
     raise_open_files(loaded.config.node.open_files)
@@ -37,7 +40,7 @@ def run_node(loaded: Loaded) -> int:
 
     reactor: Any = installed
     outcome: dict[str, Any] = {"code": 0, "error": None}
-    node = Node(loaded, reactor, on_fatal=die)
+    node = Node(loaded, reactor, on_fatal=die, skip=skip)
 
     def stop(*_: object) -> None:
         if reactor.running and not outcome.get("stopping"):

@@ -30,6 +30,8 @@ class ServedNode:
         self.home = home
         self.sets = ["master.port=0", "worker.port=0", "console.port=0", *(sets or [])]
         self.environment = environment or {}
+        self.flags: list[str] = []
+        """More words for `serve`, such as `--skip-entry`."""
         self.process: subprocess.Popen[bytes] | None = None
         self.doors: dict[str, Any] = {}
 
@@ -37,7 +39,8 @@ class ServedNode:
     def command(self) -> list[str]:
         """What is run; ``python -m monofs`` so that the checkout under test is what serves."""
         sets = [word for each in self.sets for word in ("--set", each)]
-        return [sys.executable, "-m", "monofs", "serve", "--home", self.home, "--ready-file", self.ready_file, *sets]
+        serve = [sys.executable, "-m", "monofs", "serve", "--home", self.home]
+        return [*serve, "--ready-file", self.ready_file, *sets, *self.flags]
 
     @property
     def ready_file(self) -> str:
