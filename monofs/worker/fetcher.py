@@ -30,6 +30,7 @@ from monofs.model.errors import (
     Internal,
     MonofsError,
     NotCached,
+    NotReady,
     Overloaded,
     TierFull,
     TierUnusable,
@@ -101,7 +102,7 @@ class Fetcher:
         self._idle: dict[tuple[int, int], list[Callable[[], None]]] = {}
         self._sweep: DelayedCall | None = None
         self._local = threading.local()
-        self._stopped = False
+        self._closing = self._stopped = False
 
     # ---- asking -------------------------------------------------------------------------------------------------------
 
@@ -193,7 +194,8 @@ class Fetcher:
         return sum(map(len, self._flights.values())) + self._passing_count
 
     def abandon_all(self, error: MonofsError) -> None:
-        """Fail every flight, as at stop."""
+        """Fail every flight and start none any more: the worker stops."""
+        self._closing = True
         for flight in self._all():
             self._end(flight, error)
         if self._sweep is not None:
@@ -211,6 +213,8 @@ class Fetcher:
     # ---- on the reactor: what became of a flight ------------------------------------------------------------------------
 
     def _submit(self, flight: Flight) -> None:
+        if self._closing:
+            raise NotReady("the worker is stopping")
         self._pool.submit(lambda: self._run(flight), urgent=flight.urgent)
         flight.taken = True
         if self._sweep is None:

@@ -9,13 +9,14 @@ from collections.abc import Callable
 import pytest
 from worker_world import MIB, PATIENCE_S, World, make_bytes
 
-from monofs.model.errors import ContentChanged, TierUnusable, UfsDenied
+from monofs.model.errors import ContentChanged, NotReady, TierUnusable, UfsDenied
 from monofs.observe import metrics
 from monofs.rpc.api import (
     CachedAnswer,
     CachedRequest,
     Empty,
     Method,
+    Pong,
     ReadRequest,
     VerifyAnswer,
     WorkerStatusAnswer,
@@ -110,6 +111,28 @@ def test_a_tier_in_memory_is_read_without_threads(
         assert world.read_many([capability], pieces) == b"".join(data[at : at + 4096] for _, at, _ in pieces)
         assert used == []
         world.stop()
+
+
+def test_a_stop_while_a_store_hangs_tells_the_readers_and_leaves_a_clean_cache(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monofs.worker.service.STOP_FLIGHTS_S", 0.01)
+    monkeypatch.setattr("monofs.worker.service.STOP_THREADS_S", 0.01)
+    warm, data = world.put(make_bytes(23, MIB))
+    cold, other = world.put(make_bytes(24, 70 * MIB))
+    world.read(warm, 0, MIB)
+    with world.store.closed_gate():
+        (reader,) = world.ask([ReadRequest(cold, 0, 70 * MIB)])
+        world.store.wait_asked(2)
+        world.stop()
+        with pytest.raises(NotReady):
+            reader.wait()
+    world.start()
+    assert world.run(lambda: world.cache.run.was_clean)
+    gets = len(world.store.gets)
+    assert world.read(warm, 0, MIB) == data
+    assert len(world.store.gets) == gets
+    assert world.read(cold, 0, len(other)) == other
 
 
 # ---- verification by command ------------------------------------------------------------------------------------------
@@ -242,14 +265,14 @@ def test_errors_of_the_store_reach_readers_past_the_cache_too(world: World) -> N
 
 
 def test_a_reader_of_uncached_bytes_that_is_slow_holds_little_memory(make_world: Callable[..., World]) -> None:
-    """A socket nobody reads from: the store is asked for two small ranges at most, not for the whole file."""
+    """While nobody reads the socket, the store is asked for what sockets and queues take, not for the whole file."""
     world = make_world(quota=MIB // 2)
     capability, data = world.put(make_bytes(18, 64 * MIB))
     stream = world.tcp.stream(Method.READ, ReadRequest(capability, 0, len(data)), None, PATIENCE_S)
     first = next(stream)
-    world.tcp.call(Method.PING, Empty(), Empty, PATIENCE_S)
+    world.tcp.call(Method.PING, Empty(), Pong, PATIENCE_S)
     asked = sum(length for _, _, length in world.store.gets)
-    assert asked <= 24 * MIB, "what sockets and queues take, and no more"
+    assert asked <= 24 * MIB
     assert bytes(first) + b"".join(bytes(piece) for piece in stream) == data
 
 
