@@ -1,7 +1,8 @@
 """Warming the cache: every page of files and of everything below directories.
 
 Memory is bounded by the number of threads and one page of a listing; a file that cannot be loaded is counted and named (the first
-1,000 of them), and the others go on. Loading again finishes what was left: pages present cost one small request.
+1,000 of them), and the others go on; when nobody answers any more, or the caller is interrupted, all end at their next step.
+Loading again finishes what was left: pages present cost one small request.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from monofs.client.many import open_many
 from monofs.client.reader import Reader
 from monofs.client.session import Session
-from monofs.model.errors import MonofsError
+from monofs.model.errors import MonofsError, NoMaster, NoWorker
 from monofs.model.options import ReadType
 from monofs.rpc.api import ReadOptions
 
@@ -37,6 +38,10 @@ class LoadProgress:
     failures: tuple[tuple[str, MonofsError], ...] = field(default=(), repr=False)
 
 
+class _Over(Exception):
+    """The load ends before its files do."""
+
+
 class Loader:
     """One run of load."""
 
@@ -53,28 +58,40 @@ class Loader:
         self._report = report
         self._lock = threading.Lock()
         self._counts = LoadProgress()
+        self._over = threading.Event()
+        self._silence: MonofsError | None = None
 
     def run(self, paths: Iterable[str]) -> LoadProgress:
-        """Load files given by path, as they come."""
+        """Load files given by path, as they come. Raises ``NoWorker`` or ``NoMaster`` when nobody answered for ``timeout_s``."""
         waiting: set[Future[None]] = set()
         with ThreadPoolExecutor(self._threads, "monofs-load") as pool:
-            batch: list[str] = []
-            for path in paths:
-                batch.append(path)
-                if len(batch) == BATCH_FILES:
-                    self._submit(pool, waiting, batch)
-                    batch = []
-            self._submit(pool, waiting, batch)
-            self._count(listed=True)
-            wait(waiting)
+            try:
+                batch: list[str] = []
+                for path in paths:
+                    if self._over.is_set():
+                        break
+                    batch.append(path)
+                    if len(batch) == BATCH_FILES:
+                        self._submit(pool, waiting, batch)
+                        batch = []
+                self._submit(pool, waiting, batch)
+                self._count(listed=True)
+                wait(waiting)
+            except BaseException:
+                self._over.set()  # the pool waits for its threads: let them not go on to the end of their files
+                raise
             for done in waiting:
                 done.result()
+        if self._silence is not None:
+            raise self._silence
         return self._counts
 
     def _submit(self, pool: ThreadPoolExecutor, waiting: set[Future[None]], paths: list[str]) -> None:
-        if not paths:
+        if not paths or self._over.is_set():
             return
         for path, opened in zip(paths, open_many(self._session(), paths, self._options), strict=True):
+            if self._over.is_set():
+                return
             self._count(files_found=1)
             if isinstance(opened, MonofsError):
                 self._fail(path, opened)
@@ -89,12 +106,24 @@ class Loader:
                     future.result()
 
     def _load(self, reader: Reader) -> None:
+        if self._over.is_set():
+            return
         try:
-            reader.fetch_all(lambda length, fetched: self._count(bytes=length, fetched_bytes=fetched))
+            reader.fetch_all(self._step)
+        except _Over:
+            return
+        except (NoMaster, NoWorker) as error:
+            self._silence = error
+            self._over.set()  # asking for every other file would take as long again
         except MonofsError as error:
             self._fail(reader.path, error)
         else:
             self._count(files=1)
+
+    def _step(self, length: int, fetched: int) -> None:
+        self._count(bytes=length, fetched_bytes=fetched)
+        if self._over.is_set():
+            raise _Over
 
     def _fail(self, path: str, error: MonofsError) -> None:
         with self._lock:

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import monofs
-from monofs.model.errors import ContentChanged, MonofsError, NoMaster, NotFound
+from monofs.model.errors import ContentChanged, MonofsError, NoMaster, NotFound, NoWorker
 from monofs.testing.nodes import ServedNode
 
 MIB = 1 << 20
@@ -279,3 +279,22 @@ def test_no_master_is_told_at_once_and_what_to_do():
     assert isinstance(caught.value, OSError)
     with pytest.raises(OSError, match="is not an address"):
         monofs.connect("nonsense")
+
+
+def test_a_load_ends_when_nobody_answers_any_more_instead_of_trying_every_file(tmp_path):
+    directory = tmp_path / "many"
+    directory.mkdir()
+    for n in range(40):
+        (directory / f"{n}.bin").write_bytes(b"x" * 1000)
+    with ServedNode(str(tmp_path / "home")) as node, node.connect(timeout_s=1.0) as fs:
+        fs.mount_add("/many", f"file://{directory}")
+        asked = []
+
+        def kill(progress):
+            asked.append(progress)
+            node.kill()
+
+        with pytest.raises((NoMaster, NoWorker)):
+            fs.load("/many", threads=1, progress=kill)
+        assert asked[-1].failed == 0
+        assert asked[-1].files <= 1
