@@ -10,6 +10,7 @@ import click
 
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table
+from monofs.cli.report import show_report
 from monofs.config.loader import load_config, setting_fields
 from monofs.model.errors import MonofsError
 
@@ -28,10 +29,7 @@ def report(session: Session, as_json: bool) -> None:
     if as_json:
         print_json(sections)
         return
-    for title, facts in sections.items():
-        click.echo(title)
-        for name, value in facts.items():
-            click.echo(f"  {name + ':':24} {value}")
+    show_report(sections)
 
 
 @admin.command()

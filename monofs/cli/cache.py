@@ -10,7 +10,7 @@ import click
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table, progress
 from monofs.config.units import format_bytes
-from monofs.model.errors import MonofsError
+from monofs.model.errors import MonofsError, NoMaster, NoWorker
 
 
 @click.group()
@@ -63,10 +63,14 @@ def summarize(counters: dict[str, float]) -> Iterator[str]:
 
     hits, misses = total("monofs_page_hits"), total("monofs_page_misses")
     ratio = f"{100 * hits / (hits + misses):.1f}%" if hits + misses else "-"
-    yield f"pages: {hits:.0f} hits, {misses:.0f} misses, hit ratio {ratio}"
+    yield f"pages asked for: {hits:.0f} cached, {misses:.0f} missing, hit ratio {ratio}"
     from_cache, from_store = total("monofs_served_bytes", "source=cache"), total("monofs_served_bytes", "source=store")
-    yield f"served: {format_bytes(from_cache)} from cache, {format_bytes(from_store)} past it"
-    yield f"fetched from stores: {format_bytes(total('monofs_store_read_bytes'))} in {total('monofs_store_requests', 'kind=get'):.0f} requests"
+    yield f"served to readers: {format_bytes(from_cache)} from the cache, {format_bytes(from_store)} that had to be fetched"
+    gets = total("monofs_store_requests", "kind=get")
+    yield f"fetched from stores: {format_bytes(total('monofs_store_read_bytes'))} in {gets:.0f} requests"
+    passed = total("monofs_not_admitted")
+    if passed:
+        yield f"reads served past the cache: {passed:.0f}"
     bad = total("monofs_bad_pages")
     if bad:
         yield f"pages that failed their checksum and were dropped: {bad:.0f}"
@@ -82,7 +86,10 @@ def run_load(session: Session, paths: tuple[str, ...], *, threads: int, as_json:
             advance(counts.bytes - shown)
             shown = counts.bytes
 
-        done = session.fs.load(paths, threads=threads, progress=step)
+        try:
+            done = session.fs.load(paths, threads=threads, progress=step)
+        except (NoMaster, NoWorker) as silence:
+            raise type(silence)(f"{silence}; what was loaded is kept, run it again to continue") from None
     if as_json:
         failed = [{"path": path, "code": error.code, "error": str(error)} for path, error in done.failures]
         counts = {"files": done.files, "bytes": done.bytes, "fetched_bytes": done.fetched_bytes}

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import click
 
 from monofs.cli.main import Duration, Session
-from monofs.cli.output import print_json, print_table, progress, show_mode, show_size, show_time
+from monofs.cli.output import print_error, print_json, print_table, progress, show_mode, show_size, show_time
 from monofs.client.info import FileInfo
-from monofs.model.errors import InvalidArgument, IsADirectory, MonofsError, NotFound
+from monofs.model.errors import InvalidArgument, IsADirectory, MonofsError, NoMaster, NotFound, NoWorker
 from monofs.rpc.api import CachedGroup
 
 _CHUNK = 8 << 20
@@ -78,16 +78,19 @@ def ls(
 ) -> None:
     """List files and directories."""
     sync = 0.0 if force else None
+    shown = False
 
     def show(infos: Iterator[FileInfo] | list[FileInfo], *, whole: bool = False) -> None:
+        nonlocal shown
         if sort != "name" or reverse:
             key: Callable[[FileInfo], Any] = {
                 "name": lambda info: info.name,
                 "size": lambda info: -info.size,
                 "time": lambda info: -info.mtime_ns,
             }[sort]
-            infos = sorted(infos, key=key, reverse=reverse)
+            infos = sorted(infos, key=key)[:: -1 if reverse else 1]
         for info in infos:
+            shown = True
             if as_json:
                 print_json(describe(info))
                 continue
@@ -110,6 +113,8 @@ def ls(
             if len(paths) > 1 and not as_json:
                 click.echo(f"{chr(10) if position else ''}{path}:")
             show(session.fs.list(path, sync_interval_s=sync))
+    if not shown and paths in ((), ("/",)) and sys.stderr.isatty():
+        click.echo("nothing is mounted yet: `monofs mount add PATH URI` mounts a store", err=True)
 
 
 def below(session: Session, path: str, sync: float | None = None) -> Iterator[FileInfo]:
@@ -358,29 +363,51 @@ def head(session: Session, path: str, size: str | None, lines: int | None) -> No
     else:
         with session.fs.open(path) as file:
             left = lines
-            while left:
-                block = file.read(1 << 16)
-                if not block:
-                    break
-                parts = block.splitlines(keepends=True)
-                for part in parts[:left]:
-                    _stdout().write(part)
-                left -= min(left, sum(part.endswith(b"\n") for part in parts))
+            while left and (block := file.read(1 << 16)):
+                end = 0
+                while left and (found := block.find(b"\n", end)) >= 0:
+                    end, left = found + 1, left - 1
+                _stdout().write(block if left else block[:end])
     _stdout().flush()
 
 
 @fs.command()
 @click.argument("path")
-@click.option("-c", "size", metavar="BYTES", default="1KiB", show_default=True, help="This many bytes.")
+@click.option("-c", "size", metavar="BYTES", help="This many bytes [default: 1KiB unless -n].")
+@click.option("-n", "lines", type=click.IntRange(0), help="This many lines.")
 @click.pass_obj
-def tail(session: Session, path: str, size: str) -> None:
+def tail(session: Session, path: str, size: str | None, lines: int | None) -> None:
     """Write the end of a file."""
     from monofs.config.units import parse_bytes
 
-    whole = session.fs.stat(path).size
-    start = max(0, whole - parse_bytes(size))
-    copy_range(session, path, start, whole - start, _stdout().write)
+    with session.fs.open(path) as file:
+        whole = file.seek(0, os.SEEK_END)
+        if lines is None:
+            start = max(0, whole - parse_bytes(size or "1KiB"))
+        else:
+            start = start_of_last_lines(file, whole, lines)
+        file.seek(start)
+        while block := file.read(_CHUNK):
+            _stdout().write(block)
     _stdout().flush()
+
+
+def start_of_last_lines(file: BinaryIO, whole: int, lines: int) -> int:
+    """Where the last ``lines`` lines of a file of ``whole`` bytes begin; a line end at the very end ends the last one."""
+    if lines == 0:
+        return whole
+    start, left = whole, lines
+    while start:
+        begin = max(0, start - (1 << 16))
+        file.seek(begin)
+        block = file.read(start - begin)
+        end = len(block) - (start == whole and block.endswith(b"\n"))
+        while (end := block.rfind(b"\n", 0, end)) >= 0:
+            left -= 1
+            if not left:
+                return begin + end + 1
+        start = begin
+    return 0
 
 
 @fs.command()
@@ -428,14 +455,23 @@ def download(session: Session, source: str, target: str, recursive: bool, force:
     if not recursive:
         raise IsADirectory(f"{source} is a directory: add -r")
     base = os.path.join(target, name) if os.path.isdir(target) else target
-    os.makedirs(base, exist_ok=True)
+    failed = 0
     with progress(name, total=None) as advance:
-        for each in below(session, info.path):
-            local = os.path.join(base, os.path.relpath(each.path, info.path))
-            if each.is_dir:
-                os.makedirs(local, exist_ok=True)
-            else:
-                _download_file(session, each, local, force=force, advance=advance)
+        for each in (info, *below(session, info.path)):
+            local = os.path.normpath(os.path.join(base, os.path.relpath(each.path, info.path)))
+            try:
+                if each.is_dir:
+                    os.makedirs(local, exist_ok=True)
+                else:
+                    _download_file(session, each, local, force=force, advance=advance)
+            except (MonofsError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+                if isinstance(error, (NoMaster, NoWorker)):
+                    raise
+                failed += 1  # the others are copied all the same, as cp -r does
+                print_error(error if isinstance(error, MonofsError) else InvalidArgument(f"{local}: {error.strerror}"))
+    if failed:
+        click.echo(f"{failed} of the files could not be copied", err=True)
+        sys.exit(1)
 
 
 def _download_file(

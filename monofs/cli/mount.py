@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import sys
+
 import click
 
 from monofs.cli.main import Duration, Session
-from monofs.cli.output import print_json, print_table
+from monofs.cli.output import print_json, print_table, show_seconds
 from monofs.model.errors import InvalidArgument
 
 
@@ -19,8 +22,8 @@ def parse_options(options: tuple[str, ...]) -> dict[str, str]:
     parsed: dict[str, str] = {}
     for text in options:
         name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise InvalidArgument("--option wants NAME=VALUE")
+        if not separator or not re.fullmatch("[a-z][a-z0-9_]*", name):  # a key's secret may hold a "=" itself
+            raise InvalidArgument("--option wants NAME=VALUE, with the name of an option in small letters")
         parsed[name] = value
     return parsed
 
@@ -68,6 +71,13 @@ def add(
     click.echo(f"{'would mount' if dry_run else 'mounted'} {info.uri} at {info.path}")
 
 
+def show_interval(interval_s: float | None) -> str:
+    """A mount's sync interval in words."""
+    if interval_s is None:
+        return "as the node says"
+    return "never" if interval_s < 0 else show_seconds(interval_s) if interval_s else "always"
+
+
 @mount.command("ls")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
@@ -84,8 +94,14 @@ def ls_(session: Session, as_json: bool) -> None:
             f"{name}=***" for name in info.secrets
         ]
         flags = [name for name, on in (("readonly", info.readonly), ("shared", info.shared)) if on]
-        rows.append((info.path, info.uri, info.state, ",".join(flags) or "rw", " ".join(shown)))
-    print_table(["PATH", "STORE", "STATE", "MODE", "OPTIONS"], rows)
+        sync = "-" if info.sync_interval_s is None else show_interval(info.sync_interval_s)
+        rows.append((info.path, info.uri, info.state, ",".join(flags) or "rw", sync, " ".join(shown)))
+    print_table(["PATH", "STORE", "STATE", "MODE", "SYNC", "OPTIONS"], rows)
+    for info in mounts:
+        if info.error:
+            click.echo(f"{info.path}: {info.error}", err=True)
+    if not mounts and sys.stderr.isatty():
+        click.echo("nothing is mounted: `monofs mount add PATH URI` mounts a store", err=True)
 
 
 @mount.command()
@@ -117,10 +133,11 @@ def update(
     dry_run: bool,
 ) -> None:
     """Change the options of the mount at PATH; options not named stay as they are."""
-    before = {info.path: info for info in session.fs.mount_list()}.get(path)
+    mounts = {info.path: info for info in session.fs.mount_list()}
     after = session.fs.mount_update(
         path, parse_options(options), replace=replace, readonly=readonly, sync_interval_s=sync_interval, dry_run=dry_run
     )
+    before = mounts.get(after.path)
     old = dict.fromkeys(before.secrets, "***") | before.options if before else {}
     new = dict.fromkeys(after.secrets, "***") | after.options
     for name in sorted(old.keys() | new.keys()):
@@ -128,7 +145,10 @@ def update(
             click.echo(f"{name}: {old.get(name, '(not set)')} -> {new.get(name, '(not set)')}")
     if before and before.readonly != after.readonly:
         click.echo(f"readonly: {before.readonly} -> {after.readonly}")
-    click.echo(f"{'would update' if dry_run else 'updated'} {path}")
+    if before and before.sync_interval_s != after.sync_interval_s:
+        was, becomes = show_interval(before.sync_interval_s), show_interval(after.sync_interval_s)
+        click.echo(f"sync interval: {was} -> {becomes}")
+    click.echo(f"{'would update' if dry_run else 'updated'} {after.path}")
 
 
 @mount.command()

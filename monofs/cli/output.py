@@ -88,7 +88,7 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, indent: str = "") -> None:
     """Aligned columns; numbers to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
     numeric = [
@@ -99,7 +99,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     ]
     for row in [list(headers), *cells]:
         parts = [cell.rjust(w) if n else cell.ljust(w) for cell, w, n in zip(row, widths, numeric, strict=True)]
-        click.echo("  ".join(parts).rstrip())
+        click.echo(indent + "  ".join(parts).rstrip())
 
 
 def show_size(size: int, *, human: bool) -> str:
@@ -110,6 +110,18 @@ def show_size(size: int, *, human: bool) -> str:
 def show_time(time_ns: int) -> str:
     """Local time to the minute, as `ls -l` shows it."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_ns / 1e9)) if time_ns else "-"
+
+
+def show_seconds(seconds: float) -> str:
+    """``0.5 ms``, ``42 s``, ``3 h 12 min``, ``5 d 2 h``."""
+    if seconds < 1:
+        return f"{seconds * 1000:g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if hours < 1:
+        return f"{minutes} min {seconds % 60:.0f} s"
+    return f"{hours} h {minutes % 60} min" if days < 1 else f"{days} d {hours % 24} h"
 
 
 def show_mode(mode: int, *, is_directory: bool) -> str:
