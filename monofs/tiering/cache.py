@@ -328,7 +328,7 @@ class Cache(Holdings):
     # ---- reading ------------------------------------------------------------------------------------------------------
 
     def read_ready(self, group: Group, offset: int, length: int) -> memoryview | None:
-        """Bytes ``[offset, offset + length)`` of the group if its file is open and they are in memory: never waits for a disk.
+        """Bytes ``[offset, offset + length)`` of the group if they and the file's name are in memory: never waits for a disk.
 
         None: use `read` in a thread. The caller has seen the pages in ``present``.
         """

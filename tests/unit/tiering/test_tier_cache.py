@@ -127,15 +127,30 @@ def test_pages_may_be_written_by_many_threads_at_once(rig):
     rig.check()
 
 
-def test_reading_finds_resident_bytes_at_once_when_the_file_is_open(rig):
+def test_resident_bytes_of_a_file_the_kernel_knows_are_found_at_once(rig):
     group = rig.fill(7, PAGE + 100)
-    assert rig.cache.read_ready(group, 0, 10) is None  # opening might wait for the disk
+    assert rig.cache.read_ready(group, PAGE, 100) == rig.data(group, 1)
+    assert rig.cache.read_ready(group, PAGE, 101) is None  # beyond the end
+
+
+def test_a_descriptor_that_a_thread_opened_is_kept(rig):
+    group = rig.fill(7, PAGE + 100)
+    rig.cache.files.limit = 0
+    assert rig.cache.read_ready(group, 0, 10) is None
+    rig.cache.files.limit = 1
     rig.cache.hold(group)
     assert rig.cache.read(group, PAGE - 5, 10) == rig.data(group, 0)[-5:] + rig.data(group, 1)[:5]
     rig.pump()
     rig.cache.release(group)
-    assert rig.cache.read_ready(group, PAGE, 100) == rig.data(group, 1)
-    assert rig.cache.read_ready(group, PAGE, 101) is None  # beyond the end
+    assert len(rig.cache.files) == 1
+
+
+def test_more_files_than_descriptors_take_turns(rig):
+    rig.cache.files.limit = 2
+    groups = [rig.fill(content, 10) for content in range(1, 6)]
+    for group in groups * 2:
+        assert rig.cache.read_ready(group, 0, 10) == rig.data(group, 0)
+        assert len(rig.cache.files) <= 2
 
 
 def test_bytes_that_are_not_in_memory_are_not_waited_for(rig):
