@@ -7,7 +7,8 @@ there later, or gone, is noticed.
 Symbolic links, FIFOs, sockets and devices are never opened: a listing names them in ``odd`` and they read as missing. Names
 starting with ``.monofs-tmp-`` are our own unfinished files and do not exist for readers.
 
-Invariant: the bytes yielded lie between two ``fstat`` of one descriptor that both give the fingerprint asked for.
+Invariant: the bytes yielded lie between two ``fstat`` of one descriptor that both give the fingerprint asked for, and were read
+when any later change had to give another one.
 
 Limits: a listing sorts the names of one directory in memory, at most ``NAMES_MAX`` of them; a larger directory is scanned anew
 for every page.
@@ -49,6 +50,8 @@ OPTIONS: tuple[Option, ...] = ()
 HIDDEN_PREFIX = b".monofs-tmp-"
 RACY_NS = 2_000_000_000
 """A file or directory that changed less than this before it was looked at may change again under the same times."""
+TICK_NS = 20_000_000
+"""Changes further apart than this get different times: two ticks of the slowest kernel clock (100 Hz)."""
 CHUNK_BYTES = 1 << 20
 ODD_MAX = 100
 NAMES_MAX = 1_000_000
@@ -164,6 +167,8 @@ class LocalStore:
     def read(self, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[memoryview]:
         """Yield the range in pieces of at most 1 MiB, each checked by ``fstat`` before it is handed out."""
         with observed(self._observe, "get") as request, self._mapped(key), self._open_file(key) as fd:
+            self._unchanged(fd, key, fingerprint)
+            _wait_until_told_apart(os.fstat(fd))
             size = self._unchanged(fd, key, fingerprint)
             end = min(offset + length, size)
             while offset < end:
@@ -319,6 +324,18 @@ def _entry(name: bytes, found: os.stat_result) -> UfsEntry:
         return UfsEntry(name, True, 0, found.st_mtime_ns, "", mode, uid, gid)
     racy = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < RACY_NS
     return UfsEntry(name, False, found.st_size, found.st_mtime_ns, fingerprint_of(found), mode, uid, gid, racy)
+
+
+def _wait_until_told_apart(found: os.stat_result) -> None:
+    """Sleep until a change made from now on must show in the file's times.
+
+    A file changed twice within one tick of the clock keeps its times: bytes read between the two would pass for both versions.
+    """
+    newest_ns = max(found.st_mtime_ns, found.st_ctime_ns)
+    tick_ns = RACY_NS if found.st_mtime_ns % 10**9 == found.st_ctime_ns % 10**9 == 0 else TICK_NS
+    wait_ns = newest_ns + tick_ns - time.time_ns()
+    if wait_ns > 0:
+        time.sleep(min(wait_ns, tick_ns) / 1e9)  # a clock of another machine may be ahead of ours
 
 
 def _scan(fd: int) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from monofs.model.errors import (
     UfsUnreachable,
 )
 from monofs.ufs.base import UfsEntry
-from monofs.ufs.local import LocalStore
+from monofs.ufs.local import TICK_NS, LocalStore
 from monofs.ufs.registry import normal_uri
 
 HOUR_NS = 3600 * 10**9
@@ -409,3 +410,12 @@ def test_a_uri_has_one_normal_form(given: str, normal: str) -> None:
 def test_a_uri_that_names_no_root_is_refused_with_advice(uri: str) -> None:
     with pytest.raises(UfsOption, match="cannot mount"):
         normal_uri(uri)
+
+
+def test_a_file_is_read_only_once_a_later_change_must_show_in_its_times(root: Path, store: LocalStore) -> None:
+    (root / "f").write_bytes(b"new")
+    entry = file_of(store, b"f")
+    changed_ns = os.stat(root / "f").st_ctime_ns
+    chunks = store.read(b"f", 0, 3, entry.fingerprint)
+    assert bytes(next(chunks)) == b"new"
+    assert time.time_ns() - changed_ns >= TICK_NS
