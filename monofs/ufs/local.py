@@ -2,7 +2,7 @@
 
 Every component below the root is opened relative to its parent's descriptor with ``O_NOFOLLOW``, so no key, symbolic link or race
 leads out of the root. The root itself is opened by path for each call: it may be a symbolic link, and a file system mounted
-there later, or gone, is noticed.
+there later is noticed, and one that was there and is gone makes the store unreachable, not empty.
 
 Symbolic links, FIFOs, sockets and devices are never opened: a listing names them in ``odd`` and they read as missing. Names
 starting with ``.monofs-tmp-`` are our own unfinished files and do not exist for readers.
@@ -112,6 +112,8 @@ class LocalStore:
         self._observe = observe
         self._lock = threading.Lock()
         self._snapshots: OrderedDict[bytes, _Snapshot] = OrderedDict()
+        self._device = -1
+        self._was_mounted = False
 
     def check(self) -> None:
         """Prove that the root is a directory that may be listed."""
@@ -193,6 +195,7 @@ class LocalStore:
         parts = key.split(b"/") if key else []
         fd = os.open(self._root, (flags if not parts else _DIRECTORY) & ~os.O_NOFOLLOW)
         try:
+            self._check_mounted(fd)
             for depth, part in enumerate(parts, 1):
                 if _unsafe(part):
                     raise UfsNotFound(f"{self._name(key)} is not a name a directory can hold")
@@ -202,6 +205,20 @@ class LocalStore:
             yield fd
         finally:
             os.close(fd)
+
+    def _check_mounted(self, root: int) -> None:
+        """Raise ``UfsUnreachable`` when the root was seen as a mount point and its file system is gone: the empty directory that is
+        left must not look like files that were deleted."""
+        device = os.fstat(root).st_dev
+        if device == self._device:
+            return
+        is_mounted = device != os.stat("..", dir_fd=root).st_dev
+        if self._was_mounted and not is_mounted:
+            raise UfsUnreachable(
+                f"the file system of {self._shown} is not mounted any more: mount it again, or restart monofs to "
+                "serve the directory below it"
+            )
+        self._device, self._was_mounted = device, is_mounted
 
     @contextlib.contextmanager
     def _open_parent(self, key: bytes) -> Iterator[tuple[int, bytes]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -419,3 +420,17 @@ def test_a_file_is_read_only_once_a_later_change_must_show_in_its_times(root: Pa
     chunks = store.read(b"f", 0, 3, entry.fingerprint)
     assert bytes(next(chunks)) == b"new"
     assert time.time_ns() - changed_ns >= TICK_NS
+
+
+def test_an_unmounted_root_is_unreachable_and_not_empty(root: Path, store: LocalStore) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "none", root], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system needs more rights than these tests have")
+    try:
+        (root / "f").write_bytes(b"there")
+        assert all_names(store, b"", 10) == [b"f"]
+    finally:
+        subprocess.run(["umount", root], check=True)
+    for ask in (lambda: store.list(b""), lambda: store.status(b"f"), store.check):
+        with pytest.raises(UfsUnreachable, match="not mounted any more"):
+            ask()
+    assert all_names(LocalStore(root.as_uri()), b"", 10) == []
