@@ -24,6 +24,7 @@ from monofs.model.errors import (
     EntryTooLarge,
     Internal,
     InvariantBroken,
+    JournalCorrupt,
     JournalFailed,
     MonofsError,
     NotReady,
@@ -56,9 +57,12 @@ class SingleVoter:
         call_soon: Callable[[Callable[[], None]], None],
         on_failure: Callable[[BaseException], None],
         skip: frozenset[int] = frozenset(),
+        may_discard: bool = True,
     ) -> None:
         """``call_soon`` runs a function on the reactor thread and may be called from any. ``on_failure`` is called at most once.
 
+        ``may_discard``: a log that ends before what the machine has applied is discarded (the machine came from a snapshot);
+        False: it is refused, because the machine grows from this log only and part of the log is gone.
         ``skip``: indexes that replay passes over (``--skip-entry``); they never touch a new entry. Raises ``ConfigError``.
         """
         if config.segment_bytes < SEGMENT_MIN_BYTES:
@@ -68,6 +72,7 @@ class SingleVoter:
         self._call_soon = call_soon
         self._on_failure = on_failure
         self._skip = skip
+        self._may_discard = may_discard
         self._segment_bytes = -(-config.segment_bytes // BLOCK_BYTES) * BLOCK_BYTES
         room = self._segment_bytes - BLOCK_BYTES - FRAME_OVERHEAD_BYTES
         self._batch_bytes = min(config.batch_bytes, room)
@@ -129,6 +134,12 @@ class SingleVoter:
         else:
             if applied:
                 last = log.tail.next_index - 1 if log.tail is not None else 0
+                if not self._may_discard:
+                    raise JournalCorrupt(
+                        f"the journal in {self._directory} ends with entry {last}, and entry {applied} was applied: its end is "
+                        "gone, perhaps with changes that were acknowledged. Put the journal back, restore the whole home from "
+                        "a backup, or begin with a new home"
+                    )
                 _log.warning("log discarded: the state is ahead", directory=self._directory, applied=applied, last=last)
             segments.begin(log, applied + 1)
         self._applied = segments.next_index - 1

@@ -1,7 +1,7 @@
 """The home directory of a node: its format, its lock and its cluster secret.
 
-Invariant: at most one process serves a home, and never one of a newer format. The lock is an ``flock`` held for the life of the
-process, so kill -9 frees it.
+Invariants: at most one process serves a home, and never one of a newer format; a home that held the namespace of a cluster never begins
+another one. The lock is an ``flock`` held for the life of the process, so kill -9 frees it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ class HomeFormat(msgspec.Struct):
     format: int
     software: str
     created_ns: int
+    cluster: str = ""
+    """Hex id of the cluster whose namespace lies here; empty before there is one, and in homes of workers."""
 
 
 @dataclass(slots=True)
@@ -33,11 +35,31 @@ class Home:
 
     directory: str
     new: bool
+    format: HomeFormat
     _lock: int
 
     def path(self, *names: str) -> str:
         """A path inside."""
         return os.path.join(self.directory, *names)
+
+    def check_cluster(self, cluster: bytes) -> None:
+        """Raise ``HomeUnusable`` unless ``cluster``, the id found in the namespace (empty: none), is the one that was noted here."""
+        noted = self.format.cluster
+        if noted and cluster.hex() != noted:
+            found = f"that of cluster {cluster.hex()}" if cluster else "none"
+            raise HomeUnusable(
+                f"home {self.directory} held the namespace of cluster {noted}, and now there is {found}: put back journal/ and "
+                "namespace/, restore the home from a backup, or begin with a new one (--home)"
+            )
+
+    def note_cluster(self, cluster: bytes) -> None:
+        """Remember durably whose namespace lies here. Raises ``HomeUnusable``."""
+        if self.format.cluster != cluster.hex():
+            self.format.cluster = cluster.hex()
+            try:
+                write_durably(self.path("format"), msgspec.json.encode(self.format) + b"\n")
+            except OSError as error:
+                raise HomeUnusable(f"home {self.directory} cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
         """Give the lock back."""
@@ -64,17 +86,17 @@ def open_home(directory: str, *, software: str, now_ns: int) -> Home:
     try:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        new = _check_format(directory, software, now_ns)
+        new, found = _check_format(directory, software, now_ns)
     except OSError as error:
         os.close(lock)
         raise HomeUnusable(f"home {directory} cannot be used: {error.strerror}") from None
     except HomeUnusable:
         os.close(lock)
         raise
-    return Home(directory, new, lock)
+    return Home(directory, new, found, lock)
 
 
-def _check_format(directory: str, software: str, now_ns: int) -> bool:
+def _check_format(directory: str, software: str, now_ns: int) -> tuple[bool, HomeFormat]:
     path = os.path.join(directory, "format")
     try:
         with open(path, "rb") as stream:
@@ -86,8 +108,9 @@ def _check_format(directory: str, software: str, now_ns: int) -> bool:
                 f"home {directory} holds other files ({', '.join(foreign[:3])}, …) and no monofs data; "
                 "choose an empty directory with --home"
             ) from None
-        write_durably(path, msgspec.json.encode(HomeFormat(HOME_FORMAT, software, now_ns)) + b"\n")
-        return True
+        found = HomeFormat(HOME_FORMAT, software, now_ns)
+        write_durably(path, msgspec.json.encode(found) + b"\n")
+        return True, found
     except (msgspec.DecodeError, msgspec.ValidationError):
         raise HomeUnusable(f"{path} is damaged; restore the home from a backup") from None
     if found.format > HOME_FORMAT:
@@ -95,7 +118,7 @@ def _check_format(directory: str, software: str, now_ns: int) -> bool:
             f"home {directory} has format {found.format}, written by monofs {found.software}; this release knows formats "
             f"up to {HOME_FORMAT}: install monofs {found.software} or newer"
         )
-    return False
+    return False, found
 
 
 def load_secret(home: Home, file: str) -> bytes:

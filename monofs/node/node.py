@@ -63,6 +63,7 @@ class Node:
         self._console: Any = None
         self._ready = False
         self.home: Home
+        self._namespace: Namespace
         self.master: Master | None = None
         self.worker: Worker | None = None
         self._security = Security()
@@ -108,7 +109,7 @@ class Node:
             on_failure=self.on_fatal,
         )
         stack.callback(store.close)
-        namespace = Namespace(store)
+        namespace = self._namespace = Namespace(store)
         journal = SingleVoter(
             self.home.path("journal"),
             namespace,
@@ -116,9 +117,11 @@ class Node:
             call_soon=self.reactor.callFromThread,
             on_failure=self.on_fatal,
             skip=self._skip,
+            may_discard=False,
         )
         journal.start()
         stack.callback(journal.stop)
+        self.home.check_cluster(namespace.cluster)
         self._ticker = LoopingCall(store.maybe_flush)
         self._ticker.clock = self.reactor
         self.master = Master(
@@ -158,6 +161,7 @@ class Node:
         if self.master is not None:
             self._ticker.start(FLUSH_TICK_S)
             yield self.master.start()
+            self.home.note_cluster(self._namespace.cluster)
             settings = self.config.master
             self.master.address = self._listen(
                 "rpc", self.master.service(), settings.host, settings.port, settings.max_connections

@@ -64,7 +64,9 @@ def _check_master(
         on_failure=fail,
     )
     try:
-        journal = SingleVoter(journal_directory, Namespace(store), config.journal, call_soon=call_soon, on_failure=fail)
+        journal = SingleVoter(
+            journal_directory, Namespace(store), config.journal, call_soon=call_soon, on_failure=fail, may_discard=False
+        )
         journal.start()
         try:
             return check_namespace(store)

@@ -42,6 +42,26 @@ class Log:
         self._logger.error(event, exc_info=exception, extra={"fields": fields})
 
 
+class _File(RotatingFileHandler):
+    """A log that cannot be written (no room) is left out, and standard error told once: whoever logs goes on."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            sys.stderr.write(f"monofs: cannot write {self.baseFilename}: {error.strerror}\n")
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            sys.stderr.write(f"monofs: cannot write {self.baseFilename}: {error.strerror}\n")
+
+
 class JsonFormatter(logging.Formatter):
     """One record as one line of JSON."""
 
@@ -84,9 +104,7 @@ def set_up_logs(level: str, file: str, max_bytes: int, *, name: str = "monofs") 
     if file == "-":
         handler = logging.StreamHandler(sys.stderr)
     else:
-        handler = RotatingFileHandler(
-            file, maxBytes=max_bytes, backupCount=4, encoding="utf-8", errors="backslashreplace"
-        )
+        handler = _File(file, maxBytes=max_bytes, backupCount=4, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger(name)
     root.setLevel(level.upper())

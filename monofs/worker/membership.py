@@ -133,7 +133,7 @@ class Membership:
             cache.set_cursor(answer.feed_head)
         elif is_cursor_lost(cache.cursor, answer.feed_head, answer.feed_tail):
             log.warning(
-                "the master's feed no longer reaches back to here: dropping what was cached", cursor=cache.cursor
+                "the master's feed does not reach from here to now: dropping what was cached", cursor=cache.cursor
             )
             cache.drop_clean()
             cache.set_cursor(answer.feed_head)
@@ -190,8 +190,11 @@ class Membership:
 
 
 def is_cursor_lost(cursor: int, feed_head: int, feed_tail: int) -> bool:
-    """Whether the feed may have held records between ``cursor`` and its oldest one now. ``feed_tail`` is that oldest index."""
-    return cursor < feed_tail - 1 and cursor < feed_head
+    """Whether the feed may have held records between ``cursor`` and its oldest one now. ``feed_tail`` is that oldest index.
+
+    A cursor beyond the feed is lost too: the master's home was restored from before, and gives the same content ids again.
+    """
+    return cursor > feed_head or (cursor < feed_tail - 1 and cursor < feed_head)
 
 
 def host_id() -> str:

@@ -142,6 +142,8 @@ def test_a_long_feed_record_is_acted_on_in_full(world: World) -> None:
         (5, 9, 7, True),  # record 6 may have been trimmed
         (0, 9, 5, True),
         (9, 9, 2, False),
+        (10, 9, 2, True),  # the feed went back in time: a restored home
+        (3, 0, 1, True),
     ],
 )
 def test_a_cursor_is_lost_when_records_after_it_may_be_gone(cursor: int, head: int, tail: int, lost: bool) -> None:
