@@ -55,6 +55,8 @@ _REQUEST, _ANSWER, _ERROR = int(Kind.REQUEST), int(Kind.ANSWER), int(Kind.ERROR)
 _ITEM, _DATA, _CANCEL, _HELLO = int(Kind.ITEM), int(Kind.DATA), int(Kind.CANCEL), int(Kind.HELLO)
 _NO_HEADER = bytes(HEADER_BYTES)
 _FLUSH_BYTES = 256 << 10
+_JOIN_BYTES = 32 << 10
+"""Up to here copying costs less than a system call."""
 _QUEUED_FACTOR = 4
 """A stream that ignores ``writable`` is refused at this many times ``Limits.queued_bytes``."""
 _HELD_FREE_BYTES = 64 << 10
@@ -297,9 +299,18 @@ class ServerConnection(Link, Connection):
         self._write_message(_ITEM, call, message)
 
     def send_data(self, call: Call, buffer: bytes | memoryview) -> None:
-        """DATA frames around the buffer itself."""
+        """DATA frames around the buffer itself; little data leaves together with the frames before and after it."""
         self._check_queue()
         view = memoryview(buffer).cast("B")
+        if len(view) <= _JOIN_BYTES:
+            self.out += self._data_header(call, len(view))
+            self.out += view
+            self.turn_bytes += len(view)
+            if len(self.out) >= _FLUSH_BYTES:
+                self.flush()
+            elif not self.dirty:
+                self.soon()
+            return
         for start in range(0, len(view), DATA_MAX_BYTES):
             piece = view[start : start + DATA_MAX_BYTES]
             self.send_buffers([self._data_header(call, len(piece)), piece])
