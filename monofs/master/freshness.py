@@ -36,10 +36,22 @@ class Range(NamedTuple):
     through: bytes | None
     at: float
     racy: frozenset[bytes] = frozenset()
+    overtaken: frozenset[bytes] = frozenset()
+    """Names the page spoke for in vain (directories with their ``/``): another look was taken over meanwhile. Kept in ``racy`` too."""
 
     def covers(self, name: bytes) -> bool:
         """Whether ``name`` lies in the stretch."""
         return self.after < name and (self.through is None or name <= self.through)
+
+    def answers(self, name: bytes) -> bool:
+        """Whether the page told what there is under ``name``: file, directory, both or nothing."""
+        as_directory = name + b"/"
+        return (
+            self.covers(name)
+            and self.covers(as_directory)
+            and name not in self.overtaken
+            and as_directory not in self.overtaken
+        )
 
 
 class Freshness:

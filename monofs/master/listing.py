@@ -97,7 +97,7 @@ class Listing:
         assert inode is not None  # noqa: S101 - the caller has a directory
         assert located is not None  # noqa: S101 - under a mount
         try:
-            seen = await self._loader.page(parts, inode, located, request.after, self._since(found, request))
+            seen = await self._loader.page(parts, inode, request.after, self._since(found, request))
             gone = not request.after and seen.through is None and not self._namespace.children(inode.id, b"", 1)
         except UfsNotFound:
             seen, gone = _WHOLE, True

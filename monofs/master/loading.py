@@ -39,7 +39,7 @@ from monofs.model.errors import (
     NotFound,
     UfsNotFound,
 )
-from monofs.model.inode import Flag, Inode
+from monofs.model.inode import Flag, Inode, decode_inode
 from monofs.model.mount import Located, Mount
 from monofs.model.options import LoadType
 from monofs.model.paths import PATH_MAX_BYTES, Parts, format_path
@@ -191,10 +191,10 @@ class Loader:
         if direct and parent is not None and self._is_crowded(parent, located.mount):
             directory = self._namespace.lookup(parts[:-1])
             if directory.inode is not None and directory.located is not None:
-                seen = await self._page(parts[:-1], directory.inode, directory.located, _before(parts[-1]), since)
-                if seen.covers(parts[-1]) and seen.covers(parts[-1] + b"/"):
+                seen = await self._page(parts[:-1], directory.inode, _before(parts[-1]), since)
+                if seen.answers(parts[-1]):
                     return
-        await self._head(parts, located, since)
+        await self._head(parts, since)
 
     def _is_crowded(self, parent: Inode, mount: Mount) -> bool:
         """Count a look at a child; at every ``CROWD``-th, object stores are asked for a page of its neighbours."""
@@ -207,16 +207,18 @@ class Loader:
                 self._crowds.popitem(last=False)
         return count >= CROWD
 
-    def _head(self, parts: Parts, located: Located, since: float) -> Deferred[None]:
-        return self._paths.join(parts, since, lambda: _again(lambda: self._look_at_path(parts, located)))
+    def _head(self, parts: Parts, since: float) -> Deferred[None]:
+        return self._paths.join(parts, since, lambda: _again(lambda last: self._look_at_path(parts, last=last)))
 
-    async def _look_at_path(self, parts: Parts, located: Located) -> None:
+    async def _look_at_path(self, parts: Parts, *, last: bool) -> None:
+        located = self._namespace.lookup(parts).located
+        if located is None or not located.key:
+            return  # unmounted meanwhile: the tree's answer is right
         at, read_index, mount = self._clock(), self._namespace.applied_index, located.mount
         key = located.key.encode()
         file, directory = await self._stores.of(mount).call("head", lambda ufs: ufs.status(key))
+        self._check_mount(parts, mount)
         found = self._namespace.lookup(parts)
-        if found.located is None or found.located.mount.id != mount.id:
-            return
         name = parts[-1]
         file_found = found_of(file, name) if file is not None else None
         directory_found = found_of(directory, name) if directory is not None else None
@@ -234,6 +236,12 @@ class Loader:
                 return  # unmounted meanwhile: the tree's answer is right again
             ADOPTED("path").value += 1
             found = self._namespace.lookup(parts)
+            known_file, known_directory = self._records(parts, found)
+        now = self._namespace.applied_index
+        if record_differs(known_file, file_found, now) or record_differs(known_directory, directory_found, now):
+            if last:
+                return  # not remembered: the next access looks again
+            raise ConditionFailed(f"another look at {format_path(parts)} overtook this one: try again")
         if found.inode is None:
             if found.parent is not None:
                 self.freshness.note_absent(found.parent.id, b"/".join(parts[found.depth :]), at)
@@ -281,7 +289,7 @@ class Loader:
             located = self._namespace.lookup(parts).located
             try:
                 if located is not None and located.key:
-                    await self._head(parts, located, since[parts])
+                    await self._head(parts, since[parts])
             except MonofsError as error:
                 failed[parts] = error
 
@@ -294,7 +302,7 @@ class Loader:
         """Look at children of one directory by pages of its listing; returns those that are better asked for one by one."""
         found = self._namespace.lookup(directory)
         if found.inode is None and found.located is not None and not self.is_fresh(directory, found, options):
-            await self._head(directory, found.located, since)
+            await self._head(directory, since)
             found = self._namespace.lookup(directory)
         if found.inode is None or found.located is None:
             return []
@@ -303,11 +311,11 @@ class Loader:
         left = sorted({each[-1] for each in paths})
         while len(left) >= CROWD:
             try:
-                seen = await self._page(directory, found.inode, found.located, _before(left[0]), since)
+                seen = await self._page(directory, found.inode, _before(left[0]), since)
             except UfsNotFound:
-                await self._head(directory, found.located, since)
+                await self._head(directory, since)
                 return []
-            unanswered = [name for name in left if not (seen.covers(name) and seen.covers(name + b"/"))]
+            unanswered = [name for name in left if not seen.answers(name)]
             answered, left = len(left) - len(unanswered), unanswered
             if answered < PAGE_MUST_ANSWER:
                 break
@@ -325,43 +333,74 @@ class Loader:
             self._forget()
         return self.freshness.covering(directory.id, after, since)
 
-    def page(self, parts: Parts, directory: Inode, located: Located, after: bytes, since: float) -> Deferred[Range]:
+    def page(self, parts: Parts, directory: Inode, after: bytes, since: float) -> Deferred[Range]:
         """Take over the page of a directory's listing behind ``after``; the range it spoke for. Fails with the 6xxx family
         (``UfsNotFound``: the store has no such directory)."""
         if self._namespace.mounts_index != self._mounts_index:
             self._forget()
-        return self._page(parts, directory, located, after, since)
+        return self._page(parts, directory, after, since)
 
     def load_behind(self, parts: Parts, directory: Inode, located: Located, after: bytes) -> None:
         """Take over the next page in the background, unless the store has enough to do: the next access asks then."""
         if not self._stores.of(located.mount).busy:
-            self._page(parts, directory, located, after, NEVER).addErrback(
+            self._page(parts, directory, after, NEVER).addErrback(
                 lambda failure: log.debug("page not loaded ahead", path=format_path(parts), error=str(failure.value))
             )
 
-    def _page(self, parts: Parts, directory: Inode, located: Located, after: bytes, since: float) -> Deferred[Range]:
+    def _page(self, parts: Parts, directory: Inode, after: bytes, since: float) -> Deferred[Range]:
         return self._pages.join(
-            (directory.id, after), since, lambda: _again(lambda: self._look_at_page(parts, directory, located, after))
+            (directory.id, after), since, lambda: _again(lambda _: self._look_at_page(parts, directory, after))
         )
 
-    async def _look_at_page(self, parts: Parts, directory: Inode, located: Located, after: bytes) -> Range:
+    async def _look_at_page(self, parts: Parts, directory: Inode, after: bytes) -> Range:
+        located = self._namespace.lookup(parts).located
+        if located is None:
+            raise MountNotFound(f"nothing is mounted over {format_path(parts)} any more", path=format_path(parts))
         at, read_index, mount = self._clock(), self._namespace.applied_index, located.mount
         key = located.key.encode()
         page = await self._stores.of(mount).call("list", lambda ufs: ufs.list(key, after=after, limit=PAGE_ENTRIES))
+        self._check_mount(parts, mount)
         room = PATH_MAX_BYTES - sum(len(name) + 1 for name in parts) - 1
         found = [found_of(entry, entry.name) for entry in page.entries if len(entry.name) <= room]
         self._note_odd(parts, [*page.odd, *(entry.name for entry in page.entries if len(entry.name) > room)])
-        await self._adopt(directory, mount, read_index, after, page.next, found)
-        seen = Range(after, page.next, at, frozenset(entry.name for entry in page.entries if entry.racy))
-        self.freshness.note_range(directory.id, seen)
+        proposals = await self._adopt(directory, mount, read_index, after, page.next, found)
+        racy = frozenset(entry.name for entry in page.entries if entry.racy)
+        overtaken: frozenset[bytes] = frozenset()
+        if self._namespace.applied_index - read_index > proposals:  # else nothing came between: the tree is the page
+            overtaken = self._overtaken(directory, after, page.next, found)
+        self.freshness.note_range(directory.id, Range(after, page.next, at, racy | overtaken))
         if found:
             self.freshness.note_present(directory.id, at)
-        return seen
+        return Range(after, page.next, at, racy, overtaken)
+
+    def _check_mount(self, parts: Parts, asked: Mount) -> None:
+        """Raise ``ConditionFailed`` when the mount that was asked was changed meanwhile: another store may stand behind it now."""
+        located = self._namespace.lookup(parts).located
+        if located is None or located.mount.changed_index != asked.changed_index:
+            raise ConditionFailed(f"the mount over {format_path(parts)} was changed meanwhile: try again")
+
+    def _overtaken(self, directory: Inode, after: bytes, through: bytes | None, found: list[Found]) -> frozenset[bytes]:
+        """Names a page spoke for and the tree does not show so, because another look was taken over while this one was on its way."""
+        now, shown = self._namespace.applied_index, {key_of(each): each for each in found}
+        names: set[bytes] = set()
+        low: bytes | None = after
+        while low is not None and len(names) <= PAGE_ENTRIES:
+            known = self._namespace.children(directory.id, low, SLICE)
+            for name, raw in known:
+                if through is not None and name > through:
+                    break
+                if record_differs(decode_inode(raw), shown.pop(name, None), now):
+                    names.add(name)
+            low = known[-1][0] if len(known) == SLICE and (through is None or known[-1][0] < through) else None
+        names.update(shown)
+        return frozenset(names)
 
     async def _adopt(
         self, directory: Inode, mount: Mount, read_index: int, after: bytes, through: bytes | None, found: list[Found]
-    ) -> None:
-        """Merge a page with the tree, in slices of both, so that no proposal speaks for more than a slice of either."""
+    ) -> int:
+        """Merge a page with the tree, in slices of both, so that no proposal speaks for more than a slice of either; how many
+        proposals that took."""
+        proposals = 0
         complete = self.freshness.completes(directory.id, after, through)
         low, last = after, False
         while not last:
@@ -379,8 +418,10 @@ class Loader:
                     AdoptPage(stamp, directory.id, mount.id, read_index, low, high, part, now_complete)
                 )
                 ADOPTED("page").value += 1
+                proposals += 1
             if high is not None:
                 low = high
+        return proposals
 
     def _note_odd(self, parts: Parts, names: Sequence[bytes]) -> None:
         if not names:
@@ -402,6 +443,7 @@ class Loader:
         self._mounts_index = self._namespace.mounts_index
         self.freshness.clear()
         self._crowds.clear()
+        self._said.clear()
         self._stores.keep_only({mount.id for _, mount in self._namespace.mounts()})
 
 
@@ -412,14 +454,15 @@ def missing(parts: Parts, found: Lookup) -> MonofsError:
     return NotFound(f"{format_path(parts)}: no such file or directory", path=format_path(parts))
 
 
-async def _again(look: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
-    """A look that a change of its mount, or very many removals, overtook is begun anew, a bounded number of times."""
+async def _again(look: Callable[[bool], Coroutine[Deferred[Any], Any, T]]) -> T:
+    """A look that a change of its mount, another look or very many removals overtook is begun anew, a bounded number of times;
+    ``look`` is told whether it is the last one."""
     for _ in range(LOOKS_MAX - 1):
         try:
-            return await look()
+            return await look(False)
         except ConditionFailed:
             continue
-    return await look()
+    return await look(True)
 
 
 def _before(name: bytes) -> bytes:

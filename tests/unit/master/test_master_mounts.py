@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,24 +44,30 @@ class Bucket:
         self.error = error
         self.entries: list[UfsEntry] = []
         self.asked: list[str] = []
+        self.gate: threading.Event | None = None
 
     def check(self) -> None:
         if self.error is not None:
             raise self.error
 
     def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
-        self.asked.append("head")
+        self._seen("head")
         names = {entry.name: entry for entry in self.entries}
         return names.get(key), None
 
     def list(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
-        self.asked.append("list")
+        self._seen("list")
         beyond = [entry for entry in self.entries if entry.name > after]
         page = beyond[:limit]
         return UfsPage(page, page[-1].name if len(beyond) > limit else None)
 
     def close(self) -> None:
         pass
+
+    def _seen(self, kind: str) -> None:
+        self.asked.append(kind)
+        if self.gate is not None:
+            assert self.gate.wait(30)
 
 
 def with_bucket(house: House, bucket: Bucket, opened: list[dict[str, str]] | None = None) -> None:
@@ -355,3 +362,65 @@ def test_many_masters_requests_for_one_mount_are_bounded(make_house: Callable[..
     for wait in waiting[:3]:
         with pytest.raises(NotFound):
             wait()
+
+
+def test_a_look_on_its_way_while_its_mount_is_updated_asks_the_new_store(house: House) -> None:
+    """The old options may name another store: nothing it says may be taken over once they were replaced."""
+    old, new = Bucket(), Bucket()
+    old.entries = [UfsEntry(b"f", False, 3, 1, "e:old")]
+    new.entries = [UfsEntry(b"f", False, 5, 1, "e:new")]
+    old.gate = threading.Event()
+    with_bucket(house, old)
+    mount_s3(house)
+    wait_stat = house.begin(Method.STAT, api.StatRequest("/s3/f"))
+    wait_list = house.begin(Method.LIST, api.ListRequest("/s3"))
+    while len(old.asked) < 2:
+        house.loop.do(lambda: None)
+    with_bucket(house, new)
+    house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/s3", {"endpoint": "http://127.0.0.1:2"}))
+    old.gate.set()
+    wait_stat()
+    wait_list()
+    assert house.stat("/s3/f", -1).fingerprint == "e:new"
+    assert new.asked.count("list") == 1
+
+
+class Slow(Bucket):
+    """A bucket whose answers, true when they were made, arrive when the gate of their kind opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = {"head": threading.Event(), "list": threading.Event()}
+
+    def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
+        answer = super().status(key)
+        assert self.gates["head"].wait(30)
+        return answer
+
+    def list(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
+        answer = super().list(key, after=after, limit=limit)
+        assert self.gates["list"].wait(30)
+        return answer
+
+
+@pytest.mark.parametrize("first", ["head", "list"])
+def test_what_a_look_saw_and_another_one_kept_it_from_taking_over_is_looked_at_again(house: House, first: str) -> None:
+    second = "list" if first == "head" else "head"
+    bucket = Slow()
+    with_bucket(house, bucket)
+    mount_s3(house)
+    ask = {
+        "head": (Method.STAT, api.StatRequest("/s3/f")),
+        "list": (Method.LIST, api.ListRequest("/s3")),
+    }
+    waits = []
+    for kind, entry in ((first, UfsEntry(b"f", False, 1, 1, "e:old")), (second, UfsEntry(b"f", False, 2, 2, "e:new"))):
+        bucket.entries = [entry]
+        waits.append(house.begin(*ask[kind]))
+        while kind not in bucket.asked:
+            house.loop.do(lambda: None)
+        house.now_s += 40
+    for kind, wait in zip((first, second), waits, strict=True):
+        bucket.gates[kind].set()
+        wait()
+    assert house.stat("/s3/f").fingerprint == "e:new"
