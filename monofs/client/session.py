@@ -106,7 +106,8 @@ class Session:
                 renewed = True  # refused at the first try, so it was not done: ask again as a new client
             finally:
                 with self._lock:
-                    self._unanswered.discard(request_id.sequence)
+                    if self._client == request_id.client:  # else these are the numbers of another client
+                        self._unanswered.discard(request_id.sequence)
 
     def on_worker(self, content: ContentId, block: int, epoch: int, attempt: Callable[[WorkerLink], T]) -> T:
         """Run ``attempt`` with the best worker for a block, and with others while they do not answer.

@@ -1,6 +1,7 @@
 """Retries apply once: what each client was answered, until it says that the answer arrived (law 3).
 
-A client is known while it holds an answer. Its last answer is always held, because only a later request can trim it, so the
+A client is known while it holds an answer, and new when it says that it has received none yet (its requests may overtake each
+other on their way: the first need not arrive first). Its last answer is always held, because only a later request can trim it, so the
 ``applied`` table is the whole of it: client and sequence -> (lowest, time, answer). Kept decoded in memory and bounded there.
 
 Invariant: a request of a known client runs at most once; one whose fate is not known any more is refused, never run.
@@ -75,7 +76,7 @@ class Sessions:
             return InvalidArgument(f"a client id has 1 to {CLIENT_ID_MAX_BYTES} bytes and numbers its requests from 1")
         session = self.clients.get(client)
         if session is None:
-            if sequence > 1:
+            if sequence > 1 and stamp.lowest != 1:
                 return SessionExpired(
                     "this client was silent for too long: reconnect, and look whether the change was made"
                 )

@@ -70,6 +70,14 @@ def test_an_unknown_client_begins_with_its_first_request(home: Home) -> None:
     assert home.namespace.clients() == {ME: home.clock_ns}
 
 
+def test_the_first_requests_of_a_client_may_arrive_in_any_order(home: Home) -> None:
+    for sequence in (3, 1, 2):
+        assert isinstance(create(home, f"/{sequence}", sequence, lowest=1), bytes)
+    assert create(home, "/other", 2, lowest=1) == create(home, "/2", 2, lowest=1)
+    assert not home.exists("/other")
+    assert home.namespace.counts()["answers"] == 3
+
+
 def test_an_expired_client_is_told_so(home: Home) -> None:
     create(home, "/f", 1)
     create(home, "/g", 2)
