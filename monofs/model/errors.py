@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Never
 class MonofsError(Exception):
     """Base of all expected failures.
 
-    ``str(error)`` is one sentence a user can act on. ``detail`` carries small machine-readable values (str, int, None)
-    that cross the wire with the code, such as ``path`` or ``leader``. Never put a secret in either.
+    ``str(error)`` is one sentence a user can act on, with the request id if there is one; ``message`` is without. ``detail`` carries small machine-readable values (str, int, None)
+    that cross the wire with the code, such as ``path``, ``leader`` or ``trace``. Never put a secret in either.
     """
 
     code: ClassVar[int] = 1000
@@ -29,7 +29,8 @@ class MonofsError(Exception):
         super().__init__(self.message)
 
     def __str__(self) -> str:
-        return self.message
+        trace = self.detail.get("trace")
+        return self.message if trace is None else f"{self.message} (request id {trace})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (self.code, self.message, self.detail))
@@ -505,6 +506,17 @@ def from_code(code: int, message: str, detail: dict[str, str | int | None] | Non
     if cls is None:
         return MonofsError(f"{message} (unknown error code {code})", **(detail or {}))
     return cls(message, **(detail or {}))
+
+
+_UNUSUAL = frozenset({1000, 1002, 1003, 2001, 2006, 4002, 4003, 5002, 5003, 5004, 5005, 5006, *range(6001, 6009)})
+
+
+def is_unusual(code: int) -> bool:
+    """Whether an operator may have to look into an error of this code: something broke, hung, or a store failed.
+
+    Such errors are logged where they happen and reach users with the id of their request, ``detail["trace"]`` (16 hex digits).
+    """
+    return code in _UNUSUAL
 
 
 def _rebuild(code: int, message: str, detail: dict[str, str | int | None]) -> MonofsError:

@@ -33,6 +33,7 @@ from monofs.model.errors import (
     VersionMismatch,
 )
 from monofs.observe.logs import logger
+from monofs.observe.tracing import current_trace, new_trace
 from monofs.rpc.addresses import parse_address, split_addresses
 from monofs.rpc.api import Message, Method
 from monofs.rpc.deadlines import Deadlines
@@ -209,7 +210,7 @@ class Client:
 
         Also: DeadlineExceeded after ``timeout_s`` (while no server could be reached, its message says why), ConnectionLost
         for what was sent on a connection that broke, Overloaded over 1,024 calls or 64 MiB waiting, Closed. Cancelling
-        the Deferred tells the server.
+        the Deferred tells the server. ``trace``: the request id; by default that of the request this is done for, else a new one.
         """
         if self._closed:
             return fail(Closed("this client is closed"))
@@ -221,6 +222,7 @@ class Client:
         if timeout_s <= 0:
             return fail(InvalidArgument(f"a timeout is above 0 seconds, not {timeout_s}"))
         deadline = time.monotonic() + timeout_s
+        trace = trace or current_trace() or new_trace()
         waiter = _Waiter(self, int(method), body, answer_type, deadline, trace)
         self._last_id = (self._last_id % 0xFFFFFFFF) + 1
         waiter.request_id = self._last_id

@@ -27,6 +27,7 @@ from monofs.model.errors import (
     UnknownMethod,
 )
 from monofs.model.principal import NODE, Principal
+from monofs.observe.tracing import current_trace, new_trace
 from monofs.rpc.api import Message, Method
 from monofs.rpc.frames import DATA_MAX_BYTES
 from monofs.rpc.service import Call, Connection, Limits, Service
@@ -112,6 +113,7 @@ class DirectClient(Connection):
         self._last_id += 1
         now = time.monotonic()
         deadline = now + min(timeout_s, self._limits.longest_s)
+        trace = trace or current_trace() or new_trace()
         call = asked.call = Call(self, entry, self._last_id, trace, now, deadline)
         call.pending = True
         self._asked[call.request_id] = asked

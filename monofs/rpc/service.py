@@ -4,14 +4,14 @@ A handler is a plain function ``handler(request, call)`` on the reactor thread. 
 Deferred), a Deferred or coroutine of it, or None when it will say ``call.answer`` or ``call.fail`` itself, later or already.
 Invariants: every call gets exactly one final frame, or none when its asker is gone; after it everything else said through
 the call is dropped; an expected failure travels as its code, any other exception as Internal with the request id while
-its traceback goes to the log only; InvariantBroken stops the node through ``on_fatal``.
+its traceback goes to the log only; every unusual failure leaves one line in the log with its request id; InvariantBroken stops
+the node through ``on_fatal``.
 
 Not here: sockets (server.py), the channel inside one process (direct.py); both are a :class:`Connection`.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
@@ -30,10 +30,12 @@ from monofs.model.errors import (
     MonofsError,
     NotSupported,
     invariant,
+    is_unusual,
 )
 from monofs.model.principal import Principal
 from monofs.observe import metrics
 from monofs.observe.logs import logger
+from monofs.observe.tracing import TRACE, new_trace, show_trace, stamp
 from monofs.rpc.api import Message, Method
 from monofs.rpc.deadlines import Deadlines
 from monofs.rpc.frames import ANSWER_MAX_BYTES, REQUEST_MAX_BYTES
@@ -43,6 +45,8 @@ log = logger(__name__)
 Result = Message | Deferred[Any] | Coroutine[Any, Any, Any] | None
 Handler = Callable[[Any, "Call"], Result]
 _R = TypeVar("_R", bound=Message)
+LATE_S = 0.25
+"""An asker that gives up so shortly before the deadline ran out of time, whatever it says."""
 _UNREADABLE = (ValueError, RecursionError)
 """What msgspec raises for bytes that are not the message: DecodeError, ValidationError, UnicodeDecodeError; deep nesting."""
 
@@ -244,7 +248,25 @@ class Call:
             return
         self.connection.send_error(self, error)
         metrics.RPC_REQUESTS(self.entry.name, str(error.code)).value += 1
+        if is_unusual(error.code):
+            log.warning("request failed", **self._account(error))
         self._end()
+
+    def _account(self, error: MonofsError) -> dict[str, Any]:
+        """A failure as its log line tells it; what the store said of it (a 6xxx error) travels in the error's detail."""
+        account: dict[str, Any] = {
+            "trace": show_trace(self.trace),
+            "method": self.entry.name,
+            "code": error.code,
+            "error": error.message,
+            "peer": self.peer,
+            "principal": self.principal.name,
+            "seconds": round(time.monotonic() - self.started, 4),
+        }
+        detail = error.detail
+        told = {"mount": detail.get("mount"), "path": detail.get("path"), "store_code": detail.get("store_code")}
+        told["store_request"] = detail.get("request_id")
+        return account | {name: value for name, value in told.items() if value is not None}
 
     def item(self, message: Message) -> None:
         """One ITEM of a stream. Raises FrameTooLarge; Overloaded when streamed without regard to :attr:`writable`."""
@@ -291,6 +313,8 @@ class Call:
         """For connections: the asker cancelled or is gone; nothing is sent any more."""
         if not self.closed:
             metrics.RPC_REQUESTS(self.entry.name, "abandoned").value += 1
+            if time.monotonic() > self.deadline - LATE_S:
+                log.warning("request failed", **self._account(DeadlineExceeded("its asker gave up waiting")))
             self._end()
             self._end_early()
 
@@ -367,6 +391,7 @@ class Service:
 
     def run(self, call: Call, request: Message) -> None:
         """Run the handler of a call with its request."""
+        token = TRACE.set(call.trace)
         try:
             result = call.entry.handler(request, call)
             if result is None:
@@ -379,6 +404,8 @@ class Service:
             call.fail(error)
         except Exception as error:  # noqa: BLE001 - the border of every handler: logged, told as Internal
             self.crashed(call, error)
+        finally:
+            TRACE.reset(token)
 
     def _await(self, call: Call, result: Any) -> None:
         deferred = result if isinstance(result, Deferred) else Deferred.fromCoroutine(result)
@@ -396,9 +423,11 @@ class Service:
 
     def crashed(self, call: Call, error: BaseException) -> None:
         """Log a handler's bug, tell the asker no more than the request id, stop the node if an invariant broke."""
-        trace = f"{call.trace or secrets.randbits(64):016x}"
-        log.error("a handler failed", exception=error, method=call.entry.name, trace=trace, peer=call.peer)
-        call.fail(Internal(f"{call.entry.name} failed inside the server (request id {trace})"))
+        call.trace = call.trace or new_trace()
+        log.error(
+            "a handler failed", exception=error, method=call.entry.name, trace=show_trace(call.trace), peer=call.peer
+        )
+        call.fail(stamp(Internal(f"{call.entry.name} failed inside the server"), call.trace))
         if isinstance(error, InvariantBroken):
             self.fatal(error)
 

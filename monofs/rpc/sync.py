@@ -31,6 +31,7 @@ from monofs.model.errors import (
     ProtocolError,
     Unreachable,
 )
+from monofs.observe.tracing import new_trace, stamp
 from monofs.rpc.addresses import parse_address, split_addresses
 from monofs.rpc.api import Message, Method
 from monofs.rpc.conversation import Conversation
@@ -59,7 +60,8 @@ class Pool:
     Methods raise the server's typed errors, and: Unreachable when no address answers (each is tried once, again and again
     for ``patience_s`` if given), DeadlineExceeded after ``timeout_s``, ConnectionLost when the connection broke after the
     request was sent, ProtocolError for answers that make no sense, FrameTooLarge for requests over 1 MiB.
-    ``idempotent``: the request may be sent again after ConnectionLost. ``trace`` is the request id in logs.
+    ``idempotent``: the request may be sent again after ConnectionLost. ``trace`` is the request id in logs, by default a new one;
+    unusual errors carry it (``monofs.observe.tracing.stamp``).
     """
 
     def __init__(
@@ -108,7 +110,10 @@ class Pool:
         """Ask and wait for the answer."""
         deadline = time.monotonic() + timeout_s
         number, body = int(method), _encode_request(request)
-        answer = self._run(lambda talk: talk.call(number, body, deadline, trace), deadline, idempotent=idempotent)
+        trace = trace or new_trace()
+        answer = self._run(
+            lambda talk: talk.call(number, body, deadline, trace), deadline, trace, idempotent=idempotent
+        )
         return _decode(answer, answer_type)
 
     def call_with_descriptors(
@@ -117,8 +122,9 @@ class Pool:
         """The answer and the descriptors that came with it (close-on-exec, the caller's to close). Unix sockets only."""
         deadline = time.monotonic() + timeout_s
         number, body = int(method), _encode_request(request)
+        trace = trace or new_trace()
         answer, fds = self._run(
-            lambda talk: talk.call_with_descriptors(number, body, deadline, trace), deadline, idempotent=False
+            lambda talk: talk.call_with_descriptors(number, body, deadline, trace), deadline, trace, idempotent=False
         )
         try:
             return _decode(answer, answer_type), fds
@@ -149,10 +155,14 @@ class Pool:
         """All requests pipelined on one connection; each one's answer or its error, in order."""
         deadline = time.monotonic() + timeout_s
         number, bodies = int(method), [_encode_request(request) for request in requests]
+        trace = trace or new_trace()
         answers = self._run(
-            lambda talk: talk.call_many(number, bodies, deadline, trace), deadline, idempotent=idempotent
+            lambda talk: talk.call_many(number, bodies, deadline, trace), deadline, trace, idempotent=idempotent
         )
-        return [answer if isinstance(answer, MonofsError) else _decode(answer, answer_type) for answer in answers]
+        return [
+            stamp(answer, trace) if isinstance(answer, MonofsError) else _decode(answer, answer_type)
+            for answer in answers
+        ]
 
     def read_into(
         self, method: Method, request: Message, buffer: Any, timeout_s: float = 30.0, *, trace: int = 0
@@ -164,7 +174,10 @@ class Pool:
         deadline = time.monotonic() + timeout_s
         number, body = int(method), _encode_request(request)
         view = memoryview(buffer).cast("B")
-        return self._run(lambda talk: talk.read_into(number, body, view, deadline, trace), deadline, idempotent=True)
+        trace = trace or new_trace()
+        return self._run(
+            lambda talk: talk.read_into(number, body, view, deadline, trace), deadline, trace, idempotent=True
+        )
 
     def stream(
         self,
@@ -181,13 +194,14 @@ class Pool:
         """
         deadline = time.monotonic() + timeout_s
         number, body = int(method), _encode_request(request)
+        trace = trace or new_trace()
 
         def start(talk: Conversation) -> tuple[Conversation, int, int, bytes | bytearray]:
             request_id = talk.start_stream(number, body, deadline, trace)
             kind, first = talk.next_of_stream(request_id)
             return talk, request_id, kind, first
 
-        talk, request_id, kind, element = self._run(start, deadline, idempotent=True, keep=True)
+        talk, request_id, kind, element = self._run(start, deadline, trace, idempotent=True, keep=True)
         finished = False
         try:
             while kind != _ANSWER:
@@ -199,8 +213,9 @@ class Pool:
                     yield _decode(element, item_type)
                 try:
                     kind, element = talk.next_of_stream(request_id)
-                except MonofsError:
+                except MonofsError as error:
                     finished = True  # an ERROR frame ends a stream as well; a broken conversation says so itself
+                    stamp(error, trace)
                     raise
             finished = True
         finally:
@@ -210,7 +225,7 @@ class Pool:
 
     def server(self, timeout_s: float = 5.0) -> Welcome:
         """What the server told of itself in the handshake: cluster id, role, release."""
-        return self._run(lambda talk: talk.welcome, time.monotonic() + timeout_s, idempotent=True)
+        return self._run(lambda talk: talk.welcome, time.monotonic() + timeout_s, 0, idempotent=True)
 
     def close(self) -> None:
         """Close all idle connections; those in use close when their call ends. Further calls raise Closed."""
@@ -225,7 +240,13 @@ class Pool:
     # ---- which connection ----
 
     def _run(
-        self, action: Callable[[Conversation], _T], deadline: float, *, idempotent: bool, keep: bool = False
+        self,
+        action: Callable[[Conversation], _T],
+        deadline: float,
+        trace: int,
+        *,
+        idempotent: bool,
+        keep: bool = False,
     ) -> _T:
         """Run ``action`` on a conversation, elsewhere or again where that is safe. ``keep``: it stays taken on success."""
         address, pause = self._preferred, _BACKOFF_FIRST_S
@@ -252,13 +273,18 @@ class Pool:
                     raise
                 pause = _sleep(pause, deadline)
                 address = self._leader(error, address)
-            except ConnectionLost:
+            except ConnectionLost as error:
                 losses += 1
                 if not idempotent or losses > LOSSES_MAX:
+                    stamp(error, trace)
                     raise
                 pause = _sleep(pause, deadline)
+            except MonofsError as error:
+                stamp(error, trace)
+                raise
             if time.monotonic() >= deadline:
-                raise DeadlineExceeded(f"no answer from {', '.join(self.addresses)} within the time allowed")
+                told = DeadlineExceeded(f"no answer from {', '.join(self.addresses)} within the time allowed")
+                raise stamp(told, trace)
 
     def _act(self, action: Callable[[Conversation], _T], talk: Conversation, *, keep: bool) -> _T:
         try:
