@@ -7,6 +7,8 @@ import queue
 import time
 from collections.abc import Callable
 
+import msgspec
+
 import monofs
 from monofs.config.loader import load_config
 from monofs.journal.single import SingleVoter
@@ -18,7 +20,11 @@ from monofs.model.ids import JournalIndex
 from monofs.node.home import open_home
 from monofs.tiering.cache import Cache
 from monofs.tiering.checks import check_cache
-from monofs.tiering.spec import parse_tiers
+from monofs.tiering.directory import IDENTITY_FILE, Known
+from monofs.tiering.index import Index
+from monofs.tiering.spec import TierSpec
+
+NO_QUOTA_BYTES = 1 << 62
 
 
 def check_home(directory: str, *, pages: bool = False) -> dict[str, list[str]]:
@@ -28,7 +34,6 @@ def check_home(directory: str, *, pages: bool = False) -> dict[str, list[str]]:
     """
     if not os.path.exists(os.path.join(directory, "format")):
         raise HomeUnusable(f"{directory} is not the home of a node")
-    config = load_config(environ={}).config
     home = open_home(directory, software=monofs.__version__, now_ns=time.time_ns())
     waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
     found: dict[str, list[str]] = {}
@@ -36,8 +41,8 @@ def check_home(directory: str, *, pages: bool = False) -> dict[str, list[str]]:
         if os.path.isdir(home.path("namespace")):
             found |= _check_master(home.path("namespace"), home.path("journal"), waiting.put)
         if os.path.isdir(home.path("worker", "index")):
-            tiers = parse_tiers(config.worker.tiers, home.directory, config.worker.quota)
-            cache = Cache(home.path("worker", "index"), tiers, reserve=0.0, call_soon=waiting.put)
+            index = home.path("worker", "index")
+            cache = Cache(index, _tiers(index, home.path("worker", "pages")), reserve=0.0, call_soon=waiting.put)
             cache.open()
             try:
                 found |= check_cache(cache, pages=pages)
@@ -46,6 +51,25 @@ def check_home(directory: str, *, pages: bool = False) -> dict[str, list[str]]:
     finally:
         home.close()
     return found
+
+
+def _tiers(index_directory: str, pages: str) -> list[TierSpec]:
+    """The storage directories as the index remembers them, whatever the settings of the node were, and without a quota: a check that
+    opened fewer or smaller ones would drop what they hold."""
+    index = Index(index_directory)
+    index.open()
+    try:
+        known = msgspec.msgpack.decode(index.meta(b"directories") or b"\x90", type=list[Known])
+    finally:
+        index.close()
+    paths = {entry.path: None for entry in known if not entry.beside or _is_tier(entry.path)}
+    if _is_tier(pages):  # the home may have been moved
+        paths[pages] = None
+    return [TierSpec("checked", path, NO_QUOTA_BYTES) for path in paths]
+
+
+def _is_tier(path: str) -> bool:
+    return os.path.exists(os.path.join(path, IDENTITY_FILE))
 
 
 def _check_master(
