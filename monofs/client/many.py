@@ -139,9 +139,8 @@ def _read_pass(
         except MonofsError as error:
             results[i] = error
     tasks: list[Callable[[], None]] = [
-        lambda link=link, batch=batch: _read_batch(link, session, batch, results, read_type)  # type: ignore[misc]
+        lambda link=link, jobs=jobs: _read_batches(link, session, jobs, results, read_type)  # type: ignore[misc]
         for link, jobs in batches.items()
-        for batch in _cut(jobs)
     ]
     tasks.extend(lambda jobs=jobs: _read_alone(session, jobs, results) for jobs in alone.values())  # type: ignore[misc]
     _run(tasks)
@@ -183,6 +182,14 @@ def _cut(jobs: list[_Job]) -> Iterable[list[_Job]]:
         total += job.length
     if batch:
         yield batch
+
+
+def _read_batches(
+    link: WorkerLink, session: Session, jobs: list[_Job], results: list[bytes | MonofsError], read_type: str
+) -> None:
+    """One after another: two of one worker at a time contend for this interpreter and fresh memory, and take longer."""
+    for batch in _cut(jobs):
+        _read_batch(link, session, batch, results, read_type)
 
 
 def _read_batch(
