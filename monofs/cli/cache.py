@@ -1,21 +1,20 @@
-"""`monofs cache`: what the workers hold, and warming it."""
+"""`monofs cache`: what the workers hold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
 from monofs.cli.main import Session
-from monofs.cli.output import print_json, print_table, progress
+from monofs.cli.output import print_json, print_table
 from monofs.config.units import format_bytes
-from monofs.model.errors import MonofsError, NoMaster, NoWorker
+from monofs.model.errors import MonofsError
 
 
 @click.group()
 def cache() -> None:
-    """See and steer what the workers hold."""
+    """See what the workers hold."""
 
 
 @cache.command()
@@ -74,33 +73,3 @@ def summarize(counters: dict[str, float]) -> Iterator[str]:
     bad = total("monofs_bad_pages")
     if bad:
         yield f"pages that failed their checksum and were dropped: {bad:.0f}"
-
-
-def run_load(session: Session, paths: tuple[str, ...], *, threads: int, as_json: bool) -> int:
-    """Fetch files, with progress; failures are listed at the end. Returns the exit code."""
-    shown = 0
-    with progress("load", total=None) as advance:
-
-        def step(counts: Any) -> None:
-            nonlocal shown
-            advance(counts.bytes - shown)
-            shown = counts.bytes
-
-        try:
-            done = session.fs.load(paths, threads=threads, progress=step)
-        except (NoMaster, NoWorker) as silence:
-            raise type(silence)(f"{silence}; what was loaded is kept, run it again to continue") from None
-    if as_json:
-        failed = [{"path": path, "code": error.code, "error": str(error)} for path, error in done.failures]
-        counts = {"files": done.files, "bytes": done.bytes, "fetched_bytes": done.fetched_bytes}
-        print_json(counts | {"failed": done.failed, "failures": failed})
-    else:
-        click.echo(
-            f"loaded {done.files} files, {format_bytes(done.bytes)}: {format_bytes(done.fetched_bytes)} fetched, "
-            f"{format_bytes(max(0, done.bytes - done.fetched_bytes))} were cached already"
-        )
-    for path, error in done.failures[:20]:
-        click.echo(f"failed: {path}: {error}", err=True)
-    if done.failed > 20:
-        click.echo(f"… and {done.failed - 20} more failures", err=True)
-    return 1 if done.failed else 0

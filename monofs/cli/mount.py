@@ -9,6 +9,7 @@ import click
 
 from monofs.cli.main import Duration, Session
 from monofs.cli.output import print_json, print_table, show_seconds
+from monofs.cli.paths import TREE_PATH
 from monofs.model.errors import InvalidArgument
 
 
@@ -29,7 +30,7 @@ def parse_options(options: tuple[str, ...]) -> dict[str, str]:
 
 
 @mount.command()
-@click.argument("path")
+@click.argument("path", type=TREE_PATH)
 @click.argument("uri")
 @click.option(
     "--option",
@@ -105,7 +106,7 @@ def ls_(session: Session, as_json: bool) -> None:
 
 
 @mount.command()
-@click.argument("path")
+@click.argument("path", type=TREE_PATH)
 @click.pass_obj
 def rm(session: Session, path: str) -> None:
     """Unmount PATH: forgets its metadata and cached pages, never touches the store."""
@@ -114,7 +115,7 @@ def rm(session: Session, path: str) -> None:
 
 
 @mount.command()
-@click.argument("path")
+@click.argument("path", type=TREE_PATH)
 @click.option(
     "--option", "options", metavar="NAME=VALUE", multiple=True, help="Set an option; an empty VALUE removes it."
 )
@@ -152,7 +153,7 @@ def update(
 
 
 @mount.command()
-@click.argument("path")
+@click.argument("path", type=TREE_PATH)
 @click.pass_obj
 def test(session: Session, path: str) -> None:
     """Ask the store behind the mount at PATH whether it can be reached, listed and read."""

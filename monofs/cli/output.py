@@ -131,17 +131,16 @@ def show_mode(mode: int, *, is_directory: bool) -> str:
 
 
 @contextmanager
-def progress(title: str, *, total: int | None, unit: str = "bytes") -> Iterator[Callable[[int], None]]:
-    """Yield ``advance(amount)``. A bar on a terminal; silence elsewhere (so that logs stay readable)."""
+def progress(title: str, *, total: int | None) -> Iterator[Callable[..., None]]:
+    """Yield ``advance(bytes, total=None)``; ``total`` once it is known. A bar on a terminal; silence elsewhere, so that logs
+    stay readable."""
     if not sys.stderr.isatty():
-        yield lambda _amount: None
+        yield lambda _amount, _total=None: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.progress import TransferSpeedColumn as Speed
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    counted = [DownloadColumn(), Speed()] if unit == "bytes" else [MofNCompleteColumn()]
-    columns = [TextColumn("{task.description}"), BarColumn(), *counted, TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=False) as bar:
         task = bar.add_task(title, total=total)
-        yield lambda amount: bar.advance(task, amount)
+        yield lambda amount, total=None: bar.update(task, advance=amount, total=total)

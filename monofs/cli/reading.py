@@ -1,0 +1,200 @@
+"""The commands of `monofs fs` that read files: cat head tail checksum download."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import click
+
+from monofs.cli.listing import below, json_option, printable
+from monofs.cli.main import Session
+from monofs.cli.output import print_error, print_json, progress
+from monofs.cli.paths import TREE_PATH
+from monofs.client.info import FileInfo
+from monofs.model.errors import InvalidArgument, IsADirectory, MonofsError, NoMaster, NoWorker
+
+_CHUNK = 8 << 20
+
+
+def copy_range(session: Session, path: str, start: int, length: int | None, sink: Callable[[memoryview], Any]) -> int:
+    """Pass bytes of a file to ``sink`` in bounded pieces; returns how many."""
+    done = 0
+    buffer = memoryview(bytearray(_CHUNK if length is None else max(1, min(_CHUNK, length))))
+    with session.fs.open(path) as file:
+        file.seek(start)
+        while length is None or done < length:
+            view = buffer if length is None else buffer[: min(len(buffer), length - done)]
+            got = file.readinto(view)
+            if not got:
+                break
+            sink(view[:got])
+            done += got
+    return done
+
+
+def _stdout() -> BinaryIO:
+    return sys.stdout.buffer
+
+
+@click.command()
+@click.argument("paths", type=TREE_PATH, nargs=-1, required=True)
+@click.pass_obj
+def cat(session: Session, paths: tuple[str, ...]) -> None:
+    """Write files to standard output."""
+    for path in paths:
+        copy_range(session, path, 0, None, _stdout().write)
+    _stdout().flush()
+
+
+@click.command()
+@click.argument("path", type=TREE_PATH)
+@click.option("-c", "size", metavar="BYTES", help="This many bytes [default: 1KiB unless -n].")
+@click.option("-n", "lines", type=click.IntRange(0), help="This many lines.")
+@click.pass_obj
+def head(session: Session, path: str, size: str | None, lines: int | None) -> None:
+    """Write the beginning of a file."""
+    from monofs.config.units import parse_bytes
+
+    if lines is None:
+        copy_range(session, path, 0, parse_bytes(size or "1KiB"), _stdout().write)
+    else:
+        with session.fs.open(path) as file:
+            left = lines
+            while left and (block := file.read(1 << 16)):
+                end = 0
+                while left and (found := block.find(b"\n", end)) >= 0:
+                    end, left = found + 1, left - 1
+                _stdout().write(block if left else block[:end])
+    _stdout().flush()
+
+
+@click.command()
+@click.argument("path", type=TREE_PATH)
+@click.option("-c", "size", metavar="BYTES", help="This many bytes [default: 1KiB unless -n].")
+@click.option("-n", "lines", type=click.IntRange(0), help="This many lines.")
+@click.pass_obj
+def tail(session: Session, path: str, size: str | None, lines: int | None) -> None:
+    """Write the end of a file."""
+    from monofs.config.units import parse_bytes
+
+    with session.fs.open(path) as file:
+        whole = file.seek(0, os.SEEK_END)
+        if lines is None:
+            start = max(0, whole - parse_bytes(size or "1KiB"))
+        else:
+            start = start_of_last_lines(file, whole, lines)
+        file.seek(start)
+        while block := file.read(_CHUNK):
+            _stdout().write(block)
+    _stdout().flush()
+
+
+def start_of_last_lines(file: BinaryIO, whole: int, lines: int) -> int:
+    """Where the last ``lines`` lines of a file of ``whole`` bytes begin; a line end at the very end ends the last one."""
+    if lines == 0:
+        return whole
+    start, left = whole, lines
+    while start:
+        begin = max(0, start - (1 << 16))
+        file.seek(begin)
+        block = file.read(start - begin)
+        end = len(block) - (start == whole and block.endswith(b"\n"))
+        while (end := block.rfind(b"\n", 0, end)) >= 0:
+            left -= 1
+            if not left:
+                return begin + end + 1
+        start = begin
+    return 0
+
+
+@click.command()
+@click.argument("paths", type=TREE_PATH, nargs=-1, required=True)
+@click.option("--algorithm", type=click.Choice(["md5", "sha256", "crc32"]), default="md5", show_default=True)
+@json_option
+@click.pass_obj
+def checksum(session: Session, paths: tuple[str, ...], algorithm: str, as_json: bool) -> None:
+    """Compute a checksum over the bytes as monofs reads them."""
+    for path in paths:
+        if algorithm == "crc32":
+            crc = 0
+
+            def update_crc(view: memoryview) -> None:
+                nonlocal crc
+                crc = zlib.crc32(view, crc)
+
+            copy_range(session, path, 0, None, update_crc)
+            digest = f"{crc:08x}"
+        else:
+            running = hashlib.new(algorithm, usedforsecurity=False)
+            copy_range(session, path, 0, None, running.update)
+            digest = running.hexdigest()
+        if as_json:
+            print_json({"path": path, "algorithm": algorithm, "checksum": digest})
+        else:
+            click.echo(f"{digest}  {printable(path)}")
+
+
+@click.command()
+@click.argument("source", type=TREE_PATH)
+@click.argument("target", default=".")
+@click.option("-r", "recursive", is_flag=True, help="A directory with everything below.")
+@click.option("-f", "force", is_flag=True, help="Replace files that exist.")
+@click.pass_obj
+def download(session: Session, source: str, target: str, recursive: bool, force: bool) -> None:
+    """Copy a file or directory to the local disk. A file appears under its name only when it is complete."""
+    info = session.fs.stat(source)
+    name = info.name or "root"
+    if not info.is_dir:
+        local = os.path.join(target, name) if os.path.isdir(target) else target
+        with progress(name, total=info.size) as advance:
+            _download_file(session, info, local, force=force, advance=advance)
+        return
+    if not recursive:
+        raise IsADirectory(f"{source} is a directory: add -r")
+    base = os.path.join(target, name) if os.path.isdir(target) else target
+    failed = 0
+    with progress(name, total=None) as advance:
+        for each in (info, *below(session, info.path)):
+            local = os.path.normpath(os.path.join(base, os.path.relpath(each.path, info.path)))
+            try:
+                if each.is_dir:
+                    os.makedirs(local, exist_ok=True)
+                else:
+                    _download_file(session, each, local, force=force, advance=advance)
+            except (MonofsError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+                if isinstance(error, (NoMaster, NoWorker)):
+                    raise
+                failed += 1  # the others are copied all the same, as cp -r does
+                print_error(error if isinstance(error, MonofsError) else InvalidArgument(f"{local}: {error.strerror}"))
+    if failed:
+        click.echo(f"{failed} of the files could not be copied", err=True)
+        sys.exit(1)
+
+
+def _download_file(
+    session: Session, info: FileInfo, local: str, *, force: bool, advance: Callable[[int], None]
+) -> None:
+    if os.path.exists(local) and not force:
+        raise InvalidArgument(f"{local} exists: add -f to replace it")
+    partial = os.path.join(os.path.dirname(local), f".monofs-tmp-{os.getpid()}")
+    try:
+        with open(partial, "wb", buffering=0) as file:
+
+            def write(view: memoryview) -> None:
+                left = view
+                while left:
+                    left = left[file.write(left) :]
+                advance(len(view))
+
+            copy_range(session, info.path, 0, None, write)
+        if info.mtime_ns:
+            os.utime(partial, ns=(info.mtime_ns, info.mtime_ns))
+        os.replace(partial, local)
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)

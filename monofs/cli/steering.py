@@ -1,0 +1,134 @@
+"""The commands of `monofs fs` that steer the cache: load free pin unpin why."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from monofs.cli.listing import json_option
+from monofs.cli.main import Session
+from monofs.cli.output import print_json, progress, show_time
+from monofs.cli.paths import TREE_PATH
+from monofs.config.units import format_bytes
+from monofs.model.errors import MonofsError, NoMaster, NoWorker
+from monofs.rpc.api import CachedGroup
+
+
+@click.command()
+@click.argument("paths", type=TREE_PATH, nargs=-1, required=True)
+@click.option("--threads", type=click.IntRange(1, 64), default=8, show_default=True, help="Files fetched at a time.")
+@json_option
+@click.pass_obj
+def load(session: Session, paths: tuple[str, ...], threads: int, as_json: bool) -> None:
+    """Fetch files, or everything below directories, into the cache. Run again to continue after an interruption."""
+    sys.exit(run_load(session, paths, threads=threads, as_json=as_json))
+
+
+@click.command()
+@click.argument("path", type=TREE_PATH)
+@click.option("-R", "recursive", is_flag=True, help="Everything below a directory.")
+@click.option("-f", "force", is_flag=True, help="Pinned files too.")
+@json_option
+@click.pass_obj
+def free(session: Session, path: str, recursive: bool, force: bool, as_json: bool) -> None:
+    """Drop cached copies. Metadata and the store are not touched."""
+    answer = session.fs.free(path, recursive=recursive, force=force)
+    if as_json:
+        print_json({"path": path, "files": answer.files, "pinned": answer.pinned})
+    else:
+        kept = f"; {answer.pinned} pinned kept (-f frees them)" if answer.pinned else ""
+        click.echo(f"freed {answer.files} files{kept}")
+
+
+@click.command()
+@click.argument("paths", type=TREE_PATH, nargs=-1, required=True)
+@click.option("--load", "warm", is_flag=True, help="Fetch them into the cache too.")
+@click.pass_obj
+def pin(session: Session, paths: tuple[str, ...], warm: bool) -> None:
+    """Keep files, or everything below directories, in the cache once they are there."""
+    for path in paths:
+        session.fs.set_pin(path, pinned=True)
+        click.echo(f"pinned {path}")
+    if warm:
+        sys.exit(run_load(session, paths, threads=8, as_json=False))
+
+
+@click.command()
+@click.argument("paths", type=TREE_PATH, nargs=-1, required=True)
+@click.pass_obj
+def unpin(session: Session, paths: tuple[str, ...]) -> None:
+    """Let cached copies be evicted again."""
+    for path in paths:
+        session.fs.set_pin(path, pinned=False)
+        click.echo(f"unpinned {path}")
+
+
+def describe_group(group: CachedGroup) -> dict[str, Any]:
+    """What is cached of one group of 64 pages."""
+    return {
+        "group": group.group,
+        "pages": group.pages.bit_count(),
+        "bytes": group.bytes,
+        "tier": group.tier,
+        "pinned": group.pinned,
+        "since": show_time(group.admitted_ns),
+        "last_read": show_time(group.read_ns),
+    }
+
+
+@click.command()
+@click.argument("path", type=TREE_PATH)
+@json_option
+@click.pass_obj
+def why(session: Session, path: str, as_json: bool) -> None:
+    """Explain PATH: its mount and store address, content, freshness, and what is cached where."""
+    facts = session.fs.why(path)
+    try:
+        groups = session.fs.cached([path])[path]
+    except MonofsError as error:
+        facts["cached"] = f"unknown: {error}"
+    else:
+        facts["cached"] = [describe_group(group) for group in groups]
+    if as_json:
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        if isinstance(value, list):
+            click.echo(f"{name}: {'nothing' if not value else ''}".rstrip())
+            for item in value:
+                shown = ", ".join(f"{key} {part}" for key, part in item.items()) if isinstance(item, dict) else item
+                click.echo(f"  - {shown}")
+        else:
+            click.echo(f"{name}: {'-' if value is None else value}")
+
+
+def run_load(session: Session, paths: tuple[str, ...], *, threads: int, as_json: bool) -> int:
+    """Fetch files, with progress; failures are listed at the end. Returns the exit code."""
+    shown = 0
+    with progress("load", total=None) as advance:
+
+        def step(counts: Any) -> None:
+            nonlocal shown
+            advance(counts.bytes - shown, counts.bytes_found if counts.listed else None)
+            shown = counts.bytes
+
+        try:
+            done = session.fs.load(paths, threads=threads, progress=step)
+        except (NoMaster, NoWorker) as silence:
+            raise type(silence)(f"{silence}; what was loaded is kept, run it again to continue") from None
+    if as_json:
+        failed = [{"path": path, "code": error.code, "error": str(error)} for path, error in done.failures]
+        counts = {"files": done.files, "bytes": done.bytes, "fetched_bytes": done.fetched_bytes}
+        print_json(counts | {"failed": done.failed, "failures": failed})
+    else:
+        click.echo(
+            f"loaded {done.files} files, {format_bytes(done.bytes)}: {format_bytes(done.fetched_bytes)} fetched, "
+            f"{format_bytes(max(0, done.bytes - done.fetched_bytes))} were cached already"
+        )
+    for path, error in done.failures[:20]:
+        click.echo(f"failed: {path}: {error}", err=True)
+    if done.failed > 20:
+        click.echo(f"… and {done.failed - 20} more failures", err=True)
+    return 1 if done.failed else 0
