@@ -155,6 +155,7 @@ class Changing:
     async def _set_pin(self, request: SetPinRequest, call: Call) -> InodeAnswer:
         parts = parse_path(request.path)
         check_access(call.principal, Right.WRITE, self._reading.chain(parts), W_OK if self._permissions else 0)
+        await self._reading.known(parts)
         raw = await self._proposer.propose(SetPin(self._proposer.stamp(request.request), request.path, request.pinned))
         found = self._namespace.lookup(parts)
         if found.inode is not None and found.pinned == request.pinned:

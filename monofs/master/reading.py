@@ -109,6 +109,13 @@ class Reading:
             check_access(call.principal, Right.READ, self.chain(parts), X_OK)
         return missing(parts, found)
 
+    async def known(self, parts: Parts) -> Lookup:
+        """What the tree holds at a path; one that the tree does not have is looked for in its store first."""
+        found = self._namespace.lookup(parts)
+        if found.inode is not None or self._loader.is_fresh(parts, found, ReadOptions()):
+            return found
+        return await self._loader.refreshed(parts, found, ReadOptions())
+
     # ---- one ----------------------------------------------------------------------------------------------------------
 
     def _one(self, path: str, options: ReadOptions, call: Call, answer: Answering[A]) -> A | Deferred[A]:

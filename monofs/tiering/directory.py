@@ -110,6 +110,13 @@ class Directory:
             self._check_may_begin(known)
             self._write_identity(cache)
             identity = self._read_identity()
+        if identity is not None and identity.cache != cache and self.spec.in_home:
+            # no other cache can own it: its index is gone, and what lies here with it
+            log.warning("storage directory begins anew: its index is gone", directory=path)
+            os.close(self._identity_fd)
+            os.unlink(os.path.join(path, IDENTITY_FILE))
+            self._write_identity(cache)
+            identity = self._read_identity()
         if identity is None or identity.format != 1:
             raise TierUnusable(f"{path}: {IDENTITY_FILE} is of a newer format; run the monofs that wrote it")
         if identity.cache != cache:

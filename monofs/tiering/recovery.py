@@ -180,7 +180,12 @@ def sweep(run: Run, directory: Directory, groups: dict[int, Group]) -> list[Grou
     for subdirectory in os.listdir(directory.pages_fd):
         if not _SUBDIRECTORY.fullmatch(subdirectory):
             continue  # left over from a probe, or not ours
-        fd = os.open(subdirectory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.pages_fd)
+        try:
+            fd = os.open(subdirectory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.pages_fd)
+        except NotADirectoryError:
+            if directory.writable:
+                _remove(subdirectory, directory.pages_fd)  # it stands where files will want to be
+            continue
         try:
             for name in os.listdir(fd):
                 group = groups.get(_file_number(name, int(subdirectory, 16)))

@@ -30,13 +30,15 @@ class Quota(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class TierSpec:
     """One storage directory. ``quota_share`` > 0: that share of what its file system has free (plus what the cache already
-    uses there), computed at open; ``quota_bytes`` is then 0. ``durable`` False: contents may be gone after a reboot."""
+    uses there), computed at open; ``quota_bytes`` is then 0. ``durable`` False: contents may be gone after a reboot. ``in_home``: it lies
+    in the (locked) home beside its index, so no other cache can own it."""
 
     name: str
     directory: str
     quota_bytes: int
     durable: bool = True
     quota_share: float = 0.0
+    in_home: bool = False
 
 
 def parse_tiers(json_text: str, home: str, quota_text: str) -> list[TierSpec]:
@@ -47,7 +49,7 @@ def parse_tiers(json_text: str, home: str, quota_text: str) -> list[TierSpec]:
     if not json_text.strip():
         quota = parse_quota(quota_text, "worker.quota")
         pages = os.path.join(home, "worker", "pages")
-        return [TierSpec("DISK", pages, quota.size_bytes, quota_share=quota.share)]
+        return [TierSpec("DISK", pages, quota.size_bytes, quota_share=quota.share, in_home=True)]
     try:
         listed = msgspec.json.decode(json_text.encode())
     except (msgspec.DecodeError, UnicodeEncodeError) as error:

@@ -154,6 +154,15 @@ def test_unpinning_leaves_what_another_pin_covers(house: House, data: Path) -> N
     assert sorted(feed(house)[-1][1]) == sorted([first, second])
 
 
+def test_a_file_nobody_has_asked_for_yet_can_be_pinned(house: House, data: Path) -> None:
+    write(data / "unseen", b"1")
+    house.mount("/lake", data)
+    house.ask(Method.SET_PIN, api.SetPinRequest("/lake/unseen", True))
+    assert house.ask(Method.STAT, api.StatRequest("/lake/unseen")).pinned
+    with pytest.raises(NotFound):
+        house.ask(Method.SET_PIN, api.SetPinRequest("/lake/never", True))
+
+
 def test_pinned_files_are_opened_into_the_pinned_cache_group(house: House, data: Path) -> None:
     from monofs.model.capability import open_capability
 

@@ -133,6 +133,34 @@ def test_a_directory_of_another_cache_is_left_alone(tmp_path):
     assert files[0].exists()
 
 
+def test_a_directory_of_the_home_whose_index_is_gone_begins_anew(tmp_path):
+    spec = TierSpec("DISK", str(tmp_path / "tier"), 8 * PAGE, in_home=True)
+    rig = Rig(tmp_path, [spec])
+    rig.open()
+    rig.fill(1)
+    rig.cache.close()
+    shutil.rmtree(rig.home / "index")
+    rig.cache = rig.new()
+    rig.open()
+    assert states(rig.cache) == ["ok"]
+    assert rig.cached() == set()
+    assert rig.files() == []
+    rig.fill(1)
+    rig.check()
+    rig.cache.close()
+
+
+def test_a_file_where_a_subdirectory_should_be_is_removed(rig):
+    rig.cache.close()
+    for each in (rig.home / "tier" / "files").iterdir():
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
+    (rig.home / "tier" / "files" / "00").write_bytes(b"not a directory")
+    rig.cache = rig.new()
+    rig.open()
+    assert not (rig.home / "tier" / "files" / "00").is_file()
+    rig.check()
+
+
 def test_a_damaged_identity_makes_the_directory_unusable_not_the_worker(rig):
     rig.cache.close()
     (rig.home / "tier" / "monofs-tier.json").write_text("{")

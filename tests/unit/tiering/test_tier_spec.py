@@ -9,8 +9,8 @@ from monofs.tiering.spec import TierSpec, parse_quota, parse_tiers
 
 
 def test_without_tiers_there_is_one_in_the_home():
-    assert parse_tiers("", "/h", "80%") == [TierSpec("DISK", "/h/worker/pages", 0, quota_share=0.8)]
-    assert parse_tiers(" ", "/h", "1GiB") == [TierSpec("DISK", "/h/worker/pages", 1 << 30)]
+    assert parse_tiers("", "/h", "80%") == [TierSpec("DISK", "/h/worker/pages", 0, quota_share=0.8, in_home=True)]
+    assert parse_tiers(" ", "/h", "1GiB") == [TierSpec("DISK", "/h/worker/pages", 1 << 30, in_home=True)]
 
 
 def test_tiers_are_listed_top_first():
