@@ -5,6 +5,7 @@ Fields named like a secret are replaced (law 9); a field value is cut at 2,000 c
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sys
@@ -67,7 +68,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Times are UTC with milliseconds."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        stamp = _seconds(int(record.created))
         shown: dict[str, Any] = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
@@ -78,16 +79,29 @@ class JsonFormatter(logging.Formatter):
             shown[name] = clean_field(name, value)
         if record.exc_info and record.exc_info[0] is not None:
             shown["exception"] = self.formatException(record.exc_info)
-        return json.dumps(shown, default=str, ensure_ascii=False)
+        return _encode(shown)
 
 
 def clean_field(name: str, value: Any) -> Any:
     """The value as it may be written."""
-    if any(word in name.lower() for word in _SECRET_WORDS):
+    if _is_secret(name):
         return "***"
     if isinstance(value, str) and len(value) > _FIELD_MAX:
         return value[:_FIELD_MAX] + "…"
     return value
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in _SECRET_WORDS)
+
+
+@functools.lru_cache(maxsize=2)
+def _seconds(since_epoch_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since_epoch_s))
+
+
+_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
 
 
 def logger(name: str) -> Log:
