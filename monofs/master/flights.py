@@ -10,6 +10,7 @@ Invariant: every Deferred handed out is fired exactly once; a key has a flight i
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable
+from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -20,13 +21,15 @@ Begin = Callable[[], Coroutine["Deferred[Any]", Any, T]]
 
 
 class _Flight(Generic[T]):
-    __slots__ = ("began", "begin_next", "next", "waiting")
+    __slots__ = ("began", "begin_next", "context", "next", "waiting")
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.waiting: list[Deferred[T]] = []
         self.next: list[Deferred[T]] = []
         self.begin_next: Begin[T] | None = None
+        self.context: Context | None = None
+        """Of who asked for the next flight: its log lines carry that request's id."""
 
 
 class Flights(Generic[T]):
@@ -49,7 +52,7 @@ class Flights(Generic[T]):
             flight.waiting.append(waiter)
         else:
             flight.next.append(waiter)
-            flight.begin_next = begin
+            flight.begin_next, flight.context = begin, copy_context()
         return waiter
 
     def _begin(self, key: Hashable, waiting: list[Deferred[T]], begin: Begin[T]) -> None:
@@ -59,8 +62,8 @@ class Flights(Generic[T]):
 
         def land(outcome: T | Failure) -> None:
             del self._flying[key]
-            if flight.begin_next is not None:
-                self._begin(key, flight.next, flight.begin_next)
+            if flight.begin_next is not None and flight.context is not None:
+                flight.context.run(self._begin, key, flight.next, flight.begin_next)
             for each in flight.waiting:
                 if isinstance(outcome, Failure):
                     each.errback(outcome)

@@ -20,13 +20,14 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from monofs.model.errors import NotReady, Overloaded, UfsUnreachable
+from monofs.observe.tracing import TRACE, current_trace
 
 T = TypeVar("T")
 IDLE_S = 60.0
 
 
 class _Job:
-    __slots__ = ("begun", "deferred", "function", "over", "timer")
+    __slots__ = ("begun", "deferred", "function", "over", "timer", "trace")
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
@@ -34,6 +35,7 @@ class _Job:
         self.timer: Any = None
         self.begun = 0.0
         self.over = False
+        self.trace = current_trace()
 
 
 class Pool:
@@ -96,6 +98,7 @@ class Pool:
 
     def _do(self, job: _Job) -> None:
         job.begun = time.monotonic()
+        TRACE.set(job.trace)  # until the thread's next job
         try:
             outcome = job.function()
         except BaseException:  # noqa: BLE001 - carried to the caller whole, on its own thread

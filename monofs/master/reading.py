@@ -211,7 +211,7 @@ class Reading:
                 good.append(answer(each[0], each[1], call))
             except MonofsError as error:
                 good.append(None)
-                bad[position] = Failure(error.code, str(error), error.detail)
+                bad[position] = call.part_failed(error)
         return good, bad
 
     # ---- why ----------------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ Retries: throttled, failed and cut answers are asked again up to three times wit
 not asked again at once: for a pause that doubles from half a second to thirty, calls fail at once with the last error, so that known
 metadata can be served without waiting for a dead store each time; the first call after the pause tries it.
 
-Invariant: at most ``master.list_threads`` calls per mount are in a store and ``master.store_queue`` wait; each is counted once
-in ``monofs_store_requests``. Everything here is called on the reactor thread; only the functions run on pool threads.
+Invariant: at most ``master.list_threads`` calls per mount are in a store and ``master.store_queue`` wait; each failure leaves one
+line in the log, with the id of the request that caused it. Everything here is called on the reactor thread; only the functions run on pool threads.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ from monofs.model.errors import (
     Overloaded,
     UfsBadBody,
     UfsFailed,
+    UfsNotFound,
     UfsThrottled,
     UfsUnreachable,
 )
 from monofs.model.ids import MountId
 from monofs.model.mount import Mount
 from monofs.observe.logs import logger
-from monofs.observe.metrics import STORE_REQUESTS, STORE_TIME
+from monofs.observe.metrics import forget_mount, know_mount, store_observer
 from monofs.ufs.base import UnderStorage
 
 log = logger(__name__)
 T = TypeVar("T")
 OpenStore = Callable[..., UnderStorage]
-"""``open_store(uri, options, timeout_s=...)`` as ufs.registry.open_ufs."""
+"""``open_store(uri, options, timeout_s=..., observe=...)`` as ufs.registry.open_ufs."""
 Clock = Callable[[], float]
 """Monotonic seconds."""
 Kind = Literal["list", "head", "check"]
@@ -93,7 +94,6 @@ class MountedStore:
         self.index = mount.changed_index
         self.object_store = not mount.uri.startswith("file:")
         self.breaker = Breaker()
-        self._label = str(mount.id)
         self._path = mount.path
         self._open_ufs = open_ufs
         self._opening = threading.Lock()
@@ -105,15 +105,15 @@ class MountedStore:
         """Whether background work should stay away: calls are queueing already."""
         return self._pool.waiting > 4
 
-    def call(self, kind: Kind, function: Callable[[UnderStorage], T]) -> Deferred[T]:
-        """Ask the store on a pool thread. Fails with the 6xxx family, or ``Overloaded``."""
-        return Deferred.fromCoroutine(self._call(kind, function))
+    def call(self, kind: Kind, key: str, function: Callable[[UnderStorage], T]) -> Deferred[T]:
+        """Ask the store on a pool thread; ``key`` is for the log. Fails with the 6xxx family, or ``Overloaded``."""
+        return Deferred.fromCoroutine(self._call(kind, key, function))
 
-    async def _call(self, kind: Kind, function: Callable[[UnderStorage], T]) -> T:
+    async def _call(self, kind: Kind, key: str, function: Callable[[UnderStorage], T]) -> T:
         self.breaker.check(self._clock())
         for tried in range(1, TRIES + 1):
             try:
-                answer = await self._once(kind, function)
+                answer = await self._once(kind, key, function, tried)
             except RETRIED:
                 if tried == TRIES:
                     raise
@@ -122,21 +122,32 @@ class MountedStore:
                 return answer
         raise Internal("the last try neither answered nor failed")
 
-    async def _once(self, kind: Kind, function: Callable[[UnderStorage], T]) -> T:
+    async def _once(self, kind: Kind, key: str, function: Callable[[UnderStorage], T], tried: int) -> T:
         began = time.monotonic()
-        outcome = "bug"
         try:
             answer = await self._pool.run(lambda: function(self._opened()), self._timeout_s)
-            outcome = "ok"
         except MonofsError as error:
-            outcome = str(error.code)
             self.note(error)
+            self._say_failed(kind, key, error, tried, time.monotonic() - began)
             raise
-        finally:
-            STORE_REQUESTS(self._label, kind, outcome).value += 1
-            STORE_TIME(self._label, kind).observe(time.monotonic() - began)
         self.note(None)
+        log.debug("store answered", mount=self._path, kind=kind, key=key, tried=tried, seconds=time.monotonic() - began)
         return answer
+
+    def _say_failed(self, kind: Kind, key: str, error: MonofsError, tried: int, seconds: float) -> None:
+        say = log.debug if isinstance(error, UfsNotFound) else log.info  # who lists what is gone is told, not logged
+        say(
+            "store request failed",
+            mount=self._path,
+            kind=kind,
+            key=key,
+            code=error.code,
+            error=error.message,
+            store_code=error.detail.get("store_code"),
+            store_request=error.detail.get("request_id"),
+            tried=tried,
+            seconds=round(seconds, 4),
+        )
 
     def note(self, error: MonofsError | None) -> None:
         """The store was asked: it failed with ``error``, or answered (None)."""
@@ -187,7 +198,7 @@ class Stores:
         timeout_s = self._config.store_timeout_s
         opened = MountedStore(
             mount,
-            lambda: self._open_store(mount.uri, options, timeout_s=timeout_s),
+            lambda: self._open_store(mount.uri, options, timeout_s=timeout_s, observe=store_observer(mount.id)),
             Pool(
                 f"the store of mount {mount.path}",
                 self._config.list_threads,
@@ -199,6 +210,7 @@ class Stores:
             self._reactor,
         )
         self._stores[mount.id] = opened
+        know_mount(mount.id)
         if store is not None:
             store.close()
         return opened
@@ -219,6 +231,7 @@ class Stores:
         """Close the stores of mounts that are gone."""
         for mount in [each for each in self._stores if each not in mounts]:
             self._stores.pop(mount).close()
+            forget_mount(mount)
 
     def error_of(self, mount: Mount) -> str:
         """Why a mount's store cannot be asked; empty when it can, or was not asked yet."""
@@ -228,4 +241,6 @@ class Stores:
     def close(self) -> None:
         """Release everything."""
         self._probing.close()
-        self.keep_only(set())
+        for store in self._stores.values():
+            store.close()
+        self._stores.clear()

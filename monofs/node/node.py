@@ -29,6 +29,7 @@ from monofs.model.errors import ConfigError
 from monofs.model.ids import JournalIndex
 from monofs.model.principal import NODE
 from monofs.node.home import Home, load_secret, open_home, write_durably
+from monofs.observe.bridge import bridge_logs
 from monofs.observe.logs import close_logs, logger, set_up_logs
 from monofs.rpc import api
 from monofs.rpc.client import Client
@@ -93,6 +94,7 @@ class Node:
         audit = settings.audit_file or self.home.path("audit.log")
         try:
             stack.callback(close_logs, set_up_logs(settings.level, file, settings.max_bytes))
+            stack.callback(bridge_logs())
             stack.callback(
                 close_logs, set_up_logs("info", audit, settings.max_bytes, name="monofs.audit"), name="monofs.audit"
             )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 
-AUDIT_LOGGER = "monofs.audit"
+from monofs.observe.logs import AUDIT_LOGGER
+from monofs.observe.tracing import show_trace
+
 _logger = logging.getLogger(AUDIT_LOGGER)
 
 
@@ -36,7 +38,7 @@ def audit(
         "allowed": allowed,
         "succeeded": succeeded,
         "error": error,
-        "trace": f"{trace:016x}",
+        "trace": show_trace(trace),
     }
     # without looking for the caller's file and line, which nobody reads here: every change passes through
     record = logging.LogRecord(AUDIT_LOGGER, logging.INFO, "", 0, command, None, None)

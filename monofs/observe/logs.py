@@ -1,6 +1,7 @@
 """JSON lines: one object a line with time, level, logger, event and the given fields.
 
-Fields named like a secret are replaced (law 9); a field value is cut at 2,000 characters. Loggers may be used from any thread.
+Fields named like a secret are replaced (law 9), a field value is cut at 2,000 characters, a field without a value is left out. A line
+written while a request is worked for carries its id as ``trace``. Loggers may be used from any thread. Not here: files (logfile.py).
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import sys
 import time
-from logging.handlers import RotatingFileHandler
 from typing import Any
+
+from monofs.observe.logfile import FileLog, StreamLog
+from monofs.observe.tracing import current_trace, show_trace
 
 _SECRET_WORDS = ("secret", "password", "token", "credential", "authorization", "private_key", "capability")
 _FIELD_MAX = 2000
+AUDIT_LOGGER = "monofs.audit"
 
 
 class Log:
@@ -24,6 +27,11 @@ class Log:
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
+
+    @property
+    def is_debug(self) -> bool:
+        """Whether :meth:`debug` writes anything: ask before gathering much for it."""
+        return self._logger.isEnabledFor(logging.DEBUG)
 
     def debug(self, event: str, **fields: Any) -> None:
         """Details for finding a fault."""
@@ -43,26 +51,6 @@ class Log:
         self._logger.error(event, exc_info=exception, extra={"fields": fields})
 
 
-class _File(RotatingFileHandler):
-    """A log that cannot be written (no room) is left out, and standard error told once: whoever logs goes on."""
-
-    _told = False
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-        elif not self._told:
-            self._told = True
-            sys.stderr.write(f"monofs: cannot write {self.baseFilename}: {error.strerror}\n")
-
-    def close(self) -> None:
-        try:
-            super().close()
-        except OSError as error:
-            sys.stderr.write(f"monofs: cannot write {self.baseFilename}: {error.strerror}\n")
-
-
 class JsonFormatter(logging.Formatter):
     """One record as one line of JSON."""
 
@@ -75,8 +63,13 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
-        for name, value in getattr(record, "fields", {}).items():
-            shown[name] = clean_field(name, value)
+        fields = getattr(record, "fields", {})
+        trace = current_trace()
+        if trace and "trace" not in fields:
+            shown["trace"] = show_trace(trace)
+        for name, value in fields.items():
+            if value is not None:
+                shown[name] = clean_field(name, value)
         if record.exc_info and record.exc_info[0] is not None:
             shown["exception"] = self.formatException(record.exc_info)
         return _encode(shown)
@@ -101,7 +94,11 @@ def _seconds(since_epoch_s: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since_epoch_s))
 
 
-_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
+def _plain(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+_encode = json.JSONEncoder(default=_plain, ensure_ascii=False).encode
 
 
 def logger(name: str) -> Log:
@@ -112,13 +109,11 @@ def logger(name: str) -> Log:
 def set_up_logs(level: str, file: str, max_bytes: int, *, name: str = "monofs") -> logging.Handler:
     """Send the loggers below ``name`` to ``file`` (``-``: standard error) as JSON lines, rotated at ``max_bytes``.
 
-    Returns the handler, for :func:`close_logs`. Raises ``OSError`` when the file cannot be opened.
+    Above debug, lines of one event are bounded in number, but for the audit log. Returns the handler, for :func:`close_logs`. Raises
+    ``OSError`` when the file cannot be opened.
     """
-    handler: logging.Handler
-    if file == "-":
-        handler = logging.StreamHandler(sys.stderr)
-    else:
-        handler = _File(file, maxBytes=max_bytes, backupCount=4, encoding="utf-8", errors="backslashreplace")
+    spare = level != "debug" and name != AUDIT_LOGGER
+    handler: logging.Handler = StreamLog(spare=spare) if file == "-" else FileLog(file, max_bytes, spare=spare)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger(name)
     root.setLevel(level.upper())

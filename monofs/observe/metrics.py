@@ -2,12 +2,15 @@
 
 A child is a plain object: ``HITS.value += 1`` on the reactor thread costs what an attribute does. Children used by several
 threads are only ever changed by one of them, or through :meth:`Child.add`, which holds a lock. Families are declared here so
-that one file tells everything a node measures; label values are bounded sets (kinds, tiers, mount ids), never paths.
+that one file tells everything a node measures; label values are bounded sets (kinds, tiers, mount ids), never paths, and what is
+labelled with a mount goes when the mount goes (:func:`forget_mount`). `docs/metrics.md` is generated from :data:`FAMILIES`.
 """
 
 from __future__ import annotations
 
+import platform
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +18,12 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from monofs import __version__
+
 _LOCK = threading.Lock()
+_GONE_MAX = 10_000
+_GONE: dict[str, None] = {}
+"""Mounts that were removed lately; a cluster never gives their ids again."""
 LATENCY_BUCKETS_S = (
     0.00005,
     0.0001,
@@ -62,9 +70,14 @@ class Timer:
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one duration; call from one thread, or accept a lost count."""
+        """Count one duration; always from the same thread."""
         self.counts[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
         self.sum += seconds
+
+    def add(self, seconds: float) -> None:
+        """Count one duration from any thread."""
+        with _LOCK:
+            self.observe(seconds)
 
     def quantile(self, share: float) -> float:
         """Upper bound of the bucket that holds the given share of all durations; 0.0 when there are none."""
@@ -86,6 +99,7 @@ class Family:
         self.kind, self.name, self.doc, self.labels = kind, name, doc, labels
         self.children: dict[tuple[str, ...], Any] = {}
         self.read: Callable[[], dict[tuple[str, ...], float]] | None = None
+        self._mount = labels.index("mount") if "mount" in labels else -1
         FAMILIES.append(self)
         if not labels:
             self()
@@ -93,9 +107,22 @@ class Family:
     def __call__(self, *values: str) -> Any:
         child = self.children.get(values)
         if child is None:
+            child = Timer() if self.kind == "histogram" else Child()
             with _LOCK:
-                child = self.children.setdefault(values, Timer() if self.kind == "histogram" else Child())
+                if self._mount < 0 or values[self._mount] not in _GONE:
+                    child = self.children.setdefault(values, child)
         return child
+
+    @property
+    def shown_name(self) -> str:
+        """The name in ``/metrics``."""
+        return f"{self.name}_total" if self.kind == "counter" else self.name
+
+    def remove(self, mount: str) -> None:
+        """Drop the children of a mount; who still holds one changes a number nobody sees. For families with that label."""
+        with _LOCK:
+            for values in [each for each in self.children if each[self._mount] == mount]:
+                del self.children[values]
 
     def collect(self) -> Any:
         """The Prometheus form."""
@@ -144,6 +171,36 @@ class NodeCollector(Collector):
             yield family.collect()
 
 
+def know_mount(mount: int) -> None:
+    """A mount exists: only needed where a process outlives a cluster and meets the same id in another."""
+    _GONE.pop(str(mount), None)
+
+
+def forget_mount(mount: int) -> None:
+    """A mount was removed: its children go from every family, and late counts of requests in flight make no new ones."""
+    label = str(mount)
+    with _LOCK:
+        _GONE[label] = None
+        if len(_GONE) > _GONE_MAX:
+            del _GONE[next(iter(_GONE))]
+    for family in FAMILIES:
+        if "mount" in family.labels:
+            family.remove(label)
+
+
+def store_observer(mount: int) -> Callable[[str, str, float, int], None]:
+    """What a store of ``mount`` tells each of its requests to: kind, outcome, seconds, bytes. Any thread."""
+    label = str(mount)
+
+    def observe(kind: str, outcome: str, seconds: float, size: int) -> None:
+        STORE_REQUESTS(label, kind, outcome).add()
+        STORE_TIME(label, kind).add(seconds)
+        if size:
+            STORE_BYTES(label).add(size)
+
+    return observe
+
+
 def snapshot() -> dict[str, float]:
     """All counters and gauges as ``name{label=value,...}`` → value, for reports and `--json`."""
     shown: dict[str, float] = {}
@@ -159,6 +216,17 @@ def snapshot() -> dict[str, float]:
     return shown
 
 
+# ---- node ---------------------------------------------------------------------------------------------------------------
+BUILD_INFO = gauge("monofs_build_info", "Always 1; the labels tell what runs.", "version", "python")
+BUILD_INFO(__version__, platform.python_version()).value = 1
+_BEGAN_S = time.monotonic()
+UPTIME = gauge("monofs_uptime_seconds", "Seconds since the process loaded monofs.")
+UPTIME.read = lambda: {(): time.monotonic() - _BEGAN_S}
+LOG_LOST = counter(
+    "monofs_log_lines_lost",
+    "Log lines not written, by reason (rate: more than 100 of the same event in a second; failed: no room, or another error of the disk).",
+    "reason",
+)
 # ---- journal and metadata -----------------------------------------------------------------------------------------------
 JOURNAL_ENTRIES = counter("monofs_journal_entries", "Entries made durable.")
 JOURNAL_BYTES = counter("monofs_journal_bytes", "Bytes written to the journal.")
@@ -178,7 +246,7 @@ RPC_REFUSED = counter("monofs_rpc_refused", "Connections or frames refused, by r
 # ---- under storage ------------------------------------------------------------------------------------------------------
 STORE_REQUESTS = counter(
     "monofs_store_requests",
-    "Requests to stores, by mount, kind (list, head, get, ...) and outcome.",
+    "Requests to stores, by mount, kind (list, head, get) and outcome (ok, abandoned or the error's name).",
     "mount",
     "kind",
     "outcome",

@@ -31,7 +31,7 @@ def new_trace() -> int:
 
 
 def _begin() -> None:
-    global _numbers  # noqa: PLW0603 - one sequence per process
+    global _numbers
     _numbers = itertools.count(secrets.randbits(63) + 1)
 
 

@@ -36,7 +36,7 @@ from monofs.model.principal import Principal
 from monofs.observe import metrics
 from monofs.observe.logs import logger
 from monofs.observe.tracing import TRACE, new_trace, show_trace, stamp
-from monofs.rpc.api import Message, Method
+from monofs.rpc.api import Failure, Message, Method
 from monofs.rpc.deadlines import Deadlines
 from monofs.rpc.frames import ANSWER_MAX_BYTES, REQUEST_MAX_BYTES
 
@@ -251,6 +251,13 @@ class Call:
         if is_unusual(error.code):
             log.warning("request failed", **self._account(error))
         self._end()
+
+    def part_failed(self, error: MonofsError) -> Failure:
+        """The failure of one part of a batch, for the answer: logged and marked as a whole request's would be."""
+        if not is_unusual(error.code):
+            return Failure(error.code, error.message, error.detail)
+        log.warning("part of a request failed", **self._account(error))
+        return Failure(error.code, error.message, {**error.detail, "trace": show_trace(self.trace)})
 
     def _account(self, error: MonofsError) -> dict[str, Any]:
         """A failure as its log line tells it; what the store said of it (a 6xxx error) travels in the error's detail."""

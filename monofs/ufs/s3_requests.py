@@ -21,6 +21,7 @@ from botocore.credentials import ReadOnlyCredentials
 
 from monofs import __version__
 from monofs.model.errors import UfsBadBody, UfsOption, UfsUnreachable
+from monofs.observe.tracing import current_trace, show_trace
 from monofs.ufs.s3_errors import BeyondEnd, Where, read_refusal, refusal_error, untrusted
 from monofs.ufs.s3_settings import S3Settings
 
@@ -109,7 +110,9 @@ class S3Requests:
 
     def _sign(self, target: str, headers: Mapping[str, str]) -> tuple[dict[str, str], str]:
         """Headers to send, and the access key they are signed with (empty: unsigned)."""
-        plain = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+        trace = current_trace()
+        agent = f"{USER_AGENT} ({show_trace(trace)})" if trace else USER_AGENT  # the store's log names our request too
+        plain = {"User-Agent": agent, "Accept-Encoding": "identity", **headers}
         keys = self._settings.credentials.current()
         if keys is None:
             return plain, ""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from prometheus_client import GCCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 from twisted.web.http import Request
@@ -30,6 +31,8 @@ class Metrics(Resource):
         super().__init__()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._registry.register(NodeCollector())
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
 
     def render_GET(self, request: Request) -> bytes:
         """All families of this node."""

@@ -23,6 +23,7 @@ from monofs.model.capability import Capability
 from monofs.model.errors import CapabilityExpired, MonofsError, TierFull, invariant
 from monofs.model.ids import ContentId, MountId
 from monofs.observe import metrics
+from monofs.observe.tracing import TRACE
 from monofs.rpc.api import Empty
 from monofs.rpc.service import Call
 from monofs.tiering.cache import Cache, Group
@@ -116,6 +117,7 @@ class Delivery:
         """Go on until there is something to wait for."""
         if self._over:
             return
+        token = TRACE.set(self._call.trace)  # what this starts carries the request's id
         try:
             if error is not None:
                 if not is_tier_error(error):
@@ -129,6 +131,8 @@ class Delivery:
         except Exception as bug:  # noqa: BLE001 - called from flights and threads, where others must not suffer from it
             self._finish()
             self._call.crash(bug)
+        finally:
+            TRACE.reset(token)
 
     def _step(self) -> bool:
         """Do one thing; False when something will resume this delivery later, or it is over."""

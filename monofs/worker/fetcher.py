@@ -40,7 +40,9 @@ from monofs.model.errors import (
     UfsUnreachable,
     from_code,
 )
+from monofs.model.ids import format_content_id
 from monofs.observe.logs import logger
+from monofs.observe.tracing import TRACE, current_trace, show_trace
 from monofs.tiering.cache import Cache, Group
 from monofs.worker.planner import split_ranges
 from monofs.worker.pool import Pool
@@ -78,6 +80,9 @@ class Flight:
     position_at_try: int = -1
     moved_at: float = math.inf
     """When its thread last brought something (time.monotonic); infinite while none works on it."""
+    trace: int = field(default_factory=current_trace)
+    """The request that began it."""
+    began_at: float = field(default_factory=time.monotonic)
     taken: bool = False
     """A thread works on it, or will: its reserved pages may still be written."""
     over: bool = False
@@ -290,6 +295,8 @@ class Fetcher:
         if (error.retry or not is_current) and flight.tries < self._config.fetch_retries:
             delay_s = min(BACK_OFF_FIRST_S * 2 ** (flight.tries - 1), BACK_OFF_MOST_S) * (0.5 + random.random())  # noqa: S311 - spreads load
             self._reactor.callLater(delay_s, self._try_again, flight)
+            if log.is_debug:
+                log.debug("fetch tried again", trace=show_trace(flight.trace), error=error.message, pause_s=delay_s)
             return
         self._end(flight, self._shown(flight.capability, error))
 
@@ -310,6 +317,7 @@ class Fetcher:
     def _end(self, flight: Flight, error: MonofsError | None) -> None:
         flight.over = True
         content = flight.capability.content
+        self._say_ended(flight, error)
         if flight.group is None:
             self._passing_count -= 1
             _remove(self._passing, content, flight)
@@ -319,8 +327,6 @@ class Fetcher:
             return
         key = (content, flight.group.number)
         _remove(self._flights, key, flight)
-        if error is not None:
-            log.info("fetch failed", content=content, position=flight.position, error=str(error), code=error.code)
         for _, waiter in flight.waiters:
             waiter(error)
         if not flight.taken:
@@ -328,6 +334,27 @@ class Fetcher:
         if key not in self._flights:
             for callback in self._idle.pop(key, ()):
                 callback()
+
+    def _say_ended(self, flight: Flight, error: MonofsError | None) -> None:
+        """One line a flight, at debug while all is well: what an operator gives the store's own support."""
+        if error is None and not log.is_debug:
+            return
+        capability = flight.capability
+        account: dict[str, Any] = {
+            "trace": show_trace(flight.trace),
+            "mount": capability.mount,
+            "key": capability.key,
+            "content": format_content_id(capability.content),
+            "position": flight.position,
+            "end": flight.end,
+            "tries": flight.tries + (error is None) or 1,
+            "seconds": round(time.monotonic() - flight.began_at, 4),
+        }
+        if error is None:
+            log.debug("fetched", **account)
+            return
+        told = {"store_code": error.detail.get("store_code"), "store_request": error.detail.get("request_id")}
+        log.info("fetch failed", code=error.code, error=error.message, **account, **told)
 
     def _leave(self, flight: Flight, group: Group) -> None:
         """Nothing more is written for this flight."""
@@ -354,6 +381,7 @@ class Fetcher:
 
     def _run(self, flight: Flight) -> None:
         """One try of a flight."""
+        TRACE.set(flight.trace)  # until this thread's next flight
         landing: tuple[int, int] | bytes = b""
         failure, is_current, opened = None, True, None
         flight.position_at_try, flight.moved_at = flight.position, time.monotonic()

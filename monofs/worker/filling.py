@@ -9,6 +9,7 @@ from monofs.model.block import GROUP_PAGES, GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, g
 from monofs.model.capability import Capability
 from monofs.model.errors import CapabilityExpired, MonofsError, TierFull, invariant
 from monofs.observe import metrics
+from monofs.observe.tracing import TRACE
 from monofs.rpc.api import FetchAnswer
 from monofs.rpc.service import Call
 from monofs.tiering.cache import Group
@@ -35,6 +36,7 @@ class Filling:
         """Go on until there is something to wait for."""
         if self._over:
             return
+        token = TRACE.set(self._call.trace)  # what this starts carries the request's id
         try:
             if error is not None:
                 raise error
@@ -49,6 +51,8 @@ class Filling:
         except Exception as bug:  # noqa: BLE001 - called from flights, where other readers must not suffer from it
             self._finish()
             self._call.crash(bug)
+        finally:
+            TRACE.reset(token)
 
     def _step(self) -> None:
         parts, capability, number = self._parts, self._capability, self._number

@@ -107,11 +107,5 @@ class Stores:
     def _open(self, grant: MountGrant) -> UnderStorage:
         if self._open_store is not None:
             return self._open_store(grant.uri, grant.options)
-        mount = str(grant.id)
-
-        def observe(kind: str, outcome: str, seconds: float, size: int) -> None:
-            metrics.STORE_REQUESTS(mount, kind, outcome).add()
-            metrics.STORE_TIME(mount, kind).observe(seconds)
-            metrics.STORE_BYTES(mount).add(size)
-
+        observe = metrics.store_observer(grant.id)
         return open_ufs(grant.uri, grant.options, timeout_s=self._timeout_s, observe=observe)

@@ -168,8 +168,8 @@ class Watch:
         asked, self.asked = self.asked, []
         return asked
 
-    def open_store(self, uri: str, options: dict[str, str], *, timeout_s: float) -> UnderStorage:
-        return WatchedStore(open_ufs(uri, options, timeout_s=timeout_s), self)
+    def open_store(self, uri: str, options: dict[str, str], **how: Any) -> UnderStorage:
+        return WatchedStore(open_ufs(uri, options, **how), self)
 
 
 class House:

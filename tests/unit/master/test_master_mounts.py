@@ -74,9 +74,9 @@ def with_bucket(house: House, bucket: Bucket, opened: list[dict[str, str]] | Non
     """Let ``s3://`` mounts of a house go to ``bucket``, and note the options it was opened with."""
     files = house.watch.open_store
 
-    def open_store(uri: str, options: dict[str, str], *, timeout_s: float) -> Any:
+    def open_store(uri: str, options: dict[str, str], **how: Any) -> Any:
         if not uri.startswith("s3:"):
-            return files(uri, options, timeout_s=timeout_s)
+            return files(uri, options, **how)
         if opened is not None:
             opened.append(dict(options))
         return bucket
