@@ -19,6 +19,7 @@ from typing import Any
 from monofs.client.descriptors import Descriptor, Hot
 from monofs.client.errors import python_error
 from monofs.client.reader import Reader
+from monofs.model.block import GROUP_SIZE_BYTES
 from monofs.model.errors import Closed, ContentChanged, InvalidArgument, MonofsError, NotSupported
 
 LINE_BYTES = 64 << 10
@@ -271,9 +272,13 @@ class MonofsFile(io.RawIOBase):
         return descriptor
 
     def _not_local(self) -> MonofsError:
-        return python_error(
-            NotSupported(f"{self.path} is not one complete cached file on this machine", path=self.path)
-        )
+        if self._reader.size > GROUP_SIZE_BYTES:
+            why = "is larger than 64 MiB, so its cached bytes lie in several files: read it with pread"
+        elif not self._reader.size:
+            why = "is empty, so there is no cached file of it"
+        else:
+            why = "is not one complete cached file on this machine"
+        return python_error(NotSupported(f"{self.path} {why}", path=self.path))
 
     def close(self) -> None:
         """Forget the content; descriptors stay with the process for the next reader."""

@@ -40,6 +40,10 @@ class MonofsFsspecFile(MonofsFile):
         """:attr:`details`."""
         return self.details
 
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        """What fsspec's own caches (``blockcache::``) ask a file for; ours reads past them."""
+        return self.pread(start, end - start)
+
     def readuntil(self, char: bytes = b"\n", blocks: int | None = None) -> bytes:
         """Bytes up to and with ``char``, or to the end; ``blocks`` is the size of the pieces looked at."""
         found = bytearray()

@@ -42,22 +42,22 @@ def parse_path(path: str) -> Parts:
         or (len(raw) > NAME_MAX_BYTES and max(map(len, parts)) > NAME_MAX_BYTES)
     ):  # one pass in C over all names; only a path that fails it is looked at name by name, for the message
         for name in parts:
-            check_name(name)
+            check_name(name, path)
     return parts
 
 
-def check_name(name: bytes) -> None:
-    """Raise unless ``name`` may be one directory entry."""
+def check_name(name: bytes, path: str = "") -> None:
+    """Raise unless ``name`` may be one directory entry; ``path``, where it stands in, is shown with the problem."""
     problem = name_problem(name)
     if problem is None:
         return
     if len(name) > NAME_MAX_BYTES:
         raise NameTooLong(problem)
-    raise InvalidPath(problem)
+    raise InvalidPath(f"path {path!r}: {problem}" if path else problem, path=path)
 
 
 def name_problem(name: bytes) -> str | None:
-    """Why ``name`` cannot be a directory entry, or None. Stores may hold such names; `admin doctor` lists them."""
+    """Why ``name`` cannot be a directory entry, or None. Stores may hold such names; `admin report` shows them."""
     if not name:
         return "empty path component"
     if name in (b".", b".."):

@@ -73,6 +73,8 @@ def open_home(directory: str, *, software: str, now_ns: int) -> Home:
     directory = os.path.abspath(os.path.expanduser(directory))
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
+        if not os.path.lexists(os.path.join(directory, "lock")):
+            _refuse_foreign(directory)  # before anything is written there
         lock = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise HomeUnusable(f"home {directory} cannot be used: {error.strerror}; choose another with --home") from None
@@ -102,12 +104,7 @@ def _check_format(directory: str, software: str, now_ns: int) -> tuple[bool, Hom
         with open(path, "rb") as stream:
             found = msgspec.json.decode(stream.read(4096), type=HomeFormat)
     except FileNotFoundError:
-        foreign = sorted(set(os.listdir(directory)) - {"lock", "cluster.secret", "lost+found", "monofs.toml"})
-        if foreign:
-            raise HomeUnusable(
-                f"home {directory} holds other files ({', '.join(foreign[:3])}, …) and no monofs data; "
-                "choose an empty directory with --home"
-            ) from None
+        _refuse_foreign(directory)
         found = HomeFormat(HOME_FORMAT, software, now_ns)
         write_durably(path, msgspec.json.encode(found) + b"\n")
         return True, found
@@ -119,6 +116,16 @@ def _check_format(directory: str, software: str, now_ns: int) -> tuple[bool, Hom
             f"up to {HOME_FORMAT}: install monofs {found.software} or newer"
         )
     return False, found
+
+
+def _refuse_foreign(directory: str) -> None:
+    names = set(os.listdir(directory))
+    foreign = sorted(names - {"lock", "cluster.secret", "format.new", "lost+found", "monofs.toml"})
+    if foreign and "format" not in names:
+        raise HomeUnusable(
+            f"home {directory} holds other files ({', '.join(foreign[:3])}, …) and no monofs data; "
+            "choose an empty directory with --home"
+        ) from None
 
 
 def load_secret(home: Home, file: str) -> bytes:

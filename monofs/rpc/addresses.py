@@ -17,6 +17,8 @@ def parse_address(address: str) -> tuple[str, int] | str:
     """(host, port), or a Unix socket's path. Raises InvalidArgument."""
     if address.startswith("unix:"):
         return address[5:]
+    if "://" in address:
+        raise InvalidArgument(f"{address!r} is a URL, not an address; write host:port or the path of a Unix socket")
     if "/" in address:
         return address
     host, colon, port = address.rpartition(":")

@@ -23,6 +23,7 @@ from typing import NoReturn
 from monofs.model.errors import (
     ConnectionLost,
     DeadlineExceeded,
+    FrameTooLarge,
     MonofsError,
     ProtocolError,
     Unreachable,
@@ -110,12 +111,15 @@ class Conversation:
         handshake = ClientHandshake(credential)
         self._send(pack(_HELLO, 0, 0, handshake.begin()))
         while handshake.welcome is None:
-            header = self._header()
+            try:
+                header = self._header()
+            except (FrameTooLarge, ProtocolError):
+                raise Unreachable(f"{self.address} does not speak monofs", address=self.address) from None
             body = bytes(self._body(header[0]))
             if header[1] == _ERROR:
                 raise decode_error(body)
             if header[1] != _HELLO:
-                raise ProtocolError(f"{self.address} does not speak monofs")
+                raise Unreachable(f"{self.address} does not speak monofs", address=self.address)
             for answer in handshake.receive(body):
                 self._send(pack(_HELLO, 0, 0, answer))
         return handshake.welcome

@@ -65,7 +65,7 @@ def read_options(scheme: str, known: tuple[Option, ...], given: Mapping[str, str
     for name in given:
         if name not in names:
             has = f"knows {', '.join(names)}" if names else "has no options"
-            raise UfsOption(f"unknown option {name!r}: an {scheme} mount {has}", option=name)
+            raise UfsOption(f"unknown option {name!r}: a mount of {scheme}:// {has}", option=name)
     values: dict[str, Any] = {}
     for option in known:
         value = given.get(option.name) or option.default

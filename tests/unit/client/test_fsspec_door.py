@@ -207,6 +207,7 @@ def test_files_have_the_attributes_of_fsspecs_buffered_ones(door, source):
         assert file.full_name == door.unstrip_protocol("/data/lines.txt")
         assert file.readuntil(b"\n") == b"line 0 \xc3\xa9\r\n"
         assert file.readuntil(b"\xc3", blocks=2) == b"line 1 \xc3"
+        assert file._fetch_range(5, 6) == b"0"
         copy = pickle.loads(pickle.dumps(file))
         assert copy.tell() == file.tell()
         assert copy.read() == file.read()

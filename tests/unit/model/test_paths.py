@@ -33,6 +33,7 @@ def test_a_path_is_its_names(text: str, parts: tuple[bytes, ...]) -> None:
         ("a/b", InvalidPath, "must start with"),
         ("//", InvalidPath, "empty"),
         ("/a//b", InvalidPath, "empty"),
+        ("//lake//", InvalidPath, "'//lake//'"),
         ("/a/./b", InvalidPath, "'.'"),
         ("/..", InvalidPath, r"'\.\.'"),
         ("/a\0b", InvalidPath, "NUL"),

@@ -53,6 +53,15 @@ def test_a_newer_format_a_damaged_one_and_a_foreign_directory_are_refused(tmp_pa
         open_home(str(tmp_path / "thesis.tex" / "x"), software="1", now_ns=1)
 
 
+def test_a_refused_directory_is_left_as_it_was_and_a_first_start_cut_short_goes_on(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(HomeUnusable, match=r"thesis\.tex"):
+        open_home(str(tmp_path), software="1", now_ns=1)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+    (tmp_path / "thesis.tex").rename(tmp_path / "format.new")
+    assert open_home(str(tmp_path), software="1", now_ns=1).new
+
+
 def test_the_secret_is_made_once_kept_private_and_checked(tmp_path):
     home = open_home(str(tmp_path), software="1", now_ns=1)
     secret = load_secret(home, "")

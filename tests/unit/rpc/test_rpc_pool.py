@@ -306,7 +306,7 @@ def test_while_nobody_leads_the_call_ends_with_its_deadline(house: House) -> Non
         stat(pool, "/follower", timeout_s=0.3)
 
 
-def test_something_that_is_not_monofs_is_unreachable_or_refused() -> None:
+def test_something_that_is_not_monofs_is_unreachable() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -319,7 +319,10 @@ def test_something_that_is_not_monofs_is_unreachable_or_refused() -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with Pool(f"127.0.0.1:{other.getsockname()[1]}") as pool, pytest.raises(FrameTooLarge):
+        with (
+            Pool(f"127.0.0.1:{other.getsockname()[1]}") as pool,
+            pytest.raises(Unreachable, match="does not speak monofs"),
+        ):
             stat(pool, "/plain")
         thread.join(10)
 
@@ -332,7 +335,9 @@ def test_a_closed_pool_says_so(pool: Pool) -> None:
         stat(pool, "/plain")
 
 
-@pytest.mark.parametrize("address", ["", "host", "host:", "host:x", "host:0", "host:70000", ":80"])
+@pytest.mark.parametrize(
+    "address", ["", "host", "host:", "host:x", "host:0", "host:70000", ":80", "http://host:80", "monofs://host:80/"]
+)
 def test_addresses_that_are_none_are_refused(address: str) -> None:
     with pytest.raises(InvalidArgument):
         Pool(address)
