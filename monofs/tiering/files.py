@@ -19,6 +19,8 @@ from monofs.model.block import PAGE_SIZE_BYTES
 from monofs.model.errors import InvalidArgument, NotCached, Overloaded
 from monofs.tiering.group import Group, mask_pages, page_bytes
 
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
+"""What opening a file meets that says nothing of the file."""
 _local = threading.local()
 
 _libc = ctypes.PyDLL(
@@ -120,12 +122,19 @@ def _write_all(fd: int, data: memoryview, offset: int) -> None:
 
 
 def check_pages(group: Group, mask: int) -> int:
-    """Bitmap of those pages of ``mask`` that are present but whose bytes do not match their CRC or cannot be read."""
+    """Bitmap of those pages of ``mask`` that are present but whose bytes do not match their CRC or cannot be read.
+
+    Raises ``Overloaded`` when this process is short of descriptors or memory, which says nothing of the pages.
+    """
     mask &= group.present
     crcs = group.crcs
     try:
         fd = open_file(group, os.O_RDONLY)
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise Overloaded(
+                f"cached files cannot be opened ({error.strerror}): try again shortly; raise node.open_files if this persists"
+            ) from None
         return mask
     bad = 0
     try:

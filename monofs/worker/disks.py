@@ -11,11 +11,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from monofs.config.schema import WorkerConfig
-from monofs.model.errors import MonofsError
+from monofs.model.errors import Internal, MonofsError
+from monofs.observe.logs import logger
 from monofs.tiering.cache import Cache, Group
 from monofs.tiering.directory import Directory
 from monofs.worker.fetcher import Fetcher
 from monofs.worker.pool import Pool
+
+log = logger(__name__)
 
 IO_QUEUE = 4096
 """Reads of one directory that may wait before readers get ``Overloaded``."""
@@ -36,18 +39,11 @@ class Disks:
 
     def read(self, group: Group, offset: int, length: int, done: Callable[[memoryview | None], None]) -> None:
         """Read bytes of the group's file in a thread; None when they cannot be read. Raises ``Overloaded`` at the bound."""
-        self._submit(group, lambda: self._cache.read(group, offset, length), done)
+        self._submit(group, lambda: self._cache.read(group, offset, length), done, lambda _: done(None))
 
     def open(self, group: Group, done: Callable[[int | MonofsError], None]) -> None:
         """A fresh descriptor of the group's file, opened in a thread; the caller closes it. Raises ``Overloaded``."""
-
-        def work() -> int | MonofsError:
-            try:
-                return self._cache.open_reader(group)
-            except MonofsError as error:
-                return error
-
-        self._submit(group, work, done)
+        self._submit(group, lambda: self._cache.open_reader(group), done, done)
 
     def verify(self, group: Group, done: Done) -> None:
         """Compare all pages of the group with their CRCs, drop the bad ones, and call back; one check however many wait."""
@@ -58,10 +54,13 @@ class Disks:
         self._verifying[group] = [done]
         self._fetcher.when_idle(group.content, group.number, lambda: self._check(group))
 
-    def check(self, group: Group, done: Callable[[int], None]) -> None:
-        """Bitmap of the group's bad pages, found at low priority while readers go on. Raises ``Overloaded`` at the bound."""
+    def check(self, group: Group, done: Callable[[int], None], failed: Callable[[MonofsError], None]) -> None:
+        """Bitmap of the group's bad pages, found at low priority while readers go on; or why they cannot be looked at now.
+
+        Raises ``Overloaded`` at the bound.
+        """
         mask = group.present
-        self._submit(group, lambda: self._cache.check_pages(group, mask), done, urgent=False)
+        self._submit(group, lambda: self._cache.check_pages(group, mask), done, failed, urgent=False)
 
     @property
     def queued(self) -> int:
@@ -78,9 +77,17 @@ class Disks:
             pool.stop(timeout_s)
 
     def _check(self, group: Group) -> None:
+        if not group.alive:  # dropped while its last flight ended: readers look it up again
+            self._verified(group, None)
+            return
         mask = group.present
         try:
-            self._submit(group, lambda: self._cache.check_pages(group, mask), partial(self._checked, group))
+            self._submit(
+                group,
+                lambda: self._cache.check_pages(group, mask),
+                partial(self._checked, group),
+                partial(self._verified, group),
+            )
         except MonofsError as error:
             self._verified(group, error)
 
@@ -95,17 +102,37 @@ class Disks:
         for done in self._verifying.pop(group, ()):
             done(error)
 
-    def _submit(self, group: Group, work: Callable[[], _T], done: Callable[[_T], None], *, urgent: bool = True) -> None:
-        """Run ``work`` in a thread, with the group held, and ``done`` with its result on the reactor."""
+    def _submit(
+        self,
+        group: Group,
+        work: Callable[[], _T],
+        done: Callable[[_T], None],
+        failed: Callable[[MonofsError], None],
+        *,
+        urgent: bool = True,
+    ) -> None:
+        """Run ``work`` in a thread, with the group held, and ``done`` with its result, or ``failed``, on the reactor."""
 
-        def finished(result: _T) -> None:
+        def finished(tell: Callable[[], None]) -> None:
             if not self._stopped:
                 self._cache.release(group)
-                done(result)
+                tell()
+
+        def run() -> None:
+            try:
+                result = work()
+            except MonofsError as error:
+                tell = partial(failed, error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for it
+                log.error("a cached file could not be looked at", exception=error, tier=group.tier)
+                tell = partial(failed, Internal(f"a cached file could not be looked at: {type(error).__name__}"))
+            else:
+                tell = partial(done, result)
+            self._reactor.callFromThread(finished, tell)
 
         self._cache.hold(group)
         try:
-            self._pool(group).submit(lambda: self._reactor.callFromThread(finished, work()), urgent=urgent)
+            self._pool(group).submit(run, urgent=urgent)
         except MonofsError:
             self._cache.release(group)
             raise

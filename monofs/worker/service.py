@@ -277,6 +277,8 @@ class Worker:
             first, last = at // page_bytes, (at + length - 1) // page_bytes
             if length > SMALL_BYTES or not length or not present >> first & present >> last & 1:
                 break
+            if offset >= capabilities[which].size:  # in the last page, behind the last byte
+                break
             end = filled + min(length, capabilities[which].size - offset)
             if not read_now(fd, view[filled:end], start + at):
                 break
@@ -450,7 +452,7 @@ class Worker:
                     continue
                 pages += group.present.bit_count()
                 checked: Deferred[int] = Deferred()
-                self._disks.check(group, checked.callback)
+                self._disks.check(group, checked.callback, checked.errback)
                 found = await checked
                 if found and group.alive:
                     name = f"{format_content_id(group.content)} group {group.number}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 from collections.abc import Callable
 
 import pytest
 from worker_world import MIB, PATIENCE_S, World, make_bytes
 
-from monofs.model.errors import ContentChanged, NotReady, TierUnusable, UfsDenied
+from monofs.model.errors import ContentChanged, Internal, NotReady, Overloaded, TierUnusable, UfsDenied
 from monofs.observe import metrics
 from monofs.rpc.api import (
     CachedAnswer,
@@ -90,6 +91,46 @@ def test_a_file_cut_short_while_the_worker_runs_is_noticed_and_fetched_again(wor
     world.start()  # so that no descriptor is open and nothing was read
     os.truncate(world.path_of(), MIB)
     assert world.read(capability, 2 * MIB, 100) == data[2 * MIB :][:100]
+    assert world.read(capability, 0, len(data)) == data
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_worker_short_of_descriptors_says_so_and_keeps_its_pages(world: World, clean: bool) -> None:
+    capability, data = world.put(make_bytes(5, 3 * MIB))
+    world.read(capability, 0, len(data))
+    if clean:
+        world.stop()
+    else:
+        world.crash()
+    world.start()
+    world.tcp.call(Method.PING, Empty(), Pong, PATIENCE_S)
+    gets = len(world.store.gets)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(Overloaded, match="Too many open files"):
+            world.read(capability, 0, len(data))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert world.read(capability, 0, len(data)) == data
+    assert len(world.store.gets) == gets
+
+
+def test_a_thread_that_fails_at_a_cached_file_leaves_no_reader_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capability, data = world.put(make_bytes(5, 3 * MIB))
+    world.read(capability, 0, len(data))
+    world.crash()
+    world.start()
+
+    def no_memory(*_: object) -> int:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("monofs.tiering.files.check_pages", no_memory)
+        with pytest.raises(Internal, match="MemoryError"):
+            world.read(capability, 0, len(data))
     assert world.read(capability, 0, len(data)) == data
 
 

@@ -37,3 +37,9 @@ def test_an_unknown_read_type_is_refused_by_name(world: World) -> None:
     capability, _ = world.put(b"abc")
     with pytest.raises(InvalidArgument, match="SOMETIMES"):
         world.read(capability, 0, 2, cache="SOMETIMES")
+
+
+def test_a_piece_behind_the_end_takes_nothing_from_its_neighbours(world: World) -> None:
+    capability, data = world.put(make_bytes(2, 1000))
+    world.read(capability, 0, 1000)
+    assert world.read_many([capability], [(0, 0, 100), (0, 1050, 10), (0, 500, 100)]) == data[:100] + data[500:600]
