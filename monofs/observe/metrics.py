@@ -172,8 +172,11 @@ class NodeCollector(Collector):
 
 
 def know_mount(mount: int) -> None:
-    """A mount exists: only needed where a process outlives a cluster and meets the same id in another."""
-    _GONE.pop(str(mount), None)
+    """A mount exists: its counters are there from now on, at 0, so that ratios of them have a value from the start."""
+    label = str(mount)
+    _GONE.pop(label, None)  # a process that outlives a cluster may meet the same id in another
+    for family in (PAGE_HITS, PAGE_MISSES, STORE_BYTES, DESCRIPTOR_BYTES, STALE_SERVED):
+        family(label)
 
 
 def forget_mount(mount: int) -> None:
@@ -240,9 +243,11 @@ INODES = gauge("monofs_inodes", "Inodes in the namespace.")
 RPC_REQUESTS = counter(
     "monofs_rpc_requests", "Requests answered, by method and outcome (ok or error code).", "method", "outcome"
 )
-RPC_TIME = histogram("monofs_rpc_seconds", "Time from a request's arrival to its final frame.", "method")
+RPC_TIME = histogram(
+    "monofs_rpc_seconds", "Time from a request's arrival to its final frame; HEARTBEAT waits on purpose.", "method"
+)
 RPC_CONNECTIONS = gauge("monofs_rpc_connections", "Open connections, by door.", "door")
-RPC_REFUSED = counter("monofs_rpc_refused", "Connections or frames refused, by reason.", "reason")
+RPC_REFUSED = counter("monofs_rpc_refused", "Connections refused or ended by this side, by reason.", "reason")
 # ---- under storage ------------------------------------------------------------------------------------------------------
 STORE_REQUESTS = counter(
     "monofs_store_requests",
@@ -252,14 +257,20 @@ STORE_REQUESTS = counter(
     "outcome",
 )
 STORE_TIME = histogram("monofs_store_seconds", "Time of one request to a store until its last byte.", "mount", "kind")
-STORE_BYTES = counter("monofs_store_read_bytes", "Bytes read from stores.", "mount")
+STORE_BYTES = counter("monofs_store_read_bytes", "Bytes read from stores, by mount.", "mount")
 STALE_SERVED = counter(
-    "monofs_stale_served", "Answers from metadata older than its sync interval, while a store was unavailable.", "mount"
+    "monofs_stale_served",
+    "Answers from metadata older than its sync interval, while the mount's store was unavailable.",
+    "mount",
 )
 ADOPTED = counter("monofs_adopted", "Differences taken over from stores, by kind of look (page, path).", "kind")
 ODD_NAMES = counter("monofs_odd_names", "Names in stores that no path can hold.")
 # ---- worker -------------------------------------------------------------------------------------------------------------
-PAGE_HITS = counter("monofs_page_hits", "Pages asked for that were cached.", "mount")
+PAGE_HITS = counter(
+    "monofs_page_hits",
+    "Pages asked for through the worker that were cached; not those read through descriptors.",
+    "mount",
+)
 PAGE_MISSES = counter("monofs_page_misses", "Pages asked for that had to be fetched.", "mount")
 SERVED_BYTES = counter(
     "monofs_served_bytes",
@@ -267,9 +278,21 @@ SERVED_BYTES = counter(
     "source",
     "way",
 )
+for _source in ("cache", "store"):
+    for _way in ("tcp", "unix", "descriptor"):
+        SERVED_BYTES(_source, _way)
+DESCRIPTOR_BYTES = counter(
+    "monofs_descriptor_bytes",
+    "Cached bytes opened to readers on the worker's machine, who then read them from the file, unseen by the worker, as often as they like.",
+    "mount",
+)
 EVICTED_BYTES = counter("monofs_evicted_bytes", "Bytes of cached pages evicted to make room.", "tier")
 TIER_USED = gauge("monofs_tier_used_bytes", "Bytes of cached pages.", "tier", "directory")
 TIER_CAPACITY = gauge("monofs_tier_capacity_bytes", "Most bytes the directory may hold.", "tier", "directory")
-NOT_ADMITTED = counter("monofs_not_admitted", "Fetches served from the store without caching, by reason.", "reason")
+NOT_ADMITTED = counter(
+    "monofs_not_admitted",
+    "Reads served from the store without caching, by reason (full, unusable, no_cache: the reader asked for that).",
+    "reason",
+)
 BAD_PAGES = counter("monofs_bad_pages", "Cached pages whose bytes did not match their CRC, dropped.", "tier")
 READ_TIME = histogram("monofs_read_seconds", "Time of a worker's read request until its last byte.", "source")
