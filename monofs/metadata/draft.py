@@ -42,6 +42,7 @@ class Draft:
 
     __slots__ = (
         "_buried",
+        "_pinned",
         "_retired",
         "changes",
         "expired",
@@ -68,6 +69,7 @@ class Draft:
         """Clients whose answers are deleted."""
         self.new_workers: dict[int, bytes] = {}
         self._retired: list[int] = []
+        self._pinned: list[int] = []
         self._buried: set[bytes] = set()
 
     # ---- reading
@@ -206,6 +208,11 @@ class Draft:
         if content != NO_CONTENT:
             self._retired.append(content)
 
+    def pin(self, content: ContentId) -> None:
+        """A pin covers the path this new content belongs to: tell the workers."""
+        if content != NO_CONTENT:
+            self._pinned.append(content)
+
     def append_feed(self, kind: int, contents: list[int]) -> int:
         """Append a record to the feed, letting the oldest fall out beyond its bound; returns its index."""
         meta = self.meta
@@ -248,10 +255,11 @@ class Draft:
             meta.buried_floor = max(meta.buried_floor, stone.index)
 
     def finish(self) -> None:
-        """Put the contents retired by this entry into the feed."""
-        retired, self._retired = self._retired, []
-        for start in range(0, len(retired), FEED_CONTENTS_MAX):
-            self.append_feed(FeedKind.RETIRED, retired[start : start + FEED_CONTENTS_MAX])
+        """Put the contents retired and pinned by this entry into the feed."""
+        for kind, contents in ((FeedKind.RETIRED, self._retired), (FeedKind.PIN, self._pinned)):
+            for start in range(0, len(contents), FEED_CONTENTS_MAX):
+                self.append_feed(kind, contents[start : start + FEED_CONTENTS_MAX])
+        self._retired, self._pinned = [], []
 
 
 def parent_place(found: Lookup, parts: Parts) -> tuple[int, bytes]:

@@ -159,6 +159,18 @@ class State:
             directory = place[0]
         return None
 
+    def is_pinned(self, directory: int) -> bool:
+        """Whether a directory or one above it is pinned."""
+        for _ in range(_DEPTH_MAX):
+            place = self.place_of(directory)
+            inode = None if place is None else self.get_inode(*place)
+            if place is None or inode is None:
+                return False
+            if inode.flags & _PINNED:
+                return True
+            directory = place[0]
+        return False
+
     # ---- mounts, workers, feed
 
     def mounts(self) -> list[tuple[Parts, Mount]]:

@@ -20,7 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from monofs.config.schema import WorkerConfig
-from monofs.model.errors import HomeUnusable, MonofsError
+from monofs.model.errors import HomeUnusable, MonofsError, TierFull
 from monofs.model.ids import ContentId
 from monofs.observe.logs import logger
 from monofs.rpc.api import (
@@ -180,7 +180,10 @@ class Membership:
             elif item.kind in (FeedKind.FREE, FeedKind.FREE_FORCED):
                 cache.free(contents, force=item.kind == FeedKind.FREE_FORCED)
             elif item.kind == FeedKind.PIN:
-                cache.pin(contents)
+                try:
+                    cache.pin(contents)
+                except TierFull as error:  # what is not pinned can be evicted; the feed must go on
+                    log.warning("not all can be pinned", error=str(error))
             elif item.kind == FeedKind.UNPIN:
                 cache.unpin(contents)
             else:

@@ -28,7 +28,8 @@ def adopt_page(draft: Draft, change: AdoptPage) -> tuple[int, int, int]:
     inode = None if place is None else draft.state.get_inode(*place)
     if place is None or inode is None:
         raise NotFound("the directory that was listed is gone")
-    adoption = Adoption(draft, draft.state.mount_over(directory), change.mount, change.read_index)
+    covering, pinned = draft.state.mount_over(directory), draft.state.is_pinned(directory)
+    adoption = Adoption(draft, covering, change.mount, change.read_index, pinned=pinned)
     found = _checked(change)
     counts = [0, 0, 0, 0]
     whole = _settle_known(draft, change, adoption, found, counts)

@@ -24,7 +24,7 @@ def adopt_path(draft: Draft, change: AdoptPath) -> bytes | NotFound:
         raise InvalidArgument("a file was found where a directory is told, or the reverse")
     found = draft.lookup(parts)
     covering = None if found.located is None else found.located.mount
-    adoption = Adoption(draft, covering, change.mount, change.read_index)
+    adoption = Adoption(draft, covering, change.mount, change.read_index, pinned=found.pinned)
     mount_parts = parse_path(present(covering, "the path is covered, or adoption would have refused").path)
     if parts == mount_parts:
         return present(found.raw, "a mount has its mount point")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from monofs.metadata.draft import EXPLICIT, HEADERS_UNKNOWN, INTENT, MOUNT, PERSISTED, Draft
+from monofs.metadata.draft import EXPLICIT, HEADERS_UNKNOWN, INTENT, MOUNT, PERSISTED, PINNED, Draft
 from monofs.metadata.entries import Found
 from monofs.model.errors import ConditionFailed, MountNotFound
 from monofs.model.ids import NO_CONTENT, MountId
@@ -35,16 +35,18 @@ class Effect(IntEnum):
 
 
 class Adoption:
-    """Adopts names into a draft. ``covering`` is the mount that covers them now; raises when it is not the one that was asked."""
+    """Adopts names into a draft. ``covering`` is the mount that covers them now; raises when it is not the one that was asked.
+    ``pinned``: a directory above them is pinned, and so is every new content."""
 
-    __slots__ = ("_draft", "_read_index", "_remembers")
+    __slots__ = ("_draft", "_pinned", "_read_index", "_remembers")
 
-    def __init__(self, draft: Draft, covering: Mount | None, mount: MountId, read_index: int) -> None:
+    def __init__(self, draft: Draft, covering: Mount | None, mount: MountId, read_index: int, *, pinned: bool) -> None:
         if covering is None or covering.id != mount:
             raise MountNotFound("the mount that was asked does not cover this path any more")
         if read_index < covering.changed_index or read_index < draft.meta.buried_floor:
             raise ConditionFailed("what the store showed is older than a change of the mount: ask the store again")
         self._draft = draft
+        self._pinned = pinned
         self._read_index = read_index
         self._remembers = draft.meta.buried_index > read_index
 
@@ -70,6 +72,8 @@ class Adoption:
         else:
             default, kind, content = FILE_MODE, Kind.FILE, draft.new_content_id(found.size)
             flags = PERSISTED | HEADERS_UNKNOWN
+            if self._pinned:
+                draft.pin(content)
         inode = Inode(
             kind=kind,
             id=draft.new_inode_id(),
@@ -131,6 +135,8 @@ class Adoption:
         if known.fingerprint != found.fingerprint or known.size != found.size:
             draft.retire(known.content)
             content = draft.new_content_id(found.size)
+            if self._pinned or known.flags & PINNED:
+                draft.pin(content)
             mtime_ns = found.mtime_ns
         elif (mtime_ns, mode, uid, gid) == (known.mtime_ns, known.mode, known.uid, known.gid):
             return Effect.NOTHING

@@ -154,6 +154,26 @@ def test_unpinning_leaves_what_another_pin_covers(house: House, data: Path) -> N
     assert sorted(feed(house)[-1][1]) == sorted([first, second])
 
 
+def test_a_pinned_directory_pins_what_comes_and_what_changes_below_it(house: House, data: Path) -> None:
+    (data / "p" / "q").mkdir(parents=True)
+    write(data / "p" / "old", b"1")
+    house.mount("/lake", data)
+    house.stat("/lake/p/old")
+    house.ask(Method.SET_PIN, api.SetPinRequest("/lake/p", True))
+    told = len(feed(house))
+    write(data / "p" / "new", b"12")
+    write(data / "p" / "q" / "listed", b"123")
+    write(data / "outside", b"1")
+    new = house.stat("/lake/p/new").content
+    house.list("/lake/p/q")
+    listed = house.stat("/lake/p/q/listed").content
+    house.stat("/lake/outside")
+    assert feed(house)[told:] == [(FeedKind.PIN, [new]), (FeedKind.PIN, [listed])]
+    write(data / "p" / "new", b"changed")
+    changed = house.stat("/lake/p/new", 0).content
+    assert feed(house)[told + 2 :] == [(FeedKind.RETIRED, [new]), (FeedKind.PIN, [changed])]
+
+
 def test_a_file_nobody_has_asked_for_yet_can_be_pinned(house: House, data: Path) -> None:
     write(data / "unseen", b"1")
     house.mount("/lake", data)

@@ -233,3 +233,11 @@ def test_with_no_master_for_long_cached_bytes_are_served_to_old_capabilities_and
     world.run(age, 3600.0)
     with pytest.raises(CapabilityExpired):
         world.read(old, MIB, 10)
+
+
+def test_pins_beyond_the_bound_do_not_stop_the_feed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monofs.tiering.cache.PINS_MAX", 1)
+    world.master.feed_head = 1
+    world.master.feed = [FeedItem(1, FeedKind.PIN, [world.content(1), world.content(2)])]
+    world.on_beat()
+    assert world.run(lambda: (world.cache.cursor, len(world.cache.pins))) == (1, 1)
