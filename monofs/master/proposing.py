@@ -66,12 +66,14 @@ class Proposer:
         waiter: Deferred[Any] = Deferred()
 
         def done(result: Any) -> None:
-            for listener in self._on_applied:
-                listener()
-            if isinstance(result, MonofsError):
-                waiter.errback(result)
-            else:
-                waiter.callback(result)
+            try:
+                for listener in self._on_applied:
+                    listener()
+            finally:  # whatever goes wrong in a listener, somebody waits for this result
+                if isinstance(result, MonofsError):
+                    waiter.errback(result)
+                else:
+                    waiter.callback(result)
 
         self.propose_to(change, done)
         return waiter

@@ -277,3 +277,13 @@ def test_every_change_leaves_one_audit_record(house: House, caplog: pytest.LogCa
         ("free", "/g", "", True, True),
     ]
     assert {one["peer"] for one in fields} == {"direct"}
+
+
+def test_a_listener_that_fails_keeps_nobody_from_hearing_the_result(house: House) -> None:
+    def boom() -> None:
+        raise ValueError("a bug")
+
+    house.ask(Method.CREATE, api.CreateRequest("/f"))
+    house.loop.do(lambda: house.master._proposer.on_applied(boom))
+    house.ask(Method.SET_PIN, api.SetPinRequest("/f", True))
+    assert house.ask(Method.STAT, api.StatRequest("/f")).pinned
