@@ -25,6 +25,7 @@ from monofs.model.errors import (
     ConnectionLost,
     DeadlineExceeded,
     FrameTooLarge,
+    InvalidArgument,
     MonofsError,
     NotLeader,
     Overloaded,
@@ -375,7 +376,10 @@ def _rebuild(addresses: Sequence[str], credential: Credential, connect_s: float,
 
 
 def _encode_request(request: Message) -> bytes:
-    body = _encode(request)
+    try:
+        body = _encode(request)
+    except UnicodeEncodeError:
+        raise InvalidArgument("a path or another text in this request is not valid UTF-8") from None
     if len(body) > REQUEST_MAX_BYTES:
         raise FrameTooLarge(
             f"a request has at most {REQUEST_MAX_BYTES} bytes, this one {len(body)}; ask for less at a time",

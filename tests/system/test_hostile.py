@@ -91,7 +91,7 @@ class House:
         return [
             line
             for line, record in zip(lines, records, strict=True)
-            if record["level"] == "error" or "exception" in record or "failed" in record["event"]
+            if record["level"] == "error" or "exception" in record
         ]
 
     def memory_bytes(self) -> int:
