@@ -71,11 +71,6 @@ def unpack_id(key: bytes) -> int:
     return int(_ID.unpack_from(key)[0])
 
 
-def child_key(name: bytes, *, directory: bool) -> bytes:
-    """The key of a name within its parent's space: directories end in ``/``."""
-    return name + b"/" if directory else name
-
-
 class FeedKind(IntEnum):
     """What a record of the feed tells workers to do; the numbers are those of ``rpc.api.FeedKind``."""
 

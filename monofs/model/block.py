@@ -38,11 +38,6 @@ def page_count(size: int) -> int:
     return -(-size // PAGE_SIZE_BYTES)
 
 
-def group_count(size: int) -> int:
-    """How many groups hold ``size`` bytes."""
-    return -(-size // GROUP_SIZE_BYTES)
-
-
 def group_length(size: int, group: int) -> int:
     """Bytes of a content of ``size`` bytes that lie in ``group``."""
     return min(GROUP_SIZE_BYTES, size - group * GROUP_SIZE_BYTES)

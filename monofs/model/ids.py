@@ -17,9 +17,6 @@ Term = NewType("Term", int)
 Epoch = NewType("Epoch", int)
 ClientId = NewType("ClientId", bytes)
 
-ROOT_INODE = InodeId(1)
-"""The id of ``/`` in a new namespace. Unmounting a store from ``/`` gives it another: ask ``lookup(())``."""
-
 NO_CONTENT = ContentId(0)
 """Directories, symlinks and files of zero bytes have no content to cache."""
 

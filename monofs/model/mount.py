@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from monofs.model.ids import MountId
-from monofs.model.paths import Parts
 
 
 class Mount(msgspec.Struct, array_like=True, frozen=True):
@@ -32,11 +31,3 @@ class Located(msgspec.Struct, frozen=True):
     mount: Mount
     key: str
     """Key below the mount's root, no leading slash; ``''`` is the root itself. Directories have no trailing slash here."""
-
-
-def locate(mounts: list[tuple[Parts, Mount]], parts: Parts) -> Located | None:
-    """The innermost mount that covers ``parts``; ``mounts`` is sorted by depth, deepest first."""
-    for prefix, mount in mounts:
-        if parts[: len(prefix)] == prefix:
-            return Located(mount, b"/".join(parts[len(prefix) :]).decode("utf-8"))
-    return None

@@ -13,15 +13,6 @@ class ReadType(StrEnum):
     CACHE_PROMOTE = "CACHE_PROMOTE"
 
 
-class WriteType(StrEnum):
-    """Where bytes are before a write is acknowledged."""
-
-    MUST_CACHE = "MUST_CACHE"
-    CACHE_THROUGH = "CACHE_THROUGH"
-    THROUGH = "THROUGH"
-    ASYNC_THROUGH = "ASYNC_THROUGH"
-
-
 class LoadType(StrEnum):
     """Whether a path missing here is looked for in the under storage."""
 

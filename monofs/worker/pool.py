@@ -8,6 +8,7 @@ cancellation, retries.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -34,11 +35,6 @@ class Pool:
         """Calls that no thread has begun."""
         return len(self._urgent) + len(self._idle_work)
 
-    @property
-    def full(self) -> bool:
-        """Whether the next call would be refused."""
-        return self.queued >= self._bound
-
     def submit(self, work: Callable[[], None], *, urgent: bool = True) -> None:
         """Queue a call; it must handle its own errors. Raises ``Overloaded`` at the bound, ``NotReady`` once stopped.
 
@@ -61,14 +57,15 @@ class Pool:
         thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Drop what waits and wait at most ``timeout_s`` for each running call; blocking."""
+        """Drop what waits and wait at most ``timeout_s`` for the running calls, all together; blocking."""
         with self._changed:
             self._stopped = True
             self._urgent.clear()
             self._idle_work.clear()
             self._changed.notify_all()
+        deadline = time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(timeout_s)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
         while True:
