@@ -62,6 +62,8 @@ class Member:
 
     info: WorkerInfo
     cursor: int
+    durable: int
+    """The cursor that would outlive a crash of the worker."""
     heard: float
     live: bool = True
 
@@ -141,14 +143,14 @@ class Members:
         self._settle_passing()
 
     def trim_through(self) -> int:
-        """The feed index every worker has acted on. Workers registered in the namespace but not heard since this master began to
+        """The feed index every worker has acted on, and would have after a crash. Workers registered in the namespace but not heard since this master began to
         lead hold the feed for ``FORGET_S``."""
         waited = self._clock() - self._since >= FORGET_S
         cursors = []
         for worker in self._namespace.workers():
             member = self.members.get(worker)
             if member is not None:
-                cursors.append(member.cursor)
+                cursors.append(member.durable)
             elif not waited:
                 cursors.append(0)
         return min(cursors, default=self._namespace.feed_bounds()[1])
@@ -197,7 +199,7 @@ class Members:
         info = WorkerInfo(
             worker, request.address, request.unix, request.host, True, request.capacity_bytes, request.used_bytes
         )
-        self.members[worker] = Member(info, request.cursor, self._clock())
+        self.members[worker] = Member(info, request.cursor, request.cursor, self._clock())
         self.check_leases()
         log.info("worker registered", worker=worker, address=request.address, unix=request.unix)
         oldest, newest = self._namespace.feed_bounds()
@@ -223,6 +225,7 @@ class Members:
         if member is None:
             raise SessionExpired(f"worker {request.worker} is not registered with this master: register again")
         member.heard, member.cursor = self._clock(), request.cursor
+        member.durable = request.durable if request.durable >= 0 else request.cursor
         info = member.info
         member.info = WorkerInfo(
             info.id, info.address, info.unix, info.host, True, request.capacity_bytes, request.used_bytes

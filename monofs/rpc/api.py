@@ -450,7 +450,10 @@ class FeedItem(Message):
 
 
 class HeartbeatRequest(Message):
-    """HEARTBEAT: answered at once when there is feed beyond ``cursor`` or mounts/keys changed, else after ``wait_s``."""
+    """HEARTBEAT: answered at once when there is feed beyond ``cursor`` or mounts/keys changed, else after ``wait_s``.
+
+    ``durable``: the cursor a restart of the worker would begin with; feed behind it is not needed any more. -1: ``cursor``.
+    """
 
     worker: int
     cursor: int
@@ -458,6 +461,7 @@ class HeartbeatRequest(Message):
     used_bytes: int
     mounts_index: int
     wait_s: float = 1.0
+    durable: int = -1
 
 
 class HeartbeatAnswer(Message):

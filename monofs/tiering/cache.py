@@ -29,7 +29,7 @@ from monofs.tiering.eviction import choose_place
 from monofs.tiering.files import FileTable
 from monofs.tiering.group import Group, mask_bytes
 from monofs.tiering.holdings import Holdings
-from monofs.tiering.index import GROUPS, KEY, META, PINS, Index
+from monofs.tiering.index import CURSOR, GROUPS, KEY, META, PINS, Index
 from monofs.tiering.spec import TierSpec, parse_tiers
 
 __all__ = ["Cache", "Group", "TierSpec", "TierStatus", "parse_tiers"]
@@ -131,6 +131,7 @@ class Cache(Holdings):
     def _recover(self) -> None:
         index, directories = self.index, self.directories
         self.run = run = recovery.read_run(index)
+        index.cursor = run.cursor
         recovery.attach_directories(index, run, directories)
         recovery.claim_run(index, run, directories)
         self._next_file, self._claimed = run.next_file, run.next_file + recovery.FILE_CLAIM
@@ -192,7 +193,12 @@ class Cache(Holdings):
     def set_cursor(self, cursor: int) -> None:
         """Remember a feed index: durable together with, never before, the drops and pins that came earlier."""
         self.run.cursor = cursor
-        self.index.put(META, b"cursor", cursor.to_bytes(8, "big"))
+        self.index.put(META, CURSOR, cursor.to_bytes(8, "big"))
+
+    @property
+    def durable_cursor(self) -> int:
+        """The feed index acted on that a crash now would leave: never beyond `cursor`."""
+        return min(self.index.cursor, self.run.cursor)
 
     # ---- finding -----------------------------------------------------------------------------------------------------
 

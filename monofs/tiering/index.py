@@ -31,6 +31,7 @@ TABLES = ("groups", "pins", "order", "meta")
 GROUPS, PINS, ORDER, META = range(4)
 KEY = struct.Struct(">QI")
 NEXT_FILE = b"next_file"
+CURSOR = b"cursor"
 
 log = logger(__name__)
 
@@ -61,6 +62,8 @@ class Index:
         self.error = ""
         self.next_file = 0
         """File numbers below this are durably claimed."""
+        self.cursor = 0
+        """The feed cursor a restart would find."""
         self._env: lmdb.Environment | None = None
         self._tables: list[Any] = []
         self._lock_fd = -1
@@ -208,6 +211,9 @@ class Index:
         claimed = batch[META].get(NEXT_FILE)
         if claimed is not None:
             self.next_file = int.from_bytes(claimed, "big")
+        cursor_now = batch[META].get(CURSOR)
+        if cursor_now is not None:
+            self.cursor = int.from_bytes(cursor_now, "big")
 
     def _put_back(self, batch: list[dict[bytes, bytes | None]], error: str) -> None:
         if not self.error:

@@ -24,7 +24,7 @@ from monofs.model.ids import ContentId, MountId
 from monofs.observe.logs import logger
 from monofs.tiering.directory import Directory, Known
 from monofs.tiering.group import Group, GroupTable, mask_bytes
-from monofs.tiering.index import GROUPS, KEY, META, NEXT_FILE, ORDER, PINS, Index, Record
+from monofs.tiering.index import CURSOR, GROUPS, KEY, META, NEXT_FILE, ORDER, PINS, Index, Record
 
 FORMAT = 1
 FILE_CLAIM = 1 << 20
@@ -74,7 +74,7 @@ def read_run(index: Index) -> Run:
         next_file=max(number(NEXT_FILE), 1),
         cluster=index.meta(b"cluster") or b"",
         incarnation=number(b"incarnation"),
-        cursor=number(b"cursor"),
+        cursor=number(CURSOR),
     )
 
 

@@ -121,7 +121,7 @@ class Membership:
             host_id(),
             cache.capacity_bytes,
             cache.used_bytes,
-            cache.cursor,
+            cache.durable_cursor,
             cache.cluster,
             cache.incarnation,
         )
@@ -150,7 +150,13 @@ class Membership:
         cache = self._cache
         interval_s, began = self._config.heartbeat_interval_s, time.monotonic()
         request = HeartbeatRequest(
-            self.worker, cache.cursor, cache.capacity_bytes, cache.used_bytes, self._mounts_index, wait_s=interval_s
+            self.worker,
+            cache.cursor,
+            cache.capacity_bytes,
+            cache.used_bytes,
+            self._mounts_index,
+            wait_s=interval_s,
+            durable=cache.durable_cursor,
         )
         answer: HeartbeatAnswer = await self._master.call(
             Method.HEARTBEAT, request, HeartbeatAnswer, interval_s + CALL_SLACK_S

@@ -27,9 +27,11 @@ def register(house: House, identity: bytes = b"w" * 16, cursor: int = 0) -> Any:
     return house.ask(Method.REGISTER, request)
 
 
-def beat(house: House, worker: int, cursor: int = 0, mounts_index: int | None = None, wait_s: float = 0.0) -> Any:
+def beat(
+    house: House, worker: int, cursor: int = 0, mounts_index: int | None = None, wait_s: float = 0.0, durable: int = -1
+) -> Any:
     index = house.namespace.mounts_index if mounts_index is None else mounts_index
-    request = api.HeartbeatRequest(worker, cursor, 1000, 10, index, wait_s)
+    request = api.HeartbeatRequest(worker, cursor, 1000, 10, index, wait_s, durable)
     return house.begin(Method.HEARTBEAT, request) if wait_s else house.ask(Method.HEARTBEAT, request)
 
 
@@ -196,7 +198,10 @@ def test_the_feed_is_trimmed_once_every_worker_has_passed(house: House, data: Pa
     beat(house, second, 2)
     house.loop.do(house.master._duties.trim)
     assert house.namespace.feed_bounds() == (3, 3)
-    beat(house, second, 3)
+    beat(house, second, 3, durable=2)
+    house.loop.do(house.master._duties.trim)
+    assert house.namespace.feed_bounds() == (3, 3), "a crash of the second worker would need record 3 again"
+    beat(house, second, 3, durable=3)
     house.loop.do(house.master._duties.trim)
     assert house.namespace.feed_bounds() == (4, 3)
     assert register(house, b"y" * 16).feed_tail == 4

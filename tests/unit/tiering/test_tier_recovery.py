@@ -200,8 +200,9 @@ def test_drops_and_cursor_become_durable_together(rig, tmp_path):
     rig.cache.index.flush()
     rig.cache.drop(ContentId(1))
     rig.cache.set_cursor(6)
+    assert (rig.cache.cursor, rig.cache.durable_cursor) == (6, 5)
     before = killed(rig, tmp_path / "after", flushed=False)
-    assert before.cache.cursor == 5  # the drop will be told again
+    assert before.cache.cursor == before.cache.durable_cursor == 5  # the drop will be told again
     before.cache.close()
 
 

@@ -75,6 +75,17 @@ def test_heartbeats_carry_the_room_used(world: World) -> None:
     assert beats(world.master)[-1].worker == 7
 
 
+def test_heartbeats_tell_the_cursor_a_crash_would_leave(world: World) -> None:
+    world.master.feed_head = 40
+    world.on_beat()
+    world.cache.index.flush()
+    world.on_beat()
+    world.on_beat()
+    told = [(beat.cursor, beat.durable) for beat in beats(world.master)]
+    assert told[-1] == (40, 40)
+    assert all(0 <= durable <= cursor for cursor, durable in told)
+
+
 # ---- the feed -----------------------------------------------------------------------------------------------------------
 
 
