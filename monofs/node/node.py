@@ -216,7 +216,7 @@ class Node:
         lines += [f"  {name:8} {address}" for name, address in self.doors.items() if name != "pid"]
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
-        log.info("ready", **{name: str(address) for name, address in self.doors.items()})
+        log.info("ready", **self.doors)
 
     def health(self) -> dict[str, object]:
         """What `/health` says."""
@@ -242,6 +242,7 @@ class Node:
     def stop(self) -> Any:
         """Close the doors, finish what is in flight. Never fails: what cannot be stopped is logged."""
         self._ready = False
+        log.info("stopping")
         steps: list[Callable[[], Deferred[Any]]] = []
         if self._console is not None:
             steps.append(self._close_console)

@@ -51,7 +51,7 @@ from monofs.rpc.api import (
 )
 from monofs.rpc.service import Call, Service
 from monofs.tiering.cache import Cache, Group
-from monofs.tiering.group import mask_pages
+from monofs.tiering.group import mask_bytes, mask_pages
 from monofs.worker.delivery import EMPTY, SMALL_BYTES, Delivery, Parts, Piece, missing_pages
 from monofs.worker.disks import Disks
 from monofs.worker.fetcher import Fetcher
@@ -169,6 +169,13 @@ class Worker:
 
     def _take_mounts(self, grants: list[MountGrant]) -> None:
         retired = self._stores.update(grants)
+        self._hits.clear()
+        known = {grant.id for grant in grants}
+        for mount in known:
+            metrics.know_mount(mount)
+        for opened in retired:
+            if opened.grant.id not in known:
+                metrics.forget_mount(opened.grant.id)
         if retired:
 
             def close() -> None:
@@ -358,6 +365,7 @@ class Worker:
                 self._cache.touch(group)
                 call.attach(result)
                 lease = self._leases.grant(call.connection, group)
+                metrics.DESCRIPTOR_BYTES(str(group.mount)).value += mask_bytes(group.length, group.present)
                 call.answer(DescriptorAnswer(group.present, group.base, group.length, lease, group.file))
         except MonofsError as error:
             call.fail(error)
