@@ -64,24 +64,25 @@ class Loader:
     def run(self, paths: Iterable[str]) -> LoadProgress:
         """Load files given by path, as they come. Raises ``NoWorker`` or ``NoMaster`` when nobody answered for ``timeout_s``."""
         waiting: set[Future[None]] = set()
-        with ThreadPoolExecutor(self._threads, "monofs-load") as pool:
-            try:
-                batch: list[str] = []
-                for path in paths:
-                    if self._over.is_set():
-                        break
-                    batch.append(path)
-                    if len(batch) == BATCH_FILES:
-                        self._submit(pool, waiting, batch)
-                        batch = []
-                self._submit(pool, waiting, batch)
-                self._count(listed=True)
-                wait(waiting)
-            except BaseException:
-                self._over.set()  # the pool waits for its threads: let them not go on to the end of their files
-                raise
-            for done in waiting:
+        pool = ThreadPoolExecutor(self._threads, "monofs-load")
+        try:
+            batch: list[str] = []
+            for path in paths:
+                if self._over.is_set():
+                    break
+                batch.append(path)
+                if len(batch) == BATCH_FILES:
+                    self._submit(pool, waiting, batch)
+                    batch = []
+            self._submit(pool, waiting, batch)
+            self._count(listed=True)
+            for done in wait(waiting).done:
                 done.result()
+        except BaseException:
+            self._over.set()  # threads in a request end after it, and who was interrupted need not wait for that
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
         if self._silence is not None:
             raise self._silence
         return self._counts
