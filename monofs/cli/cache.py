@@ -67,6 +67,9 @@ def summarize(counters: dict[str, float]) -> Iterator[str]:
     yield f"served to readers: {format_bytes(from_cache)} from the cache, {format_bytes(from_store)} that had to be fetched"
     gets = total("monofs_store_requests", "kind=get")
     yield f"fetched from stores: {format_bytes(total('monofs_store_read_bytes'))} in {gets:.0f} requests"
+    handed = total("monofs_rpc_requests", "method=DESCRIPTOR", "outcome=ok")
+    if handed:
+        yield f"descriptors asked for by programs on this machine: {handed:.0f}; what they read through them is not counted above"
     passed = total("monofs_not_admitted")
     if passed:
         yield f"reads served past the cache: {passed:.0f}"

@@ -99,7 +99,7 @@ class LazyGroup(click.Group):
     envvar="MONOFS_SECURITY_CLUSTER_SECRET_FILE",
     help="Secret to authenticate with; not needed on the same machine.",
 )
-@click.option("--timeout", type=Duration(), default=60.0, show_default="60s", help="How long one request may take.")
+@click.option("--timeout", type=Duration(), default=60.0, help="How long one request may take [default: 60s].")
 @click.pass_context
 def main(ctx: click.Context, masters: str | None, cluster_secret_file: str | None, timeout: float) -> None:
     """One namespace and one cache over all your storage."""

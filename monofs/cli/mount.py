@@ -40,7 +40,7 @@ def parse_options(options: tuple[str, ...]) -> dict[str, str]:
     help="Option of the store, e.g. endpoint=http://host:9000.",
 )
 @click.option("--readonly", is_flag=True, help="Refuse every change below PATH.")
-@click.option("--shared", is_flag=True, help="Every principal may use the mount's credentials.")
+@click.option("--shared", is_flag=True, help="The same store may be mounted at a second path.")
 @click.option(
     "--sync-interval", type=Duration(), help="How old metadata below PATH may be: 30s, 5m, 0 always look, -1 never."
 )

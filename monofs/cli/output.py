@@ -118,10 +118,12 @@ def show_seconds(seconds: float) -> str:
         return f"{seconds * 1000:g} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
-    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
-    if hours < 1:
-        return f"{minutes} min {seconds % 60:.0f} s"
-    return f"{hours} h {minutes % 60} min" if days < 1 else f"{days} d {hours % 24} h"
+    parts, left = [], round(seconds)
+    for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= size:
+            parts.append(f"{left // size} {name}")
+            left %= size
+    return " ".join(parts[:2])
 
 
 def show_mode(mode: int, *, is_directory: bool) -> str:

@@ -2,7 +2,10 @@
 
 import json
 import os
+import pty
 import signal
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -47,7 +50,7 @@ def refused(node, code, *named, words):
     done = node.cli(*words)
     assert done.returncode == code, (words, done.stdout, done.stderr)
     assert done.stderr.startswith("monofs: ")
-    assert done.stderr.count("\n") == 1, done.stderr
+    assert all(line.startswith("  ") for line in done.stderr.splitlines()[1:]), done.stderr
     for each in named:
         assert each in done.stderr
     assert "Traceback" not in done.stderr
@@ -72,6 +75,19 @@ def test_a_bucket_is_mounted_listed_tested_updated_and_removed(clean, bucket):
     assert bucket.keys() == ["docs/a.txt"], "the store is not touched"
     ok(clean.cli("mount", "add", "/lake", bucket.uri, *bucket.words()))
     assert ok(clean.cli("fs", "cat", "/lake/docs/a.txt")) == "alpha"
+
+
+def test_an_empty_tree_says_on_a_terminal_what_to_do_next_and_nothing_in_a_pipe(node):
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    command = [sys.executable, "-m", "monofs", "--masters", node.doors["rpc"]]
+    for words in (("fs", "ls"), ("mount", "ls")):
+        done = node.cli(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+        subprocess.run([*command, *words], stdout=subprocess.PIPE, stderr=theirs, check=True, timeout=60)
+        assert b"`monofs mount add PATH URI` mounts a store" in os.read(ours, 1000)
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_each_wrong_mount_is_refused_with_its_own_sentence(clean, bucket, ceph):

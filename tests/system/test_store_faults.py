@@ -4,6 +4,7 @@ a node that goes on by itself when the store is back."""
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from monofs.testing.storeproxy import Fault, StoreProxy
 pytestmark = pytest.mark.ceph
 
 MIB = 1 << 20
-TIMEOUT_S = 2
+TIMEOUT_S = 3
 SETTINGS = [f"worker.store_timeout_s={TIMEOUT_S}", f"master.store_timeout_s={TIMEOUT_S}", "worker.fetch_retries=2"]
 BOUND_S = 30
 """Far over every retry the settings below allow, far under hanging."""
@@ -133,6 +134,26 @@ def test_a_store_that_stops_talking_is_given_up_in_time(node, at, bucket, proxy)
         assert "in time" in said or "silent" in said or "cut short" in said, said
         proxy.clear()
     assert checksum(node, f"{at}/f") == md5(data)
+
+
+@pytest.mark.parametrize("command", ["cat", "load"])
+def test_ctrl_c_does_not_wait_for_a_store_that_hangs(node, at, bucket, proxy, command):
+    bucket.put_all({f"f{n}": os.urandom(MIB) for n in range(20)})
+    ok(node.cli("fs", "ls", at))
+    ok(node.cli("mount", "update", at, "--sync-interval", "1h"))
+    hang = proxy.add(Fault(kind="get", cut="hang", after_bytes=-1))
+    words = ["fs", command, at if command == "load" else f"{at}/f0"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "monofs", "--masters", node.doors["rpc"], *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as running:  # fmt: skip
+        deadline = time.monotonic() + BOUND_S
+        while not hang.used:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=BOUND_S)
+    assert (running.returncode, errors) == (130, b"monofs: interrupted\n")
 
 
 def test_a_listing_that_hangs_leaves_what_is_known(node, at, bucket, proxy):
