@@ -360,7 +360,9 @@ class Worker:
             call.fail(result)
             return
         try:
-            if not call.closed:
+            if not group.alive:  # dropped while a thread opened it: nothing may be held any more
+                call.answer(DescriptorAnswer(0, 0, group.length, 0))
+            elif not call.closed:
                 self._leases.check_room(call.connection)
                 self._cache.touch(group)
                 call.attach(result)

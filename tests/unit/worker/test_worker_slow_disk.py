@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from worker_world import MIB, PATIENCE_S, World, make_bytes
 
-from monofs.rpc.api import Empty, Method, Pong, ReadRequest
+from monofs.rpc.api import DescriptorAnswer, DescriptorRequest, Empty, Method, Pong, ReadRequest
 from monofs.worker.residency import is_resident
 
 
@@ -112,3 +113,25 @@ def test_verification_keeps_nobody_waiting(world: World, slow_disk: SlowDisk) ->
         ping(world)
     slow_disk.heal()
     assert reader.wait() == data
+
+
+def test_a_group_dropped_while_its_descriptor_is_being_opened_gives_none(
+    world: World, slow_disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capability, data = world.put(make_bytes(1, MIB))
+    world.read(capability, 0, len(data))
+    world.stop()
+    world.start()
+    monkeypatch.setattr("monofs.tiering.files.open_now", lambda group: None)
+    slow_disk.hang()
+    with ThreadPoolExecutor(1) as threads:
+        request = DescriptorRequest(capability, 0)
+        asked = threads.submit(
+            world.unix.call_with_descriptor, Method.DESCRIPTOR, request, DescriptorAnswer, timeout_s=PATIENCE_S
+        )
+        assert slow_disk.met.acquire(timeout=PATIENCE_S)
+        world.run(lambda: world.cache.drop(world.content()))
+        slow_disk.heal()
+        answer, fd = asked.result()
+    assert (answer.lease, answer.present, fd) == (0, 0, None)
+    assert world.read(capability, 0, len(data)) == data
