@@ -93,8 +93,9 @@ class Node:
         file = settings.file or self.home.path("monofs.log")
         audit = settings.audit_file or self.home.path("audit.log")
         try:
-            stack.callback(close_logs, set_up_logs(settings.level, file, settings.max_bytes))
-            stack.callback(bridge_logs())
+            handler = set_up_logs(settings.level, file, settings.max_bytes)
+            stack.callback(close_logs, handler)
+            stack.callback(bridge_logs(handler))
             stack.callback(
                 close_logs, set_up_logs("info", audit, settings.max_bytes, name="monofs.audit"), name="monofs.audit"
             )

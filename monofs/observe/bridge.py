@@ -1,4 +1,4 @@
-"""What others say in this process goes to our log: Twisted's own log, uncaught exceptions of threads.
+"""What others say in this process goes to our log: Twisted's own log, warnings of libraries, uncaught exceptions of threads.
 
 Twisted's errors (an unhandled error in a Deferred, a callback of the reactor that raised) become errors with their traceback on the
 logger ``monofs.twisted``, its warnings warnings; whatever it tells below that is shown at debug only. Not here: where lines go (logfile.py).
@@ -38,14 +38,16 @@ def _thread_died(arguments: threading.ExceptHookArgs) -> None:
     logging.getLogger("monofs.threads").error("a thread died", exc_info=told, extra={"fields": {"thread": name}})
 
 
-def bridge_logs() -> Callable[[], None]:
-    """Begin; call the result to end."""
+def bridge_logs(handler: logging.Handler) -> Callable[[], None]:
+    """Begin; call the result to end. Warnings of libraries that use Python's logging go to ``handler`` straight."""
+    logging.getLogger().addHandler(handler)
     before = threading.excepthook
     observer: Any = observe_event  # a plain callable is one; only the stubs ask for a declared interface
     threading.excepthook = _thread_died
     globalLogPublisher.addObserver(observer)
 
     def end() -> None:
+        logging.getLogger().removeHandler(handler)
         threading.excepthook = before
         globalLogPublisher.removeObserver(observer)
 

@@ -126,7 +126,7 @@ def test_a_flood_of_one_event_is_bounded_and_counted():
 
 
 def test_an_unhandled_error_of_twisted_reaches_the_log_with_its_traceback(caplog):
-    end = bridge_logs()
+    end = bridge_logs(logging.NullHandler())
     try:
         deferred = Deferred()
         deferred.errback(RuntimeError("lost in a deferred"))
@@ -142,7 +142,7 @@ def test_an_unhandled_error_of_twisted_reaches_the_log_with_its_traceback(caplog
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_uncaught_exception_of_a_thread_reaches_the_log(caplog):
-    end = bridge_logs()
+    end = bridge_logs(logging.NullHandler())
     try:
         thread = threading.Thread(target=lambda: 1 // 0, name="digger")
         thread.start()
@@ -151,6 +151,22 @@ def test_an_uncaught_exception_of_a_thread_reaches_the_log(caplog):
         end()
     (record,) = [each for each in caplog.records if each.name == "monofs.threads"]
     assert record.fields == {"thread": "digger"}
+
+
+def test_a_warning_of_a_library_reaches_the_log(tmp_path):
+    handler = set_up_logs("info", str(tmp_path / "node.log"), 1 << 20, name="monofs.bridged")
+    end = bridge_logs(handler)
+    try:
+        logging.getLogger("urllib3.connectionpool").warning("pool of %s is full", "host")
+    finally:
+        end()
+        close_logs(handler, name="monofs.bridged")
+    line = json.loads((tmp_path / "node.log").read_text())
+    assert (line["logger"], line["level"], line["event"]) == (
+        "urllib3.connectionpool",
+        "warning",
+        "pool of host is full",
+    )
 
 
 # ---- request ids ----

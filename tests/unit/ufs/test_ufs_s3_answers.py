@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from s3_stub import Answer, Stub, content, listing, serving
 
+from monofs import __version__
 from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsDenied, UfsOption, UfsUnreachable
+from monofs.observe.tracing import tracing
 from monofs.ufs.base import UnderStorage
 from monofs.ufs.registry import SECRET_OPTIONS, check_options, open_ufs
 from monofs.ufs.s3_errors import BeyondEnd, Where, obstore_error, read_refusal, refusal_error
@@ -383,3 +385,13 @@ def test_every_text_of_obstore_is_one_error_of_the_family(said: str, in_body: bo
 def test_the_stores_request_id_is_kept_for_its_owner() -> None:
     refusal = read_refusal(500, b"<Error><Code>InternalError</Code><RequestId>4711</RequestId></Error>")
     assert refusal_error(refusal, WHERE).detail["request_id"] == "4711"
+
+
+def test_a_store_finds_the_request_that_caused_a_listing_in_its_own_log(stub: Stub) -> None:
+    stub.answer = lambda path, headers: (200, {}, listing())
+    store = opened(stub)
+    with tracing(0xABC):
+        store.list(b"")
+    store.list(b"")
+    agents = [headers["user-agent"] for _, headers in stub.asked]
+    assert agents == [f"monofs/{__version__} (0000000000000abc)", f"monofs/{__version__}"]
