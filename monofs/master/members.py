@@ -217,13 +217,17 @@ class Members:
         )
 
     def heartbeat(self, request: HeartbeatRequest, call: Call) -> HeartbeatAnswer | None:
-        """A worker is alive and asks for news. ``SessionExpired``: register (again) first."""
+        """A worker is alive and asks for news. ``SessionExpired``: register (again) first; it fell so far behind that news is lost, or
+        this master does not know it."""
         check_access(call.principal, Right.NODE)
         if not self._proposer.leads:
             raise NotLeader("this master does not lead: workers speak to the leader", leader=None)
         member = self.members.get(request.worker)
         if member is None:
             raise SessionExpired(f"worker {request.worker} is not registered with this master: register again")
+        oldest, newest = self._namespace.feed_bounds()
+        if request.cursor < min(oldest - 1, newest):
+            raise SessionExpired(f"the feed no longer reaches back to {request.cursor}: register again")
         member.heard, member.cursor = self._clock(), request.cursor
         member.durable = request.durable if request.durable >= 0 else request.cursor
         info = member.info

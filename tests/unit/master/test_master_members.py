@@ -161,6 +161,22 @@ def test_a_long_feed_is_heard_in_pieces(house: House, data: Path) -> None:
     assert [len(first.feed), len(second.feed)] == [FEED_RECORDS, 5]
 
 
+def test_a_worker_that_the_feed_left_behind_registers_again(
+    house: House, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it missed is lost to it: it must hear that, not go on with what comes later."""
+    monkeypatch.setattr("monofs.metadata.draft.FEED_RECORDS_MAX", 10)
+    write(data / "f", b"1")
+    house.mount("/lake", data)
+    house.stat("/lake/f")
+    for _ in range(11):
+        house.ask(Method.FREE, api.FreeRequest("/lake/f"))
+    worker = register(house).worker
+    with pytest.raises(SessionExpired, match="no longer reaches back to 0"):
+        beat(house, worker)
+    assert len(beat(house, worker, 1).feed) == 10
+
+
 def test_freeing_answers_when_every_live_worker_has_acted(house: House, data: Path) -> None:
     write(data / "f", b"1")
     house.mount("/lake", data)
