@@ -87,6 +87,21 @@ def test_a_file_that_changed_before_its_first_byte_is_opened_again_by_itself(fs,
             assert file.pread(0, 10) == blob(4, 2 * MIB + 5)[:10]
 
 
+def test_a_load_of_a_file_that_changed_fetches_what_is_there_now(fs, changing):
+    changing("swap.bin", blob(20, MIB))
+    reader, steps = fs.reader("/data/swap.bin"), []
+    changing("swap.bin", blob(21, 2 * MIB))
+    reader.fetch_all(lambda *step: steps.append(step))
+    assert [sum(column) for column in zip(*steps, strict=True)] == [2 * MIB, 2 * MIB]
+    assert fs.read("/data/swap.bin") == blob(21, 2 * MIB)
+    changing("kept.bin", blob(22, 9 * MIB))
+    reader = fs.reader("/data/kept.bin")
+    reader.read_into(0, memoryview(bytearray(10)))
+    changing("kept.bin", blob(23, 9 * MIB))
+    with pytest.raises(ContentChanged):  # bytes of the first version were told
+        reader.fetch_all()
+
+
 def test_a_size_that_was_told_is_not_taken_back(fs, changing):
     changing("told.bin", blob(6))
     with fs.open("/data/told.bin") as file:
