@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -66,7 +66,11 @@ def errors_as_exit_codes() -> Iterator[None]:
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         click.echo("monofs: interrupted", err=True)
-        sys.exit(130)
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(
+            130
+        )  # everything is cleaned up by now; only threads in requests that a silent store holds could be waited for
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

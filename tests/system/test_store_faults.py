@@ -154,6 +154,7 @@ def test_ctrl_c_does_not_wait_for_a_store_that_hangs(node, at, bucket, proxy, co
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=BOUND_S)
     assert (running.returncode, errors) == (130, b"monofs: interrupted\n")
+    assert node.process.poll() is None
 
 
 def test_a_listing_that_hangs_leaves_what_is_known(node, at, bucket, proxy):
