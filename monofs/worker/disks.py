@@ -6,6 +6,7 @@ until the CRCs of all its pages were compared in a thread and the bad pages drop
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -22,6 +23,10 @@ log = logger(__name__)
 
 IO_QUEUE = 4096
 """Reads of one directory that may wait before readers get ``Overloaded``."""
+UNTAKEN_MAX = 32
+"""Results (bytes of up to 1 MiB) that may wait for the reactor; threads pause then, so that a burst of reads stays small."""
+UNTAKEN_S = 1.0
+"""Longest such pause: a reactor that is gone must not hold threads."""
 _T = TypeVar("_T")
 
 Done = Callable[[MonofsError | None], None]
@@ -35,6 +40,7 @@ class Disks:
         self._config, self._cache, self._fetcher, self._reactor = config, cache, fetcher, reactor
         self._pools: dict[Directory, Pool] = {}
         self._verifying: dict[Group, list[Done]] = {}
+        self._untaken = threading.Semaphore(UNTAKEN_MAX)
         self._stopped = False
 
     def read(self, group: Group, offset: int, length: int, done: Callable[[memoryview | None], None]) -> None:
@@ -113,12 +119,15 @@ class Disks:
     ) -> None:
         """Run ``work`` in a thread, with the group held, and ``done`` with its result, or ``failed``, on the reactor."""
 
-        def finished(tell: Callable[[], None]) -> None:
+        def finished(tell: Callable[[], None], *, counted: bool) -> None:
+            if counted:
+                self._untaken.release()
             if not self._stopped:
                 self._cache.release(group)
                 tell()
 
         def run() -> None:
+            counted = self._untaken.acquire(timeout=UNTAKEN_S)
             try:
                 result = work()
             except MonofsError as error:
@@ -128,7 +137,7 @@ class Disks:
                 tell = partial(failed, Internal(f"a cached file could not be looked at: {type(error).__name__}"))
             else:
                 tell = partial(done, result)
-            self._reactor.callFromThread(finished, tell)
+            self._reactor.callFromThread(finished, tell, counted=counted)
 
         self._cache.hold(group)
         try:

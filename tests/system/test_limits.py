@@ -6,6 +6,7 @@ import json
 import os
 import random
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,17 +44,19 @@ def fs(node: ServedNode) -> Iterator[Any]:
 
 
 @pytest.fixture
-def mount(fs: Any, tmp_path: Path) -> Callable[[], tuple[Path, str]]:
+def mount(fs: Any, tmp_path: Path) -> Iterator[Callable[[], tuple[Path, str]]]:
     """Mounts a fresh directory: (the directory, where it is mounted)."""
+    directory = tmp_path / "store"
 
     def make() -> tuple[Path, str]:
-        directory = tmp_path / "store"
         directory.mkdir()
         path = f"/{tmp_path.name}"
         fs.mount_add(path, f"file://{directory}", {})
         return directory, path
 
-    return make
+    yield make
+    # not left to pytest, whose cleaning up recurses a level a directory and fails on deep ones
+    subprocess.run(["rm", "-rf", str(directory)], check=True)
 
 
 def rows(node: ServedNode, *words: str) -> list[dict[str, Any]]:
