@@ -107,7 +107,7 @@ class Cache(Holdings):
         stopped = [directory.keeper.stop(STOP_TIMEOUT_S) for directory in self.directories]
         try:
             for directory in self.directories:
-                if directory.attached and directory.writable:
+                if directory.attached:  # one that fails now may have taken pages before it did
                     directory.sync()
                 recovery.store_order(self.index, directory, self._oldest_first(directory))
             for group in self.table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -303,3 +304,18 @@ def test_while_the_index_cannot_be_written_cached_pages_are_served_and_nothing_i
     assert not any(group.verified for group in cache)  # what could not be made durable left the stop unclean
     rig.check()
     cache.close()
+
+
+def test_pages_of_a_directory_that_fails_before_the_stop_are_verified_at_the_next_start(rig, monkeypatch):
+    rig.fill(1, 3 * PAGE)
+    broken = OSError(errno.EIO, "Input/output error")
+
+    def sync(_):
+        raise broken
+
+    with monkeypatch.context() as patch:
+        patch.setattr("monofs.tiering.directory.Directory.sync", sync)
+        rig.cache.directories[0].fail(broken)
+        cache = rig.reopen()
+    assert not any(group.verified for group in cache)
+    rig.check()
