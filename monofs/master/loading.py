@@ -358,7 +358,9 @@ class Loader:
             raise MountNotFound(f"nothing is mounted over {format_path(parts)} any more", path=format_path(parts))
         at, read_index, mount = self._clock(), self._namespace.applied_index, located.mount
         key = located.key.encode()
-        page = await self._stores.of(mount).call("list", located.key, lambda ufs: ufs.list(key, after=after, limit=PAGE_ENTRIES))
+        page = await self._stores.of(mount).call(
+            "list", located.key, lambda ufs: ufs.list(key, after=after, limit=PAGE_ENTRIES)
+        )
         self._check_mount(parts, mount)
         room = PATH_MAX_BYTES - sum(len(name) + 1 for name in parts) - 1
         found = [found_of(entry, entry.name) for entry in page.entries if len(entry.name) <= room]
