@@ -68,9 +68,8 @@ def errors_as_exit_codes() -> Iterator[None]:
         click.echo("monofs: interrupted", err=True)
         with suppress(OSError):
             sys.stdout.flush()
-        os._exit(
-            130
-        )  # everything is cleaned up by now; only threads in requests that a silent store holds could be waited for
+        # everything is cleaned up by now; the interpreter would wait for threads in requests that a silent store holds
+        os._exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
