@@ -309,7 +309,8 @@ class Fetcher:
                 f"the file {what} {where} and the bytes asked for are not cached: open it again", mount=capability.mount
             )
         if 6000 <= error.code < 7000:
-            shown = from_code(error.code, f"{error.message} ({where})", error.detail)
+            untold = " at ".join(part for part in where.split(" at ") if part not in error.message)
+            shown = from_code(error.code, f"{error.message} ({untold})" if untold else error.message, error.detail)
             shown.detail["mount"] = capability.mount
             return shown
         return error

@@ -106,7 +106,9 @@ def test_a_storm_of_503_without_end_is_told_as_the_stores(node, at, bucket, prox
     bucket.put("f", os.urandom(MIB))
     ok(node.cli("fs", "ls", at))
     proxy.add(Fault(kind="get", status=503))
-    assert "slow down" in fails(node, 7, "fs", "cat", f"{at}/f")
+    said = fails(node, 7, "fs", "cat", f"{at}/f")
+    assert "slow down" in said
+    assert (said.count(bucket.endpoint), said.count(bucket.uri)) == (1, 1), "each is told once"
     assert error_code(node, f"{at}/f") == 6005
     assert cached(node, f"{at}/f") == 0
     proxy.clear()
