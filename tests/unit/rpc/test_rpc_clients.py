@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import pytest
-from conftest import SECRET, House, Loop, pattern
+from rpc_world import SECRET, House, Loop, pattern
 from twisted.internet.defer import CancelledError
 
 from monofs.model.errors import (

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from conftest import SECRET, House, Limits, Loop, Security, pattern
+from rpc_world import SECRET, House, Loop, pattern
 
 from monofs.model.errors import (
     ConfigError,
@@ -34,7 +34,7 @@ from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.rpc.frames import Frame, Kind, Splitter, decode_error, pack
 from monofs.rpc.handshake import ClientHandshake, ClientHello, Credential, encode
-from monofs.rpc.server import listen_tcp, listen_unix
+from monofs.rpc.server import Limits, Security, listen_tcp, listen_unix
 from monofs.rpc.sync import Pool
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import SECRET, House, Loop, Security, answer_to, pattern
+from rpc_world import SECRET, House, Loop, answer_to, pattern
 
 from monofs.model.errors import (
     Closed,
@@ -33,6 +33,7 @@ from monofs.model.errors import (
 from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.rpc.handshake import Credential
+from monofs.rpc.server import Security
 from monofs.rpc.service import Call
 from monofs.rpc.sync import IDLE_MAX, Pool
 
@@ -69,8 +70,9 @@ def test_a_request_over_the_bound_is_never_sent(pool: Pool) -> None:
 
 
 def test_a_deadline_drops_the_connection_and_the_next_call_has_a_new_one(house: House, pool: Pool) -> None:
+    assert stat(pool, "/plain") == "/plain"
     with pytest.raises(DeadlineExceeded):
-        stat(pool, "/hold", timeout_s=0.05)
+        stat(pool, "/deaf", timeout_s=0.3)
     assert not pool._open
     house.wait_until(lambda: "end" in house.closed)
     assert stat(pool, "/plain") == "/plain"

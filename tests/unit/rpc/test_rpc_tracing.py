@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import House, Loop, answer_to
+from rpc_world import House, Loop, answer_to
 from twisted.internet.defer import Deferred
 
 from monofs.model.errors import ConnectionLost, DeadlineExceeded, Internal, NotFound, UfsThrottled
