@@ -1,6 +1,6 @@
 """Cold reads through one worker, against obstore fetching the same bytes from the same server in the same run.
 
-    python benchmarks/cold.py [--rounds 3] [--megabytes 512] [--objects 2000] [--json]
+    python benchmarks/cold.py [--rounds 3] [--megabytes 512] [--objects 2000] [--directory DIR] [--json]
 
 The store is nginx on loopback with static files (ranges, ETag and If-Match are nginx's own); the worker runs in a process of its
 own under a master that only knows how to grant a mount, so that nothing but the worker is measured. Every round reads what is
@@ -80,7 +80,10 @@ def serve(home: str, endpoint: str) -> None:
 
         def call(self, method: Method, request: Any, answer_type: type[Any], timeout_s: float = 0) -> Deferred[Any]:
             if method is Method.REGISTER:
-                mounts = [MountGrant(1, "s3://bench", {**OPTIONS, "endpoint": endpoint}, 1)]
+                mounts = [
+                    MountGrant(number, f"s3://{bucket}", {**OPTIONS, "endpoint": endpoint}, 1)
+                    for number, bucket in ((1, "bench"), (2, "slow"))
+                ]
                 return succeed(RegisterAnswer(1, CLUSTER, 1, 1, {1: KEY}, mounts, 10.0, time.time_ns(), 0, 0))
             deferred: Deferred[Any] = Deferred()
             self.waiting = (request, deferred)
@@ -153,11 +156,12 @@ class LoneWorker:
 # ---- measuring ------------------------------------------------------------------------------------------------------------
 
 
-def token(number: int, size: int, key: str, etag: str) -> bytes:
+def token(number: int, size: int, key: str, etag: str, *, mount: int = 1) -> bytes:
     now = int(time.time())
     content = make_content_id(1, number)
     return seal_capability(
-        Capability(1, CLUSTER, content, size, 26, MountId(1), key, f"e:{etag}", 0, Rights.READ, now, now + LIFE_S), KEY
+        Capability(1, CLUSTER, content, size, 26, MountId(mount), key, f"e:{etag}", 0, Rights.READ, now, now + LIFE_S),
+        KEY,
     )
 
 
@@ -184,6 +188,15 @@ def in_threads(threads: int, count: int, act: Callable[[int], object]) -> float:
     return time.perf_counter() - began
 
 
+def creation_cpu_s(where: str, files: int = 500) -> float:
+    """CPU seconds to create an empty file there: far from nothing on some file systems."""
+    with tempfile.TemporaryDirectory(dir=where) as directory:
+        began = time.process_time()
+        for number in range(files):
+            os.close(os.open(f"{directory}/{number}", os.O_CREAT | os.O_WRONLY))
+        return (time.process_time() - began) / files
+
+
 def measure(arguments: argparse.Namespace, directory: str, endpoint: str) -> dict[str, Any]:
     size = arguments.megabytes * MIB
     root = f"{directory}/www/bench"
@@ -206,7 +219,13 @@ def measure(arguments: argparse.Namespace, directory: str, endpoint: str) -> dic
     tcp, unix = Pool(worker.address), Pool(worker.unix)
     big = token(1, size, "cold-big", etag("cold-big"))
     etags = [etag(f"cold-{n}") for n in range(arguments.objects)]
-    results: dict[str, list[float]] = {}
+    slow_size = min(size, 128 * MIB)
+    slow = token(2, slow_size, "cold-big", etag("cold-big"), mount=2)
+    slow_store = S3Store(
+        "slow", endpoint=endpoint, access_key_id="a", secret_access_key="s", region="us-east-1",
+        client_options={"allow_http": True}, virtual_hosted_style_request=False,
+    )  # fmt: skip
+    results: dict[str, list[float]] = {"creating a file on the disk, CPU ms each": [creation_cpu_s(directory) * 1e3]}
 
     def note(name: str, value: float) -> None:
         results.setdefault(name, []).append(value)
@@ -246,8 +265,21 @@ def measure(arguments: argparse.Namespace, directory: str, endpoint: str) -> dic
             pool.read_into(Method.READ, ReadRequest(big, 0, size), buffer, 300)
             note(f"sequential: worker warm, {name}, GB/s", size / (time.perf_counter() - began) / 1e9)
 
+        began = time.perf_counter()
+        for chunk in obstore.get(slow_store, "cold-big", options={"range": (0, slow_size)}).stream(MIB):
+            len(memoryview(chunk))
+        note("90 MB/s a connection: obstore, one GET, GB/s", slow_size / (time.perf_counter() - began) / 1e9)
+        worker.free([make_content_id(1, 2)])
+        began = time.perf_counter()
+        tcp.read_into(
+            Method.READ, ReadRequest(slow, 0, slow_size, sequential=True), memoryview(buffer)[:slow_size], 300
+        )
+        note("90 MB/s a connection: worker cold, TCP, GB/s", slow_size / (time.perf_counter() - began) / 1e9)
+
+        cpu = time.process_time()
         spent = in_threads(16, arguments.objects, lambda n: obstore.get(store, f"cold-{n}").bytes())
         note("100 KB objects: obstore, 16 in flight, objects/s", arguments.objects / spent)
+        note("100 KB objects: obstore, CPU ms each", (time.process_time() - cpu) / arguments.objects * 1e3)
 
         def read(number: int, tokens: list[bytes] = small) -> None:
             piece = bytearray(OBJECT_BYTES)
@@ -285,9 +317,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--megabytes", type=int, default=512)
     parser.add_argument("--objects", type=int, default=2000)
+    parser.add_argument("--directory", default=None, help="where files and cache lie; /dev/shm takes the disk out")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    directory = tempfile.mkdtemp(prefix="monofs-cold-")
+    directory = tempfile.mkdtemp(prefix="monofs-cold-", dir=arguments.directory)
     try:
         with server(directory, 1) as endpoint:
             found = measure(arguments, directory, endpoint)

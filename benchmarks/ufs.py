@@ -3,7 +3,7 @@
     python benchmarks/ufs.py [--seconds 3] [--rounds 3] [--megabytes 1024] [--json]
 
 The server is nginx on loopback with static files (ETag, ranges and If-Match are nginx's own; a listing is a canned answer of 1,000
-keys), so the figures are the client's cost. Each comparison runs in turns within one process; medians of the rounds are printed.
+keys; bucket ``slow`` has the same objects at 90 MB/s a connection), so the figures are the client's cost. Each comparison runs in turns within one process; medians of the rounds are printed.
 CPU is this process's, all threads, per object or per 1,000 keys.
 """
 
@@ -48,6 +48,7 @@ http {{
     listen 127.0.0.1:{port}; root {directory}/www;
     location = /bench {{ rewrite ^ /listing.xml last; }}
     location = /bench/ {{ rewrite ^ /listing.xml last; }}
+    location /slow/ {{ alias {directory}/www/bench/; limit_rate 90m; }}
     location / {{ }}
   }}
 }}
