@@ -26,6 +26,8 @@ BUFFERS_MAX = 64
 """Buffers gathered in one sendmsg."""
 COPY_BYTES = 64 << 10
 """Pieces of files up to this size are read and sent together with their frame: cheaper than two more system calls."""
+MAP_BYTES = 256 << 10
+"""The same where the choice is between copying and mapping: the page faults of a small mapping cost more than its copy."""
 LINGER_S = 2.0
 LINGER_BYTES = 4 << 20
 """A closing side reads and drops this much, this long, so that its last frame is not destroyed by a reset."""
@@ -183,7 +185,7 @@ class Link:
     def send_piece(self, header: bytes, fd: int, offset: int, length: int) -> None:
         """Send a frame whose body is a piece of a file."""
         try:
-            if length <= COPY_BYTES:
+            if length <= (MAP_BYTES if self._map_files else COPY_BYTES):
                 piece = os.pread(fd, length, offset)
                 if len(piece) != length:
                     raise OSError(errno.EIO, "the file is shorter than it was")
