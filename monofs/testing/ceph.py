@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
 import re
 import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -28,6 +26,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from monofs.testing.orphans import die_with_parent
 from monofs.testing.ports import free_port
 
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
@@ -38,7 +37,6 @@ GATEWAY_ATTEMPTS = 3
 STOP_TIMEOUT_S = 10.0
 
 _LOG_LINE = re.compile(rb'beast: \S+: \S+ - (\S+) \[[^\]]*\] "([A-Z]+) (\S+) HTTP/[\d.]+" (\d+) (\d+)')
-_PR_SET_PDEATHSIG = 1
 
 _CONFIG = """\
 [global]
@@ -291,7 +289,6 @@ class Ceph:
             )
 
     def _run(self, name: str, *command: str) -> None:
-        in_main_thread = threading.current_thread() is threading.main_thread()
         with open(os.path.join(self.directory, "log", f"{name}.out"), "ab") as output:
             self._processes[name] = subprocess.Popen(
                 command,
@@ -299,7 +296,7 @@ class Ceph:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if in_main_thread else None,
+                preexec_fn=die_with_parent(),
             )
 
     def _stop(self, name: str) -> None:
@@ -327,10 +324,6 @@ class Ceph:
 
     def _failure(self, message: str) -> RuntimeError:
         return RuntimeError(f"{message}; see {self.directory}/log")
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import monofs
+from monofs.testing.orphans import die_with_parent
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -64,8 +65,9 @@ class ServedNode:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MONOFS_")} | self.environment
         with open(self.output_file, "ab") as out:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True
-            )
+                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )  # fmt: skip
         deadline = time.monotonic() + timeout_s
         while not os.path.exists(self.ready_file):
             if self._wait(0.02) or time.monotonic() > deadline:
