@@ -40,6 +40,8 @@ class Flag(IntFlag):
     """A directory whose whole listing was taken over from the under storage at least once."""
     MOUNT = 64
     """A mount point."""
+    MADE = 128
+    """A directory made by mounting, as the mount point or on the way to it: goes when the last mount below goes and nothing else is there."""
 
 
 class Inode(msgspec.Struct, array_like=True, gc=False, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monofs.metadata.draft import EXPLICIT, LOADED, MOUNT, Draft, parent_directory, place_of
+from monofs.metadata.draft import EXPLICIT, LOADED, MADE, MOUNT, Draft, parent_directory, place_of
 from monofs.metadata.entries import AddMount
 from monofs.metadata.state import Lookup, present
 from monofs.metadata.tables import ABOVE_ROOT, MOUNTS, MOUNTS_MAX, ROOT_KEY, encode_record, pack_id
@@ -81,9 +81,9 @@ def _make_mount_point(draft: Draft, parts: Parts, found: Lookup) -> None:
     parent = present(found.parent, "a missing path has an existing ancestor").id
     *between, name = parts[found.depth :]
     if between:
-        last, _ = draft.make_directories(parent, tuple(between), mode=0o755, uid=0, gid=0, flags=EXPLICIT)
+        last, _ = draft.make_directories(parent, tuple(between), mode=0o755, uid=0, gid=0, flags=EXPLICIT | MADE)
         parent = last.id
-    draft.make_directories(parent, (name,), mode=0o755, uid=0, gid=0, flags=EXPLICIT | MOUNT)
+    draft.make_directories(parent, (name,), mode=0o755, uid=0, gid=0, flags=EXPLICIT | MOUNT | MADE)
 
 
 def keep_ancestors(draft: Draft, parts: Parts) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monofs.metadata.draft import EXPLICIT, LOADED, MOUNT, PERSISTED, Draft, place_of
+from monofs.metadata.draft import EXPLICIT, LOADED, MADE, MOUNT, PERSISTED, Draft, place_of
 from monofs.metadata.entries import RemoveMount
 from monofs.metadata.ops.add_mount import chain
 from monofs.metadata.ops.update_mount import mount_at
@@ -13,7 +13,8 @@ from monofs.model.paths import Parts, is_prefix, parse_path
 
 
 def remove_mount(draft: Draft, change: RemoveMount) -> None:
-    """The subtree is detached at once: the directory stays, empty, under a fresh inode id, and REMOVE_BELOW takes the rest apart."""
+    """The subtree is detached at once, and REMOVE_BELOW takes it apart. A mount point that mounting made goes, and so do directories above it
+    that mounting made and that hold nothing else; one that was there before stays, empty, under a fresh inode id."""
     mount = mount_at(draft, change.path)
     parts = parse_path(mount.path)
     others = [at for at, _ in draft.state.mounts() if at != parts]
@@ -23,16 +24,20 @@ def remove_mount(draft: Draft, change: RemoveMount) -> None:
     inode = present(found.inode, "a mount has its mount point")
     outer = next((at for at, _ in draft.state.mounts() if at != parts and is_prefix(at, parts)), None)
     flags = inode.flags & ~(MOUNT | LOADED)
-    if outer is not None:
-        flags = (flags | PERSISTED) & ~EXPLICIT
-        _release_ancestors(draft, parts, outer, others)
-    else:
-        flags &= ~PERSISTED
-    fresh = draft.changed(inode, flags=flags, id=draft.new_inode_id(), mtime_ns=draft.now_ns)
     place = place_of(found, parts)
-    draft.put_inode(*place, fresh)
-    draft.changes.append((IDS, pack_id(inode.id), None))
-    draft.changes.append((IDS, pack_id(fresh.id), pack_id(place[0]) + place[1]))
+    if outer is None and flags & MADE:
+        draft.remove_directory(*place, inode)
+        _remove_ancestors(draft, parts)
+    else:
+        if outer is not None:
+            flags = (flags | PERSISTED) & ~(EXPLICIT | MADE)
+            _release_ancestors(draft, parts, outer, others)
+        else:
+            flags &= ~PERSISTED
+        fresh = draft.changed(inode, flags=flags, id=draft.new_inode_id(), mtime_ns=draft.now_ns)
+        draft.put_inode(*place, fresh)
+        draft.changes.append((IDS, pack_id(inode.id), None))
+        draft.changes.append((IDS, pack_id(fresh.id), pack_id(place[0]) + place[1]))
     draft.detach(inode.id)
     draft.changes.append((MOUNTS, pack_id(mount.id), None))
     draft.meta.mounts_index = draft.index
@@ -43,4 +48,13 @@ def _release_ancestors(draft: Draft, parts: Parts, outer: Parts, others: list[Pa
     for depth, (directory, place) in enumerate(chain(draft, parts)):
         at = parts[:depth]
         if depth > len(outer) and not any(is_prefix(at, other) for other in others):
-            draft.put_inode(*place, draft.changed(directory, flags=(directory.flags | PERSISTED) & ~EXPLICIT))
+            flags = (directory.flags | PERSISTED) & ~(EXPLICIT | MADE)
+            draft.put_inode(*place, draft.changed(directory, flags=flags))
+
+
+def _remove_ancestors(draft: Draft, parts: Parts) -> None:
+    """The mount point goes: from the deepest up, directories that mounting made and that held nothing else."""
+    for directory, place in reversed(chain(draft, parts)):
+        if not directory.flags & MADE or len(draft.state.children(directory.id, b"", 2)) > 1:
+            break
+        draft.remove_directory(*place, directory)

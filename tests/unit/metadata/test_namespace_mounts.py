@@ -52,8 +52,8 @@ def test_a_mount_shows_at_its_path_with_explicit_parents(home: Home) -> None:
         changed_index=len(home.log),
         sync_interval_ms=5000,
     )
-    assert home.inode("/a").flags == Flag.EXPLICIT
-    assert home.inode("/a/lake").flags == Flag.EXPLICIT | Flag.MOUNT
+    assert home.inode("/a").flags == Flag.EXPLICIT | Flag.MADE
+    assert home.inode("/a/lake").flags == Flag.EXPLICIT | Flag.MOUNT | Flag.MADE
     located = home.namespace.lookup(parse_path("/a/lake/x/y")).located
     assert located is not None
     assert (located.mount, located.key) == (mount, "x/y")
@@ -164,6 +164,7 @@ def test_updating_a_mount_replaces_its_options_if_nobody_else_did(home: Home) ->
 
 
 def test_unmounting_detaches_everything_at_once_and_removes_it_in_bounded_steps(home: Home) -> None:
+    home.mkdir("/m")
     home.mount("/m")
     home.adopt("/m", [directory("d"), *(file(f"f{n:03}") for n in range(300))])
     home.adopt("/m/d", [directory("e"), file("g")])
@@ -184,6 +185,36 @@ def test_unmounting_detaches_everything_at_once_and_removes_it_in_bounded_steps(
     assert refused(unmount(home, "/m"), MountNotFound)
 
 
+def test_directories_that_only_mounting_made_go_with_their_last_mount(home: Home) -> None:
+    home.mount("/a/b/one")
+    home.mount("/a/b/two")
+    home.mount("/a/kept/three")
+    home.adopt("/a/b/one", [directory("d"), file("f")])
+    home.mkdir("/a/kept/mine")
+    assert unmount(home, "/a/b/one") is None
+    assert home.names("/a/b") == [b"two/"]
+    assert home.findings() == {}
+    assert unmount(home, "/a/b/two") is None
+    assert home.names("/a") == [b"kept/"]
+    assert unmount(home, "/a/kept/three") is None
+    assert home.names("/a/kept") == [b"mine/"]
+    remove_all(home)
+    assert home.namespace.counts()["inodes"] == 4
+    again = home.mount("/a/b/one")
+    assert isinstance(again, Mount)
+    assert home.names("/a/b/one") == []
+
+
+def test_a_directory_that_was_there_before_its_mount_stays(home: Home) -> None:
+    home.mkdir("/mine/too", parents=True)
+    home.mount("/mine/too")
+    home.mount("/mine/new")
+    unmount(home, "/mine/too")
+    unmount(home, "/mine/new")
+    assert home.names("/mine") == [b"too/"]
+    assert home.inode("/mine/too").flags == Flag.EXPLICIT
+
+
 def test_removal_goes_on_after_a_crash(home: Home) -> None:
     home.mount("/m")
     home.adopt("/m", [file(f"f{n:03}") for n in range(250)])
@@ -193,7 +224,7 @@ def test_removal_goes_on_after_a_crash(home: Home) -> None:
     home.apply(RemoveBelow(home.stamp(), 100))
     home.lose_memory()
     home.open()
-    assert home.namespace.counts()["inodes"] == 52
+    assert home.namespace.counts()["inodes"] == 51
     remove_all(home)
 
 
