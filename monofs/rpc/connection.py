@@ -1,9 +1,10 @@
 """One connection to a door: handshake, then requests in and answers out.
 
 Invariants: a request is looked at only after the handshake; whatever a peer sends, memory per connection is bounded by
-``Limits`` (one unfinished frame, the frames of one read, ``queued_bytes`` plus one answer); at a bound this side stops
-reading, it never drops an answer. Requests that wait always end, at their deadline at the latest, and answers are written
-while reading is stopped, so two nodes that call each other cannot block each other for good.
+``Limits`` (one unfinished frame, the frames of one read, ``queued_bytes`` plus one answer), and so is what waits for all
+connections together; at a bound this side stops reading, it never drops an answer but with its connection. Requests that
+wait always end, at their deadline at the latest, and answers are written while reading is stopped, so two nodes that call
+each other cannot block each other for good.
 
 Not here: handlers (service.py), bytes on sockets (link.py), who is accepted (server.py).
 """
@@ -69,9 +70,11 @@ class ServerConnection(Link, Connection):
     __slots__ = (
         "_backlog",
         "_busy",
+        "_counted",
         "_handshake",
         "_held",
         "_limits",
+        "_moved",
         "_on_close",
         "_on_lost",
         "_pending",
@@ -116,6 +119,8 @@ class ServerConnection(Link, Connection):
         self._running: Call | None = None
         self._busy = False
         self._held = 0
+        self._counted = 0
+        self._moved = 0.0
         service.deadlines.add(self, time.monotonic() + limits.handshake_s)
         self.start_reading()
 
@@ -134,6 +139,10 @@ class ServerConnection(Link, Connection):
 
     def _take(self, frames: list[Frame]) -> None:
         """Serve frames until a bound is reached; the rest waits in the backlog, and reading stops."""
+        if self.queued_bytes and self._is_full():
+            self._backlog = frames
+            self.stop_reading()
+            return
         self._busy = True
         now = time.monotonic()
         limits, pending = self._limits, self._pending
@@ -149,7 +158,7 @@ class ServerConnection(Link, Connection):
             if self.closed or self._closing:
                 self._busy = False
                 return
-            if len(pending) >= limits.in_flight or self.queued_bytes >= limits.queued_bytes:
+            if len(pending) >= limits.in_flight or (self.queued_bytes and self._is_full()):
                 left = frames[index:]
                 self.stop_reading()
                 break
@@ -163,13 +172,48 @@ class ServerConnection(Link, Connection):
         limits = self._limits
         if self._busy or self.closed or self._closing or self._reading:
             return
-        if len(self._pending) >= limits.in_flight or self.queued_bytes >= limits.queued_bytes:
+        if len(self._pending) >= limits.in_flight or self._is_full():
             return
         self.start_reading()
         backlog, self._backlog = self._backlog, []
         self._take(backlog)
         if self.out:
             self.soon()
+
+    def _is_full(self) -> bool:
+        """Whether requests wait for queued bytes to leave."""
+        return self.queued_bytes >= self._limits.queued_bytes or self._is_over_total()
+
+    def _is_over_total(self) -> bool:
+        return self.memory_bytes > 0 and self.service.queued_bytes >= self._limits.queued_total_bytes
+
+    def memory_changed(self) -> None:
+        """Count what waits over all connections, and close the slowest reader when it is far too much."""
+        service, more = self.service, self.memory_bytes - self._counted
+        service.queued_bytes += more
+        self._counted = self.memory_bytes
+        if not self._counted:
+            service.slow.discard(self)
+            return
+        now = time.monotonic()
+        if more < 0 or self not in service.slow:
+            self._moved = now
+            service.slow.add(self)
+        if more > 0 and service.queued_bytes > 2 * self._limits.queued_total_bytes:
+            max(service.slow, key=lambda connection: connection.burden(now)).shed(service.queued_bytes)
+
+    def burden(self, now: float) -> float:
+        """Bytes that wait, times the seconds since the reader took some: a large answer that is on its way is none."""
+        return self.memory_bytes * (now - self._moved)
+
+    def shed(self, total: int) -> None:
+        """Close at once, so that what waits for this reader leaves memory; ``total`` bytes wait for all readers."""
+        reason = "too many answers wait for slow readers, and this one holds much for long"
+        log.warning(
+            "connection closed", peer=self.peer, door=self.door, reason=reason, bytes=self._counted, total=total
+        )
+        metrics.RPC_REFUSED("slow_reader").value += 1
+        self.abort(None)
 
     def _on_request(self, frame: Frame, now: float) -> None:
         _, _, method, request_id, deadline_ms, trace, body = frame
@@ -332,14 +376,18 @@ class ServerConnection(Link, Connection):
 
     @property
     def writable(self) -> bool:
-        """Less than a quarter of ``Limits.queued_bytes`` waits, and others had their turn since the last MiB."""
+        """Little waits (see ``Limits.queued_bytes``), and others had their turn since the last MiB."""
         if len(self.out) >= _FLUSH_BYTES:
             self.flush()
-        return self.queued_bytes < self._limits.queued_bytes // 4 and self.turn_bytes < TURN_BYTES
+        return self._has_room() and self.turn_bytes < TURN_BYTES
+
+    def _has_room(self) -> bool:
+        queued = self.queued_bytes
+        return not queued or (queued < self._limits.queued_bytes // 4 and not self._is_over_total())
 
     def when_writable(self, call: Call) -> None:
         """In the order of asking, so that several streams of a connection take turns."""
-        if self.closed or self.queued_bytes < self._limits.queued_bytes // 4:
+        if self.closed or self._has_room():
             self.reactor.callLater(0, self._next_turn, call)
         else:
             self._waiting.append(call)

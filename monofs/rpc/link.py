@@ -95,6 +95,7 @@ class Link:
         "_reading",
         "closed",
         "dirty",
+        "memory_bytes",
         "out",
         "queued_bytes",
         "reactor",
@@ -109,6 +110,8 @@ class Link:
         self.out = bytearray()
         self.queued_bytes = 0
         """Bytes that did not fit into the socket's buffer; ``out`` not included."""
+        self.memory_bytes = 0
+        """Those of them that are in memory, not in files."""
         self.turn_bytes = 0
         """Bytes streams sent directly in this turn of the reactor."""
         self.dirty = False
@@ -131,6 +134,9 @@ class Link:
 
     def drained(self) -> None:
         """The queue has room again."""
+
+    def memory_changed(self) -> None:
+        """``memory_bytes`` changed; closing this link here is allowed."""
 
     def lost(self, error: MonofsError | None) -> None:
         """The socket is closed; ``error`` None: by this side, or orderly by the other."""
@@ -161,7 +167,7 @@ class Link:
                 return True
         self.out = bytearray()
         self._enqueue(memoryview(out)[sent:])
-        return True
+        return not self.closed
 
     def send_buffers(self, buffers: list[bytes | memoryview]) -> None:
         """Send without copying; the buffers may not change any more."""
@@ -219,7 +225,7 @@ class Link:
                 return
         if sent < len(header):
             self._enqueue(memoryview(header)[sent:])
-        if length:
+        if length and not self.closed:
             self.queued_bytes += length
             self._queue.append(_File(os.dup(fd), offset, length))
             self.reactor.addWriter(self)
@@ -237,8 +243,10 @@ class Link:
                     self._enqueue(memoryview(data)[passed:])
                 return
         self.queued_bytes += len(data)
+        self.memory_bytes += len(data)
         self._queue.append(_Passed(data, [os.dup(fd) for fd in fds]))
         self.reactor.addWriter(self)
+        self.memory_changed()
 
     def _pass(self, data: bytes, fds: list[int]) -> int | None:
         """Bytes sent, 0 when the socket is full; None: the link was aborted. Descriptors leave with the first byte."""
@@ -251,9 +259,14 @@ class Link:
             return None
 
     def _enqueue(self, view: memoryview) -> None:
+        if self.closed:
+            return
         self.queued_bytes += len(view)
         self._queue.append(view)
         self.reactor.addWriter(self)
+        if type(view.obj) is not mmap.mmap:
+            self.memory_bytes += len(view)
+            self.memory_changed()
 
     # ---- the reactor's side ----
 
@@ -316,6 +329,7 @@ class Link:
                 return
         if self.closed:
             return
+        self.memory_changed()
         if not self._queue:
             self.reactor.removeWriter(self)
             self.flush()
@@ -341,6 +355,7 @@ class Link:
                 for fd in first.fds:
                     os.close(fd)
                 self._queue[:1] = [memoryview(first.data)[sent:]] if sent < len(first.data) else []
+                self.memory_bytes -= sent
         else:
             sent = self._send_views(budget)
         self.queued_bytes -= sent
@@ -358,10 +373,13 @@ class Link:
         sent = left = self.sock.sendmsg([*views[:-1], last[: len(last) - max(0, size - budget)]])
         gone = 0
         for view in views:
-            if left < len(view):
-                self._queue[gone] = view[left:]
+            taken = min(left, len(view))
+            if type(view.obj) is not mmap.mmap:
+                self.memory_bytes -= taken
+            if taken < len(view):
+                self._queue[gone] = view[taken:]
                 break
-            left -= len(view)
+            left -= taken
             gone += 1
         del self._queue[:gone]
         return sent
@@ -408,5 +426,6 @@ class Link:
             for fd in [waiting.fd] if type(waiting) is _File else waiting.fds if type(waiting) is _Passed else ():
                 os.close(fd)
         self._queue.clear()
-        self.queued_bytes = 0
+        self.queued_bytes = self.memory_bytes = 0
+        self.memory_changed()
         self.lost(error)

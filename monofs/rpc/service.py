@@ -68,6 +68,9 @@ class Limits:
     queued_bytes: int = 8 << 20
     """Bytes waiting for a slow reader before its further requests wait. Streams pause (``call.writable`` turns False) at a
     quarter, and a DATA frame is at most half of it: so streams alone never keep requests and cancellations waiting."""
+    queued_total_bytes: int = 256 << 20
+    """The same in memory, over all connections of the service: above, a connection with any such bytes is not read from and its
+    streams pause until they have left; above twice as much, the one that holds most for longest is closed."""
     held_bytes: int = 256 << 20
     """Bytes of unfinished requests over all connections of the service; the one that goes over it is closed."""
     longest_s: float = 3600.0
@@ -354,7 +357,8 @@ class Service:
     """The methods of one role, shared by all its doors.
 
     ``cluster`` tells the cluster id for handshakes (empty while there is none). ``on_fatal`` is called when an invariant
-    broke; without it the reactor is stopped. ``connections`` and ``held_bytes`` are what the doors have in use.
+    broke; without it the reactor is stopped. ``connections``, ``held_bytes`` and ``queued_bytes`` are what the doors have in use,
+    ``slow`` the connections with queued bytes.
     """
 
     def __init__(
@@ -373,6 +377,8 @@ class Service:
         self.entries: dict[int, Entry] = {}
         self.connections = 0
         self.held_bytes = 0
+        self.queued_bytes = 0
+        self.slow: set[Any] = set()
 
     def register(self, method: Method, request_type: type[_R], handler: Callable[[_R, Call], Result]) -> None:
         """Serve ``method``; each at most once."""

@@ -12,7 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -30,6 +30,7 @@ from monofs.model.errors import (
     UnknownMethod,
     VersionMismatch,
 )
+from monofs.observe import metrics
 from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.rpc.frames import Frame, Kind, Splitter, decode_error, pack
@@ -382,10 +383,11 @@ def test_answers_nobody_reads_stop_the_reading_of_requests(house: House) -> None
         peer.open()
         peer.sock.setblocking(False)
         why = pack(Kind.REQUEST, Method.WHY, 1, encode(api.RequestId(bytes(10_000))))
+        crowd = why * 10
         (connection,) = listener.connections
         for _ in range(100_000):
             try:
-                sent += peer.sock.send(why * 10)
+                sent += peer.sock.send(crowd[sent % len(why) :])  # goes on where a part was taken
             except BlockingIOError:
                 break
         else:
@@ -395,6 +397,48 @@ def test_answers_nobody_reads_stop_the_reading_of_requests(house: House) -> None
         peer.sock.setblocking(True)
         for _ in range(sent // len(why)):
             assert peer.frame().kind == Kind.ANSWER
+
+
+def test_answers_nobody_reads_are_bounded_over_all_connections_and_others_are_served(house: House) -> None:
+    answer, total = 8 << 20, 16 << 20
+    listener = house.tcp(limits=Limits(queued_total_bytes=total))
+    house.service.register(Method.WHY, api.Empty, lambda request, call: api.Pong("x" * answer, "", 0))
+    why = pack(Kind.REQUEST, Method.WHY, 1, b"\x90") + pack(Kind.REQUEST, Method.WHY, 2, b"\x90")
+    refused = metrics.RPC_REFUSED("slow_reader").value
+    before = resident_bytes()
+    with ExitStack() as crowd, Pool(listener.address) as other:
+        for _ in range(30):
+            crowd.enter_context(raw(listener.address)).open().send(why)
+            assert other.call(Method.PING, api.Empty(), api.Pong).role == "worker"
+            assert house.loop.do(lambda: house.service.queued_bytes) <= 2 * total
+            assert resident_bytes() - before < 16 * answer
+        house.wait_until(lambda: metrics.RPC_REFUSED("slow_reader").value > refused)
+        house.wait_until(lambda: house.service.queued_bytes == sum(each.memory_bytes for each in listener.connections))
+        assert len(other.call(Method.WHY, api.Empty(), api.Pong, 30.0).version) == answer
+        read = api.ReadRequest(b"data:100000", 0, 10_000_000)
+        assert other.read_into(Method.READ, read, bytearray(10_000_000)) == 10_000_000
+    house.wait_until(lambda: not listener.connections)
+    assert (house.service.queued_bytes, house.service.slow) == (0, set())
+
+
+def test_a_reader_that_comes_late_gets_everything_though_the_bound_over_all_connections_was_reached(
+    house: House,
+) -> None:
+    listener = house.tcp(limits=Limits(queued_total_bytes=1 << 20))
+    house.service.register(Method.WHY, api.Empty, lambda request, call: api.Pong("x" * 700_000, "", 0))
+    whys = b"".join(pack(Kind.REQUEST, Method.WHY, n + 1, b"\x90") for n in range(30))
+    read = encode(api.ReadRequest(b"data:100000", 0, 20_000_000))
+    with raw(listener.address) as asker, raw(listener.address) as reader:
+        asker.open().send(whys)
+        house.wait_until(lambda: house.service.queued_bytes >= 1 << 20)
+        reader.open().send(pack(Kind.REQUEST, Method.READ, 1, read))
+        got = 0
+        while (frame := reader.frame()).kind == Kind.DATA:
+            assert frame.body == pattern(got, len(frame.body))
+            got += len(frame.body)
+        assert got == 20_000_000
+        assert [asker.frame().request for _ in range(30)] == list(range(1, 31))
+        house.wait_until(lambda: house.service.queued_bytes == 0)
 
 
 def test_a_stream_that_ignores_back_pressure_is_refused(house: House, loop: Loop) -> None:
