@@ -60,6 +60,9 @@ class NamespaceConfig:
     sync_interval_s: float = setting(
         60.0, "seconds", "How old metadata of a mount may be before its store is asked again; 0 always, -1 never."
     )
+    store_patience_s: float = setting(
+        5.0, "seconds", "How long a path already known waits for its store's answer before it is served as it is known."
+    )
     absent_entries: int = setting(100_000, "entries", "How many paths known to be missing in a store are remembered.")
     replicas: int = setting(2, "copies", "Copies of cache-only files where so many workers exist.")
     flush_interval_s: float = setting(1.0, "seconds", "Longest time between flushes of the memtable to the database.")

@@ -9,6 +9,8 @@ name present throughout a paged listing is shown exactly once. Memory is O(page)
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 from twisted.internet.defer import Deferred
 
@@ -97,7 +99,9 @@ class Listing:
         assert inode is not None  # noqa: S101 - the caller has a directory
         assert located is not None  # noqa: S101 - under a mount
         try:
-            seen = await self._loader.page(parts, inode, request.after, self._since(found, request))
+            look = partial(self._loader.page, parts, inode, request.after, self._since(found, request))
+            loaded = inode.flags & Flag.LOADED
+            seen = await (self._loader.patiently(located.mount, request.options, look) if loaded else look())
             gone = not request.after and seen.through is None and not self._namespace.children(inode.id, b"", 1)
         except UfsNotFound:
             seen, gone = _WHOLE, True

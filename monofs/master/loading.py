@@ -6,8 +6,8 @@ interval; under ALWAYS each time; under NEVER not at all. Mount points and expli
 so that the next access looks again. Where many children of one directory are asked for, a page of its listing is
 asked instead of each child, as long as pages answer enough of them; a directory is never listed whole for a few.
 
-Store down: a path known before is served as it is (logged, counted, shown by `why`); this is the one case in which the interval is not kept. A
-request with interval 0, and anything unknown, gets the store's error.
+Store down, or silent for longer than ``namespace.store_patience_s``: a path known before is served as it is (logged, counted, shown by `why`);
+this is the one case in which the interval is not kept. A request with interval 0, and anything unknown, waits for the store's answer or error.
 
 Invariant: the tree changes only by ADOPT_PATH and ADOPT_PAGE, proposed only on a difference, with the index read *before* the
 store was asked. Memory is O(page) per look; looks are single flights.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
@@ -76,11 +77,13 @@ class Loader:
         stores: Stores,
         *,
         default_interval_s: float,
+        patience_s: float,
         absent_entries: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._namespace, self._proposer, self._stores = namespace, proposer, stores
         self._default_interval_s, self._clock = default_interval_s, clock
+        self._patience_s = patience_s
         self.freshness = Freshness(absent_entries)
         self._mounts_index = namespace.mounts_index
         self._paths: Flights[None] = Flights(clock)
@@ -162,9 +165,14 @@ class Loader:
         return Deferred.fromCoroutine(self._refreshed(parts, found, options))
 
     async def _refreshed(self, parts: Parts, found: Lookup, options: ReadOptions) -> Lookup:
-        assert found.located is not None  # noqa: S101 - a path under no mount is always fresh
+        located = found.located
+        assert located is not None  # noqa: S101 - a path under no mount is always fresh
+
+        def look() -> Deferred[None]:
+            return Deferred.fromCoroutine(self._look(parts, found, located, self.since(located, options)))
+
         try:
-            await self._look(parts, found, found.located, self.since(found.located, options))
+            await (look() if found.inode is None else self.patiently(located.mount, options, look))
         except UNAVAILABLE as error:
             self.check_servable(parts, found, options, error)
         return self._namespace.lookup(parts)
@@ -184,6 +192,12 @@ class Loader:
                 path=format_path(parts),
                 error=str(error),
             )
+
+    def patiently(self, mount: Mount, options: ReadOptions, begin: Callable[[], Deferred[T]]) -> Deferred[T]:
+        """A look whose asker knows what to serve without it. Interval 0 has all the patience of its deadline."""
+        if self.interval_s(mount, options) == 0:
+            return begin()
+        return self._stores.of(mount).patiently(self._patience_s, begin)
 
     async def _look(self, parts: Parts, found: Lookup, located: Located, since: float) -> None:
         parent = found.parent
@@ -269,6 +283,7 @@ class Loader:
 
     async def _look_at_many(self, wanted: list[tuple[Parts, Lookup]], options: ReadOptions) -> dict[Parts, MonofsError]:
         since = {parts: self.since(found.located, options) for parts, found in wanted if found.located is not None}
+        known = {parts: found.located.mount for parts, found in wanted if found.inode is not None and found.located}
         groups: dict[Parts, list[Parts]] = {}
         for parts in since:
             groups.setdefault(parts[:-1], []).append(parts)
@@ -278,8 +293,14 @@ class Loader:
             if len(paths) < CROWD:
                 single.update(dict.fromkeys(paths))
                 continue
+
+            def look(directory: Parts = directory, paths: list[Parts] = paths) -> Deferred[list[Parts]]:
+                oldest = min(since[each] for each in paths)
+                return Deferred.fromCoroutine(self._look_by_pages(directory, paths, oldest, options))
+
+            all_known = all(each in known for each in paths)
             try:
-                left = await self._look_by_pages(directory, paths, min(since[each] for each in paths), options)
+                left = await (self.patiently(known[paths[0]], options, look) if all_known else look())
                 single.update(dict.fromkeys(left))
             except MonofsError as error:
                 failed.update(dict.fromkeys(paths, error))
@@ -289,7 +310,8 @@ class Loader:
             located = self._namespace.lookup(parts).located
             try:
                 if located is not None and located.key:
-                    await self._head(parts, since[parts])
+                    look = partial(self._head, parts, since[parts])
+                    await (self.patiently(located.mount, options, look) if parts in known else look())
             except MonofsError as error:
                 failed[parts] = error
 

@@ -148,6 +148,7 @@ class Master:
             proposer,
             stores,
             default_interval_s=config.namespace.sync_interval_s,
+            patience_s=config.namespace.store_patience_s,
             absent_entries=config.namespace.absent_entries,
             clock=self._clock,
         )

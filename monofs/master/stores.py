@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
@@ -94,7 +94,9 @@ class MountedStore:
         self.index = mount.changed_index
         self.object_store = not mount.uri.startswith("file:")
         self.breaker = Breaker()
-        self._path = mount.path
+        self.silence = ""
+        """Set when someone lost patience with it, until it answers: who knows what to serve without it does so at once."""
+        self._path, self._uri = mount.path, mount.uri
         self._open_ufs = open_ufs
         self._opening = threading.Lock()
         self._ufs: UnderStorage | None = None
@@ -134,6 +136,33 @@ class MountedStore:
         log.debug("store answered", mount=self._path, kind=kind, key=key, tried=tried, seconds=time.monotonic() - began)
         return answer
 
+    def patiently(self, patience_s: float, begin: Callable[[], Deferred[T]]) -> Deferred[T]:
+        """What ``begin`` asks of this store, for someone who can do without: fails with ``UfsUnreachable`` once the store was silent for
+        ``patience_s``, and soon while it has been so. The question stays asked: its answer ends the silence."""
+        if self.silence and self.busy:
+            return fail(self._silent())  # enough is asked already to tell when it answers
+        asked = begin()
+        if asked.called:
+            return asked
+        outcome: Deferred[T] = Deferred()
+
+        def lose_patience() -> None:
+            self.silence = f"the store {self._uri} has not answered for {patience_s:g} s"
+            outcome.errback(self._silent())
+
+        timer = self._reactor.callLater(0 if self.silence else patience_s, lose_patience)
+
+        def answered(result: T | Failure) -> None:
+            if timer.active():
+                timer.cancel()
+                outcome.callback(result)
+
+        asked.addBoth(answered)
+        return outcome
+
+    def _silent(self) -> UfsUnreachable:
+        return UfsUnreachable(self.silence, mount=self._path)
+
     def _say_failed(self, kind: Kind, key: str, error: MonofsError, tried: int, seconds: float) -> None:
         say = log.debug if isinstance(error, UfsNotFound) else log.info  # who lists what is gone is told, not logged
         say(
@@ -151,6 +180,8 @@ class MountedStore:
 
     def note(self, error: MonofsError | None) -> None:
         """The store was asked: it failed with ``error``, or answered (None)."""
+        if not isinstance(error, UNAVAILABLE):
+            self.silence = ""
         was_down = self.breaker.error is not None
         self.breaker.note(error, self._clock())
         if was_down and self.breaker.error is None:
@@ -236,7 +267,7 @@ class Stores:
     def error_of(self, mount: Mount) -> str:
         """Why a mount's store cannot be asked; empty when it can, or was not asked yet."""
         store = self._stores.get(mount.id)
-        return str(store.breaker.error) if store is not None and store.breaker.error is not None else ""
+        return "" if store is None else str(store.breaker.error or store.silence)
 
     def close(self) -> None:
         """Release everything."""

@@ -325,6 +325,39 @@ def test_a_store_that_is_down_leaves_known_metadata_and_says_so(house: House, da
     assert house.ask(Method.MOUNT_LIST, api.Empty()).mounts[0].state == "ok"
 
 
+def test_what_is_known_does_not_wait_long_for_a_store_that_is_silent(
+    make_house: Callable[..., House], data: Path
+) -> None:
+    config = Config()
+    house = make_house(replace(config, namespace=replace(config.namespace, store_patience_s=0.05)))
+    for name in "fgh":
+        write(data / name, b"1")
+    house.mount("/lake", data)
+    house.list("/lake")
+    house.now_s += 61
+    house.watch.gate = threading.Event()
+    assert house.stat("/lake/f").size == 1
+    assert house.list("/lake") == ["f", "g", "h"]
+    assert house.ask(Method.OPEN, api.OpenRequest("/lake/g")).capability
+    assert None not in house.ask(Method.STAT_MANY, api.StatManyRequest(["/lake/f", "/lake/h"])).answers
+    facts = house.ask(Method.WHY, api.StatRequest("/lake/h")).facts
+    assert (facts["store_state"], facts["stale_served"]) == ("unavailable", True)
+    assert "has not answered for 0.05 s" in facts["store_error"]
+    waiting = [
+        house.begin(Method.STAT, api.StatRequest("/lake/f", api.ReadOptions(0.0))),
+        house.begin(Method.STAT, api.StatRequest("/lake/unknown")),
+    ]
+    house.watch.gate.set()
+    house.watch.gate = None
+    assert waiting[0]().mount
+    with pytest.raises(NotFound):
+        waiting[1]()
+    assert house.ask(Method.MOUNT_LIST, api.Empty()).mounts[0].state == "ok"
+    write(data / "f", b"22")
+    house.now_s += 61
+    assert house.stat("/lake/f").size == 2
+
+
 def test_a_store_that_is_down_is_not_asked_again_at_once(house: House, data: Path) -> None:
     house.mount("/lake", data)
     house.asked()
