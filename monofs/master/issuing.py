@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from monofs.metadata.namespace import Namespace
-from monofs.model.capability import GRACE_S, LIFE_S, Capability, Rights, open_capability, seal_capability
+from monofs.model.capability import GRACE_S, LIFE_S, CacheGroup, Capability, Rights, open_capability, seal_capability
 from monofs.model.errors import CapabilityExpired, InvalidArgument, NotReady
 from monofs.model.ids import NO_CONTENT, MountId
 from monofs.model.inode import Inode
@@ -23,7 +23,6 @@ RENEW_MAX = 1000
 RETIRED_KEPT = 200_000
 FEED_SLICE = 100
 """Feed records read per renewal to catch up; each holds at most 1,000 contents."""
-GROUP_DEFAULT, GROUP_PINNED = 0, 1
 
 
 class Issuer:
@@ -49,7 +48,7 @@ class Issuer:
             MountId(0) if located is None else located.mount.id,
             "" if located is None else located.key,
             inode.fingerprint,
-            GROUP_PINNED if pinned else GROUP_DEFAULT,
+            CacheGroup.PINNED if pinned else CacheGroup.DEFAULT,
             Rights.READ,
             issued_s,
             issued_s + LIFE_S,
@@ -73,7 +72,10 @@ class Issuer:
             return b""
         if held.content in self._retired:
             return b""
-        renewed = msgspec.structs.replace(held, key_id=self._newest, issued_s=now_s, expires_s=now_s + LIFE_S)
+        # whether its file is pinned now is not known here, and a pin that has ended must not come back
+        renewed = msgspec.structs.replace(
+            held, key_id=self._newest, group=CacheGroup.DEFAULT, issued_s=now_s, expires_s=now_s + LIFE_S
+        )
         return seal_capability(renewed, self.keys[self._newest])
 
     def _catch_up(self) -> None:

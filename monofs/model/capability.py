@@ -29,6 +29,13 @@ class Rights:
     WRITE = 2
 
 
+class CacheGroup:
+    """Values of :attr:`Capability.group`."""
+
+    DEFAULT = 0
+    PINNED = 1
+
+
 class Capability(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What is signed. ``issued_s`` and ``expires_s`` are whole seconds since 1970 UTC by the master's clock."""
 
@@ -43,7 +50,7 @@ class Capability(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Store key below the mount's root."""
     fingerprint: str
     group: int
-    """Cache group (quota, priority, pins) the pages are charged to."""
+    """Cache group (quota, priority, pins) the pages are charged to: :class:`CacheGroup`. It tells how it was when the file was opened."""
     rights: int
     issued_s: int
     expires_s: int

@@ -177,9 +177,7 @@ class Cache(Holdings):
         if (cluster, incarnation) == (self.run.cluster, self.run.incarnation):
             return
         self.drop_clean()
-        for content in self.pins:
-            self.index.put(PINS, content.to_bytes(8, "big"), None)
-        self.pins.clear()
+        self.unpin([ContentId(content) for content in self.pins])
         self.set_cursor(0)
         self.index.put(META, b"cluster", cluster)
         self.index.put(META, b"incarnation", incarnation.to_bytes(8, "big"))

@@ -44,6 +44,11 @@ class Gate:
         self._offset_s = master_now_ns / 1e9 - self._wall()
 
     @property
+    def now_s(self) -> float:
+        """The master's clock, seconds since 1970."""
+        return self._wall() + self._offset_s
+
+    @property
     def silent_s(self) -> float:
         """For how long no master has answered."""
         return self._monotonic() - self._heard
@@ -59,7 +64,7 @@ class Gate:
         Raises ``CapabilityInvalid``, ``CapabilityExpired``, or ``NotReady`` before the first registration.
         """
         capability = self._seen.get(token)
-        now_s = self._wall() + self._offset_s
+        now_s = self.now_s
         if capability is not None and now_s <= capability.expires_s:
             return capability
         if not self._keys:
@@ -76,4 +81,4 @@ class Gate:
 
     def is_stale(self, capability: Capability) -> bool:
         """Whether the capability is past its life: it then opens what is cached, never a fetch."""
-        return self._wall() + self._offset_s > capability.expires_s
+        return self.now_s > capability.expires_s

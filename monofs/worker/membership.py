@@ -1,7 +1,7 @@
 """Being a worker of a cluster: registering, heartbeats, and acting on what they bring.
 
 Order of doing, which is law: another cluster or incarnation, or a feed cursor the master's feed no longer reaches back to, drops all
-clean pages *before* keys are taken over, because keys are what lets readers in; the cursor moves only when everything up to it
+clean pages and pins *before* keys are taken over, because keys are what lets readers in; the cursor moves only when everything up to it
 was acted on. Secrets of mounts and keys stay in memory. Any failure ends in registering again, which is idempotent.
 
 Not here: which worker owns what (the master's slot table), the checks made with the keys (gate.py).
@@ -36,6 +36,7 @@ from monofs.rpc.api import (
 )
 from monofs.tiering.cache import Cache
 from monofs.worker.gate import Gate
+from monofs.worker.pins import Pins
 
 log = logger(__name__)
 
@@ -62,13 +63,14 @@ class Membership:
         config: WorkerConfig,
         cache: Cache,
         gate: Gate,
+        pins: Pins,
         master: MasterClient,
         *,
         reactor: Any,
         identity: bytes,
         on_mounts: Callable[[list[MountGrant]], None],
     ) -> None:
-        self._config, self._cache, self._gate, self._master = config, cache, gate, master
+        self._config, self._cache, self._gate, self._pins, self._master = config, cache, gate, pins, master
         self._reactor, self._identity, self._on_mounts = reactor, identity, on_mounts
         self.worker = 0
         self.epoch = 0
@@ -126,6 +128,7 @@ class Membership:
             cache.incarnation,
         )
         answer: RegisterAnswer = await self._master.call(Method.REGISTER, request, RegisterAnswer, CALL_SLACK_S)
+        is_new = True
         if (answer.cluster, answer.incarnation) != (cache.cluster, cache.incarnation):
             if cache.cluster:
                 log.warning("this is another cluster or incarnation: dropping what was cached")
@@ -136,9 +139,14 @@ class Membership:
                 "the master's feed does not reach from here to now: dropping what was cached", cursor=cache.cursor
             )
             cache.drop_clean()
+            cache.unpin([ContentId(content) for content in cache.pins])
             cache.set_cursor(answer.feed_head)
-        self._gate.set_keys(answer.keys, answer.cluster)
+        else:
+            is_new = not self.worker
         self._gate.hear(answer.now_ns)
+        if is_new:
+            self._pins.begin()
+        self._gate.set_keys(answer.keys, answer.cluster)
         self._on_mounts(answer.mounts)
         self.worker, self.epoch, self._mounts_index = answer.worker, answer.epoch, 0
         if self._first is not None:
@@ -180,6 +188,8 @@ class Membership:
         cache = self._cache
         for begin in range(0, len(item.contents), SLICE):
             contents = [ContentId(content) for content in item.contents[begin : begin + SLICE]]
+            if item.kind in (FeedKind.RETIRED, FeedKind.UNPIN):
+                self._pins.end(contents)
             if item.kind == FeedKind.RETIRED:
                 for content in contents:
                     cache.drop(content)

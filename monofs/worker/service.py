@@ -59,6 +59,7 @@ from monofs.worker.filling import Filling, pages_of
 from monofs.worker.gate import Gate
 from monofs.worker.leases import Leases
 from monofs.worker.membership import MasterClient, Membership, load_identity
+from monofs.worker.pins import Pins
 from monofs.worker.planner import ReadAhead, group_masks
 from monofs.worker.residency import read_now
 from monofs.worker.stores import OpenStore, Stores
@@ -94,6 +95,7 @@ class Worker:
         self._fetcher = Fetcher(config, cache, self._stores, reactor)
         self._disks = Disks(config, cache, self._fetcher, reactor)
         self._gate = Gate()
+        self._pins = Pins(cache, self._gate)
         self._leases = Leases(cache, config.descriptors_per_client)
         self._read_ahead = ReadAhead(config.read_ahead_bytes)
         self._parts = Parts(config, cache, self._fetcher, self._disks, self._gate)
@@ -101,6 +103,7 @@ class Worker:
             config,
             cache,
             self._gate,
+            self._pins,
             master,
             reactor=reactor,
             identity=load_identity(home),
@@ -473,7 +476,10 @@ class Worker:
     def _open(self, token: bytes) -> Capability:
         if self._stopping:
             raise NotReady("the worker is stopping")
-        return self._gate.open(token)
+        capability = self._gate.open(token)
+        if capability.group:
+            self._pins.honour(capability)
+        return capability
 
 
 def _span(capability: Capability, offset: int, length: int) -> tuple[int, int]:

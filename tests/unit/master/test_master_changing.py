@@ -196,6 +196,8 @@ def test_pinned_files_are_opened_into_the_pinned_cache_group(house: House, data:
         keys, cluster = house.master.members._keys, house.namespace.cluster
         groups.append(open_capability(opened.capability, keys, cluster, 0).group)
     assert groups == [0, 1]
+    renewed = house.ask(Method.RENEW, api.RenewRequest([opened.capability])).capabilities[0]
+    assert open_capability(renewed, keys, cluster, 0).group == 0, "it may be unpinned by now"
 
 
 def test_rights_bound_what_a_principal_may_do(house: House) -> None:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 from worker_world import CLUSTER, KEY, LIFE_S, MIB, ScriptedMaster, World, make_bytes
 
+from monofs.model.capability import CacheGroup
 from monofs.model.errors import CapabilityExpired, CapabilityInvalid, HomeUnusable
-from monofs.rpc.api import FeedItem, FeedKind, HeartbeatRequest, RegisterRequest
+from monofs.rpc.api import (
+    DescriptorAnswer,
+    DescriptorRequest,
+    FeedItem,
+    FeedKind,
+    HeartbeatRequest,
+    Method,
+    RegisterRequest,
+)
 from monofs.worker.gate import SILENCE_S
 from monofs.worker.membership import host_id, is_cursor_lost, load_identity
 
@@ -127,6 +137,75 @@ def test_unpinned_content_can_be_freed(world: World) -> None:
     feed(world, FeedKind.UNPIN, world.content())
     feed(world, FeedKind.FREE, world.content())
     assert world.present() == 0
+
+
+def pinned(world: World) -> list[int]:
+    return sorted(world.run(lambda: world.cache.pins))
+
+
+@pytest.mark.parametrize("ask", ["read", "read_many", "fetch", "descriptor"])
+def test_a_worker_that_never_heard_of_a_pin_takes_it_from_the_capability(world: World, ask: str) -> None:
+    world.put(make_bytes(20, MIB), "k")
+    capability = world.capability(1, MIB, "k", "e:1", group=CacheGroup.PINNED)
+    world.read(world.capability(1, MIB, "k", "e:1"), 0, MIB)
+    assert pinned(world) == []
+    if ask == "read":
+        world.read(capability, 0, 100)
+    elif ask == "read_many":
+        world.read_many([capability], [(0, 0, 100)])
+    elif ask == "fetch":
+        world.fetch(capability, 0, 1)
+    else:
+        answer, fds = world.unix.call_with_descriptors(
+            Method.DESCRIPTOR, DescriptorRequest(capability, 0), DescriptorAnswer
+        )
+        for fd in fds:
+            os.close(fd)
+        assert answer.present
+    assert pinned(world) == [world.content()]
+    feed(world, FeedKind.FREE, world.content())
+    assert world.present() == 1
+
+
+@pytest.mark.parametrize("end", [FeedKind.UNPIN, FeedKind.RETIRED])
+def test_a_pin_that_ended_does_not_come_back_with_an_older_capability(world: World, end: int) -> None:
+    world.put(make_bytes(21, MIB), "k")
+    capability = world.capability(1, MIB, "k", "e:1", group=CacheGroup.PINNED)
+    world.read(capability, 0, MIB)
+    assert pinned(world) == [world.content()]
+    feed(world, end, world.content())
+    world.read(capability, 0, MIB)
+    assert pinned(world) == []
+    world.master.now_ns = time.time_ns() + 2 * 10**9
+    later = world.capability(1, MIB, "k", "e:1", group=CacheGroup.PINNED, age_s=-2)
+    world.read(later, 0, MIB)
+    assert pinned(world) == [world.content()]
+
+
+def test_ends_beyond_what_is_remembered_cost_older_capabilities_their_pins(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monofs.worker.pins.ENDED_KEPT", 100)
+    world.put(make_bytes(22, MIB), "k")
+    capability = world.capability(1, MIB, "k", "e:1", group=CacheGroup.PINNED)
+    feed(world, FeedKind.UNPIN, world.content(), *range(10**6, 10**6 + 500))
+    assert world.run(lambda: len(world.worker._pins._ended)) <= 100
+    world.read(capability, 0, MIB)
+    assert pinned(world) == []
+
+
+def test_a_capability_given_before_the_worker_listened_pins_nothing(world: World) -> None:
+    world.put(make_bytes(23, MIB), "k")
+    world.read(world.capability(1, MIB, "k", "e:1", group=CacheGroup.PINNED, age_s=60), 0, MIB)
+    assert pinned(world) == []
+
+
+def test_a_worker_the_feed_left_behind_forgets_its_pins(world: World) -> None:
+    feed(world, FeedKind.PIN, world.content())
+    world.stop()
+    world.master.feed_head, world.master.feed_tail = 500, 300
+    world.start()
+    assert pinned(world) == []
 
 
 def test_a_feed_record_of_a_newer_release_is_passed_over(world: World) -> None:

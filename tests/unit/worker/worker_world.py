@@ -22,7 +22,7 @@ from twisted.internet.threads import blockingCallFromThread
 
 from monofs.config.schema import WorkerConfig
 from monofs.model.block import GROUP_SIZE_BYTES
-from monofs.model.capability import LIFE_S, Capability, Rights, seal_capability
+from monofs.model.capability import LIFE_S, CacheGroup, Capability, Rights, seal_capability
 from monofs.model.errors import (
     MonofsError,
     UfsBadBody,
@@ -341,11 +341,13 @@ class World:
         life_s: int = LIFE_S,
         secret: bytes = KEY,
         cluster: bytes = CLUSTER,
+        group: int = CacheGroup.DEFAULT,
+        age_s: int = 0,
     ) -> bytes:
-        now = int(time.time())
+        now = int(time.time()) - age_s
         content = make_content_id(1, counter)
         capability = Capability(
-            1, cluster, content, size, 26, MountId(mount), key, fingerprint, 0, Rights.READ, now, now + life_s
+            1, cluster, content, size, 26, MountId(mount), key, fingerprint, group, Rights.READ, now, now + life_s
         )
         return seal_capability(capability, secret)
 
