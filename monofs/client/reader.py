@@ -31,8 +31,10 @@ from monofs.model.errors import (
     CapabilityExpired,
     ConnectionLost,
     ContentChanged,
+    DeadlineExceeded,
     IsADirectory,
     MonofsError,
+    MountNotFound,
     NotCached,
     NotSupported,
     Overloaded,
@@ -251,6 +253,8 @@ class Reader:
                 corrupt += 1  # the worker dropped the page, and takes it from the store when asked again
                 if corrupt >= CORRUPT_TRIES:
                     raise
+            except (DeadlineExceeded, MountNotFound) as error:  # a worker knows no paths
+                raise type(error)(f"{self.path}: {error.message}", **{"path": self.path, **error.detail}) from None
 
     def _read_from(self, link: WorkerLink, session: Session, offset: int, view: memoryview) -> int:
         if self.opened.inode.size <= SMALL_FILE_BYTES and not self.hot.groups:

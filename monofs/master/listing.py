@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 
 from monofs.master.access import R_OK, check_access
 from monofs.master.freshness import NEVER, Range
-from monofs.master.loading import Loader
+from monofs.master.loading import Loader, awaited
 from monofs.master.reading import Reading, parse
 from monofs.master.stores import UNAVAILABLE
 from monofs.metadata.namespace import Namespace
@@ -55,6 +55,7 @@ class Listing:
             seen = self._seen(found, request)
             if seen is not None:
                 return self._answer(parts, found.inode, found, request, call, seen)
+        call.waits_for = awaited(found.located, parts)
         return Deferred.fromCoroutine(self._list_looked_at(parts, found, request, call))
 
     def _since(self, found: Lookup, request: ListRequest) -> float:

@@ -471,6 +471,12 @@ class Loader:
         self._stores.keep_only({mount.id for _, mount in self._namespace.mounts()})
 
 
+def awaited(located: Located | None, parts: Parts, *, others: int = 0) -> str:
+    """What a call waits for that looks at a path in its store, for its deadline's message."""
+    store = located.mount.uri if located is not None else "no store"
+    return f"the store {store} to tell about {format_path(parts)}" + (f" and {others} other paths" if others else "")
+
+
 def missing(parts: Parts, found: Lookup) -> MonofsError:
     """The error of a path that is not there."""
     if found.parent is not None and not found.parent.is_directory:

@@ -63,7 +63,9 @@ class Mounts:
         uri = normal_uri(request.uri)
         interval_ms = _milliseconds(request.sync_interval_s)
         self._check_free(path, uri, options, shared=request.shared, numbered=bool(request.request.client))
+        call.waits_for = f"the store {uri} to answer"
         await self._stores.probe(uri, options)
+        call.waits_for = ""
         shown, secrets = _split(options)
         if request.dry_run:
             mount = Mount(
@@ -105,7 +107,9 @@ class Mounts:
         old = {} if request.replace else mount.options | self._vault.open(mount)
         options = {name: value for name, value in (old | request.options).items() if value}
         check_options(mount.uri, options)
+        call.waits_for = f"the store {mount.uri} to answer"
         await self._stores.probe(mount.uri, options)
+        call.waits_for = ""
         shown, secrets = _split(options)
         readonly = mount.readonly if request.readonly is None else request.readonly
         interval_ms = mount.sync_interval_ms
@@ -133,6 +137,7 @@ class Mounts:
         check_access(call.principal, Right.READ)
         mount = self._at(request.path)
         store = self._stores.of(mount)
+        call.waits_for = f"the store {mount.uri} to answer"
         try:
             await self._stores.probe(mount.uri, mount.options | self._vault.open(mount))
         except MonofsError as error:

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from monofs.master.access import R_OK, X_OK, check_access
 from monofs.master.freshness import NEVER
 from monofs.master.issuing import Issuer
-from monofs.master.loading import Loader, missing
+from monofs.master.loading import Loader, awaited, missing
 from monofs.master.members import Members
 from monofs.master.stores import UNAVAILABLE, Clock, Stores
 from monofs.metadata.namespace import Namespace
@@ -123,6 +123,7 @@ class Reading:
         found = self._namespace.lookup(parts)
         if self._loader.is_fresh(parts, found, options):
             return answer(parts, found, call)
+        call.waits_for = awaited(found.located, parts)
         return self._loader.refreshed(parts, found, options).addCallback(lambda now: answer(parts, now, call))
 
     def _stat_answer(self, parts: Parts, found: Lookup, call: Call) -> StatAnswer:
@@ -172,6 +173,8 @@ class Reading:
                 asked.append(error)
         if not stale:
             return build(*self._answers(asked, call, answer))
+        first = next(iter(stale))
+        call.waits_for = awaited(stale[first].located, first, others=len(stale) - 1)
         looked = self._loader.look_at_many(list(stale.items()), options)
 
         def answered(failed: dict[Parts, MonofsError]) -> M:
@@ -222,6 +225,7 @@ class Reading:
         found = self._namespace.lookup(parts)
         if self._loader.is_fresh(parts, found, request.options):
             return self._why(parts, found, request.options, call, "memory: fresh")
+        call.waits_for = awaited(found.located, parts)
         looked = self._loader.refreshed(parts, found, request.options)
         return looked.addCallback(
             lambda now: self._why(parts, now, request.options, call, "store: was stale or unknown")

@@ -171,6 +171,7 @@ class Call:
         "slot",
         "started",
         "trace",
+        "waits_for",
     )
 
     def __init__(
@@ -188,6 +189,8 @@ class Call:
         self.pending = False
         self.slot = 0
         self.descriptors: list[int] | None = None
+        self.waits_for = ""
+        """What a handler that may wait long waits for, in words that go on after "waiting for": told when the deadline passes."""
         self._waiting: Callable[[], None] | None = None
         self._on_end: Callable[[], None] | None = None
 
@@ -316,7 +319,9 @@ class Call:
     def expire(self) -> None:
         """For the deadline wheel."""
         if not self.closed:
-            self.fail(DeadlineExceeded("the time allowed for this request ran out at the server"))
+            allowed_s = round(self.deadline - self.started, 1)
+            waiting = f"waiting for {self.waits_for}" if self.waits_for else "the server was busy with it"
+            self.fail(DeadlineExceeded(f"the {allowed_s:g} s allowed for this request ran out while {waiting}"))
             self._end_early()
 
     def abandon(self) -> None:

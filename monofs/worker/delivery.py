@@ -237,6 +237,7 @@ class Delivery:
         """The page at the position is missing: wait for it, bring it, or go past the cache."""
         fetcher, capability = self._parts.fetcher, self._piece.capability
         self._source = "store"
+        self._call.waits_for = fetcher.awaited(capability)
         if fetcher.wait(capability.content, number, page, self.resume):
             return False
         if not self._may_fetch:
@@ -342,6 +343,7 @@ class Delivery:
     def _sent(self, length: int, source: str) -> None:
         self._position += length
         self._turn_bytes += length
+        self._call.waits_for = ""
         metrics.SERVED_BYTES(source, self._call.door).value += length
 
     # ---- the end --------------------------------------------------------------------------------------------------------

@@ -160,6 +160,10 @@ class Fetcher:
                 return True
         return False
 
+    def awaited(self, capability: Capability) -> str:
+        """What a call waits for that waits for bytes of this content."""
+        return self._stores.awaited(capability.mount, capability.key)
+
     def flying(self, content: int, number: int) -> int:
         """Bitmap of the group's pages that are on their way."""
         mask = 0

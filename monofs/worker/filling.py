@@ -80,6 +80,7 @@ class Filling:
         if not missing:
             self._answer(cached=True)
             return
+        self._call.waits_for = parts.fetcher.awaited(capability)
         first = (missing & -missing).bit_length() - 1
         waits = parts.fetcher.wait(capability.content, number, first, self.resume)
         invariant(waits, "a page that was asked for is on its way")

@@ -104,6 +104,10 @@ class Stores:
         endpoint = opened.grant.options.get("endpoint", "").rpartition("@")[2]
         return f"{opened.grant.uri} at {endpoint}" if endpoint else opened.grant.uri
 
+    def awaited(self, mount: int, key: str) -> str:
+        """What a call waits for that needs bytes of a file, for its deadline's message."""
+        return f"the store {self.describe(mount)} to send {key or 'the file'}"
+
     def _open(self, grant: MountGrant) -> UnderStorage:
         if self._open_store is not None:
             return self._open_store(grant.uri, grant.options)

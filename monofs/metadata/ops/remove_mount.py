@@ -9,7 +9,10 @@ from monofs.metadata.ops.update_mount import mount_at
 from monofs.metadata.state import present
 from monofs.metadata.tables import IDS, MOUNTS, pack_id
 from monofs.model.errors import Busy
-from monofs.model.paths import Parts, is_prefix, parse_path
+from monofs.model.paths import Parts, format_path, is_prefix, parse_path
+
+NAMED_MAX = 5
+"""Mounts named in a refusal."""
 
 
 def remove_mount(draft: Draft, change: RemoveMount) -> None:
@@ -18,8 +21,11 @@ def remove_mount(draft: Draft, change: RemoveMount) -> None:
     mount = mount_at(draft, change.path)
     parts = parse_path(mount.path)
     others = [at for at, _ in draft.state.mounts() if at != parts]
-    if any(is_prefix(parts, at) for at in others):
-        raise Busy(f"other mounts lie below {mount.path}: unmount them first", path=mount.path)
+    below = sorted(format_path(at) for at in others if is_prefix(parts, at))
+    if below:
+        more = f" and {len(below) - NAMED_MAX} more" if len(below) > NAMED_MAX else ""
+        shown = ", ".join(below[:NAMED_MAX]) + more
+        raise Busy(f"other mounts lie below {mount.path}: unmount them first: {shown}", path=mount.path)
     found = draft.lookup(parts)
     inode = present(found.inode, "a mount has its mount point")
     outer = next((at for at, _ in draft.state.mounts() if at != parts and is_prefix(at, parts)), None)

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from master_house import House, write
+from master_house import ANSWERS, House, write
 
 from monofs.config.schema import Config, NamespaceConfig
 from monofs.model.errors import (
+    DeadlineExceeded,
     InvalidArgument,
     InvalidPath,
     IsADirectory,
@@ -356,6 +357,21 @@ def test_what_is_known_does_not_wait_long_for_a_store_that_is_silent(
     write(data / "f", b"22")
     house.now_s += 61
     assert house.stat("/lake/f").size == 2
+
+
+def test_a_request_whose_deadline_passes_names_the_store_and_the_path_it_waited_for(house: House, data: Path) -> None:
+    house.mount("/lake", data)
+    house.watch.gate = threading.Event()
+    for method, request, path in (
+        (Method.STAT, api.StatRequest("/lake/f"), "/lake/f"),
+        (Method.LIST, api.ListRequest("/lake"), "/lake"),
+        (Method.OPEN_MANY, api.OpenManyRequest(["/lake/f", "/lake/g"]), "/lake/f and 1 other paths"),
+        (Method.MOUNT_TEST, api.MountTestRequest("/lake"), ""),
+    ):
+        told = f"0.1 s allowed .* while waiting for the store file://{data} to (answer|tell about {path})$"
+        with pytest.raises(DeadlineExceeded, match=told):
+            house.loop.begin(house.client.call, method, request, ANSWERS[method], 0.1)()
+    house.watch.gate.set()
 
 
 def test_a_store_that_is_down_is_not_asked_again_at_once(house: House, data: Path) -> None:

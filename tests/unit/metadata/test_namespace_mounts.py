@@ -246,7 +246,9 @@ def test_a_listing_of_a_detached_directory_or_of_another_mount_is_refused(home: 
 def test_a_mount_with_others_below_stays(home: Home) -> None:
     home.mount("/m")
     home.mount("/m/x")
-    assert refused(unmount(home, "/m"), Busy)
+    still = unmount(home, "/m")
+    assert refused(still, Busy)
+    assert str(still).endswith("unmount them first: /m/x")
     assert refused(unmount(home, "/m/none"), MountNotFound)
     assert unmount(home, "/m/x") is None
     assert unmount(home, "/m") is None

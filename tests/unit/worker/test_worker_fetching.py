@@ -252,8 +252,9 @@ def test_a_file_that_is_gone_is_content_changed(world: World) -> None:
 
 def test_a_store_that_hangs_costs_the_reader_its_deadline_not_for_ever(world: World) -> None:
     capability, data = world.put(make_bytes(25, MIB))
-    with world.store.closed_gate(), pytest.raises(DeadlineExceeded):
-        world.read(capability, 0, MIB, timeout_s=0.2)
+    told = r"while waiting for the store scripted://bucket\S* .*to send object-\d+"
+    with world.store.closed_gate(), pytest.raises(DeadlineExceeded, match=told):
+        world.read(capability, 0, MIB, timeout_s=1.0)
     assert world.read(capability, 0, MIB) == data, "and the fetch that outlived its reader serves the next"
     assert len(world.store.gets) == 1
 
