@@ -30,7 +30,10 @@ while True:
             peers[peer.fileno()] = peer
             epoll.register(peer.fileno(), select.EPOLLIN)
             continue
-        data = peers[fd].recv(65536)
+        try:
+            data = peers[fd].recv(65536)
+        except ConnectionResetError:
+            data = b""
         if not data:
             epoll.unregister(fd)
             del peers[fd]
