@@ -13,7 +13,7 @@ import msgspec
 
 from monofs.metadata.namespace import Namespace
 from monofs.model.capability import GRACE_S, LIFE_S, CacheGroup, Capability, Rights, open_capability, seal_capability
-from monofs.model.errors import CapabilityExpired, InvalidArgument, NotReady
+from monofs.model.errors import CapabilityExpired, CapabilityInvalid, InvalidArgument, NotReady
 from monofs.model.ids import NO_CONTENT, MountId
 from monofs.model.inode import Inode
 from monofs.model.mount import Located
@@ -56,7 +56,7 @@ class Issuer:
         return seal_capability(granted, self.keys[self._newest]), granted.expires_s
 
     def renew(self, request: RenewRequest) -> RenewAnswer:
-        """Raises ``CapabilityInvalid`` for a token that is not ours; one that is too old or whose content is retired comes back empty."""
+        """A token that is not ours or too old, or whose content is retired, comes back empty: its file is to be opened again."""
         if len(request.capabilities) > RENEW_MAX:
             raise InvalidArgument(f"at most {RENEW_MAX} capabilities a request")
         if not self._namespace.cluster:
@@ -68,7 +68,7 @@ class Issuer:
     def _renewed(self, token: bytes, now_s: int) -> bytes:
         try:
             held = open_capability(token, self.keys, self._namespace.cluster, now_s, grace_s=GRACE_S)
-        except CapabilityExpired:
+        except (CapabilityExpired, CapabilityInvalid):
             return b""
         if held.content in self._retired:
             return b""

@@ -23,7 +23,7 @@ from monofs.master.secrets import Vault
 from monofs.metadata.entries import RegisterWorker
 from monofs.metadata.namespace import Namespace
 from monofs.model.block import SLOTS
-from monofs.model.errors import InvalidArgument, NotLeader, SessionExpired
+from monofs.model.errors import HomeUnusable, InvalidArgument, NotLeader, SessionExpired
 from monofs.model.principal import Right
 from monofs.observe.logs import logger
 from monofs.rpc.api import (
@@ -100,6 +100,7 @@ class Members:
         self._address = address
         self._polls: dict[int, _Poll] = {}
         self._passing: list[tuple[int, Deferred[int]]] = []
+        self._broken: set[int] = set()
         self._since = clock()
         self._changes = 0
         self._live: list[int] = []
@@ -293,10 +294,19 @@ class Members:
         )
 
     def _grants(self) -> list[MountGrant]:
-        return [
-            MountGrant(mount.id, mount.uri, mount.options | self._vault.open(mount), mount.changed_index)
-            for _, mount in self._namespace.mounts()
-        ]
+        """All mounts but those whose secrets cannot be opened: one of these must not keep workers from the others."""
+        grants, broken = [], set()
+        for _, mount in self._namespace.mounts():
+            try:
+                options = mount.options | self._vault.open(mount)
+            except HomeUnusable as error:
+                broken.add(mount.changed_index)
+                if mount.changed_index not in self._broken:
+                    log.error("workers are not told of a mount", mount=mount.path, error=str(error))
+                continue
+            grants.append(MountGrant(mount.id, mount.uri, options, mount.changed_index))
+        self._broken = broken
+        return grants
 
     # ---- who has acted on the feed ------------------------------------------------------------------------------------
 

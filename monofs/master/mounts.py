@@ -21,7 +21,7 @@ from monofs.master.secrets import Vault
 from monofs.master.stores import Stores
 from monofs.metadata.entries import AddMount, RemoveMount, UpdateMount
 from monofs.metadata.namespace import Namespace
-from monofs.model.errors import InvalidArgument, MonofsError, MountExists, MountNotFound
+from monofs.model.errors import HomeUnusable, InvalidArgument, MonofsError, MountExists, MountNotFound
 from monofs.model.ids import MountId
 from monofs.model.mount import Mount
 from monofs.model.options import SYNC_NEVER_S
@@ -104,7 +104,7 @@ class Mounts:
     async def _update(self, request: MountUpdateRequest, call: Call) -> MountInfo:
         check_access(call.principal, Right.ADMIN)
         mount = self._at(request.path)
-        old = {} if request.replace else mount.options | self._vault.open(mount)
+        old = {} if request.replace else mount.options | self._secrets(mount)
         options = {name: value for name, value in (old | request.options).items() if value}
         check_options(mount.uri, options)
         call.waits_for = f"the store {mount.uri} to answer"
@@ -169,7 +169,14 @@ class Mounts:
                 raise MountExists(shown, path=mount.path)
 
     def _shown(self, mount: Mount) -> MountInfo:
-        return _info(mount, sorted(self._vault.open(mount)), self._stores.error_of(mount))
+        return _info(mount, sorted(self._secrets(mount)), self._stores.error_of(mount))
+
+    def _secrets(self, mount: Mount) -> dict[str, str]:
+        """Its secret options; none when they cannot be opened: they are lost, and an update sets them anew."""
+        try:
+            return self._vault.open(mount)
+        except HomeUnusable:
+            return {}
 
 
 def _split(options: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:

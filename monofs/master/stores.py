@@ -26,6 +26,7 @@ from monofs.master.pool import Pool
 from monofs.master.secrets import Vault
 from monofs.model.errors import (
     DeadlineExceeded,
+    HomeUnusable,
     Internal,
     MonofsError,
     Overloaded,
@@ -267,7 +268,13 @@ class Stores:
     def error_of(self, mount: Mount) -> str:
         """Why a mount's store cannot be asked; empty when it can, or was not asked yet."""
         store = self._stores.get(mount.id)
-        return "" if store is None else str(store.breaker.error or store.silence)
+        if store is not None and store.index == mount.changed_index:
+            return str(store.breaker.error or store.silence)
+        try:
+            self._vault.open(mount)
+        except HomeUnusable as error:
+            return str(error)
+        return ""
 
     def close(self) -> None:
         """Release everything."""

@@ -173,7 +173,7 @@ class RenewRequest(Message):
 
 
 class RenewAnswer(Message):
-    """One token a capability, in order; empty bytes where the content is retired."""
+    """One token a capability, in order; empty bytes where the file is to be opened again: too old, retired, or not ours."""
 
     capabilities: list[bytes]
     expires_s: int

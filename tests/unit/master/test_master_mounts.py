@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from master_house import House, write
 
@@ -46,9 +47,10 @@ class Bucket:
         self.asked: list[str] = []
         self.gate: threading.Event | None = None
 
-    def check(self) -> None:
+    def check(self) -> bool:
         if self.error is not None:
             raise self.error
+        return bool(self.entries)
 
     def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
         self._seen("head")
@@ -112,6 +114,14 @@ def test_a_store_that_does_not_answer_is_not_mounted_and_its_reason_is_told(hous
     assert house.namespace.applied_index == before
     with pytest.raises(NotFound):
         house.stat("/s3")
+
+
+def test_mounting_a_store_that_holds_nothing_says_so(house: House, data: Path) -> None:
+    assert house.mount("/empty", data).note == f"nothing was found below file://{data}"
+    assert house.mount("/again", data, shared=True, dry_run=True).note
+    write(data / "f", b"1")
+    assert house.mount("/full", data, shared=True).note == ""
+    assert [info.note for info in mounts(house)] == ["", ""]
 
 
 def test_malformed_mounts_are_refused_before_any_store_is_asked(house: House, data: Path) -> None:
@@ -298,6 +308,35 @@ def test_after_a_restart_secrets_are_opened_again(house: House) -> None:
     with pytest.raises(NotFound):
         house.stat("/s3/none")
     assert opened == [S3]
+
+
+def test_a_mount_whose_secrets_cannot_be_opened_is_shown_and_left_out_and_an_update_mends_it(
+    house: House, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_bucket(house, Bucket())
+    mount_s3(house)
+    house.mount("/lake", data)
+    vault = house.master.members._vault
+    honest = vault.open
+    broken = next(mount for _, mount in house.namespace.mounts() if mount.path == "/s3")
+    damaged = msgspec.structs.replace(broken, sealed=broken.sealed[:-1] + b"?")
+    monkeypatch.setattr(
+        vault, "open", lambda mount: honest(damaged if mount.changed_index == broken.changed_index else mount)
+    )
+    house.loop.do(house.master._stores.keep_only, set())
+    registered = house.ask(Method.REGISTER, api.RegisterRequest(b"w" * 16, "a:1", "", "", 0, 0, 0))
+    assert [grant.uri for grant in registered.mounts] == [f"file://{data}"]
+    news = house.ask(Method.HEARTBEAT, api.HeartbeatRequest(registered.worker, 0, 0, 0, 0))
+    assert [grant.uri for grant in news.mounts] == [f"file://{data}"]
+    assert caplog.text.count("workers are not told of a mount") == 1
+    lake, s3 = house.ask(Method.MOUNT_LIST, api.Empty()).mounts
+    assert (lake.state, s3.state, s3.secrets) == ("ok", "unavailable", [])
+    assert "monofs mount update" in s3.error
+    house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/s3", S3))
+    lake, s3 = house.ask(Method.MOUNT_LIST, api.Empty()).mounts
+    assert (s3.state, bool(s3.secrets)) == ("ok", True)
+    news = house.ask(Method.HEARTBEAT, api.HeartbeatRequest(registered.worker, 0, 0, 0, news.mounts_index))
+    assert sorted(grant.uri for grant in news.mounts) == sorted([f"file://{data}", s3.uri])
 
 
 def test_a_wrong_cluster_secret_at_start_is_told_clearly(house: House) -> None:
