@@ -70,6 +70,8 @@ def add(
         sync_interval_s=sync_interval,
     )
     click.echo(f"{'would mount' if dry_run else 'mounted'} {info.uri} at {info.path}")
+    if info.note:
+        click.echo(f"note: {info.note}", err=True)
 
 
 def show_interval(interval_s: float | None) -> str:

@@ -247,13 +247,13 @@ class Stores:
             store.close()
         return opened
 
-    def probe(self, uri: str, options: dict[str, str]) -> Deferred[None]:
-        """Open a store, let it check itself, close it: the proof every mount gives before it exists."""
+    def probe(self, uri: str, options: dict[str, str]) -> Deferred[bool]:
+        """Open a store, let it check itself, close it: the proof every mount gives before it exists. False: nothing lies in it."""
 
-        def check() -> None:
+        def check() -> bool:
             ufs = self._open_store(uri, options, timeout_s=self._config.store_timeout_s)
             try:
-                ufs.check()
+                return ufs.check()
             finally:
                 ufs.close()
 

@@ -342,6 +342,8 @@ class MountInfo(Message):
     sync_interval_s: float | None
     state: str = "ok"
     error: str = ""
+    note: str = ""
+    """What whoever adds a mount should know, such as that its store is empty."""
 
 
 class MountListAnswer(Message):

@@ -56,8 +56,8 @@ class UnderStorage(Protocol):
 
     scheme: str
 
-    def check(self) -> None:
-        """Prove that the root exists and may be listed and read; the first call of every mount.
+    def check(self) -> bool:
+        """Prove that the root exists and may be listed and read; the first call of every mount. False: nothing lies below the root.
 
         Raises ``UfsDenied``, ``UfsBucketNotFound``, ``UfsUnreachable``, ``UfsOption``: each saying what to correct.
         """

@@ -115,7 +115,7 @@ class LocalStore:
         self._device = -1
         self._was_mounted = False
 
-    def check(self) -> None:
+    def check(self) -> bool:
         """Prove that the root is a directory that may be listed."""
         with (
             observed(self._observe, "list"),
@@ -123,7 +123,7 @@ class LocalStore:
             self._open_directory(b"", _SCAN) as fd,
             os.scandir(fd) as entries,
         ):
-            next(entries, None)
+            return next(entries, None) is not None
 
     def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
         """One ``lstat`` below the root: a name is a file or a directory, never both."""

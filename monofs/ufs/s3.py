@@ -80,20 +80,21 @@ class S3Store:
         self._lock = threading.Lock()
         self._obstore: ObstoreS3 | None = None
 
-    def check(self) -> None:
+    def check(self) -> bool:
         """List the root, and read one byte of the first object found below it; one that is archived or just gone proves enough."""
         page = self._ask(self._prefix, "", max_keys=10)
         first = next((item for item in page.items if item.size), None)
         if first is None:
-            return
+            return any(item.key != self._prefix for item in page.items)
         try:
             for _ in self.read(first.key[len(self._prefix) :], 0, 1, _entry(first.key, first).fingerprint):
                 pass
         except (UfsChanged, UfsNotFound):
-            return
+            return True
         except UfsDenied as error:
             if error.detail.get("store_code") != "InvalidObjectState":
                 raise
+        return True
 
     def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
         """One LIST in nearly all cases; two when more than ``STATUS_KEYS`` names lie between ``key`` and ``key/``."""

@@ -179,7 +179,7 @@ def test_a_directory_marker_makes_a_directory_and_is_no_child(world: World) -> N
 
 def test_an_empty_store_lists_empty_and_passes_its_check(world: World) -> None:
     root = world.root()
-    root.store.check()
+    assert not root.store.check()
     page = root.store.list(b"")
     assert (page.entries, page.next, page.odd) == ([], None, [])
 
@@ -188,7 +188,7 @@ def test_a_store_with_objects_passes_its_check(world: World) -> None:
     root = world.root()
     root.put(b"d/empty", b"")
     root.put(b"d/file", b"x")
-    root.store.check()
+    assert root.store.check()
 
 
 def test_a_missing_directory_is_empty_or_not_found(world: World) -> None:

@@ -124,9 +124,9 @@ class WatchedStore:
         self._inner, self._watch = inner, watch
         self.scheme = inner.scheme
 
-    def check(self) -> None:
+    def check(self) -> bool:
         self._watch.seen("check")
-        self._inner.check()
+        return self._inner.check()
 
     def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
         self._watch.seen("head")

@@ -110,8 +110,8 @@ class ScriptedStore:
         for _ in range(times):
             assert self.asked.acquire(timeout=PATIENCE_S), "the store was not asked"
 
-    def check(self) -> None:
-        return
+    def check(self) -> bool:
+        return True
 
     def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
         raise NotImplementedError("a worker never asks for status")
