@@ -64,21 +64,22 @@ class Mounts:
         interval_ms = _milliseconds(request.sync_interval_s)
         self._check_free(path, uri, options, shared=request.shared, numbered=bool(request.request.client))
         call.waits_for = f"the store {uri} to answer"
-        await self._stores.probe(uri, options)
+        found = await self._stores.probe(uri, options)
+        note = "" if found else f"nothing was found below {uri}"
         call.waits_for = ""
         shown, secrets = _split(options)
         if request.dry_run:
             mount = Mount(
                 MountId(0), path, uri, shown, b"", request.readonly, request.shared, sync_interval_ms=interval_ms
             )
-            return _info(mount, sorted(secrets), "")
+            return _info(mount, sorted(secrets), "", note)
         sealed = self._vault.seal(path, uri, secrets)
         stamp = self._proposer.stamp(request.request)
         mount = await self._proposer.propose(
             AddMount(stamp, path, uri, shown, sealed, request.readonly, request.shared, interval_ms)
         )
         log.info("mounted", path=path, uri=uri, mount=mount.id, readonly=mount.readonly)
-        return self._shown(mount)
+        return self._shown(mount, note)
 
     def list(self, _: Empty, call: Call) -> MountListAnswer:
         """All mounts by path, without secrets."""
@@ -168,8 +169,8 @@ class Mounts:
                 shown = f"{uri} is mounted at {mount.path} already: give --shared to mount it at a second path"
                 raise MountExists(shown, path=mount.path)
 
-    def _shown(self, mount: Mount) -> MountInfo:
-        return _info(mount, sorted(self._secrets(mount)), self._stores.error_of(mount))
+    def _shown(self, mount: Mount, note: str = "") -> MountInfo:
+        return _info(mount, sorted(self._secrets(mount)), self._stores.error_of(mount), note)
 
     def _secrets(self, mount: Mount) -> dict[str, str]:
         """Its secret options; none when they cannot be opened: they are lost, and an update sets them anew."""
@@ -185,7 +186,7 @@ def _split(options: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     return shown, {name: value for name, value in options.items() if name in SECRET_OPTIONS}
 
 
-def _info(mount: Mount, secrets: list[str], error: str) -> MountInfo:
+def _info(mount: Mount, secrets: list[str], error: str, note: str = "") -> MountInfo:
     interval_ms = mount.sync_interval_ms
     return MountInfo(
         mount.id,
@@ -198,6 +199,7 @@ def _info(mount: Mount, secrets: list[str], error: str) -> MountInfo:
         None if interval_ms is None else interval_ms / 1000,
         "unavailable" if error else "ok",
         error,
+        note,
     )
 
 
