@@ -94,14 +94,13 @@ def write_page(group: Group, page: int, data: memoryview) -> int:
 
 
 def _open_writer(group: Group) -> int:
-    had_pages = bool(
-        group.present
-    )  # before looking: another thread may make the file, and its page be committed, meanwhile
-    try:
-        return open_file(group, os.O_WRONLY)
-    except FileNotFoundError:
-        if had_pages or not (group.alive or group.holds or group.reserved):
+    if group.present:  # before looking: another thread may make the file, and its page be committed, meanwhile
+        try:
+            return open_file(group, os.O_WRONLY)
+        except FileNotFoundError:
             raise NotCached("the cached file is gone") from None
+    if not (group.alive or group.holds or group.reserved):
+        raise NotCached("the group has left the cache")
     fd = open_file(group, os.O_WRONLY | os.O_CREAT)
     if group.length > PAGE_SIZE_BYTES:
         try:
