@@ -1,7 +1,7 @@
 """A bounded pool of daemon threads for blocking calls to one store, with a deadline per call.
 
 A call that overruns its deadline fails its caller at once; its thread stays busy until the call returns (a system call cannot be
-taken back) and its late outcome is dropped. Calls whose deadline passed while they waited are never begun. Threads are made when
+taken back) and its late outcome is dropped. Calls whose deadline passed while they waited leave the queue. Threads are made when
 needed, end after a minute without work, and never keep the process alive.
 
 Invariant: at most ``threads`` calls run and ``queue`` wait; one more is ``Overloaded``. Callers and ``run`` live on the reactor
@@ -10,9 +10,9 @@ thread, the functions run on the pool's.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -43,8 +43,8 @@ class Pool:
 
     def __init__(self, name: str, threads: int, limit: int, *, reactor: Any) -> None:
         self._name, self._threads, self._limit, self._reactor = name, threads, limit, reactor
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._jobs: OrderedDict[_Job, None] = OrderedDict()
+        self._changed = threading.Condition()
         self._alive = 0
         self._idle = 0
         self._closed = False
@@ -61,39 +61,48 @@ class Pool:
         if self.waiting >= self._threads + self._limit:
             job.deferred.errback(Overloaded(f"{self._limit} calls wait for {self._name} already: try again shortly"))
             return job.deferred
+        with self._changed:
+            self._jobs[job] = None
+            grow = self._idle < len(self._jobs) and self._alive < self._threads
+            self._alive += grow
+            self._changed.notify()
+        if grow and not self._grow(job):
+            job.deferred.errback(Overloaded(f"no thread can be started to ask {self._name}: try again shortly"))
+            return job.deferred
         self.waiting += 1
         job.timer = self._reactor.callLater(timeout_s, self._expire, job, timeout_s)
-        with self._lock:
-            grow = self._idle <= self._jobs.qsize() and self._alive < self._threads
-            if grow:
-                self._alive += 1
-            self._jobs.put(job)
-        if grow:
-            threading.Thread(target=self._work, name=f"monofs {self._name}", daemon=True).start()
         return job.deferred
+
+    def _grow(self, job: _Job) -> bool:
+        """Start a thread; False when the system has none and nobody else will take the job."""
+        try:
+            threading.Thread(target=self._work, name=f"monofs {self._name}", daemon=True).start()
+        except RuntimeError:
+            with self._changed:
+                self._alive -= 1
+                if self._alive:
+                    return True
+                del self._jobs[job]
+            return False
+        return True
 
     def close(self) -> None:
         """Refuse new calls and let threads end; calls in flight still answer."""
-        self._closed = True
-        with self._lock:
-            alive = self._alive
-        for _ in range(alive):
-            self._jobs.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def _work(self) -> None:
         while True:
-            with self._lock:
+            with self._changed:
                 self._idle += 1
-            try:
-                job = self._jobs.get(timeout=IDLE_S)
-            except queue.Empty:
-                job = None
-            with self._lock:
+                self._changed.wait_for(lambda: self._jobs or self._closed, IDLE_S)
                 self._idle -= 1
-                if job is None and (self._closed or self._jobs.empty()):
+                if not self._jobs:
                     self._alive -= 1
                     return
-            if job is not None and not job.over:
+                job, _ = self._jobs.popitem(last=False)
+            if not job.over:
                 self._do(job)
 
     def _do(self, job: _Job) -> None:
@@ -116,6 +125,8 @@ class Pool:
         if job.over:
             return
         self._end(job)
+        with self._changed:
+            self._jobs.pop(job, None)
         job.deferred.errback(UfsUnreachable(f"{self._name} did not answer within {timeout_s:g} s"))
 
     def _end(self, job: _Job) -> None:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.base import DelayedCall
@@ -86,6 +87,8 @@ class Flight:
     taken: bool = False
     """A thread works on it, or will: its reserved pages may still be written."""
     over: bool = False
+    hangs: bool = False
+    """Given up, while its thread still waits for the store."""
 
     @property
     def mask(self) -> int:
@@ -104,6 +107,7 @@ class Fetcher:
         self._flights: dict[tuple[int, int], list[Flight]] = {}
         self._passing: dict[int, list[Flight]] = {}
         self._passing_count = 0
+        self._hanging = 0
         self._idle: dict[tuple[int, int], list[Callable[[], None]]] = {}
         self._sweep: DelayedCall | None = None
         self._local = threading.local()
@@ -224,7 +228,7 @@ class Fetcher:
     def _submit(self, flight: Flight) -> None:
         if self._closing:
             raise NotReady("the worker is stopping")
-        self._pool.submit(lambda: self._run(flight), urgent=flight.urgent)
+        self._pool.submit(partial(self._run, flight), urgent=flight.urgent)
         flight.taken = True
         if self._sweep is None:
             self._sweep = self._reactor.callLater(SWEEP_S, self._sweep_flights)
@@ -242,6 +246,7 @@ class Fetcher:
     ) -> None:
         """The thread has left the flight: with its last page or piece, or an error."""
         flight.taken, flight.moved_at = False, math.inf
+        self._hanging -= flight.hangs
         if self._stopped:
             return
         if flight.over:
@@ -368,8 +373,7 @@ class Fetcher:
         self._cache.release(group)
 
     def _all(self) -> list[Flight]:
-        tables = (*self._flights.values(), *self._passing.values())
-        return [flight for flights in tables for flight in flights]
+        return [flight for table in (self._flights, self._passing) for flights in table.values() for flight in flights]
 
     def _sweep_flights(self) -> None:
         """Give up on flights whose thread hangs in a store that broke its own time-out: readers must not hang with it."""
@@ -377,10 +381,24 @@ class Fetcher:
         now, limit_s = time.monotonic(), self._config.store_timeout_s * 1.5
         for flight in self._all():
             if now - flight.moved_at > limit_s:
+                flight.hangs = True
+                self._hanging += 1
                 where = self._stores.describe(flight.capability.mount)
                 self._end(flight, UfsUnreachable(f"the store was silent for {limit_s:.0f} s ({where})"))
+        if self._hanging >= self._config.fetch_threads:
+            self._empty_queue()
         if self._flights or self._passing:
             self._sweep = self._reactor.callLater(SWEEP_S, self._sweep_flights)
+
+    def _empty_queue(self) -> None:
+        """Every thread hangs: what waits for one must not wait for as long as they do."""
+        for work in self._pool.take_back():
+            flight: Flight = cast(partial[None], work).args[0]
+            flight.taken = False
+            if not flight.over:
+                self._end(flight, UfsUnreachable("every thread that fetches waits for a store that is silent"))
+            elif flight.group is not None:
+                self._leave(flight, flight.group)
 
     # ---- in a thread ------------------------------------------------------------------------------------------------------
 

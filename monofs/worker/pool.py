@@ -53,8 +53,22 @@ class Pool:
             if len(self._threads) >= self._most:
                 return
         thread = threading.Thread(target=self._run, name=f"monofs-{self._name}-{len(self._threads)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if self._threads:
+                return  # one of them will come to it
+            self.take_back()
+            raise Overloaded(f"no thread can be started for {self._name}; try again shortly") from None
         self._threads.append(thread)
-        thread.start()
+
+    def take_back(self) -> list[Callable[[], None]]:
+        """Empty the queue: the calls that no thread has begun, and none will."""
+        with self._changed:
+            taken = [*self._urgent, *self._idle_work]
+            self._urgent.clear()
+            self._idle_work.clear()
+            return taken
 
     def stop(self, timeout_s: float) -> None:
         """Drop what waits and wait at most ``timeout_s`` for the running calls, all together; blocking."""

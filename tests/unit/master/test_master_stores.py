@@ -87,6 +87,39 @@ def test_a_call_that_hangs_fails_its_caller_and_its_late_outcome_is_dropped(loop
     assert begun == []
 
 
+def test_calls_that_expire_while_every_thread_hangs_leave_the_queue(loop: Loop) -> None:
+    pool = make_pool(loop, 1, 3)
+    gate = threading.Event()
+    hanging = loop.begin(pool.run, lambda: gate.wait(30), 30.0)
+    for _ in range(20):
+        with pytest.raises(UfsUnreachable):
+            loop.do(pool.run, lambda: None, 0.001)
+        assert not pool._jobs
+    gate.set()
+    assert hanging() is True
+
+
+def test_a_call_no_thread_can_be_started_for_is_refused_or_left_to_the_others(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool, others = make_pool(loop, 2, 3), make_pool(loop, 2, 3)
+    gate = threading.Event()
+    running = loop.begin(others.run, lambda: gate.wait(30), 30.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for _ in range(10):
+            with pytest.raises(Overloaded, match="no thread can be started"):
+                loop.do(pool.run, lambda: 1, 30.0)
+        left = loop.begin(others.run, lambda: 2, 30.0)
+    assert loop.do(lambda: (pool.waiting, len(pool._jobs))) == (0, 0)
+    gate.set()
+    assert (running(), left()) == (True, 2)
+    assert loop.do(pool.run, lambda: 3, 30.0) == 3
+
+
 def test_a_closed_pool_refuses_and_finishes_what_it_has(loop: Loop) -> None:
     pool = make_pool(loop, 1, 3)
     gate = threading.Event()

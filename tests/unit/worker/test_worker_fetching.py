@@ -14,6 +14,7 @@ from monofs.model.errors import (
     DeadlineExceeded,
     MountNotFound,
     NotCached,
+    Overloaded,
     UfsBadBody,
     UfsThrottled,
     UfsUnreachable,
@@ -248,6 +249,41 @@ def test_a_file_that_is_gone_is_content_changed(world: World) -> None:
     del world.store.files[b"gone"]
     with pytest.raises(ContentChanged, match="is gone from"):
         world.read(capability, 0, 10)
+
+
+def test_what_waits_for_a_thread_while_all_of_them_hang_is_told_so(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monofs.worker.fetcher.SWEEP_S", 0.02)
+    world = make_world(fetch_threads=2, store_timeout_s=0.1, fetch_retries=1)
+    files = [world.put(make_bytes(60 + n, MIB)) for n in range(6)]
+    with world.store.closed_gate():
+        readers = world.ask([ReadRequest(capability, 0, MIB) for capability, _ in files])
+        for reader in readers:
+            with pytest.raises(UfsUnreachable, match="silent"):
+                reader.wait()
+        assert world.run(lambda: world.worker._fetcher._pool.queued) == 0
+        assert len(world.store.gets) == 2
+    world.on_reactor_until(lambda: world.worker._fetcher._hanging == 0)
+    assert world.run(lambda: world.cache.used_bytes) == 0
+    for capability, data in files:
+        assert world.read(capability, 0, MIB) == data
+
+
+def test_no_thread_to_fetch_with_is_told_and_leaves_nothing_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capability, data = world.put(make_bytes(70, MIB))
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("monofs.worker.pool.threading.Thread.start", start)
+        with pytest.raises(Overloaded, match="no thread"):
+            world.ask([ReadRequest(capability, 0, MIB)])[0].wait()
+    assert world.run(lambda: (world.worker._fetcher.count, world.worker._fetcher._pool.queued)) == (0, 0)
+    assert world.read(capability, 0, MIB) == data
 
 
 def test_a_store_that_hangs_costs_the_reader_its_deadline_not_for_ever(world: World) -> None:
