@@ -48,6 +48,9 @@ def run_node(loaded: Loaded, *, skip: frozenset[int] = frozenset()) -> int:
             node.stop().addBoth(lambda _: reactor.stop())
 
     def failed(failure: Failure) -> None:
+        if outcome.get("stopping"):  # stopped before it had started
+            return
+        outcome["stopping"] = True
         outcome["code"] = 1
         outcome["error"] = failure.value
         node.stop().addBoth(lambda _: reactor.stop())

@@ -20,7 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from monofs.config.schema import WorkerConfig
-from monofs.model.errors import HomeUnusable, MonofsError, TierFull
+from monofs.model.errors import HomeUnusable, MonofsError, NotReady, TierFull
 from monofs.model.ids import ContentId
 from monofs.observe.logs import logger
 from monofs.rpc.api import (
@@ -80,7 +80,7 @@ class Membership:
         self._loop: Deferred[None] | None = None
 
     def start(self, address: str, unix: str) -> Deferred[None]:
-        """Begin; fires after the first registration, however long that takes."""
+        """Begin; fires after the first registration, however long that takes. Fails with ``NotReady`` if stopped before."""
         self._address, self._unix = address, unix
         first = self._first = Deferred()
         self._loop = Deferred.fromCoroutine(self._run())
@@ -91,6 +91,9 @@ class Membership:
         if self._loop is not None:
             self._loop.cancel()
             self._loop = None
+        if self._first is not None:
+            first, self._first = self._first, None
+            first.errback(NotReady("the worker was stopped before a master knew it"))
 
     async def _run(self) -> None:
         delay_s, told = RETRY_FIRST_S, ""

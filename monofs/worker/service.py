@@ -113,6 +113,7 @@ class Worker:
         self._read_time = metrics.READ_TIME("cache")
         self._stopping = False
         self._verifying = False
+        self._checked: Deferred[int] | None = None
         self._service = self._register_methods(Service("worker", reactor, cluster=lambda: cache.cluster))
 
     def service(self) -> Service:
@@ -165,6 +166,8 @@ class Worker:
         self._leases.release_everything()
         self._fetcher.forget()
         self._disks.forget()
+        if self._checked is not None and not self._checked.called:
+            self._checked.errback(NotReady("the verification was cut short: the worker is stopping"))
         self._cache.close()
 
     def _in_thread(self, work: Any) -> Deferred[Any]:
@@ -464,7 +467,7 @@ class Worker:
                 if not group.alive or not group.present:
                     continue
                 pages += group.present.bit_count()
-                checked: Deferred[int] = Deferred()
+                checked = self._checked = Deferred()
                 self._disks.check(group, checked.callback, checked.errback)
                 found = await checked
                 if found and group.alive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import tempfile
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -190,6 +191,31 @@ def test_verify_reads_every_page_and_drops_the_bad_one(world: World) -> None:
     assert answer.bad == ["1-1 group 0 page 1"]
     assert world.read(one, 0, len(first)) == first
     assert world.read(two, 0, len(second)) == second
+
+
+def test_a_verification_ends_when_the_worker_stops_under_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    capability, data = world.put(make_bytes(9, 3 * MIB))
+    world.read(capability, 0, len(data))
+    looked, gate = threading.Event(), threading.Event()
+
+    def check_pages(group: object, mask: int) -> int:
+        looked.set()
+        assert gate.wait(PATIENCE_S)
+        return 0
+
+    monkeypatch.setattr("monofs.worker.service.STOP_THREADS_S", 0.01)
+    monkeypatch.setattr(world.cache, "check_pages", check_pages)
+    ended: list[object] = []
+
+    def ask() -> None:
+        world.direct.call(Method.VERIFY, Empty(), VerifyAnswer).addErrback(lambda failure: ended.append(failure.value))
+
+    world.run(ask)
+    assert looked.wait(PATIENCE_S)
+    world.stop()
+    gate.set()
+    world.on_reactor_until(lambda: bool(ended))
+    assert [type(error) for error in ended] == [NotReady]
 
 
 def test_verify_of_a_sound_cache_finds_nothing(world: World) -> None:

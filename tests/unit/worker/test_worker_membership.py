@@ -9,7 +9,7 @@ import pytest
 from worker_world import CLUSTER, KEY, LIFE_S, MIB, ScriptedMaster, World, make_bytes
 
 from monofs.model.capability import CacheGroup
-from monofs.model.errors import CapabilityExpired, CapabilityInvalid, HomeUnusable
+from monofs.model.errors import CapabilityExpired, CapabilityInvalid, HomeUnusable, NotReady
 from monofs.rpc.api import (
     DescriptorAnswer,
     DescriptorRequest,
@@ -42,6 +42,19 @@ def test_a_worker_registers_with_its_identity_addresses_machine_and_cursor(world
     assert request.unix == f"{world.home}/w.sock"
     assert request.host == host_id() != ""
     assert request.cursor == 0
+
+
+def test_a_worker_stopped_before_a_master_knew_it_says_so(world: World) -> None:
+    world.stop()
+    world.master.silent = True
+    outcome: list[object] = []
+
+    def start() -> None:
+        world._start().addErrback(lambda failure: outcome.append(failure.value))
+
+    world.run(start)
+    world.stop()
+    assert [type(error) for error in outcome] == [NotReady]
 
 
 def test_the_identity_outlives_restarts(world: World) -> None:
