@@ -45,14 +45,15 @@ def conf(session: Session, as_json: bool, all_: bool, file: str | None, sets: tu
         settings = local_settings(file, list(sets))
     else:
         settings = [{name: getattr(each, name) for name in each.__struct_fields__} for each in session.fs.conf()]
-    if not all_ and not as_json:
+    if as_json:
+        for each in settings:
+            if all_ or each["source"] != "default":
+                print_json(each)
+        return
+    if not all_:
         shown = [each for each in settings if each["source"] != "default"]
         print_table(["SETTING", "VALUE", "SOURCE"], [(s["name"], s["value"], s["source"]) for s in shown])
         click.echo(f"{len(settings) - len(shown)} settings have their default: --all shows them")
-        return
-    if as_json:
-        for each in settings:
-            print_json(each)
         return
     print_table(
         ["SETTING", "VALUE", "SOURCE", "UNIT"], [(s["name"], s["value"], s["source"], s["unit"]) for s in settings]

@@ -91,7 +91,12 @@ def ls(
             click.echo(name)
 
     for position, path in enumerate(paths or ("/",)):
-        info = session.fs.stat(path, sync_interval_s=sync)
+        try:
+            info = session.fs.stat(path, sync_interval_s=sync)
+        except NotFound as error:
+            if not set(path) & set("*?["):
+                raise
+            raise NotFound(f"{error.message}; patterns are for `monofs fs find DIRECTORY --name 'PATTERN'`") from None
         if itself or not info.is_dir:
             show([info], whole=True)
         elif recursive:
@@ -217,11 +222,16 @@ def du(session: Session, paths: tuple[str, ...], summary: bool, human: bool, as_
                     totals.setdefault(info.path, 0)
                 if not info.is_dir:
                     _add_to_ancestors(totals, info, root.path, summary=summary)
-        for name in sorted(totals, reverse=True) if not summary else totals:
+        for name in sorted(totals, key=_after_its_children):
             if as_json:
                 print_json({"path": name, "bytes": totals[name]})
             else:
                 click.echo(f"{show_size(totals[name], human=human)}\t{printable(name)}")
+
+
+def _after_its_children(path: str) -> list[str]:
+    """Sorts directories as du(1) tells them: by name, each behind those it holds."""
+    return [*(name for name in path.split("/") if name), "\U0010ffff"]
 
 
 def _add_to_ancestors(totals: dict[str, int], info: FileInfo, root: str, *, summary: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -75,6 +76,27 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it; an unknown word is looked for in the groups too, for whoever types `monofs ls`."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            meant = self.similar(ctx, args[0])
+            hint = f" Did you mean {' or '.join(f'`monofs {words}`' for words in meant)}?" if meant else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", error.ctx) from None
+
+    def similar(self, ctx: click.Context, word: str) -> list[str]:
+        """Commands with a name like ``word``, with their groups, the best first."""
+        known: dict[str, list[str]] = {}
+        for name in self.list_commands(ctx):
+            known.setdefault(name, []).append(name)
+            command = self.get_command(ctx, name)
+            for inner in command.list_commands(ctx) if isinstance(command, click.Group) else ():
+                known.setdefault(inner, []).append(f"{name} {inner}")
+        return [words for match in get_close_matches(word, known, 1) for words in known[match]]
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run, and turn expected failures into messages and exit codes."""
         with errors_as_exit_codes():
@@ -100,6 +122,7 @@ class LazyGroup(click.Group):
     help="Secret to authenticate with; not needed on the same machine.",
 )
 @click.option("--timeout", type=Duration(), default=60.0, help="How long one request may take [default: 60s].")
+@click.version_option(monofs.__version__, message="monofs %(version)s", help="Print the version.")
 @click.pass_context
 def main(ctx: click.Context, masters: str | None, cluster_secret_file: str | None, timeout: float) -> None:
     """One namespace and one cache over all your storage."""

@@ -40,7 +40,7 @@ def parse_options(options: tuple[str, ...]) -> dict[str, str]:
     help="Option of the store, e.g. endpoint=http://host:9000.",
 )
 @click.option("--readonly", is_flag=True, help="Refuse every change below PATH.")
-@click.option("--shared", is_flag=True, help="The same store may be mounted at a second path.")
+@click.option("--shared", is_flag=True, help="Mount a store that is mounted at another path already.")
 @click.option(
     "--sync-interval", type=Duration(), help="How old metadata below PATH may be: 30s, 5m, 0 always look, -1 never."
 )
@@ -96,9 +96,9 @@ def ls_(session: Session, as_json: bool) -> None:
         shown = [f"{name}={value}" for name, value in sorted(info.options.items())] + [
             f"{name}=***" for name in info.secrets
         ]
-        flags = [name for name, on in (("readonly", info.readonly), ("shared", info.shared)) if on]
+        mode = ("readonly" if info.readonly else "rw") + (",shared" if info.shared else "")
         sync = "-" if info.sync_interval_s is None else show_interval(info.sync_interval_s)
-        rows.append((info.path, info.uri, info.state, ",".join(flags) or "rw", sync, " ".join(shown)))
+        rows.append((info.path, info.uri, info.state, mode, sync, " ".join(shown)))
     print_table(["PATH", "STORE", "STATE", "MODE", "SYNC", "OPTIONS"], rows)
     for info in mounts:
         if info.error:
@@ -143,15 +143,22 @@ def update(
     before = mounts.get(after.path)
     old = dict.fromkeys(before.secrets, "***") | before.options if before else {}
     new = dict.fromkeys(after.secrets, "***") | after.options
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name) or (new.get(name) == "***" and name in parse_options(options)):
-            click.echo(f"{name}: {old.get(name, '(not set)')} -> {new.get(name, '(not set)')}")
+    changes = [
+        f"{name}: {old.get(name, '(not set)')} -> {new.get(name, '(not set)')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) or (new.get(name) == "***" and name in parse_options(options))
+    ]
     if before and before.readonly != after.readonly:
-        click.echo(f"readonly: {before.readonly} -> {after.readonly}")
+        changes.append(f"readonly: {before.readonly} -> {after.readonly}")
     if before and before.sync_interval_s != after.sync_interval_s:
         was, becomes = show_interval(before.sync_interval_s), show_interval(after.sync_interval_s)
-        click.echo(f"sync interval: {was} -> {becomes}")
-    click.echo(f"{'would update' if dry_run else 'updated'} {after.path}")
+        changes.append(f"sync interval: {was} -> {becomes}")
+    for change in changes:
+        click.echo(change)
+    if before and not changes:
+        click.echo(f"nothing to change at {after.path}")
+    else:
+        click.echo(f"{'would update' if dry_run else 'updated'} {after.path}")
 
 
 @mount.command()

@@ -5,6 +5,7 @@ Results go to standard output, everything else (progress, errors, hints) to stan
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -75,7 +76,7 @@ def errors_as_exit_codes() -> Iterator[None]:
         sys.exit(0)
     except OSError as error:
         click.echo(f"monofs: {error.filename or ''}{': ' if error.filename else ''}{error.strerror or error}", err=True)
-        sys.exit(1)
+        sys.exit(10 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1)
 
 
 def print_json(value: Any) -> None:

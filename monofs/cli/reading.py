@@ -16,7 +16,7 @@ from monofs.cli.main import Session
 from monofs.cli.output import print_error, print_json, progress
 from monofs.cli.paths import TREE_PATH
 from monofs.client.info import FileInfo
-from monofs.model.errors import InvalidArgument, IsADirectory, MonofsError, NoMaster, NoWorker
+from monofs.model.errors import AlreadyExists, InvalidArgument, IsADirectory, MonofsError, NoMaster, NoWorker
 
 _CHUNK = 8 << 20
 
@@ -60,6 +60,7 @@ def head(session: Session, path: str, size: str | None, lines: int | None) -> No
     """Write the beginning of a file."""
     from monofs.config.units import parse_bytes
 
+    check_one(size, lines)
     if lines is None:
         copy_range(session, path, 0, parse_bytes(size or "1KiB"), _stdout().write)
     else:
@@ -82,6 +83,7 @@ def tail(session: Session, path: str, size: str | None, lines: int | None) -> No
     """Write the end of a file."""
     from monofs.config.units import parse_bytes
 
+    check_one(size, lines)
     with session.fs.open(path) as file:
         whole = file.seek(0, os.SEEK_END)
         if lines is None:
@@ -92,6 +94,12 @@ def tail(session: Session, path: str, size: str | None, lines: int | None) -> No
         while block := file.read(_CHUNK):
             _stdout().write(block)
     _stdout().flush()
+
+
+def check_one(size: str | None, lines: int | None) -> None:
+    """Raise ``UsageError`` when bytes and lines are asked for at once."""
+    if size is not None and lines is not None:
+        raise click.UsageError("give -c or -n, not both")
 
 
 def start_of_last_lines(file: BinaryIO, whole: int, lines: int) -> int:
@@ -180,7 +188,7 @@ def _download_file(
     session: Session, info: FileInfo, local: str, *, force: bool, advance: Callable[[int], None]
 ) -> None:
     if os.path.exists(local) and not force:
-        raise InvalidArgument(f"{local} exists: add -f to replace it")
+        raise AlreadyExists(f"{local} exists: add -f to replace it")
     partial = os.path.join(os.path.dirname(local), f".monofs-tmp-{os.getpid()}")
     try:
         with open(partial, "wb", buffering=0) as file:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from monofs.cli.listing import json_option
 from monofs.cli.main import Session
-from monofs.cli.output import print_json, progress, show_time
+from monofs.cli.output import print_json, progress, show_seconds, show_time
 from monofs.cli.paths import TREE_PATH
 from monofs.config.units import format_bytes
 from monofs.model.errors import MonofsError, NoMaster, NoWorker
@@ -94,14 +95,57 @@ def why(session: Session, path: str, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    for name, value in facts.items():
+    for label, value in told(facts):
         if isinstance(value, list):
-            click.echo(f"{name}: {'nothing' if not value else ''}".rstrip())
+            click.echo(f"{label}: {'nothing' if not value else ''}".rstrip())
             for item in value:
                 shown = ", ".join(f"{key} {part}" for key, part in item.items()) if isinstance(item, dict) else item
                 click.echo(f"  - {shown}")
         else:
-            click.echo(f"{name}: {'-' if value is None else value}")
+            click.echo(f"{label}: {value}")
+
+
+_FLAGS = {
+    "explicit": "explicit (made by a user or for a mount: stays when the store has no such prefix)",
+    "persisted": "persisted (the store holds it)",
+    "pinned": "pinned (never evicted)",
+    "intent": "intent (a change is under way in the store)",
+    "headers_unknown": "headers unknown (user metadata was not asked for)",
+    "loaded": "loaded (the whole listing was taken over)",
+    "mount": "mount point",
+    "made": "made by mounting (goes with the last mount below)",
+}
+_LABELS = {
+    "answered_from": "answered from",
+    "sync_interval_s": "may be as old as",
+    "age_s": "last looked at",
+    "store_state": "state of the store",
+    "store_error": "error of the store",
+    "stale_served": "served although older",
+    "changed_index": "changed by journal entry",
+    "fingerprint": "version in the store",
+    "owners": "workers responsible",
+}
+
+
+def told(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The facts of `why` for people: names without underscores, units, and nothing that says nothing."""
+    for name, value in facts.items():
+        label = _LABELS.get(name, name)
+        if name in ("store_error", "stale_served") and not value:
+            continue
+        if name == "flags":
+            yield label, [_FLAGS.get(flag, flag) for flag in value]
+        elif name == "sync_interval_s" and value is not None:
+            yield label, "any age" if value < 0 else show_seconds(value) if value else "looked at each time"
+        elif name == "age_s":
+            yield label, "not since the master started" if value is None else f"{show_seconds(value)} ago"
+        elif name == "size":
+            yield label, f"{value} bytes" + (f" ({format_bytes(value)})" if value >= 1024 else "")
+        elif isinstance(value, bool):
+            yield label, "yes" if value else "no"
+        else:
+            yield label, "-" if value is None or value == "" else value
 
 
 def run_load(session: Session, paths: tuple[str, ...], *, threads: int, as_json: bool) -> int:

@@ -184,9 +184,13 @@ class Node:
         self._announce()
 
     def _listen(self, name: str, service: Any, host: str, port: int, connections: int) -> str:
-        listener = listen_tcp(
-            self.reactor, service, host, port, security=self._security, limits=Limits(connections=connections)
-        )
+        section = "master" if name == "rpc" else "worker"
+        try:
+            listener = listen_tcp(
+                self.reactor, service, host, port, security=self._security, limits=Limits(connections=connections)
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{error}; see {section}.host and {section}.port") from None
         self._listeners.append(listener)
         self.doors[name] = listener.address
         return listener.address
@@ -207,7 +211,11 @@ class Node:
         try:
             self._console = listen_console(self.reactor, settings.host, settings.port, self.health)
         except CannotListenError as error:
-            raise ConfigError(f"cannot listen on {settings.host}:{settings.port}: {error.socketError}") from None
+            why = error.socketError
+            shown = why.strerror if isinstance(why, OSError) else why
+            raise ConfigError(
+                f"cannot listen on {settings.host}:{settings.port}: {shown}; see console.host and console.port"
+            ) from None
         self.doors["console"] = f"http://{settings.host}:{self._console.getHost().port}"
 
     def _announce(self) -> None:

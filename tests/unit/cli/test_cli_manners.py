@@ -1,0 +1,143 @@
+"""What the commands say to whoever mistypes, asks twice, or runs out of room."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from monofs.cli.listing import _after_its_children
+from monofs.cli.main import main
+from monofs.cli.steering import told
+
+MONOFS = os.path.join(os.path.dirname(sys.executable), "monofs")
+
+
+def run(*words):
+    return CliRunner().invoke(main, words)
+
+
+@pytest.fixture
+def lake(node, tmp_path):
+    files = tmp_path / "files"
+    for name in ("b/c/one", "b-d/two", "top.csv"):
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        (files / name).write_text("12345")
+    with node.connect() as fs:
+        fs.mount_add("/lake", f"file://{files}")
+        yield files
+        fs.mount_remove("/lake")
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("ls", "`monofs fs ls`"),
+        ("lss", "`monofs fs ls`"),
+        ("mont", "`monofs mount`"),
+        ("status", "`monofs cache status`"),
+    ],
+)
+def test_a_command_that_does_not_exist_gets_a_suggestion_with_its_group(word, told):
+    done = run(word)
+    assert done.exit_code == 2
+    assert f"No such command '{word}'. Did you mean {told}" in done.output
+
+
+def test_a_word_like_no_command_gets_no_suggestion():
+    assert run("xyzzy").output.strip().endswith("No such command 'xyzzy'.")
+
+
+def test_version_is_a_flag_too():
+    assert run("--version").output == run("version").output
+
+
+@pytest.mark.parametrize("command", ["head", "tail"])
+def test_bytes_and_lines_at_once_are_wrong_usage(command):
+    done = run("fs", command, "-c", "5", "-n", "2", "/x")
+    assert done.exit_code == 2
+    assert "give -c or -n, not both" in done.output
+
+
+def test_a_full_output_disk_has_the_exit_code_of_no_room():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([MONOFS, "version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 10
+    assert "No space left on device" in done.stderr
+
+
+def test_du_tells_directories_behind_what_they_hold():
+    paths = ["/", "/a", "/a/b", "/a/b/c", "/a-b", "/z"]
+    assert sorted(paths, key=_after_its_children) == ["/a/b/c", "/a/b", "/a", "/a-b", "/z", "/"]
+
+
+def test_why_for_people_hides_what_says_nothing_and_explains_flags():
+    facts = {"flags": ["persisted"], "store_error": "", "stale_served": False, "age_s": None, "size": 2048}
+    assert dict(told(facts)) == {
+        "flags": ["persisted (the store holds it)"],
+        "last looked at": "not since the master started",
+        "size": "2048 bytes (2.0 KiB)",
+    }
+    assert dict(told({"store_error": "refused", "stale_served": True, "sync_interval_s": 0.0})) == {
+        "error of the store": "refused",
+        "served although older": "yes",
+        "may be as old as": "looked at each time",
+    }
+
+
+def test_a_directory_is_summed_up_in_the_order_of_du(node, lake):
+    lines = node.cli("fs", "du", "/lake").stdout.splitlines()
+    assert [line.split("\t") for line in lines] == [
+        ["5", "/lake/b/c"],
+        ["5", "/lake/b"],
+        ["5", "/lake/b-d"],
+        ["15", "/lake"],
+    ]
+
+
+def test_a_pattern_where_a_path_belongs_is_pointed_to_find(node, lake):
+    done = node.cli("fs", "ls", "/lake/*.csv")
+    assert done.returncode == 3
+    assert "monofs fs find" in done.stderr
+
+
+def test_a_download_onto_a_file_that_exists_says_so_by_its_exit_code(node, lake, tmp_path):
+    (tmp_path / "here").write_text("mine")
+    done = node.cli("fs", "download", "/lake/top.csv", str(tmp_path / "here"))
+    assert done.returncode == 4
+    assert (tmp_path / "here").read_text() == "mine"
+    assert node.cli("fs", "download", "-f", "/lake/top.csv", str(tmp_path / "here")).returncode == 0
+
+
+def test_mounts_show_their_mode_and_an_update_what_it_changes(node, lake):
+    assert node.cli("mount", "add", "/twice", f"file://{lake}", "--shared").returncode == 0
+    try:
+        rows = {line.split()[0]: line.split() for line in node.cli("mount", "ls").stdout.splitlines()}
+        assert (rows["/lake"][3], rows["/twice"][3]) == ("rw", "rw,shared")
+        assert (
+            "sync interval: as the node says -> 5 min"
+            in node.cli("mount", "update", "/twice", "--sync-interval", "5m").stdout
+        )
+        assert node.cli("mount", "update", "/twice", "--sync-interval", "5m").stdout == "nothing to change at /twice\n"
+        assert "/twice" in node.cli("mount", "ls").stdout
+    finally:
+        node.cli("mount", "rm", "/twice")
+
+
+def test_settings_that_have_their_default_are_left_out_of_json_too(node):
+    few, every = (node.cli("admin", "conf", "--json", *more).stdout.splitlines() for more in ((), ("--all",)))
+    assert 0 < len(few) < len(every)
+    assert all('"source": "default"' not in line for line in few)
+
+
+def test_a_port_in_use_is_told_with_the_setting_that_names_it(node, tmp_path):
+    port = node.doors["rpc"].rpartition(":")[2]
+    words = ["serve", "--home", str(tmp_path / "second"), "--set", f"master.port={port}"]
+    done = subprocess.run([MONOFS, *words], capture_output=True, text=True, check=False, timeout=60)
+    assert "Address already in use; see master.host and master.port" in done.stderr
+    console = node.doors["console"].rpartition(":")[2]
+    words = ["serve", "--home", str(tmp_path / "third"), "--set", "master.port=0", "--set", "worker.port=0"]
+    words += ["--set", f"console.port={console}"]
+    done = subprocess.run([MONOFS, *words], capture_output=True, text=True, check=False, timeout=60)
+    assert f":{console}: Address already in use; see console.host and console.port" in done.stderr
