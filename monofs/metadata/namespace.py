@@ -112,7 +112,7 @@ class Namespace(State):
         change = decode_entry(entry)
         stamp: Stamp = change.stamp
         draft = Draft(self, index, max(self.meta.now_ns, stamp.now_ns))
-        result = self.sessions.recall(stamp)
+        result = self.sessions.recall(stamp, draft.now_ns)
         if result is FRESH:
             try:
                 result = OPERATIONS[entry.kind](draft, change)

@@ -4,11 +4,16 @@ A client is known while it holds an answer, and new when it says that it has rec
 other on their way: the first need not arrive first). Its last answer is always held, because only a later request can trim it, so the
 ``applied`` table is the whole of it: client and sequence -> (lowest, time, answer). Kept decoded in memory and bounded there.
 
-Invariant: a request of a known client runs at most once; one whose fate is not known any more is refused, never run.
+Clients are forgotten when they were silent for an hour, and the longest silent ones sooner where others need room; never one heard
+within :data:`QUIET_NS` of the state's time. That is law 3's promise: a retry within a minute of the client's last change applies once.
+
+Invariant: a request of a known client runs at most once; one whose fate is not known any more is refused, never run, unless it
+claims to be among the first of its client.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import msgspec
@@ -22,6 +27,8 @@ from monofs.model.mount import Mount
 ANSWERS_PER_CLIENT_MAX = 1024
 ANSWERS_MAX = 262_144
 """Answers held for all clients together."""
+QUIET_NS = 60 * 10**9
+"""A client heard of within this is never forgotten for the sake of others."""
 CLIENT_ID_MAX_BYTES = 64
 SEQUENCE_MAX = 1 << 62
 _PAGE = 1000
@@ -58,16 +65,18 @@ class Sessions:
     """All clients, loaded from the store and kept equal to it."""
 
     def __init__(self, store: Store) -> None:
-        self.clients: dict[bytes, Session] = {}
+        self.clients: OrderedDict[bytes, Session] = OrderedDict()
+        """In the order of ``seen_ns``."""
         self.held = 0
         after = b""
         while page := store.scan(APPLIED, after, _PAGE):
             for key, raw in page:
                 self._load(key, raw)
             after = page[-1][0]
+        self.clients = OrderedDict(sorted(self.clients.items(), key=lambda item: (item[1].seen_ns, item[0])))
 
-    def recall(self, stamp: Stamp) -> Any:
-        """The answer given before, or a refusal; :data:`FRESH` when the request is to be run now."""
+    def recall(self, stamp: Stamp, now_ns: int) -> Any:
+        """The answer given before, or a refusal; :data:`FRESH` when the request is to be run now, at the state's time ``now_ns``."""
         client = stamp.client
         if not client:
             return FRESH
@@ -80,7 +89,9 @@ class Sessions:
                 return SessionExpired(
                     "this client was silent for too long: reconnect, and look whether the change was made"
                 )
-            return FRESH if self.held < ANSWERS_MAX else Overloaded("too many answers are held for clients; try again")
+            if self.held >= ANSWERS_MAX and self._longest_silent(now_ns, client) is None:
+                return Overloaded("too many answers are held for clients; try again")
+            return FRESH
         held = session.answers.get(sequence)
         if held is not None:
             return decode_result(held)
@@ -88,12 +99,13 @@ class Sessions:
             return SessionExpired(f"request {sequence} was answered and its answer was received before")
         if len(session.answers) >= ANSWERS_PER_CLIENT_MAX or self.held >= ANSWERS_MAX:
             left = sum(1 for number in session.answers if number >= stamp.lowest)
-            if left >= ANSWERS_PER_CLIENT_MAX or self.held - len(session.answers) + left >= ANSWERS_MAX:
+            is_full = self.held - len(session.answers) + left >= ANSWERS_MAX
+            if left >= ANSWERS_PER_CLIENT_MAX or (is_full and self._longest_silent(now_ns, client) is None):
                 return Overloaded(f"{left} answers wait for this client to receive them; try again")
         return FRESH
 
     def remember(self, stamp: Stamp, now_ns: int, result: Any) -> list[NameChange]:
-        """Hold an answer and trim those the client received; returns the changes of the ``applied`` table."""
+        """Hold an answer, trim those the client received and make room; returns the changes of the ``applied`` table."""
         client = stamp.client
         session = self.clients.get(client)
         if session is None:
@@ -111,9 +123,27 @@ class Sessions:
         raw = encode_result(session.lowest, now_ns, result)
         session.answers[stamp.sequence] = raw
         session.seen_ns = now_ns
+        self.clients.move_to_end(client)
         self.held += 1
         changes.append((APPLIED, answer_key(client, stamp.sequence), raw))
+        while self.held > ANSWERS_MAX:
+            silent = self._longest_silent(now_ns, client)
+            if silent is None:
+                break  # an earlier release may have held more
+            changes += self.expire(silent)
+            self.drop([silent])
         return changes
+
+    def _longest_silent(self, now_ns: int, but: bytes) -> bytes | None:
+        """The client that is forgotten first, the lesser id of two heard at the same time; None when all were heard lately."""
+        found, seen_ns = None, now_ns - QUIET_NS
+        for client, session in self.clients.items():
+            if session.seen_ns > seen_ns:
+                break
+            if client != but:
+                seen_ns = session.seen_ns
+                found = client if found is None else min(found, client)
+        return found
 
     def expire(self, client: bytes) -> list[NameChange]:
         """The changes of the ``applied`` table that forget a client; :meth:`drop` it when they are taken over."""

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from metadata_home import Home, directory, file
 
+from monofs.metadata import sessions
 from monofs.metadata.entries import AdoptPage, Create, RemoveBelow, RemoveMount, SetPin, encode_entry
 from monofs.metadata.snapshot import open_offline
-from monofs.model.errors import MonofsError
+from monofs.model.errors import MonofsError, Overloaded
 from monofs.model.paths import parse_path
 
 NAMES = st.sampled_from(["a", "b", "a.b", "a b", "ü"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda names: "/" + "/".join(names))
 LISTING = st.dictionaries(NAMES, st.sampled_from(["file 1", "file 2", "empty", "directory"]), max_size=5)
-CLIENT = b"the only client!"
 
 
 class Replicas(RuleBasedStateMachine):
@@ -34,13 +34,18 @@ class Replicas(RuleBasedStateMachine):
         self.model = {"/": "directory"}
         self.lake: dict[str, str] | None = None
         self.mount: Any = None
-        self.sequence = itertools.count(1)
+        self.client = b""
+        self.clients = itertools.count(1)
+        self.numbers = itertools.count(1)
+        self.held = sessions.ANSWERS_MAX
+        sessions.ANSWERS_MAX = 12
         self.answers: dict[int, Any] = {}
         self.home.initialize()
 
     def teardown(self) -> None:
         if hasattr(self, "place"):
             self.follow()
+            sessions.ANSWERS_MAX = self.held
             self.other.flush()
             assert self.other.tree() == self.home.tree()
             assert self.other.findings() == {}
@@ -85,15 +90,28 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(path=PATHS)
     def create_with_retry(self, path: str) -> None:
-        sequence = next(self.sequence)
+        if self.client not in self.home.namespace.clients():
+            self.client, self.sequence = b"client %d" % next(self.clients), itertools.count(1)
+        client, sequence = self.client, next(self.sequence)
         lowest = max(1, sequence - 3)
-        result = self.home.apply(Create(self.home.stamp(CLIENT, sequence, lowest), path, 0o644, 0, 0))
+        result = self.home.apply(Create(self.home.stamp(client, sequence, lowest), path, 0o644, 0, 0))
+        if isinstance(result, Overloaded):
+            self.client = b""
+            return
         self.answers[sequence] = repr(result)
         if not isinstance(result, MonofsError):
             self.model[path] = "file"
         for earlier in range(lowest, sequence + 1):
-            entry = Create(self.home.stamp(CLIENT, earlier, lowest), "/retry", 0, 0, 0)
+            entry = Create(self.home.stamp(client, earlier, lowest), "/retry", 0, 0, 0)
             assert repr(self.home.apply(entry)) == self.answers[earlier]
+
+    @rule(path=PATHS, client=st.sampled_from([b"x", b"y", b"z"]), pause=st.sampled_from([0, sessions.QUIET_NS]))
+    def create_as_one_of_many(self, path: str, client: bytes, pause: int) -> None:
+        """Of clients that push each other out, and of a clock that stands still."""
+        self.home.clock_ns += pause - 1000
+        change = Create(self.home.stamp(client, next(self.numbers), 1), path, 0o644, 0, 0)
+        if not isinstance(self.home.apply(change), MonofsError):
+            self.model[path] = "file"
 
     @rule(path=PATHS)
     def delete(self, path: str) -> None:

@@ -117,6 +117,48 @@ def test_answers_of_all_clients_together_are_bounded(home: Home, monkeypatch: py
     assert home.exists("/c")
 
 
+def test_the_longest_silent_clients_make_room_for_others_after_a_minute(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "ANSWERS_MAX", 3)
+    for client in (b"a", b"b", b"c"):
+        create(home, f"/{client.decode()}", 1, client=client)
+    create(home, "/a2", 2, lowest=2, client=b"a")
+    assert refused(create(home, "/d", 1, client=b"d"), Overloaded), "all were heard within the minute"
+    home.clock_ns += sessions.QUIET_NS
+    create(home, "/d", 1, client=b"d")
+    assert home.exists("/d")
+    assert list(home.namespace.clients()) == [b"c", b"a", b"d"], "b was silent for longest"
+    create(home, "/d2", 2, lowest=1, client=b"d")
+    assert list(home.namespace.clients()) == [b"a", b"d"]
+    assert refused(create(home, "/c2", 2, lowest=2, client=b"c"), SessionExpired)
+    first = create(home, "/d2", 2, lowest=1, client=b"d")
+    assert not isinstance(first, Exception), "the answer of who was heard of lately is held"
+    crc = home.namespace.crc
+    home.lose_memory()
+    home.open()
+    assert home.namespace.crc == crc
+    assert home.namespace.counts()["answers"] == 3
+
+
+def test_of_two_clients_heard_at_the_same_time_the_lesser_id_goes_on_every_replica(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "ANSWERS_MAX", 3)
+    for client in (b"z", b"m", b"q"):
+        home.clock_ns -= 1000  # a clock that stands still
+        create(home, f"/{client.decode()}", 1, client=client)
+    home.clock_ns += sessions.QUIET_NS + 1
+    create(home, "/live", 1, client=b"n1")
+    live = set(home.namespace.clients())
+    home.flush()
+    home.lose_memory()
+    home.open()
+    create(home, "/restarted", 1, client=b"n2")
+    assert live == {b"z", b"q", b"n1"}
+    assert set(home.namespace.clients()) == {b"z", b"n1", b"n2"}
+
+
 @pytest.mark.parametrize(("client", "sequence"), [(b"x" * 65, 1), (ME, 0), (ME, -1), (ME, 1 << 62)])
 def test_request_ids_that_make_no_sense_are_refused(home: Home, client: bytes, sequence: int) -> None:
     assert refused(create(home, "/f", sequence, client=client), InvalidArgument)
