@@ -15,7 +15,7 @@ import io
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
-from monofs.model.errors import BY_CODE, Closed, MonofsError, NotSupported, from_code
+from monofs.model.errors import BY_CODE, Closed, Internal, MonofsError, NotSupported, ProtocolError, from_code
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,16 +45,21 @@ def _join(cls: type[MonofsError]) -> type[MonofsError]:
 _JOINED: dict[type[MonofsError], type[MonofsError]] = {cls: _join(cls) for cls in BY_CODE.values()}
 
 
+_TRACED = (Internal.code, ProtocolError.code, MonofsError.code)
+"""Errors that may be bugs of the client: they keep the frames they came through."""
+
+
 def python_error(error: MonofsError) -> MonofsError:
-    """The same error as an instance of the builtin exception of its errno too."""
+    """The same error as an instance of the builtin exception of its errno too, without the client's own frames where they tell nothing."""
+    trace = error.__traceback__ if error.code in _TRACED else None
     joined = _JOINED.get(type(error))
     if joined is None:
-        return error
+        return error.with_traceback(trace)
     new: Any = joined(error.message, **error.detail)
     new.strerror = error.message
     if isinstance(error.detail.get("path"), str):
         new.filename = error.detail["path"]
-    result: MonofsError = new.with_traceback(error.__traceback__)
+    result: MonofsError = new.with_traceback(trace)
     return result
 
 

@@ -12,6 +12,7 @@ import builtins
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Real
 from typing import Any, overload
 
 from monofs.client.administration import Administration
@@ -99,7 +100,10 @@ class FileSystem(Administration):
     ) -> None:
         if read_type not in ReadType.__members__:
             raise InvalidArgument(f"read_type {read_type!r} is none of {', '.join(ReadType)}")
-        if timeout_s <= 0:
+        _check_seconds("timeout_s", timeout_s)
+        if sync_interval_s is not None:
+            _check_seconds("sync_interval_s", sync_interval_s)
+        if not timeout_s > 0:
             raise InvalidArgument(f"timeout_s must be positive, not {timeout_s}")
         file = cluster_secret_file or os.environ.get("MONOFS_SECURITY_CLUSTER_SECRET_FILE", "")
         self._setup(
@@ -358,6 +362,11 @@ class FileSystem(Administration):
 
 
 _PINNED = 4  # model.inode.Flag.PINNED as a plain number: a listing asks a hundred thousand times
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidArgument(f"{name} is a number of seconds, not {value!r}")
 
 
 def _clean(path: str) -> str:

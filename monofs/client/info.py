@@ -6,6 +6,7 @@ decoder yields a whole page of a listing.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import msgspec
@@ -42,6 +43,10 @@ class FileInfo(msgspec.Struct, frozen=True, gc=False):
     inode: Inode
     mount: int = 0
     pinned: bool = False
+
+    def __repr__(self) -> str:
+        when = datetime.fromtimestamp(self.mtime, UTC).isoformat(" ", "seconds") if self.mtime_ns else "unknown"
+        return f"FileInfo({self.path!r}, {self.kind}, size={self.size}, mtime={when})"
 
     @property
     def name(self) -> str:

@@ -14,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import functools
+import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from fsspec.asyn import AsyncFileSystem, get_loop
@@ -72,6 +74,8 @@ class MonofsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no 
     ) -> None:
         if self._cached:
             return
+        if storage_options:
+            raise TypeError(_unknown(storage_options))
         self.asynchronous = asynchronous
         self.batch_size = batch_size
         self._loop = loop
@@ -81,7 +85,6 @@ class MonofsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no 
             use_listings_cache=use_listings_cache,
             listings_expiry_time=listings_expiry_time,
             max_paths=max_paths,
-            **storage_options,
         )
         self._masters = masters
         self._threads: tuple[int, ThreadPoolExecutor] | None = None
@@ -466,6 +469,14 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _unknown(given: dict[str, Any]) -> str:
+    known = [name for name in inspect.signature(MonofsFileSystem.__init__).parameters if name != "self"][:-1]
+    name = next(iter(given))
+    close = get_close_matches(name, known, 1)
+    meant = f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+    return f"monofs has no storage option {name!r}{meant}"
 
 
 def _has_port(address: str) -> bool:

@@ -542,7 +542,7 @@ class FetchAnswer(Message):
     present: int
     cached: bool = True
     fetched_bytes: int = 0
-    """Bytes that came from the store for this request (0: it was a hit)."""
+    """Bytes this request sent for to the store, read ahead ones too (0: all was there, or on its way for another)."""
     file: int = 0
     """The group's file now. Another number than the descriptor's: ask for a new DESCRIPTOR (the group was evicted and came
     back, or lost a bad page); ``present`` is about the new file only."""

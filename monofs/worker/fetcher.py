@@ -115,8 +115,8 @@ class Fetcher:
 
     # ---- asking -------------------------------------------------------------------------------------------------------
 
-    def ensure(self, capability: Capability, number: int, pages: int, *, urgent: int) -> None:
-        """Start flights for those ``pages`` of group ``number`` that are neither present nor flying.
+    def ensure(self, capability: Capability, number: int, pages: int, *, urgent: int) -> int:
+        """Start flights for those ``pages`` of group ``number`` that are neither present nor flying; the pages they bring.
 
         Ranges with a page of the bitmap ``urgent`` go first and raise ``Overloaded`` at the bound; others are skipped when the
         pool is busy. Raises ``TierFull`` or ``TierUnusable`` when the group cannot be admitted, ``NotCached`` under no mount.
@@ -128,20 +128,23 @@ class Fetcher:
         for flight in flying:
             missing &= ~flight.mask
         if not missing:
-            return
+            return 0
         if not capability.mount:
             raise NotCached("these bytes exist in no store and not in this worker's cache")
         group = self._cache.admit(
             content, number, group_length(capability.size, number), capability.mount, capability.group
         )
         self._cache.hold(group)  # admitted and empty, it would not outlive the first refusal below
+        started = 0
         try:
             for first, last in split_ranges(missing, self._pages_per_range):
                 is_urgent = bool(urgent & pages_mask(first, last))
                 if is_urgent or self._pool.queued * 2 < self._config.fetch_queue:
                     self._start(capability, group, first, last, urgent=is_urgent)
+                    started |= pages_mask(first, last)
         finally:
             self._cache.release(group)
+        return started
 
     def _start(self, capability: Capability, group: Group, first: int, last: int, *, urgent: bool) -> None:
         base = group.number * GROUP_SIZE_BYTES

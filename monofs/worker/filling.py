@@ -28,6 +28,8 @@ class Filling:
         self._pages = pages
         self._ahead = min(ahead, parts.config.read_ahead_bytes // PAGE_SIZE_BYTES)
         self._missed: int | None = None
+        self._fetched_bytes = 0
+        """Of pages this request sent for, those read ahead too; of all requests of a load together, each page once."""
         self._group: Group | None = None
         self._over = False
         call.on_end(self._finish)
@@ -73,7 +75,8 @@ class Filling:
                 parts.cache.touch(group)
         if not parts.gate.is_stale(capability):
             if missing:
-                parts.fetcher.ensure(capability, number, missing, urgent=missing)
+                started = parts.fetcher.ensure(capability, number, missing, urgent=missing)
+                self._fetched_bytes += mask_bytes(self._length, started)
             self._read_ahead()
         elif missing:
             raise CapabilityExpired("no master answers, and these pages are not cached: try again when one is back")
@@ -97,20 +100,21 @@ class Filling:
             if group is not None and not group.verified:
                 continue
             try:
-                self._parts.fetcher.ensure(self._capability, number, pages, urgent=0)
+                started = self._parts.fetcher.ensure(self._capability, number, pages, urgent=0)
             except MonofsError:
                 return  # nobody asked for these bytes yet; who does is told
+            self._fetched_bytes += mask_bytes(group_length(self._capability.size, number), started)
 
     def _answer(self, *, cached: bool) -> None:
         if self._over:
             return
         group = self._parts.cache.lookup(self._capability.content, self._number)
         present, file = (group.present, group.file) if group is not None and group.verified else (0, 0)
-        fetched = mask_bytes(self._length, (self._missed or 0) & present)
-        if fetched:
-            metrics.SERVED_BYTES("store", "descriptor").value += fetched
+        served = mask_bytes(self._length, (self._missed or 0) & present)
+        if served:
+            metrics.SERVED_BYTES("store", "descriptor").value += served
         self._finish()
-        self._call.answer(FetchAnswer(present, cached=cached, fetched_bytes=fetched, file=file))
+        self._call.answer(FetchAnswer(present, cached=cached, fetched_bytes=self._fetched_bytes, file=file))
 
     def _release(self) -> None:
         if self._group is not None:

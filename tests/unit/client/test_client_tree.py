@@ -1,6 +1,7 @@
 """The namespace through the SDK: looking, mounts, the cache, changes of the part under no mount, errors."""
 
 import os
+import traceback
 
 import pytest
 
@@ -224,3 +225,28 @@ def test_the_cluster_secret_is_shown_when_given(node):
         file.write("not the secret of this cluster")
     with pytest.raises(PermissionError):
         monofs.connect(node.doors["rpc"], cluster_secret_file=wrong)
+
+
+def test_a_file_shows_itself_on_one_line(fs):
+    shown = repr(fs.stat("/data/small.bin"))
+    assert shown.startswith("FileInfo('/data/small.bin', file, size=70001, mtime=20")
+    assert len(shown) < 120
+    assert repr(fs.stat("/")).startswith("FileInfo('/', directory, size=0, mtime=")
+
+
+@pytest.mark.parametrize(
+    "given", [{"timeout_s": "3"}, {"timeout_s": True}, {"sync_interval_s": "60"}, {"timeout_s": None}]
+)
+def test_a_duration_that_is_no_number_is_refused_by_name(given):
+    (name,) = given
+    with pytest.raises(InvalidArgument, match=f"{name} is a number of seconds"):
+        monofs.connect("127.0.0.1:1", **given)
+
+
+def test_an_expected_error_carries_no_frames_of_the_client_itself(fs):
+    for ask in (fs.stat, fs.open, fs.read, lambda path: list(fs.list(path))):
+        with pytest.raises(FileNotFoundError) as caught:
+            ask("/data/none")
+        files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
+        assert len(files) <= 4
+        assert not [file for file in files if file.endswith(("session.py", "sync.py", "conversation.py"))]

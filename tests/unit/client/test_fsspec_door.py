@@ -348,3 +348,10 @@ def test_a_child_of_fork_goes_on_with_an_inherited_instance(door, source):
     with open(reader, "rb") as pipe:
         assert pipe.read() == b"ok"
     os.waitpid(child, 0)
+
+
+def test_a_mistyped_storage_option_is_refused_by_name(node):
+    with pytest.raises(TypeError, match="no storage option 'timeout': did you mean 'timeout_s'"):
+        MonofsFileSystem(node.doors["rpc"], timeout=3, skip_instance_cache=True)
+    with pytest.raises(TypeError, match="no storage option 'anon'"):
+        fsspec.open("monofs:///x", anon=True, skip_instance_cache=True)

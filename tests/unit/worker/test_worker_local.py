@@ -46,6 +46,13 @@ def test_pages_fetched_later_appear_in_the_same_file(world: World) -> None:
     os.close(fd)
 
 
+def test_pages_read_ahead_count_for_the_request_that_sent_for_them(world: World) -> None:
+    """So that what a load reports as fetched is what came from the store, however soon it came."""
+    capability, data = world.put(make_bytes(9, 5 * MIB + 7))
+    assert world.fetch(capability, 0, 0b1, ahead=5).fetched_bytes == len(data)
+    assert world.fetch(capability, 0, 0b111110).fetched_bytes == 0
+
+
 def test_a_group_that_was_freed_and_fetched_again_is_another_file(world: World) -> None:
     capability, _ = world.put(make_bytes(3, 2 * MIB))
     world.read(capability, 0, 1)
