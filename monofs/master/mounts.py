@@ -64,8 +64,9 @@ class Mounts:
         interval_ms = _milliseconds(request.sync_interval_s)
         self._check_free(path, uri, options, shared=request.shared, numbered=bool(request.request.client))
         call.waits_for = f"the store {uri} to answer"
-        found = await self._stores.probe(uri, options)
-        note = "" if found else f"nothing was found below {uri}"
+        probed = await self._stores.probe(uri, options)
+        note = "" if probed.holds_something else f"nothing was found below {uri}"
+        options = probed.learned | options
         call.waits_for = ""
         shown, secrets = _split(options)
         if request.dry_run:
@@ -109,7 +110,8 @@ class Mounts:
         options = {name: value for name, value in (old | request.options).items() if value}
         check_options(mount.uri, options)
         call.waits_for = f"the store {mount.uri} to answer"
-        await self._stores.probe(mount.uri, options)
+        probed = await self._stores.probe(mount.uri, options)
+        options = probed.learned | options
         call.waits_for = ""
         shown, secrets = _split(options)
         readonly = mount.readonly if request.readonly is None else request.readonly

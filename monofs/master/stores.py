@@ -15,7 +15,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
@@ -41,6 +41,7 @@ from monofs.model.mount import Mount
 from monofs.observe.logs import logger
 from monofs.observe.metrics import forget_mount, know_mount, store_observer
 from monofs.ufs.base import UnderStorage
+from monofs.ufs.registry import learned_options
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -56,6 +57,14 @@ BREAK_MOST_S = 30.0
 RETRIED = (UfsThrottled, UfsFailed, UfsBadBody)
 UNAVAILABLE = (UfsUnreachable, UfsThrottled, UfsFailed, UfsBadBody, DeadlineExceeded, Overloaded)
 """The store cannot tell right now, as against: it told us no."""
+
+
+class Probed(NamedTuple):
+    """What was found out about a store."""
+
+    holds_something: bool
+    learned: dict[str, str]
+    """Options to keep with the mount where the user gives none."""
 
 
 class Breaker:
@@ -247,13 +256,13 @@ class Stores:
             store.close()
         return opened
 
-    def probe(self, uri: str, options: dict[str, str]) -> Deferred[bool]:
-        """Open a store, let it check itself, close it: the proof every mount gives before it exists. False: nothing lies in it."""
+    def probe(self, uri: str, options: dict[str, str]) -> Deferred[Probed]:
+        """Open a store, let it check itself, close it: the proof every mount gives before it exists."""
 
-        def check() -> bool:
+        def check() -> Probed:
             ufs = self._open_store(uri, options, timeout_s=self._config.store_timeout_s)
             try:
-                return ufs.check()
+                return Probed(ufs.check(), learned_options(uri))
             finally:
                 ufs.close()
 

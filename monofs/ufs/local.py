@@ -44,9 +44,16 @@ from monofs.model.errors import (
 from monofs.model.paths import name_problem
 from monofs.ufs.base import UfsEntry, UfsPage
 from monofs.ufs.observe import Observer, observed
-from monofs.ufs.options import Option
+from monofs.ufs.options import Option, flag
 
-OPTIONS: tuple[Option, ...] = ()
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "own_file_system",
+        "Whether the directory is where a file system is mounted, without which there is nothing to read; empty: as it is found "
+        "when monofs mounts or updates it.",
+        read=flag,
+    ),
+)
 HIDDEN_PREFIX = b".monofs-tmp-"
 RACY_NS = 2_000_000_000
 """A file or directory that changed less than this before it was looked at may change again under the same times."""
@@ -106,14 +113,16 @@ class LocalStore:
 
     scheme = "file"
 
-    def __init__(self, uri: str, *, observe: Observer | None = None) -> None:
+    def __init__(self, uri: str, *, own_file_system: bool | None = None, observe: Observer | None = None) -> None:
+        """``own_file_system``: the root must be a mount point, need not be one, or (None) must stay one once it was seen as one."""
         self._root = root_path(uri)
         self._shown = normal_uri(uri)
         self._observe = observe
         self._lock = threading.Lock()
         self._snapshots: OrderedDict[bytes, _Snapshot] = OrderedDict()
         self._device = -1
-        self._was_mounted = False
+        self._must_be_mounted = own_file_system is True
+        self._may_be_unmounted = own_file_system is False
 
     def check(self) -> bool:
         """Prove that the root is a directory that may be listed."""
@@ -207,18 +216,18 @@ class LocalStore:
             os.close(fd)
 
     def _check_mounted(self, root: int) -> None:
-        """Raise ``UfsUnreachable`` when the root was seen as a mount point and its file system is gone: the empty directory that is
-        left must not look like files that were deleted."""
+        """Raise ``UfsUnreachable`` when the root was a mount point and its file system is gone: the empty directory that is left must
+        not look like files that were deleted."""
         device = os.fstat(root).st_dev
-        if device == self._device:
+        if device == self._device or self._may_be_unmounted:
             return
-        is_mounted = device != os.stat("..", dir_fd=root).st_dev
-        if self._was_mounted and not is_mounted:
+        is_mounted = _is_mounted(root)
+        if self._must_be_mounted and not is_mounted:
             raise UfsUnreachable(
-                f"the file system of {self._shown} is not mounted any more: mount it again, or restart monofs to "
-                "serve the directory below it"
+                f"the file system of {self._shown} is not mounted any more: mount it again; to serve the directory "
+                "below it, use `monofs mount update` with --option own_file_system=false"
             )
-        self._device, self._was_mounted = device, is_mounted
+        self._device, self._must_be_mounted = device, is_mounted
 
     @contextlib.contextmanager
     def _open_parent(self, key: bytes) -> Iterator[tuple[int, bytes]]:
@@ -323,6 +332,23 @@ class LocalStore:
         if error.errno in _UNREACHABLE:
             return UfsUnreachable(f"{what} cannot be reached: {why}")
         return UfsFailed(f"{what}: {why}")
+
+
+def learned_options(uri: str) -> dict[str, str]:
+    """Options to keep with a mount of ``uri``, as things are now; blocking."""
+    try:
+        fd = os.open(root_path(uri), _DIRECTORY & ~os.O_NOFOLLOW)
+    except OSError:
+        return {}
+    try:
+        return {"own_file_system": "true"} if _is_mounted(fd) else {}
+    finally:
+        os.close(fd)
+
+
+def _is_mounted(directory: int) -> bool:
+    """Whether a file system is mounted at the open directory."""
+    return os.fstat(directory).st_dev != os.stat("..", dir_fd=directory).st_dev
 
 
 def _unsafe(part: bytes) -> bool:

@@ -64,8 +64,8 @@ def read_options(scheme: str, known: tuple[Option, ...], given: Mapping[str, str
     names = [option.name for option in known]
     for name in given:
         if name not in names:
-            has = f"knows {', '.join(names)}" if names else "has no options"
-            raise UfsOption(f"unknown option {name!r}: a mount of {scheme}:// {has}", option=name)
+            known_names = ", ".join(names)
+            raise UfsOption(f"unknown option {name!r}: a mount of {scheme}:// knows {known_names}", option=name)
     values: dict[str, Any] = {}
     for option in known:
         value = given.get(option.name) or option.default

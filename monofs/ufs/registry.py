@@ -61,4 +61,10 @@ def open_ufs(
     check_options(uri, options)
     if scheme_of(uri) == "s3":
         return s3.S3Store(s3_settings.read_settings(uri, options), timeout_s=timeout_s, observe=observe)
-    return local.LocalStore(uri, observe=observe)
+    values = read_options("file", local.OPTIONS, options)
+    return local.LocalStore(uri, own_file_system=values["own_file_system"], observe=observe)
+
+
+def learned_options(uri: str) -> dict[str, str]:
+    """Options to keep with a mount because of how its root is found now, where the user gives none; blocking."""
+    return local.learned_options(uri) if scheme_of(uri) == "file" else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -337,6 +338,32 @@ def test_a_mount_whose_secrets_cannot_be_opened_is_shown_and_left_out_and_an_upd
     assert (s3.state, bool(s3.secrets)) == ("ok", True)
     news = house.ask(Method.HEARTBEAT, api.HeartbeatRequest(registered.worker, 0, 0, 0, news.mounts_index))
     assert sorted(grant.uri for grant in news.mounts) == sorted([f"file://{data}", s3.uri])
+
+
+def test_a_file_system_unmounted_while_the_node_was_stopped_takes_no_file_from_the_tree(
+    house: House, data: Path
+) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "none", data], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system needs more rights than these tests have")
+    try:
+        write(data / "f", b"1")
+        assert house.mount("/lake", data).options == {"own_file_system": "true"}
+        assert house.list("/lake") == ["f"]
+        house.stop()
+    finally:
+        subprocess.run(["umount", data], check=True)
+    house.start()
+    house.now_s += 1000
+    with pytest.raises(UfsUnreachable, match="mounted"):
+        house.list("/lake", 0)
+    with pytest.raises(UfsUnreachable, match="mounted"):
+        house.stat("/lake/f", 0)
+    assert house.list("/lake") == ["f"]
+    assert house.stat("/lake/f").size == 1
+    own = house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/lake", {"own_file_system": "false"}))
+    assert own.options == {"own_file_system": "false"}
+    assert house.list("/lake", 0) == []
+    assert house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/lake", {"own_file_system": ""})).options == {}
 
 
 def test_a_wrong_cluster_secret_at_start_is_told_clearly(house: House) -> None:

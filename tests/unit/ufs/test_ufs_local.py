@@ -23,8 +23,8 @@ from monofs.model.errors import (
     UfsUnreachable,
 )
 from monofs.ufs.base import UfsEntry
-from monofs.ufs.local import TICK_NS, LocalStore
-from monofs.ufs.registry import normal_uri
+from monofs.ufs.local import TICK_NS, LocalStore, learned_options
+from monofs.ufs.registry import normal_uri, open_ufs
 
 HOUR_NS = 3600 * 10**9
 
@@ -434,3 +434,16 @@ def test_an_unmounted_root_is_unreachable_and_not_empty(root: Path, store: Local
         with pytest.raises(UfsUnreachable, match="not mounted any more"):
             ask()
     assert all_names(LocalStore(root.as_uri()), b"", 10) == []
+    assert all_names(LocalStore(root.as_uri(), own_file_system=False), b"", 10) == []
+
+
+def test_a_root_that_must_be_a_mount_point_is_unreachable_while_it_is_none(root: Path) -> None:
+    (root / "f").write_bytes(b"below")
+    assert learned_options(root.as_uri()) == {}
+    store = open_ufs(root.as_uri(), {"own_file_system": "true"})
+    for ask in (lambda: store.list(b""), lambda: store.status(b"f"), store.check):
+        with pytest.raises(UfsUnreachable, match="own_file_system=false"):
+            ask()
+    assert all_names(open_ufs(root.as_uri(), {"own_file_system": "false"}), b"", 10) == [b"f"]
+    with pytest.raises(UfsOption, match="own_file_system"):
+        open_ufs(root.as_uri(), {"own_file_system": "perhaps"})

@@ -332,9 +332,9 @@ def test_a_wrong_option_says_what_is_wanted(options: dict[str, str], words: str)
         check_options("s3://bucket", options)
 
 
-def test_a_local_mount_has_no_options() -> None:
+def test_a_local_mount_knows_no_option_of_another_store() -> None:
     check_options("file:///data", {})
-    with pytest.raises(UfsOption, match="has no options"):
+    with pytest.raises(UfsOption, match="knows own_file_system"):
         check_options("file:///data", {"endpoint": "http://x"})
 
 
