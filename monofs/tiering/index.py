@@ -134,6 +134,12 @@ class Index:
         """The queue is at its bound, or the disk refuses."""
         return bool(self.error) or len(self._pending[GROUPS]) >= QUEUE_MAX
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Changes made durable since the start, and changes queued: what a crash now would lose."""
+        written = self._written
+        return written, self._queued - written
+
     def put(self, table: int, key: bytes, value: bytes | None) -> None:
         """Queue a put (None: a delete)."""
         with self._changed:

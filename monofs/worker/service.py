@@ -420,6 +420,7 @@ class Worker:
         counters = metrics.snapshot()
         counters["monofs_flights"] = self._fetcher.count
         counters["monofs_descriptors_out"] = len(self._leases)
+        counters["monofs_index_written"], counters["monofs_index_queued"] = self._cache.index.progress
         return WorkerStatusAnswer(self._membership.worker, tiers, counters)
 
     async def _cached(self, request: CachedRequest, _call: Call) -> Message:

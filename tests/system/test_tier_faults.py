@@ -54,6 +54,11 @@ class House:
         self.node.start()
         self.fs = self.node.connect()
 
+    def counter(self, name: str) -> float:
+        """One of the numbers of the worker's own status."""
+        (status,) = self.fs.worker_status().values()
+        return float(status.counters[name])
+
     def tier(self) -> Any:
         (status,) = self.fs.worker_status().values()
         (tier,) = status.tiers
@@ -275,7 +280,7 @@ def test_bytes_damaged_while_the_power_was_off_are_fetched_anew(make_house: Call
         house.put(f"f{number}", chance.choice([10, 5000, MIB - 1, MIB, MIB + 1, 3 * MIB]))
     house.check()
     until(lambda: house.metric("monofs_tier_used_bytes") == sum(map(len, house.files.values())), "all is cached")
-    time.sleep(1.5)  # so that the index's last second is on the disk, and there is something to damage
+    until(lambda: house.counter("monofs_index_queued") == 0, "the index knows all of it after a crash too")
     house.node.kill()
     paths = sorted(house.pages())
     assert len(paths) == 12
@@ -328,7 +333,7 @@ def test_a_load_killed_in_the_middle_goes_on_with_what_is_missing(make_house: Ca
     load = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until(lambda: house.gets() > SMALL / 3, "a third is loaded")
-        time.sleep(1.2)  # the index is written once a second
+        until(lambda: house.counter("monofs_index_written") > SMALL / 3, "a crash leaves a third")
         house.node.kill()
     finally:
         load.kill()
