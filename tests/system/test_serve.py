@@ -102,7 +102,7 @@ def test_settings_tell_where_they_came_from(tmp_path):
         sets=["log.level=debug"],
         environment={"MONOFS_CONFIG": str(file), "MONOFS_WORKER_FETCH_THREADS": "5"},
     ) as node:
-        rows = [json.loads(line) for line in node.cli("admin", "conf", "--json").stdout.splitlines()]
+        rows = [json.loads(line) for line in node.cli("admin", "conf", "--json", "--all").stdout.splitlines()]
     by_name = {row["name"]: row for row in rows}
     assert by_name["namespace.sync_interval_s"]["source"] == str(file)
     assert (by_name["worker.fetch_threads"]["value"], by_name["worker.fetch_threads"]["source"]) == (
