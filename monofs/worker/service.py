@@ -5,7 +5,7 @@ else goes to a Delivery (streams, misses, slow disks) or a Filling (FETCH). Inva
 ``stop`` lets flights finish for a bounded time, then fails them, and closes the cache last. The node opens the cache before
 :meth:`Worker.start`; the worker closes it.
 
-Not here: listeners (node), fetching (fetcher.py), cached files (tiering).
+Not here: listeners (node), fetching (fetcher.py), cached files (tiering), what operators ask (inspection.py).
 """
 
 from __future__ import annotations
@@ -19,44 +19,34 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
-from monofs import __version__
 from monofs.config.schema import WorkerConfig
 from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, group_length
 from monofs.model.capability import Capability
-from monofs.model.errors import Busy, InvalidArgument, MonofsError, NotReady, NotSupported, PermissionDenied
-from monofs.model.ids import ContentId, format_content_id
+from monofs.model.errors import InvalidArgument, MonofsError, NotReady, NotSupported
 from monofs.model.options import ReadType
-from monofs.model.principal import Right
 from monofs.observe import metrics
 from monofs.observe.logs import logger
 from monofs.rpc.api import (
-    CachedAnswer,
-    CachedGroup,
-    CachedRequest,
     DescriptorAnswer,
     DescriptorRequest,
-    Empty,
     FetchAnswer,
     FetchRequest,
     Message,
     Method,
     MountGrant,
-    Pong,
     ReadManyRequest,
     ReadRequest,
     ReleaseRequest,
-    TierStatus,
-    VerifyAnswer,
-    WorkerStatusAnswer,
 )
 from monofs.rpc.service import Call, Service
 from monofs.tiering.cache import Cache, Group
-from monofs.tiering.group import mask_bytes, mask_pages
+from monofs.tiering.group import mask_bytes
 from monofs.worker.delivery import EMPTY, SMALL_BYTES, Delivery, Parts, Piece, missing_pages
 from monofs.worker.disks import Disks
 from monofs.worker.fetcher import Fetcher
 from monofs.worker.filling import Filling, pages_of
 from monofs.worker.gate import Gate
+from monofs.worker.inspection import Inspection
 from monofs.worker.leases import Leases
 from monofs.worker.membership import MasterClient, Membership, load_identity
 from monofs.worker.pins import Pins
@@ -68,10 +58,6 @@ log = logger(__name__)
 
 PIECES_MAX = 1024
 MANY_BYTES_MAX = 16 << 20
-CACHED_CONTENTS_MAX = 10_000
-SLICE = 500
-"""Contents or groups looked at in one turn of the reactor by CACHED and VERIFY."""
-BAD_SHOWN_MAX = 1000
 STOP_FLIGHTS_S = 5.0
 STOP_THREADS_S = 2.0
 _PAST_CACHE = {ReadType.NO_CACHE: True, ReadType.CACHE: False, ReadType.CACHE_PROMOTE: False}
@@ -112,8 +98,9 @@ class Worker:
         self._hits: dict[int, metrics.Child] = {}
         self._read_time = metrics.READ_TIME("cache")
         self._stopping = False
-        self._verifying = False
-        self._checked: Deferred[int] | None = None
+        self._inspection = Inspection(
+            cache, self._fetcher, self._disks, self._leases, self._membership, reactor=reactor
+        )
         self._service = self._register_methods(Service("worker", reactor, cluster=lambda: cache.cluster))
 
     def service(self) -> Service:
@@ -121,15 +108,12 @@ class Worker:
         return self._service
 
     def _register_methods(self, service: Service) -> Service:
-        service.register(Method.PING, Empty, self._ping)
         service.register(Method.READ, ReadRequest, self._read)
         service.register(Method.READ_MANY, ReadManyRequest, self._read_many)
         service.register(Method.DESCRIPTOR, DescriptorRequest, self._descriptor)
         service.register(Method.FETCH, FetchRequest, self._fetch)
         service.register(Method.RELEASE, ReleaseRequest, self._release)
-        service.register(Method.WORKER_STATUS, Empty, self._status)
-        service.register(Method.CACHED, CachedRequest, self._cached)
-        service.register(Method.VERIFY, Empty, self._verify)
+        self._inspection.register_methods(service)
         return service
 
     def start(self, address: str, unix: str) -> Deferred[None]:
@@ -141,6 +125,7 @@ class Worker:
         if self._stopping:
             return succeed(None)
         self._stopping = True
+        self._inspection.stop()
         self._membership.stop()
         return Deferred.fromCoroutine(self._stop())
 
@@ -166,8 +151,7 @@ class Worker:
         self._leases.release_everything()
         self._fetcher.forget()
         self._disks.forget()
-        if self._checked is not None and not self._checked.called:
-            self._checked.errback(NotReady("the verification was cut short: the worker is stopping"))
+        self._inspection.forget()
         self._cache.close()
 
     def _in_thread(self, work: Any) -> Deferred[Any]:
@@ -397,85 +381,6 @@ class Worker:
     def _release(self, request: ReleaseRequest, _call: Call) -> Message:
         self._leases.release(request.leases)
         return EMPTY
-
-    # ---- administration -------------------------------------------------------------------------------------------------
-
-    def _ping(self, _request: Empty, _call: Call) -> Message:
-        return Pong(__version__, "worker", time.time_ns())
-
-    def _status(self, _request: Empty, _call: Call) -> Message:
-        tiers = [
-            TierStatus(
-                tier.tier,
-                tier.directory,
-                tier.capacity_bytes,
-                tier.used_bytes,
-                tier.pinned_bytes,
-                tier.groups,
-                tier.state,
-                tier.error,
-            )
-            for tier in self._cache.status()
-        ]
-        counters = metrics.snapshot()
-        counters["monofs_flights"] = self._fetcher.count
-        counters["monofs_descriptors_out"] = len(self._leases)
-        counters["monofs_index_written"], counters["monofs_index_queued"] = self._cache.index.progress
-        return WorkerStatusAnswer(self._membership.worker, tiers, counters)
-
-    async def _cached(self, request: CachedRequest, _call: Call) -> Message:
-        if len(request.contents) > CACHED_CONTENTS_MAX:
-            raise InvalidArgument(f"{len(request.contents)} contents in one request; at most {CACHED_CONTENTS_MAX}")
-        shown: list[CachedGroup] = []
-        for position, content in enumerate(request.contents):
-            if position % SLICE == SLICE - 1:
-                await deferLater(self._reactor, 0)
-            shown.extend(
-                CachedGroup(
-                    group.content,
-                    group.number,
-                    group.present,
-                    group.present_bytes,
-                    group.tier,
-                    group.pinned,
-                    group.admitted_ns,
-                    group.read_ns,
-                )
-                for group in self._cache.groups(ContentId(content))
-                if group.present
-            )
-        return CachedAnswer(shown)
-
-    async def _verify(self, _request: Empty, call: Call) -> Message:
-        if not call.principal.rights & Right.ADMIN:
-            raise PermissionDenied("verifying a worker's cache needs the right `admin`")
-        if self._verifying:
-            raise Busy("a verification of this worker is running already")
-        self._verifying = True
-        try:
-            return await self._verify_all(call)
-        finally:
-            self._verifying = False
-
-    async def _verify_all(self, call: Call) -> Message:
-        """Every group, one at a time, after everything else the disks have to do."""
-        pages = 0
-        bad: list[str] = []
-        for contents in self._cache.contents():
-            for group in (group for content in contents for group in self._cache.groups(content)):
-                if call.closed or self._stopping:
-                    raise NotReady("the verification was cut short: the worker is stopping")
-                if not group.alive or not group.present:
-                    continue
-                pages += group.present.bit_count()
-                checked = self._checked = Deferred()
-                self._disks.check(group, checked.callback, checked.errback)
-                found = await checked
-                if found and group.alive:
-                    name = f"{format_content_id(group.content)} group {group.number}"
-                    bad.extend(f"{name} page {page}" for page in mask_pages(found) if len(bad) < BAD_SHOWN_MAX)
-                    self._cache.drop_pages(group, found)
-        return VerifyAnswer(pages, bad)
 
     def _open(self, token: bytes) -> Capability:
         if self._stopping:

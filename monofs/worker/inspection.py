@@ -1,0 +1,155 @@
+"""What operators ask a worker: its state, what is cached, and whether every page is what it was (PING, WORKER_STATUS, CACHED, VERIFY).
+
+Invariants: one verification at a time, behind everything else the disks have to do; it ends when the worker stops, also while a disk
+hangs. Looking never changes the cache but for bad pages, which are dropped. Not here: reading (service.py).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from monofs import __version__
+from monofs.model.errors import Busy, InvalidArgument, NotReady, PermissionDenied
+from monofs.model.ids import ContentId, format_content_id
+from monofs.model.principal import Right
+from monofs.observe import metrics
+from monofs.rpc.api import (
+    CachedAnswer,
+    CachedGroup,
+    CachedRequest,
+    Empty,
+    Message,
+    Method,
+    Pong,
+    TierStatus,
+    VerifyAnswer,
+    WorkerStatusAnswer,
+)
+from monofs.rpc.service import Call, Service
+from monofs.tiering.cache import Cache
+from monofs.tiering.group import mask_pages
+from monofs.worker.disks import Disks
+from monofs.worker.fetcher import Fetcher
+from monofs.worker.leases import Leases
+from monofs.worker.membership import Membership
+
+CACHED_CONTENTS_MAX = 10_000
+SLICE = 500
+"""Contents looked at in one turn of the reactor by CACHED."""
+BAD_SHOWN_MAX = 1000
+
+
+class Inspection:
+    """Handlers of one worker. Reactor thread only."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        fetcher: Fetcher,
+        disks: Disks,
+        leases: Leases,
+        membership: Membership,
+        *,
+        reactor: Any,
+    ) -> None:
+        self._cache, self._fetcher, self._disks, self._leases = cache, fetcher, disks, leases
+        self._membership, self._reactor = membership, reactor
+        self._stopping = self._verifying = False
+        self._checked: Deferred[int] | None = None
+
+    def register_methods(self, service: Service) -> None:
+        """Serve them."""
+        service.register(Method.PING, Empty, self._ping)
+        service.register(Method.WORKER_STATUS, Empty, self._status)
+        service.register(Method.CACHED, CachedRequest, self._cached)
+        service.register(Method.VERIFY, Empty, self._verify)
+
+    def stop(self) -> None:
+        """A verification ends at its next group."""
+        self._stopping = True
+
+    def forget(self) -> None:
+        """The disks tell nothing any more: end a verification that waits for one."""
+        if self._checked is not None and not self._checked.called:
+            self._checked.errback(NotReady("the verification was cut short: the worker is stopping"))
+
+    def _ping(self, _request: Empty, _call: Call) -> Message:
+        return Pong(__version__, "worker", time.time_ns())
+
+    def _status(self, _request: Empty, _call: Call) -> Message:
+        tiers = [
+            TierStatus(
+                tier.tier,
+                tier.directory,
+                tier.capacity_bytes,
+                tier.used_bytes,
+                tier.pinned_bytes,
+                tier.groups,
+                tier.state,
+                tier.error,
+            )
+            for tier in self._cache.status()
+        ]
+        counters = metrics.snapshot()
+        counters["monofs_flights"] = self._fetcher.count
+        counters["monofs_descriptors_out"] = len(self._leases)
+        counters["monofs_index_written"], counters["monofs_index_queued"] = self._cache.index.progress
+        return WorkerStatusAnswer(self._membership.worker, tiers, counters)
+
+    async def _cached(self, request: CachedRequest, _call: Call) -> Message:
+        if len(request.contents) > CACHED_CONTENTS_MAX:
+            raise InvalidArgument(f"{len(request.contents)} contents in one request; at most {CACHED_CONTENTS_MAX}")
+        shown: list[CachedGroup] = []
+        for position, content in enumerate(request.contents):
+            if position % SLICE == SLICE - 1:
+                await deferLater(self._reactor, 0)
+            shown.extend(
+                CachedGroup(
+                    group.content,
+                    group.number,
+                    group.present,
+                    group.present_bytes,
+                    group.tier,
+                    group.pinned,
+                    group.admitted_ns,
+                    group.read_ns,
+                )
+                for group in self._cache.groups(ContentId(content))
+                if group.present
+            )
+        return CachedAnswer(shown)
+
+    async def _verify(self, _request: Empty, call: Call) -> Message:
+        if not call.principal.rights & Right.ADMIN:
+            raise PermissionDenied("verifying a worker's cache needs the right `admin`")
+        if self._verifying:
+            raise Busy("a verification of this worker is running already")
+        self._verifying = True
+        try:
+            return await self._verify_all(call)
+        finally:
+            self._verifying = False
+
+    async def _verify_all(self, call: Call) -> Message:
+        """Every group, one at a time, after everything else the disks have to do."""
+        pages = 0
+        bad: list[str] = []
+        for contents in self._cache.contents():
+            for group in (group for content in contents for group in self._cache.groups(content)):
+                if call.closed or self._stopping:
+                    raise NotReady("the verification was cut short: the worker is stopping")
+                if not group.alive or not group.present:
+                    continue
+                pages += group.present.bit_count()
+                checked = self._checked = Deferred()
+                self._disks.check(group, checked.callback, checked.errback)
+                found = await checked
+                if found and group.alive:
+                    name = f"{format_content_id(group.content)} group {group.number}"
+                    bad.extend(f"{name} page {page}" for page in mask_pages(found) if len(bad) < BAD_SHOWN_MAX)
+                    self._cache.drop_pages(group, found)
+        return VerifyAnswer(pages, bad)
