@@ -329,7 +329,8 @@ class Call:
         if not self.closed:
             metrics.RPC_REQUESTS(self.entry.name, "abandoned").value += 1
             if time.monotonic() > self.deadline - LATE_S:
-                log.warning("request failed", **self._account(DeadlineExceeded("its asker gave up waiting")))
+                what = f" for {self.waits_for}" if self.waits_for else ""
+                log.warning("request failed", **self._account(DeadlineExceeded(f"its asker gave up waiting{what}")))
             self._end()
             self._end_early()
 
