@@ -17,7 +17,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
@@ -43,8 +42,9 @@ from monofs.model.errors import (
 )
 from monofs.model.ids import format_content_id
 from monofs.observe.logs import logger
-from monofs.observe.tracing import TRACE, current_trace, show_trace
+from monofs.observe.tracing import TRACE, show_trace
 from monofs.tiering.cache import Cache, Group
+from monofs.worker.flight import Flight, Taker, Waiter
 from monofs.worker.planner import split_ranges
 from monofs.worker.pool import Pool
 from monofs.worker.stores import Stores
@@ -58,43 +58,6 @@ PASSING_BYTES = 2 << 20
 PASSING_FLIGHTS = 256
 """Most passing flights at a time; more readers get ``Overloaded``."""
 SWEEP_S = 1.0
-
-Waiter = Callable[[MonofsError | None], None]
-"""Called once on the reactor: the bytes waited for landed (None), or the flight failed."""
-Taker = Callable[[int, bytes, MonofsError | None], None]
-"""Called on the reactor for every piece of a passing flight (offset, bytes, None), and once with its error if it fails."""
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """Bytes ``[position, end)`` of a content are still on their way."""
-
-    capability: Capability
-    position: int
-    end: int
-    group: Group | None
-    """None: a passing flight."""
-    urgent: bool
-    waiters: list[tuple[int, Waiter]] = field(default_factory=list)
-    takers: list[Taker] = field(default_factory=list)
-    tries: int = 0
-    position_at_try: int = -1
-    moved_at: float = math.inf
-    """When its thread last brought something (time.monotonic); infinite while none works on it."""
-    trace: int = field(default_factory=current_trace)
-    """The request that began it."""
-    began_at: float = field(default_factory=time.monotonic)
-    taken: bool = False
-    """A thread works on it, or will: its reserved pages may still be written."""
-    over: bool = False
-    hangs: bool = False
-    """Given up, while its thread still waits for the store."""
-
-    @property
-    def mask(self) -> int:
-        """Pages of the group that have not landed."""
-        base = self.position // GROUP_SIZE_BYTES * GROUP_SIZE_BYTES
-        return pages_mask((self.position - base) // PAGE_SIZE_BYTES, (self.end - 1 - base) // PAGE_SIZE_BYTES)
 
 
 class Fetcher:
