@@ -175,6 +175,20 @@ def test_a_listing_that_hangs_leaves_what_is_known(node, at, bucket, proxy):
     assert ok(node.cli("fs", "ls", f"{at}/unknown")) == "b\n"
 
 
+def test_a_command_out_of_time_says_which_store_and_path_it_waited_for(node, at, bucket, proxy):
+    bucket.put("d/f", b"12345")
+    ok(node.cli("fs", "ls", f"{at}/d"))
+    proxy.add(Fault(kind="get", cut="hang", after_bytes=-1))
+    told = fails(node, 9, "--timeout", "1s", "fs", "cat", f"{at}/d/f")
+    assert f"{at}/d/f: the " in told
+    assert "ran out while waiting for the store s3://" in told
+    assert " to send d/f" in told
+    proxy.add(Fault(kind="list", cut="hang", after_bytes=-1))
+    told = fails(node, 9, "--timeout", "1s", "fs", "ls", "-f", f"{at}/d")
+    assert "ran out while waiting for the store s3://" in told
+    assert f" to tell about {at}/d" in told
+
+
 def test_a_reset_or_short_body_in_mid_file_is_taken_up_again(node, at, bucket, proxy):
     data = os.urandom(12 * MIB + 5)
     bucket.put("f", data)
