@@ -29,6 +29,7 @@ from monofs.model.errors import (
     HomeUnusable,
     Internal,
     MonofsError,
+    NotReady,
     Overloaded,
     UfsBadBody,
     UfsFailed,
@@ -109,6 +110,7 @@ class MountedStore:
         self._path, self._uri = mount.path, mount.uri
         self._open_ufs = open_ufs
         self._opening = threading.Lock()
+        self._stopping = False
         self._ufs: UnderStorage | None = None
         self._pool, self._timeout_s, self._clock, self._reactor = pool, timeout_s, clock, reactor
 
@@ -142,6 +144,8 @@ class MountedStore:
             self.note(error)
             self._say_failed(kind, key, error, tried, time.monotonic() - began)
             raise
+        if self._stopping:
+            raise NotReady("the master is stopping: try again shortly")
         self.note(None)
         log.debug("store answered", mount=self._path, kind=kind, key=key, tried=tried, seconds=time.monotonic() - began)
         return answer
@@ -205,8 +209,10 @@ class MountedStore:
                 self._ufs = self._open_ufs()
             return self._ufs
 
-    def close(self) -> None:
-        """Release the store's connections once what was asked before has begun; calls in flight may fail."""
+    def close(self, *, stopping: bool = False) -> None:
+        """Release the store's connections once what was asked before has begun; calls in flight may fail, and do with ``NotReady``
+        when the master is ``stopping``: who asked must not go on to a namespace that is closed next."""
+        self._stopping = stopping
         self._pool.run(self._close_ufs, self._timeout_s).addErrback(self._not_closed)
         self._pool.close()
 
@@ -289,5 +295,5 @@ class Stores:
         """Release everything."""
         self._probing.close()
         for store in self._stores.values():
-            store.close()
+            store.close(stopping=True)
         self._stores.clear()

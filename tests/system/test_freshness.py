@@ -135,6 +135,9 @@ def test_readers_of_an_object_that_flips_see_one_whole_version_or_are_told(place
         try:
             for turn in range(40):
                 bucket.put("flip", versions[b"ABC"[turn % 3 : turn % 3 + 1]])
+                if turn % 10 == 0:  # now and then it rests until somebody has read it whole
+                    before = len(reads)
+                    until(lambda before=before: len(reads) > before, "a read to end")
         finally:
             over.set()
         for each in running:

@@ -15,7 +15,14 @@ from monofs.config.schema import Config
 
 @pytest.fixture(scope="session")
 def loop() -> Iterator[Loop]:
-    """Fails at the end when any Deferred of the session failed with nobody listening."""
+    running = Loop()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _heard() -> Iterator[None]:
+    """Fails at the end of a file when a Deferred failed in it with nobody listening."""
     unheard: list[str] = []
 
     def observe(event: LogEvent) -> None:
@@ -23,10 +30,8 @@ def loop() -> Iterator[Loop]:
             unheard.append(formatEvent(event) + str(event.get("log_failure", "")))
 
     globalLogPublisher.addObserver(observe)
-    running = Loop()
-    yield running
+    yield
     gc.collect()
-    running.stop()
     globalLogPublisher.removeObserver(observe)
     assert unheard == []
 

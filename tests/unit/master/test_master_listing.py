@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from master_house import House, write
 
-from monofs.model.errors import InvalidArgument, NotADirectory, NotFound, UfsUnreachable
+from monofs.model.errors import InvalidArgument, NotADirectory, NotFound, NotReady, UfsUnreachable
 from monofs.rpc import api
 from monofs.rpc.api import Method, ReadOptions
 
@@ -201,6 +201,24 @@ def test_many_who_list_one_directory_share_the_stores_pages(house: House, data: 
     house.watch.gate.set()
     assert {tuple(wait().names) for wait in waiting} == {(b"f",)}
     assert house.asked() == ["list"]
+
+
+def test_a_look_in_the_air_ends_when_the_master_stops(house: House, data: Path) -> None:
+    (data / "d").mkdir()
+    write(data / "d" / "f", b"1")
+    house.mount("/lake", data)
+    house.watch.gate = gate = threading.Event()
+    looks = [
+        house.begin(Method.STAT, api.StatRequest("/lake/d/f")),
+        house.begin(Method.LIST, api.ListRequest("/lake/d")),
+    ]
+    house.loop.do(lambda: None)
+    house.stop()  # closes the namespace: whoever looks at it now meets a closed database
+    gate.set()
+    for look in looks:
+        with pytest.raises(NotReady):
+            look()
+    house.start()
 
 
 def test_names_no_path_can_hold_are_counted_and_reported_and_the_rest_is_listed(house: House, data: Path) -> None:

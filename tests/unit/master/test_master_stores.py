@@ -106,8 +106,9 @@ def test_a_call_no_thread_can_be_started_for_is_refused_or_left_to_the_others(
         raise RuntimeError("can't start new thread")
 
     pool, others = make_pool(loop, 2, 3), make_pool(loop, 2, 3)
-    gate = threading.Event()
-    running = loop.begin(others.run, lambda: gate.wait(30), 30.0)
+    gate, started = threading.Event(), threading.Event()
+    running = loop.begin(others.run, lambda: started.set() or gate.wait(30), 30.0)
+    assert started.wait(30)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
         for _ in range(10):
