@@ -27,6 +27,7 @@ SCRIPTS: dict[str, list[str]] = {
     "cold_memory": ["cold.py", "--rounds", "3", "--megabytes", "128", "--directory", "/dev/shm"],
     "ufs": ["ufs.py", "--seconds", "1", "--rounds", "3", "--megabytes", "512"],
     "rpc": ["rpc.py", "--seconds", "1"],
+    "connections": ["connections.py"],
     "journal": ["journal.py", "--rounds", "3", "--seconds", "1"],
     "metadata_store": ["metadata_store.py", "--files", "300000"],
     "tiering": ["tiering.py", "--groups", "5000", "--open-groups", "200000"],
