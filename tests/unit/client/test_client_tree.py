@@ -87,23 +87,23 @@ def test_walk_gives_directories_before_what_they_hold_at_any_depth(fs, source):
 
 def test_the_part_under_no_mount_can_be_changed(fs):
     with pytest.raises(FileNotFoundError):
-        fs.make_directory("/work/a/b")
-    assert fs.make_directory("/work/a/b", parents=True, mode=0o700).mode == 0o700
+        fs.make_directory("/made/a/b")
+    assert fs.make_directory("/made/a/b", parents=True, mode=0o700).mode == 0o700
     with pytest.raises(FileExistsError):
-        fs.make_directory("/work/a/b")
-    fs.make_directory("/work/a/b", exist_ok=True)
-    assert fs.create("/work/a/b/file").size == 0
+        fs.make_directory("/made/a/b")
+    fs.make_directory("/made/a/b", exist_ok=True)
+    assert fs.create("/made/a/b/file").size == 0
     with pytest.raises(AlreadyExists):
-        fs.create("/work/a/b/file")
-    with fs.open("/work/a/b/file") as file:
+        fs.create("/made/a/b/file")
+    with fs.open("/made/a/b/file") as file:
         assert file.read() == b""
         assert file.readline() == b""
-    fs.rename("/work/a", "/work/c")
-    assert fs.is_file("/work/c/b/file")
+    fs.rename("/made/a", "/made/c")
+    assert fs.is_file("/made/c/b/file")
     with pytest.raises(NotEmpty):
-        fs.delete("/work/c")
-    fs.delete("/work/c/b/file")
-    assert not fs.exists("/work/c/b/file")
+        fs.delete("/made/c")
+    fs.delete("/made/c/b/file")
+    assert not fs.exists("/made/c/b/file")
 
 
 def test_writing_bytes_is_refused_with_a_sentence(fs):
