@@ -94,6 +94,7 @@ class Adoption:
         if known.flags & (EXPLICIT | MOUNT) or not known.flags & PERSISTED:
             return Effect.NOTHING
         if known.kind == Kind.DIRECTORY:
+            # whole, unlooked at: sound while all that can lie below is what the store showed, or is held by EXPLICIT directories above it
             self._draft.detach(known.id)
             self._draft.remove_directory(parent, key, known)
         else:
