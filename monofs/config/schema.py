@@ -41,6 +41,16 @@ class MasterConfig:
         1024, "calls", "Calls that may wait for one mount's store before callers get Overloaded."
     )
     store_timeout_s: float = setting(30.0, "seconds", "How long the master waits for one answer of a store.")
+    busy_wait_s: float = setting(
+        5.0, "seconds", "How long a change waits for another change of the same path before it gets Busy."
+    )
+    job_requests: int = setting(16, "requests", "Requests to stores and workers one job has in flight.")
+    events_token: str = setting(
+        "",
+        "text",
+        "What senders of store events show as `Authorization: Bearer`; empty: events from loopback only.",
+        secret=True,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +109,10 @@ class WorkerConfig:
     descriptors_per_client: int = setting(256, "descriptors", "Open descriptors one client connection may hold.")
     heartbeat_interval_s: float = setting(1.0, "seconds", "Between heartbeats to the master.")
     max_connections: int = setting(20000, "connections", "More are closed at once.")
+    write_threads: int = setting(16, "threads", "Puts and parts of uploads to stores in flight.")
+    write_parts: int = setting(4, "parts", "Parts of one upload in flight.")
+    write_bytes: int = setting(512 << 20, "bytes", "Bytes of unfinished writes held in memory before writers wait.")
+    write_idle_s: float = setting(3600.0, "seconds", "A write that gets no bytes for so long is given up.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,24 @@ class EntryKind(IntEnum):
     TRIM_FEED = 41
     REGISTER_WORKER = 50
     REMOVE_BELOW = 51
+    BEGIN_WRITE = 60
+    PUBLISH = 61
+    RECORD_UPLOAD = 62
+    BEGIN_DELETE = 63
+    BEGIN_RENAME = 64
+    BEGIN_MAKE_DIRECTORY = 65
+    BEGIN_COPY = 66
+    END = 67
+    ABANDON = 68
+    REMOVE_TREE = 69
+    RENAME_TREE = 70
+    MOVED = 71
+    ADD_JOB = 80
+    UPDATE_JOB = 81
+    SET_POLICY = 82
+    SET_TTL = 83
+    FORGET = 84
+    TOUCH = 85
 
 
 class Stamp(msgspec.Struct, array_like=True, gc=False):
@@ -89,6 +107,7 @@ class AddMount(Change):
     readonly: bool
     shared: bool
     sync_interval_ms: int | None = None
+    ufs_mode: str = "readWrite"
 
 
 class UpdateMount(Change):
@@ -101,6 +120,7 @@ class UpdateMount(Change):
     sealed: bytes
     readonly: bool
     sync_interval_ms: int | None = None
+    ufs_mode: str = "readWrite"
 
 
 class RemoveMount(Change):
@@ -233,6 +253,225 @@ class RegisterWorker(Change):
     identity: bytes
 
 
+class Asker(msgspec.Struct, array_like=True, gc=False):
+    """For whom an intent is opened: its outcome is remembered as the answer of this request (law 3). ``client`` empty: nobody's."""
+
+    client: bytes = b""
+    sequence: int = 0
+    lowest: int = 0
+    principal: str = ""
+    uid: int = 0
+    gid: int = 0
+
+
+class BeginWrite(Change):
+    """Open a write. ``size`` >= 0: the act follows at once, so the path is locked; -1: parts are sent first and PUBLISH locks it.
+
+    Result: the Intent, encoded. ``write_type`` was resolved by the proposer (policies), MUST_CACHE under no mount.
+    """
+
+    stamp: Stamp
+    path: str
+    mode: int
+    parents: bool
+    exclusive: bool
+    if_match: str | None
+    size: int
+    write_type: str
+    worker: int
+    asker: Asker
+
+
+class Publish(Change):
+    """All parts of a write are sent: lock its path, check its conditions, note the size. Result: the Intent, encoded."""
+
+    stamp: Stamp
+    number: int
+    size: int
+
+
+class RecordUpload(Change):
+    """Note the store's id of an upload before its first part is sent. Result: None."""
+
+    stamp: Stamp
+    number: int
+    upload: str
+
+
+class BeginDelete(Change):
+    """Open the deletion of a file or an empty directory below a mount. Result: the Intent, encoded."""
+
+    stamp: Stamp
+    path: str
+    asker: Asker
+
+
+class BeginRename(Change):
+    """Open the renaming of a file (any store), or of a directory (stores that rename). Result: the Intent, encoded."""
+
+    stamp: Stamp
+    source: str
+    target: str
+    asker: Asker
+
+
+class BeginMakeDirectory(Change):
+    """Open the making of a directory below a mount. Result: the Intent, encoded; or the record's bytes, with a leading NUL byte, when
+    it exists and ``exist_ok``."""
+
+    stamp: Stamp
+    path: str
+    mode: int
+    parents: bool
+    exist_ok: bool
+    asker: Asker
+
+
+class BeginCopy(Change):
+    """Open the copying of a file to another path of the same mount. Result: the Intent, encoded."""
+
+    stamp: Stamp
+    source: str
+    target: str
+    parents: bool
+    exclusive: bool
+    asker: Asker
+
+
+class End(Change):
+    """The act of an intent is done: what the store shows now (``found`` None: nothing, or no store), and the name changes.
+
+    ``stamp`` carries the asker's request, so that the result is remembered for it. ``size`` is that of a write; ``workers`` hold its
+    bytes where no store has them. Result: the inode record (bytes) of what was made, renamed or copied; None for a deletion.
+    """
+
+    stamp: Stamp
+    number: int
+    found: Found | None
+    size: int = 0
+    workers: list[int] = []
+
+
+class Abandon(Change):
+    """The act of an intent was not done, or was taken over by a look at the store: the intent goes, its content retires.
+
+    Result: the error (code, message) as a value, remembered for the asker.
+    """
+
+    stamp: Stamp
+    number: int
+    code: int
+    message: str
+
+
+class RemoveTree(Change):
+    """Remove a directory and all below it from the tree at once; below a mount, a DELETE job does the same in the store.
+
+    Result: the job's number; 0: there is nothing for a job to do.
+    """
+
+    stamp: Stamp
+    path: str
+    user: str
+
+
+class RenameTree(Change):
+    """Rename a directory below a mount of an object store at once, and add the MOVE job. Result: (job's number, 0)."""
+
+    stamp: Stamp
+    source: str
+    target: str
+    user: str
+
+
+class MovedFile(msgspec.Struct, array_like=True, gc=False):
+    """One file whose object was copied: ``parent`` and ``name`` of its record, old and new store key, what the store shows now."""
+
+    parent: int
+    name: bytes
+    content: int
+    old_key: str
+    new_key: str
+    fingerprint: str
+    mtime_ns: int
+
+
+class Moved(Change):
+    """Objects of a MOVE job were copied: their records name the new keys, the old ones are ``doomed`` in the job.
+
+    Files that changed meanwhile are left as they are; the result lists the positions of those that were taken over (tuple of ints).
+    With ``last``, the directory's ``store_path`` goes and the job is done.
+    """
+
+    stamp: Stamp
+    number: int
+    files: list[MovedFile]
+    last: bool = False
+
+
+class AddJob(Change):
+    """Add a LOAD, FREE or SYNC job. Result: its number."""
+
+    stamp: Stamp
+    kind: int
+    path: str
+    arguments: dict[str, str]
+    user: str
+
+
+class UpdateJob(Change):
+    """Tell how a job stands. None leaves a value. An ended job stays as it is. Result: None."""
+
+    stamp: Stamp
+    number: int
+    state: int | None = None
+    cursor: bytes | None = None
+    done: int | None = None
+    total: int | None = None
+    bytes_done: int | None = None
+    failed: int | None = None
+    failures: list[tuple[str, str]] | None = None
+    error: str | None = None
+    doomed: list[str] | None = None
+
+
+class SetPolicy(Change):
+    """Set the policy of a path as a whole, or remove it (all None). Result: the policy's id; 0: removed."""
+
+    stamp: Stamp
+    path: str
+    sync_interval_ms: int | None = None
+    write_type: str | None = None
+    quota_bytes: int | None = None
+    priority: str | None = None
+    ttl_s: int | None = None
+
+
+class SetTtl(Change):
+    """Set when a path expires and what happens then; ``expires_ns`` 0 removes that. ``expected_ns``, if not 0: only if it expires then
+    (the leader removes what it acted on). Result: None."""
+
+    stamp: Stamp
+    path: str
+    expires_ns: int
+    action: str = ""
+    expected_ns: int = 0
+
+
+class Forget(Change):
+    """Drop what is known of a persisted path below a mount, cached pages included; the store is not touched. Result: None."""
+
+    stamp: Stamp
+    path: str
+
+
+class Touch(Change):
+    """Set the mtime of a file or directory under no mount to now. Result: the inode record (bytes)."""
+
+    stamp: Stamp
+    path: str
+
+
 BODIES: dict[EntryKind, type[Change]] = {
     EntryKind.INITIALIZE: Initialize,
     EntryKind.SET_LEVEL: SetLevel,
@@ -251,6 +490,24 @@ BODIES: dict[EntryKind, type[Change]] = {
     EntryKind.TRIM_FEED: TrimFeed,
     EntryKind.REGISTER_WORKER: RegisterWorker,
     EntryKind.REMOVE_BELOW: RemoveBelow,
+    EntryKind.BEGIN_WRITE: BeginWrite,
+    EntryKind.PUBLISH: Publish,
+    EntryKind.RECORD_UPLOAD: RecordUpload,
+    EntryKind.BEGIN_DELETE: BeginDelete,
+    EntryKind.BEGIN_RENAME: BeginRename,
+    EntryKind.BEGIN_MAKE_DIRECTORY: BeginMakeDirectory,
+    EntryKind.BEGIN_COPY: BeginCopy,
+    EntryKind.END: End,
+    EntryKind.ABANDON: Abandon,
+    EntryKind.REMOVE_TREE: RemoveTree,
+    EntryKind.RENAME_TREE: RenameTree,
+    EntryKind.MOVED: Moved,
+    EntryKind.ADD_JOB: AddJob,
+    EntryKind.UPDATE_JOB: UpdateJob,
+    EntryKind.SET_POLICY: SetPolicy,
+    EntryKind.SET_TTL: SetTtl,
+    EntryKind.FORGET: Forget,
+    EntryKind.TOUCH: Touch,
 }
 
 _KIND_OF = {body: kind for kind, body in BODIES.items()}

@@ -33,6 +33,13 @@ class Table(IntEnum):
     TOMBSTONES = 7
     GRAVES = 8
     META = 9
+    INTENTS = 10
+    LOCKS = 11
+    JOBS = 12
+    POLICIES = 13
+    TTLS = 14
+    EXPIRY = 15
+    PLACES = 16
 
 
 TREE_NAME = b"tree"
@@ -46,6 +53,13 @@ WORKERS = -Table.WORKERS
 REMOVAL = -Table.REMOVAL
 TOMBSTONES = -Table.TOMBSTONES
 GRAVES = -Table.GRAVES
+INTENTS = -Table.INTENTS
+LOCKS = -Table.LOCKS
+JOBS = -Table.JOBS
+POLICIES = -Table.POLICIES
+TTLS = -Table.TTLS
+EXPIRY = -Table.EXPIRY
+PLACES = -Table.PLACES
 
 META_KEY = b"meta"
 ABOVE_ROOT = 0
@@ -58,6 +72,14 @@ FEED_RECORDS_MAX = 100_000
 """Records the feed keeps; the oldest fall out, and workers that have not seen them drop their clean pages."""
 TOMBSTONES_MAX = 100_000
 """Tombstones kept; when the oldest falls out, listings older than it are refused (``Meta.buried_floor``)."""
+INTENTS_MAX = 10_000
+"""Open intents; more changes of stores are ``Overloaded``."""
+JOBS_MAX = 1000
+"""Jobs remembered; the oldest ended one falls out. So many open ones, and a new one is ``Overloaded``."""
+FAILURES_MAX = 100
+"""Failures a job names; more are counted."""
+POLICIES_MAX = 10_000
+TTLS_MAX = 1_000_000
 MOUNTS_MAX = 1000
 WORKERS_MAX = 65_536
 
@@ -109,6 +131,144 @@ class Tombstone(msgspec.Struct, array_like=True, gc=False):
     grave: int
 
 
+class IntentKind(IntEnum):
+    """What an intent will do to its store."""
+
+    WRITE = 1
+    DELETE = 2
+    RENAME = 3
+    MAKE_DIRECTORY = 4
+    COPY = 5
+
+
+class Intent(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One record of ``intents``, keyed by its number: an act on a store that is about to be done, or may have been."""
+
+    number: int
+    kind: int
+    name: str
+    """What the store is told: ``<12 hex digits of the cluster id>-<incarnation>-<number>``, the latter two in hex."""
+    path: str
+    acting: bool
+    """False: only parts of an upload are sent; the path is not locked and stays as it is."""
+    mount: int
+    """0: a write under no mount."""
+    key: str
+    """Effective store key of ``path``."""
+    content: int = 0
+    size: int = -1
+    """-1: not known yet."""
+    replaced: str = ""
+    """Fingerprint of the version that is replaced, deleted, moved or copied; empty: nothing is there."""
+    exclusive: bool = False
+    """Fails when anything has the name."""
+    if_match: str | None = None
+    """Fails unless the file has this fingerprint."""
+    write_type: str = "CACHE_THROUGH"
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    worker: int = 0
+    upload: str = ""
+    """Of a multipart upload or temporary file, recorded before its first part is sent."""
+    target: str = ""
+    target_key: str = ""
+    target_replaced: str = ""
+    client: bytes = b""
+    sequence: int = 0
+    lowest: int = 0
+    created_ns: int = 0
+    principal: str = ""
+    parents: bool = False
+    directory: bool = False
+    """Of a rename or deletion: that of a directory (the store renames it in one step; the deleted one is empty)."""
+
+
+class JobKind(IntEnum):
+    """What a job does."""
+
+    LOAD = 1
+    FREE = 2
+    DELETE = 3
+    """Delete the objects below a prefix whose directory was removed from the tree."""
+    MOVE = 4
+    """Move the objects below a prefix whose directory was renamed in the tree."""
+    SYNC = 5
+
+
+class JobState(IntEnum):
+    """Where a job stands. RUNNING and PAUSED are open."""
+
+    RUNNING = 1
+    PAUSED = 2
+    DONE = 3
+    STOPPED = 4
+    FAILED = 5
+
+
+class Job(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One record of ``jobs``, keyed by its number."""
+
+    number: int
+    kind: int
+    state: int
+    path: str
+    """LOAD, FREE, SYNC: what they are about. DELETE: the path removed. MOVE: the directory's former path."""
+    target: str = ""
+    """MOVE: the path the directory was renamed to."""
+    mount: int = 0
+    key: str = ""
+    """DELETE, MOVE: the store prefix, without its trailing slash."""
+    directory: int = 0
+    """DELETE: the detached inode; MOVE: the moved one."""
+    created_ns: int = 0
+    changed_ns: int = 0
+    ended_ns: int = 0
+    user: str = ""
+    cursor: bytes = b""
+    """Where a restart goes on; what it means is the job's own."""
+    done: int = 0
+    total: int = -1
+    """-1: not known."""
+    bytes_done: int = 0
+    failed: int = 0
+    failures: list[tuple[str, str]] = []
+    """(path or key, error), the latest of each."""
+    error: str = ""
+    """Why it failed or waits."""
+    arguments: dict[str, str] = {}
+    doomed: list[str] = []
+    """MOVE: old keys whose objects were copied and recorded, and are deleted next."""
+
+
+class Policy(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One record of ``policies``, keyed by path: settings of a path and everything below. None: as above it."""
+
+    id: int
+    path: str
+    sync_interval_ms: int | None = None
+    write_type: str | None = None
+    quota_bytes: int | None = None
+    priority: str | None = None
+    ttl_s: int | None = None
+    """Cached pages are dropped so long after they were admitted."""
+    changed_index: int = 0
+
+
+class Ttl(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One record of ``ttls``, keyed by path. ``inode``: whom it was set for; a later file of the same name is none of its business."""
+
+    inode: int
+    expires_ns: int
+    action: str
+
+
+class Places(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One record of ``places``, keyed by content id: who holds bytes that no store has. ``chains``: (first block, workers), in block order."""
+
+    chains: list[tuple[int, list[int]]]
+
+
 class Meta(msgspec.Struct, array_like=True, gc=False):
     """The one record of ``meta``: everything of the state that is not a table. Written with every flush.
 
@@ -147,6 +307,14 @@ class Meta(msgspec.Struct, array_like=True, gc=False):
     """Journal index of the newest tombstone ever made."""
     buried_floor: int = 0
     """Journal index of the newest tombstone ever dropped: listings read before it are refused."""
+    last_intent: int = 0
+    intents: int = 0
+    """Open intents."""
+    last_job: int = 0
+    jobs_index: int = 0
+    """Journal index of the last change of which jobs are open."""
+    last_policy: int = 0
+    policies_index: int = 0
 
 
 encode_record = msgspec.msgpack.Encoder().encode
@@ -154,4 +322,9 @@ decode_meta = msgspec.msgpack.Decoder(Meta).decode
 decode_feed = msgspec.msgpack.Decoder(FeedRecord).decode
 decode_detached = msgspec.msgpack.Decoder(Detached).decode
 decode_grave = msgspec.msgpack.Decoder(Grave).decode
+decode_intent = msgspec.msgpack.Decoder(Intent).decode
+decode_job = msgspec.msgpack.Decoder(Job).decode
+decode_policy = msgspec.msgpack.Decoder(Policy).decode
+decode_ttl = msgspec.msgpack.Decoder(Ttl).decode
+decode_places = msgspec.msgpack.Decoder(Places).decode
 decode_tombstone = msgspec.msgpack.Decoder(Tombstone).decode

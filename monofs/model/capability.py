@@ -30,7 +30,7 @@ class Rights:
 
 
 class CacheGroup:
-    """Values of :attr:`Capability.group`."""
+    """Values of :attr:`Capability.group`: ``policy id * 2``, plus 1 where a pin covers the path."""
 
     DEFAULT = 0
     PINNED = 1
@@ -54,6 +54,11 @@ class Capability(msgspec.Struct, array_like=True, frozen=True, gc=False):
     rights: int
     issued_s: int
     expires_s: int
+    operation: int = 0
+    """Of a write (``Rights.WRITE``): the number of its intent. ``fingerprint`` is then the version it replaces, '' for none."""
+    operation_name: str = ""
+    """What the store is told of the operation: metadata of the object, name of the temporary file."""
+    write_type: str = ""
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -278,6 +278,13 @@ class ConditionFailed(MonofsError):
     errno = _errno.EAGAIN
 
 
+class QuotaExceeded(MonofsError):
+    """The quota of this path has no room left."""
+
+    code = 3016
+    errno = _errno.EDQUOT
+
+
 # ---- 4xxx tiering and worker ------------------------------------------------------------------------------------------
 
 
@@ -331,6 +338,14 @@ class ContentChanged(MonofsError):
     code = 4007
     errno = _errno.ESTALE
     hint = "open the file again to read the new content"
+
+
+class WriteLost(MonofsError):
+    """The worker does not have what was written so far: it restarted, or waited too long for more."""
+
+    code = 4008
+    errno = _errno.EIO
+    hint = "write the file again from its beginning"
 
 
 # ---- 5xxx journal -----------------------------------------------------------------------------------------------------
@@ -450,6 +465,21 @@ class UfsOption(MonofsError):
 
     code = 6009
     errno = _errno.EINVAL
+
+
+class UfsUnknown(MonofsError):
+    """The store was asked to change something and did not tell whether it did."""
+
+    code = 6010
+    errno = _errno.EIO
+    hint = "monofs keeps asking the store and takes over what it finds; look at the path again shortly"
+
+
+class UfsNotEmpty(MonofsError):
+    """The store's directory is not empty."""
+
+    code = 6011
+    errno = _errno.ENOTEMPTY
 
 
 # ---- 7xxx client ------------------------------------------------------------------------------------------------------

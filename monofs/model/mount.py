@@ -23,6 +23,8 @@ class Mount(msgspec.Struct, array_like=True, frozen=True):
     changed_index: int = 0
     sync_interval_ms: int | None = None
     """None: the cluster's ``namespace.sync_interval_s``; -1000: never."""
+    ufs_mode: str = "readWrite"
+    """``options.UfsMode``: what may be done with the store now."""
 
 
 class Located(msgspec.Struct, frozen=True):
@@ -30,4 +32,7 @@ class Located(msgspec.Struct, frozen=True):
 
     mount: Mount
     key: str
-    """Key below the mount's root, no leading slash; ``''`` is the root itself. Directories have no trailing slash here."""
+    """Key below the mount's root, no leading slash; ``''`` is the root itself. Directories have no trailing slash here.
+
+    The *effective* key: where the object lies now. Below a directory that was renamed and whose objects have not all moved, that is
+    not where the path says (``Inode.store_path``)."""

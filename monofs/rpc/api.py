@@ -27,12 +27,18 @@ class Method(IntEnum):
     RENEW = 15
     WHY = 16
     CLUSTER = 17
+    MAY_WRITE = 18
+    COMPARE = 19
     MAKE_DIRECTORY = 20
     CREATE = 21
     DELETE = 22
     RENAME = 23
     SET_PIN = 24
     FREE = 25
+    BEGIN_WRITE = 26
+    COPY = 27
+    REMOVE_TREE = 28
+    TOUCH = 29
     MOUNT_ADD = 30
     MOUNT_LIST = 31
     MOUNT_REMOVE = 32
@@ -41,8 +47,20 @@ class Method(IntEnum):
     REPORT = 40
     CONF = 41
     FSCK = 42
+    INTENT_LIST = 43
+    JOB_ADD = 44
+    JOB_LIST = 45
+    JOB_STEER = 46
+    POLICY_SET = 47
+    POLICY_LIST = 48
+    SET_TTL = 49
+    NEEDS_SYNC = 50
     REGISTER = 60
     HEARTBEAT = 61
+    RECORD_UPLOAD = 62
+    PUBLISH = 63
+    END_WRITE = 64
+    ABANDON_WRITE = 65
     READ = 100
     READ_MANY = 101
     DESCRIPTOR = 102
@@ -51,6 +69,8 @@ class Method(IntEnum):
     WORKER_STATUS = 105
     CACHED = 106
     VERIFY = 107
+    WRITE = 108
+    ABORT_WRITE = 109
 
 
 class Message(msgspec.Struct, array_like=True, gc=False):
@@ -150,6 +170,8 @@ class OpenAnswer(Message):
     expires_s: int
     epoch: int
     mount: int = 0
+    workers: list[int] = []
+    """Who holds bytes that no store has: these are asked, whatever the slot table says. Empty: any worker can get them."""
 
 
 class OpenManyRequest(Message):
@@ -164,6 +186,40 @@ class OpenManyAnswer(Message):
 
     answers: list[OpenAnswer | None]
     failures: dict[int, Failure] = {}
+
+
+class MayWriteRequest(Message):
+    """MAY_WRITE: would BEGIN_WRITE be accepted now? Answered with Empty, or with the error it would meet."""
+
+    path: str
+    parents: bool = True
+    exclusive: bool = False
+
+
+class CompareRequest(Message):
+    """COMPARE one page of a directory, or one file, with its store, changing nothing; ``after`` is the ``next`` of the page before."""
+
+    path: str
+    after: bytes = b""
+
+
+class Difference(Message):
+    """Where tree and store do not agree. ``problem``: missing in store, unknown here, other size, other version, other kind."""
+
+    path: str
+    problem: str
+    here: str = ""
+    store: str = ""
+
+
+class CompareAnswer(Message):
+    """``directories`` of this page, for who goes on below them; ``files`` compared; ``unpersisted`` files no store should have."""
+
+    differences: list[Difference]
+    directories: list[str]
+    files: int
+    unpersisted: int
+    next: bytes | None
 
 
 class RenewRequest(Message):
@@ -235,7 +291,7 @@ class MakeDirectoryRequest(Message):
 
 
 class CreateRequest(Message):
-    """CREATE an empty, cache-only file; refused below a mount until writing through lands."""
+    """CREATE an empty file under no mount in one entry; below a mount, BEGIN_WRITE makes files."""
 
     path: str
     mode: int = 0o644
@@ -243,18 +299,98 @@ class CreateRequest(Message):
 
 
 class DeleteRequest(Message):
-    """DELETE a file or an empty directory from the namespace; refused below a mount until writing through lands."""
+    """DELETE a file or an empty directory, in the store too when it lies below a mount."""
 
     path: str
     request: RequestId = RequestId()
 
 
 class RenameRequest(Message):
-    """RENAME within the cache-only part of the namespace."""
+    """RENAME a file or directory within one mount, or within the part under no mount; replaces as rename(2) does.
+
+    Below a mount of an object store a directory is renamed at once, and a job moves its objects (``RenameAnswer.job``)."""
 
     source: str
     target: str
     request: RequestId = RequestId()
+
+
+class RenameAnswer(Message):
+    """``inode`` is the record under its new name; ``job`` moves the objects below a directory (0: nothing is left to move)."""
+
+    inode: msgspec.Raw
+    job: int = 0
+
+
+class RemoveTreeRequest(Message):
+    """REMOVE_TREE: a directory and everything below it, at once in the tree."""
+
+    path: str
+    request: RequestId = RequestId()
+
+
+class RemoveTreeAnswer(Message):
+    """``job`` deletes the objects in the store; 0: nothing is left to delete."""
+
+    job: int
+
+
+class BeginWriteRequest(Message):
+    """BEGIN_WRITE. ``size`` >= 0 when all bytes are at hand, else -1. ``write_type`` '': as the path's policy says, else CACHE_THROUGH.
+
+    ``if_match``: only if the file has this fingerprint. ``exclusive``: only if nothing has the name."""
+
+    path: str
+    mode: int = 0o644
+    parents: bool = True
+    exclusive: bool = False
+    if_match: str | None = None
+    size: int = -1
+    write_type: str = ""
+    request: RequestId = RequestId()
+
+
+class BeginWriteAnswer(Message):
+    """Send the bytes to ``worker`` with WRITE and this capability. A file of zero bytes is written too: one WRITE, ``last``."""
+
+    capability: bytes
+    operation: int
+    worker: int
+    write_type: str
+    epoch: int = 0
+
+
+class CopyRequest(Message):
+    """COPY a file to another path of the same mount without moving its bytes through monofs. ``CrossMount`` otherwise."""
+
+    source: str
+    target: str
+    parents: bool = True
+    exclusive: bool = False
+    request: RequestId = RequestId()
+
+
+class TouchRequest(Message):
+    """TOUCH: make an empty file, or set the mtime of an existing file or directory to now where the store can."""
+
+    path: str
+    parents: bool = True
+    request: RequestId = RequestId()
+
+
+class SetTtlRequest(Message):
+    """SET_TTL: ``action`` (options.TtlAction) is done once ``duration_s`` have passed; None removes the TTL. Covers all below."""
+
+    path: str
+    duration_s: float | None = None
+    action: str = "free"
+    request: RequestId = RequestId()
+
+
+class NeedsSyncRequest(Message):
+    """NEEDS_SYNC: what was seen of a path and everything below is not trusted any more; the next access looks at the store."""
+
+    path: str
 
 
 class SetPinRequest(Message):
@@ -302,6 +438,7 @@ class MountAddRequest(Message):
     dry_run: bool = False
     sync_interval_s: float | None = None
     request: RequestId = RequestId()
+    ufs_mode: str = "readWrite"
 
 
 class MountUpdateRequest(Message):
@@ -314,6 +451,7 @@ class MountUpdateRequest(Message):
     sync_interval_s: float | None = None
     dry_run: bool = False
     request: RequestId = RequestId()
+    ufs_mode: str | None = None
 
 
 class MountRemoveRequest(Message):
@@ -344,6 +482,7 @@ class MountInfo(Message):
     error: str = ""
     note: str = ""
     """What whoever adds a mount should know, such as that its store is empty."""
+    ufs_mode: str = "readWrite"
 
 
 class MountListAnswer(Message):
@@ -386,6 +525,110 @@ class FsckAnswer(Message):
     seconds: float
 
 
+# ---- intents, jobs, policies ------------------------------------------------------------------------------------------
+
+
+class IntentInfo(Message):
+    """An open intent. ``kind`` is write, delete, rename, mkdir or copy; ``state`` says what is being waited for."""
+
+    number: int
+    kind: str
+    path: str
+    target: str
+    mount: int
+    key: str
+    state: str
+    created_ns: int
+    principal: str
+    worker: int = 0
+    upload: str = ""
+    error: str = ""
+
+
+class IntentListAnswer(Message):
+    """INTENT_LIST (Empty): all open intents, oldest first."""
+
+    intents: list[IntentInfo]
+
+
+class JobAddRequest(Message):
+    """JOB_ADD: ``kind`` load, free or sync. Arguments as text: recursive, force, metadata_only, …"""
+
+    kind: str
+    path: str
+    arguments: dict[str, str] = {}
+    request: RequestId = RequestId()
+
+
+class JobInfo(Message):
+    """A job. ``state``: running, paused, done, stopped, failed. ``total`` -1: not known. ``eta_s`` and ``rate`` of this run, None: unknown."""
+
+    number: int
+    kind: str
+    state: str
+    path: str
+    target: str
+    created_ns: int
+    changed_ns: int
+    ended_ns: int
+    user: str
+    done: int
+    total: int
+    bytes_done: int
+    failed: int
+    failures: list[tuple[str, str]]
+    error: str
+    rate: float | None = None
+    eta_s: float | None = None
+
+
+class JobListRequest(Message):
+    """JOB_LIST: one job (``NotFound`` if it is not remembered), or with 0 all, newest first."""
+
+    number: int = 0
+
+
+class JobListAnswer(Message):
+    """Answer of JOB_LIST; JOB_ADD and JOB_STEER answer with one job."""
+
+    jobs: list[JobInfo]
+
+
+class JobSteerRequest(Message):
+    """JOB_STEER: ``action`` pause, resume or stop. Jobs that owe a store something (delete, move) cannot be stopped."""
+
+    number: int
+    action: str
+    request: RequestId = RequestId()
+
+
+class PolicyInfo(Message):
+    """Settings of a path and everything below; None: as above it."""
+
+    path: str
+    sync_interval_s: float | None = None
+    write_type: str | None = None
+    quota_bytes: int | None = None
+    priority: str | None = None
+    ttl_s: int | None = None
+    id: int = 0
+    used_bytes: int = 0
+    """Cached bytes charged to it, of all live workers, as last told."""
+
+
+class PolicySetRequest(Message):
+    """POLICY_SET: replaces the path's policy; all None removes it. Answered with the PolicyInfo."""
+
+    policy: PolicyInfo
+    request: RequestId = RequestId()
+
+
+class PolicyListAnswer(Message):
+    """POLICY_LIST (Empty), sorted by path."""
+
+    policies: list[PolicyInfo]
+
+
 # ---- worker to master -------------------------------------------------------------------------------------------------
 
 
@@ -402,6 +645,17 @@ class RegisterRequest(Message):
     """Last feed index this worker has acted on; 0: none."""
     cluster: bytes = b""
     incarnation: int = 0
+    operations: list[int] = []
+    """Writes this worker is at: the master abandons those it does not name."""
+
+
+class GroupSpec(Message):
+    """A cache group as workers keep it: those of pages whose capability names policy ``id``. Quota 0: none; ttl 0: none."""
+
+    id: int
+    quota_bytes: int
+    priority: str
+    ttl_s: int
 
 
 class MountGrant(Message):
@@ -428,6 +682,7 @@ class RegisterAnswer(Message):
     """Where the feed stands: a worker with no pages may start from here."""
     feed_tail: int
     """The oldest index still in the feed: a worker whose cursor is older drops its clean pages."""
+    groups: list[GroupSpec] = []
 
 
 class FeedKind(IntEnum):
@@ -464,6 +719,9 @@ class HeartbeatRequest(Message):
     mounts_index: int
     wait_s: float = 1.0
     durable: int = -1
+    policies_index: int = 0
+    group_bytes: dict[int, int] = {}
+    """Policy id → bytes cached."""
 
 
 class HeartbeatAnswer(Message):
@@ -476,6 +734,52 @@ class HeartbeatAnswer(Message):
     keys: dict[int, bytes] | None = None
     mounts: list[MountGrant] | None = None
     mounts_index: int = 0
+    groups: list[GroupSpec] | None = None
+    """None: unchanged since ``policies_index``."""
+    policies_index: int = 0
+
+
+class RecordUploadRequest(Message):
+    """RECORD_UPLOAD: answered with Empty once the store's id of an upload is journaled; before that no part is sent."""
+
+    operation: int
+    upload: str
+
+
+class PublishRequest(Message):
+    """PUBLISH: all parts are sent. Answered once the path is locked."""
+
+    operation: int
+    size: int
+
+
+class PublishAnswer(Message):
+    """``replaced``: the fingerprint the act is conditional on; '': nothing may be there (``exclusive``) or nothing is known to be."""
+
+    replaced: str
+    exclusive: bool
+    key: str
+
+
+class EndWriteRequest(Message):
+    """END_WRITE: the act is done. ``fingerprint`` '' and no store: the worker itself keeps the bytes, fsynced. Answered with InodeAnswer."""
+
+    operation: int
+    size: int
+    mtime_ns: int = 0
+    fingerprint: str = ""
+    persisted: bool = True
+    mode: int = -1
+    uid: int = 0
+    gid: int = 0
+
+
+class AbandonWriteRequest(Message):
+    """ABANDON_WRITE: the act failed with ``error``. ``unknown``: it may have been done all the same; the master finds out."""
+
+    operation: int
+    error: Failure
+    unknown: bool = False
 
 
 # ---- worker -----------------------------------------------------------------------------------------------------------
@@ -548,6 +852,30 @@ class FetchAnswer(Message):
     back, or lost a bad page); ``present`` is about the new file only."""
 
 
+class WriteRequest(Message):
+    """WRITE bytes at ``offset`` (those sent before end there; what was received already is passed over), at most 1 MiB.
+
+    ``last``: the file ends with them; it is published, and the answer carries its record. Several may be in flight, in order."""
+
+    capability: bytes
+    offset: int
+    data: bytes
+    last: bool = False
+
+
+class WriteAnswer(Message):
+    """``inode`` after ``last``, else None. ``received`` bytes so far."""
+
+    received: int
+    inode: msgspec.Raw | None = None
+
+
+class AbortWriteRequest(Message):
+    """ABORT_WRITE: nothing of it becomes visible."""
+
+    capability: bytes
+
+
 class ReleaseRequest(Message):
     """RELEASE descriptor leases."""
 
@@ -594,10 +922,20 @@ class CachedGroup(Message):
     read_ns: int
 
 
+class Gone(Message):
+    """Why a group is not cached any more: evicted, freed, retired, expired, damaged; when."""
+
+    content: int
+    group: int
+    why: str
+    at_ns: int
+
+
 class CachedAnswer(Message):
-    """Answer of CACHED."""
+    """Answer of CACHED. ``gone``: what is remembered of groups of these contents that left this worker's cache lately."""
 
     groups: list[CachedGroup]
+    gone: list[Gone] = []
 
 
 class VerifyAnswer(Message):

@@ -24,7 +24,8 @@ REST_BYTES = HEADER_BYTES - LENGTH_BYTES
 """Header bytes counted by the length field."""
 HELLO_MAX_BYTES = 4096
 """Largest body either side accepts before the handshake is done."""
-REQUEST_MAX_BYTES = 1 << 20
+REQUEST_MAX_BYTES = (1 << 20) + (64 << 10)
+"""A WRITE of one page, its capability and header."""
 ANSWER_MAX_BYTES = 16 << 20
 DATA_MAX_BYTES = 4 << 20
 """Largest body of a DATA frame, so that small answers are not stuck behind big ones."""

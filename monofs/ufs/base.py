@@ -13,9 +13,11 @@ before a raise is of that version too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from monofs.model.errors import MonofsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class UfsEntry:
     gid: int | None = None
     racy: bool = False
     """Local stores: the file changed less than 2 s before it was looked at; look again before trusting the fingerprint."""
+    operation: str = ""
+    """Of ``look`` only: the name of the monofs operation that made this version; '' if none did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,35 @@ class UfsPage:
     """Keys below the directory that no path can name, at most 100 a page."""
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What must be at a key for an act to be done there; else it raises ``UfsChanged`` and nothing was done.
+
+    Stores that cannot check it themselves are asked first: then a change from outside within that moment is overwritten.
+    """
+
+    fingerprint: str = ""
+    """This version; '' with ``absent`` False: anything."""
+    absent: bool = False
+    """Nothing."""
+
+
+ANYTHING = Condition()
+
+
 class UnderStorage(Protocol):
-    """A mounted store."""
+    """A mounted store.
+
+    Acts (everything that changes the store) take the ``operation`` that does them, a short name of letters, digits and ``-`` the store
+    keeps with what it makes, so that :meth:`look` can tell later who made it. An act that raises ``UfsUnreachable``, ``UfsFailed``, ``UfsThrottled`` or
+    ``UfsBadBody`` may have been done; any other error says that it was not.
+    """
 
     scheme: str
+    renames: bool
+    """Whether :meth:`rename` moves files and directories in one step."""
+    part_bytes: int
+    """Good size of one part of an upload; files up to this are put whole."""
 
     def check(self) -> bool:
         """Prove that the root exists and may be listed and read; the first call of every mount. False: nothing lies below the root.
@@ -79,6 +108,66 @@ class UnderStorage(Protocol):
         body ends early, ``UfsThrottled`` for 503/SlowDown, ``UfsUnreachable``, ``UfsDenied``, ``UfsFailed``. No retries inside
         beyond the first byte; the caller decides.
         """
+
+    # ---- changing ---------------------------------------------------------------------------------------------------
+
+    def look(self, key: bytes) -> UfsEntry | None:
+        """The file at ``key`` with its ``operation``; None: there is none. Asked when an act did not tell how it ended."""
+
+    def put(self, key: bytes, data: Sequence[memoryview], operation: str, condition: Condition) -> UfsEntry:
+        """Make a file of these bytes, at most ``part_bytes``, visible whole or not at all; directories above come into being.
+
+        Returns it as a listing would show it. ``UfsChanged`` when the condition does not hold.
+        """
+
+    def begin_upload(self, key: bytes, operation: str) -> str:
+        """Begin a file in parts; nothing is visible before ``complete_upload``. The id is recorded before the first part is sent."""
+
+    def put_part(self, key: bytes, upload: str, number: int, offset: int, data: Sequence[memoryview]) -> str:
+        """Send part ``number`` (from 1, in the order of their offsets; all but the last at least ``part_bytes`` long); what ``complete_upload``
+        needs to know of it. May be repeated, and called by several threads for different parts."""
+
+    def complete_upload(
+        self, key: bytes, upload: str, parts: Sequence[str], size: int, operation: str, condition: Condition
+    ) -> UfsEntry:
+        """Make the file visible, durably. ``UfsChanged``: the condition does not hold; the upload is still there to be aborted."""
+
+    def abort_upload(self, key: bytes, upload: str) -> None:
+        """Forget an upload and its parts; one that is gone, completed or never begun is no error."""
+
+    def copy(self, source: bytes, fingerprint: str, target: bytes, operation: str, condition: Condition) -> UfsEntry:
+        """Copy this version of a file within the store, without its bytes passing through here. ``UfsChanged``, ``UfsNotFound``."""
+
+    def rename(self, source: bytes, target: bytes, condition: Condition, *, directory: bool) -> UfsEntry:
+        """Only where ``renames``: move a file (replacing one that meets ``condition``) or a directory (replacing an empty one)."""
+
+    def delete(self, key: bytes) -> None:
+        """Delete a file; one that is not there is no error."""
+
+    def delete_many(self, keys: Sequence[bytes]) -> dict[bytes, MonofsError]:
+        """Delete up to 1,000 files, or directory markers (keys that end in ``/``); which could not be deleted, and why.
+
+        Raises only when the store could not be asked at all."""
+
+    def make_directory(self, key: bytes, operation: str) -> UfsEntry:
+        """Make a directory (object stores: its marker ``key/``) and those above; one that exists is no error."""
+
+    def remove_directory(self, key: bytes) -> None:
+        """Remove an empty directory (object stores: its marker, if there is one); a missing one is no error. ``UfsNotEmpty``."""
+
+    def scan(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
+        """All files and directory markers below directory ``key`` (``b''``: the root) whose names sort after ``after``, flat.
+
+        ``name`` is relative to ``key`` (``b/c.txt``; markers and local directories end in ``/``, ``is_directory``), in byte order. A missing
+        directory is an empty page. For local stores a directory comes before what it holds.
+        """
+
+    def remove_tree(self, key: bytes, operation: str) -> bool:
+        """Take a whole directory out of sight in one step, to be deleted by :meth:`sweep`; False: this store cannot, use ``scan`` and
+        ``delete_many``. A missing one is no error."""
+
+    def sweep(self, operation: str, key: bytes) -> None:
+        """Delete what ``operation`` left unfinished at or beside ``key``: temporary files, removed trees. Nothing of any other operation."""
 
     def close(self) -> None:
         """Release connections; calls in flight may fail."""
