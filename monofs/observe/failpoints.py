@@ -1,7 +1,9 @@
 """Failpoints: named places between two steps where a test makes the process die, fail or wait.
 
 ``MONOFS_FAILPOINTS="name=action[@n],…"``: at the n-th passing of ``name`` (1 without) the action happens: ``kill`` (SIGKILL to this process),
-``error`` (``UfsFailed`` is raised) or ``sleep:SECONDS`` (this thread only). Unset, a failpoint is one look at an empty dict.
+``error`` (``UfsFailed`` is raised), ``sleep:SECONDS`` (this thread only). ``name`` ``*`` with action ``tell`` writes every passing to standard
+error. ``MONOFS_FAILPOINTS=@FILE``: the same read from a file at every passing, so that they can be set while the process runs; a
+changed file begins to count anew. Unset, a failpoint is one look at an empty dict.
 Names are registered by the call alone; tests/system/test_write_kill.py lists them all and fails when one is never passed.
 """
 
@@ -9,13 +11,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 import time
 
 from monofs.model.errors import UfsFailed
 
+Actions = dict[str, list[tuple[int, str]]]
 
-def _parse(text: str) -> dict[str, list[tuple[int, str]]]:
-    found: dict[str, list[tuple[int, str]]] = {}
+
+def _parse(text: str) -> Actions:
+    found: Actions = {}
     for item in filter(None, (each.strip() for each in text.split(","))):
         name, _, rest = item.partition("=")
         action, _, count = rest.partition("@")
@@ -23,24 +29,49 @@ def _parse(text: str) -> dict[str, list[tuple[int, str]]]:
     return found
 
 
-_ARMED = _parse(os.environ.get("MONOFS_FAILPOINTS", ""))
+_SETTING = os.environ.get("MONOFS_FAILPOINTS", "")
+_FILE = _SETTING[1:] if _SETTING.startswith("@") else ""
+_armed: Actions = {"": []} if _FILE else _parse(_SETTING)
+_text = _SETTING
 _passed: dict[str, int] = {}
+_lock = threading.Lock()
 
 
 def failpoint(name: str) -> None:
     """Pass the place called ``name``."""
-    if _ARMED and name in _ARMED:
-        _pass(name)
+    if _armed:
+        for action in _pass(name):
+            _do(name, action)
 
 
-def _pass(name: str) -> None:
-    _passed[name] = _passed.get(name, 0) + 1
-    for count, action in _ARMED[name]:
-        if count != _passed[name]:
-            continue
-        if action == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if action == "error":
-            raise UfsFailed(f"failpoint {name}")
-        if action.startswith("sleep:"):
-            time.sleep(float(action[6:]))
+def _pass(name: str) -> list[str]:
+    """Count this passing; the actions that are due at it."""
+    with _lock:
+        if _FILE:
+            _look_again()
+        _passed[name] = passing = _passed.get(name, 0) + 1
+        everywhere = [action for _, action in _armed.get("*", ())]
+        return everywhere + [action for count, action in _armed.get(name, ()) if count == passing]
+
+
+def _look_again() -> None:
+    global _armed, _text
+    try:
+        with open(_FILE, encoding="utf-8") as stream:
+            text = stream.read()
+    except FileNotFoundError:
+        text = ""
+    if text != _text:
+        _text, _armed = text, {"": []} | _parse(text)
+        _passed.clear()
+
+
+def _do(name: str, action: str) -> None:
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "error":
+        raise UfsFailed(f"failpoint {name}")
+    elif action == "tell":
+        os.write(sys.stderr.fileno(), f"failpoint {name}\n".encode())
+    elif action.startswith("sleep:"):
+        time.sleep(float(action[6:]))
