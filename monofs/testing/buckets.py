@@ -71,10 +71,23 @@ class Bucket:
         for key in keys:
             self._client.delete_object(Bucket=self.name, Key=key)
 
-    def keys(self) -> list[str]:
-        """All keys, in order."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+    def get(self, key: str) -> bytes:
+        """The bytes of one object."""
+        return bytes(self._client.get_object(Bucket=self.name, Key=key)["Body"].read())
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """All keys, in order; only those that begin with ``prefix``."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def uploads(self, prefix: str = "") -> dict[str, int]:
+        """Uploads begun and neither completed nor aborted: key and id, and how many parts each has."""
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=prefix)
+        found = [(entry["Key"], entry["UploadId"]) for page in pages for entry in page.get("Uploads", [])]
+        return {
+            f"{key} {upload}": len(self._client.list_parts(Bucket=self.name, Key=key, UploadId=upload).get("Parts", []))
+            for key, upload in found
+        }
 
     @property
     def options(self) -> dict[str, str]:
