@@ -358,6 +358,8 @@ class BeginWriteAnswer(Message):
     worker: int
     write_type: str
     epoch: int = 0
+    inode: msgspec.Raw | None = None
+    """This request was answered before and its file is written: nothing is to be sent any more, this is its record."""
 
 
 class CopyRequest(Message):
@@ -665,6 +667,7 @@ class MountGrant(Message):
     uri: str
     options: dict[str, str]
     changed_index: int
+    ufs_mode: str = "readWrite"
 
 
 class RegisterAnswer(Message):
@@ -722,6 +725,8 @@ class HeartbeatRequest(Message):
     policies_index: int = 0
     group_bytes: dict[int, int] = {}
     """Policy id → bytes cached."""
+    operations: list[int] | None = None
+    """Writes this worker is at; None: not told. One begun half a minute ago that a heartbeat does not name is resolved."""
 
 
 class HeartbeatAnswer(Message):
@@ -744,6 +749,8 @@ class RecordUploadRequest(Message):
 
     operation: int
     upload: str
+    worker: int = 0
+    """Who sends it; only the intent's own worker may. So in the three below."""
 
 
 class PublishRequest(Message):
@@ -751,6 +758,7 @@ class PublishRequest(Message):
 
     operation: int
     size: int
+    worker: int = 0
 
 
 class PublishAnswer(Message):
@@ -772,6 +780,9 @@ class EndWriteRequest(Message):
     mode: int = -1
     uid: int = 0
     gid: int = 0
+    worker: int = 0
+    capability: bytes = b""
+    """That of the write: by it a master that has forgotten the operation finds the file it ended with."""
 
 
 class AbandonWriteRequest(Message):
@@ -780,6 +791,14 @@ class AbandonWriteRequest(Message):
     operation: int
     error: Failure
     unknown: bool = False
+    worker: int = 0
+
+
+class AbandonWriteAnswer(Message):
+    """``error`` is what the writer is told: ``AlreadyExists`` or ``ConditionFailed`` where its own condition did not hold, ``UfsUnknown``
+    where nobody knows yet, ``UfsChanged`` where beginning again has a chance."""
+
+    error: Failure
 
 
 # ---- worker -----------------------------------------------------------------------------------------------------------
