@@ -433,6 +433,7 @@ class UpdateJob(Change):
     failures: list[tuple[str, str]] | None = None
     error: str | None = None
     doomed: list[str] | None = None
+    counts: dict[str, int] | None = None
 
 
 class SetPolicy(Change):

@@ -239,6 +239,8 @@ class Job(msgspec.Struct, array_like=True, gc=False, frozen=True):
     arguments: dict[str, str] = {}
     doomed: list[str] = []
     """MOVE: old keys whose objects were copied and recorded, and are deleted next."""
+    counts: dict[str, int] = {}
+    """What else is counted, by name: directories, changed, kept."""
 
 
 class Policy(msgspec.Struct, array_like=True, gc=False, frozen=True):

@@ -582,6 +582,8 @@ class JobInfo(Message):
     error: str
     rate: float | None = None
     eta_s: float | None = None
+    counts: dict[str, int] = {}
+    """What else is counted, by name: directories, changed, kept."""
 
 
 class JobListRequest(Message):
