@@ -13,7 +13,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from monofs.client.descriptors import process_table
@@ -110,15 +110,18 @@ class Cluster:
         self._epoch = -1
         self._refreshed_s = float("-inf")
 
-    def candidates(self, content: ContentId, block: int, epoch: int) -> list[WorkerLink]:
+    def candidates(self, content: ContentId, block: int, epoch: int, holders: Sequence[int] = ()) -> list[WorkerLink]:
         """Workers to ask for a block, best first: its owners (those of this machine before others), then any other.
 
-        Raises ``NoWorker`` when none is registered, and what CLUSTER raises.
+        ``holders``: only they have its bytes, no other can get them. Raises ``NoWorker`` when none is registered, and what CLUSTER
+        raises.
         """
         if epoch != self._epoch:
             self.refresh(at_most_every_s=REFRESH_PAUSE_S if self._epoch >= 0 else 0.0)
         owners = self._owners_of(slot_of(content, block))
         links = self._links
+        if holders:
+            links = {number: link for number, link in links.items() if number in holders}
         now_s = time.monotonic()
 
         def rank(link: WorkerLink) -> tuple[bool, bool, bool, bool]:
@@ -127,8 +130,19 @@ class Cluster:
 
         ranked = sorted(links.values(), key=rank)
         if not ranked:
+            if holders:
+                raise NoWorker(f"these bytes are at worker {holders[0]} only, which is not registered")
             raise NoWorker("no worker is registered with this cluster")
         return ranked
+
+    def worker(self, number: int) -> WorkerLink:
+        """The link to one worker. Raises ``NoWorker``."""
+        if number not in self._links:
+            self.refresh()
+        link = self._links.get(number)
+        if link is None:
+            raise NoWorker(f"worker {number} is not registered with this cluster")
+        return link
 
     def refresh(self, *, at_most_every_s: float = 0.0) -> None:
         """Fetch the table anew, unless that was done less than so long ago."""

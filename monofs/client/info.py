@@ -156,6 +156,7 @@ class Opened(Message):
     expires_s: int
     epoch: int
     mount: int = 0
+    workers: list[int] = []
 
 
 class OpenedMany(Message):
@@ -169,3 +170,17 @@ class Changed(Message):
     """Answer of a change, decoded."""
 
     inode: Inode
+
+
+class Moved(Message):
+    """Answer of RENAME, decoded."""
+
+    inode: Inode
+    job: int = 0
+
+
+class Written(Message):
+    """Answer of WRITE, decoded."""
+
+    received: int
+    inode: Inode | None = None

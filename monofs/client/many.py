@@ -163,7 +163,8 @@ def _batch_link(session: Session, job: _Job, pieces: int) -> WorkerLink | None:
     block = block_of(job.offset, inode.layout)
     if block != block_of(last, inode.layout):
         return None
-    link = session.cluster.candidates(inode.content, block, job.reader.opened.epoch)[0]
+    opened = job.reader.opened
+    link = session.cluster.candidates(inode.content, block, opened.epoch, opened.workers)[0]
     if link.is_local and (
         pieces >= DESCRIPTOR_PIECES or process_table().get((link, inode.content, job.offset >> GROUP_SHIFT))
     ):

@@ -244,7 +244,8 @@ class Reader:
                 self._renew(session, required=False)
             inode = self.opened.inode
             try:
-                return session.on_worker(inode.content, block_of(offset, inode.layout), self.opened.epoch, attempt)
+                block, opened = block_of(offset, inode.layout), self.opened
+                return session.on_worker(inode.content, block, opened.epoch, attempt, opened.workers)
             except CapabilityExpired as error:
                 renewed += 1
                 if renewed > 2 or not self._renew(session, required=True):

@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -109,8 +109,15 @@ class Session:
                     if self._client == request_id.client:  # else these are the numbers of another client
                         self._unanswered.discard(request_id.sequence)
 
-    def on_worker(self, content: ContentId, block: int, epoch: int, attempt: Callable[[WorkerLink], T]) -> T:
-        """Run ``attempt`` with the best worker for a block, and with others while they do not answer.
+    def on_worker(
+        self,
+        content: ContentId,
+        block: int,
+        epoch: int,
+        attempt: Callable[[WorkerLink], T],
+        holders: Sequence[int] = (),
+    ) -> T:
+        """Run ``attempt`` with the best worker for a block, and with others while they do not answer; with ``holders`` only, if given.
 
         Raises ``NoWorker`` after ``timeout_s``, else what the attempt raises.
         """
@@ -118,7 +125,7 @@ class Session:
         pause_s = FIRST_PAUSE_S
         while True:
             last: MonofsError | None = None
-            for link in self.cluster.candidates(content, block, epoch):
+            for link in self.cluster.candidates(content, block, epoch, holders):
                 again = True
                 while again:
                     try:

@@ -202,6 +202,27 @@ class Conversation:
             self._unexpected(header, request_id)
         return header[1], self._body(header[0])
 
+    def start(self, method: int, pieces: Sequence[bytes | memoryview], deadline: float, trace: int) -> int:
+        """Send a request whose body is ``pieces``, uncopied, and do not wait: :meth:`finish` takes the answers.
+
+        For few requests at a time: neither side may fill the other's buffers with what is not read.
+        """
+        self._deadline = deadline
+        self._last_id = request_id = (self._last_id % 0xFFFFFFFF) + 1
+        size = REST_BYTES + sum(map(len, pieces))
+        header = pack_header(size, _REQUEST, 0, method, request_id, self._allowed_ms(), trace)
+        self._send_pieces([header, *pieces])
+        return request_id
+
+    def finish(self, deadline: float) -> tuple[int, bytes | bytearray | MonofsError]:
+        """The next request that was started and has its answer, and that answer or error."""
+        self._deadline = deadline
+        header = self._header()
+        if header[1] not in (_ANSWER, _ERROR) or not header[4]:
+            self._unexpected(header, 0)
+        body = self._body(header[0])
+        return header[4], body if header[1] == _ANSWER else decode_error(bytes(body))
+
     def call_many(
         self, method: int, bodies: Sequence[bytes], deadline: float, trace: int
     ) -> list[bytes | bytearray | MonofsError]:
@@ -300,6 +321,18 @@ class Conversation:
             while sent < len(data):
                 self._arm()
                 sent += self._sock.send(memoryview(data)[sent:], _SEND_FLAGS)
+        except OSError as error:
+            self._failed(error)
+
+    def _send_pieces(self, pieces: list[bytes | memoryview]) -> None:
+        try:
+            while pieces:
+                self._arm()
+                sent = self._sock.sendmsg(pieces, (), _SEND_FLAGS)
+                while pieces and sent >= len(pieces[0]):
+                    sent -= len(pieces.pop(0))
+                if sent:
+                    pieces[0] = memoryview(pieces[0])[sent:]
         except OSError as error:
             self._failed(error)
 

@@ -224,6 +224,12 @@ class Pool:
                 talk.close()
             self._give_back(talk)
 
+    def pipeline(self, timeout_s: float = 30.0) -> Pipeline:
+        """A connection of the caller's own, for requests that do not wait for one another. To be closed."""
+        deadline = time.monotonic() + timeout_s
+        talk = self._run(lambda talk: talk, deadline, 0, idempotent=True, keep=True)
+        return Pipeline(talk, self._give_back)
+
     def server(self, timeout_s: float = 5.0) -> Welcome:
         """What the server told of itself in the handshake: cluster id, role, release."""
         return self._run(lambda talk: talk.welcome, time.monotonic() + timeout_s, 0, idempotent=True)
@@ -363,6 +369,39 @@ class Pool:
         self._reset()
         for talk in inherited:
             talk.close()
+
+
+class Pipeline:
+    """One connection, taken from a pool; a few requests at a time. For one thread; errors as of the pool's calls, and never sent again."""
+
+    def __init__(self, talk: Conversation, give_back: Callable[[Conversation], None]) -> None:
+        self._talk = talk
+        self._give_back = give_back
+        self._trace = new_trace()
+        self.unanswered = 0
+
+    def send(self, method: Method, pieces: Sequence[bytes | memoryview], timeout_s: float) -> int:
+        """Send a request made of ``pieces``; returns its number."""
+        number = self._talk.start(int(method), pieces, time.monotonic() + timeout_s, self._trace)
+        self.unanswered += 1
+        return number
+
+    def receive(self, answer_type: type[_A], timeout_s: float) -> tuple[int, _A | MonofsError]:
+        """The next answer or error to arrive, and the number of its request."""
+        try:
+            number, answer = self._talk.finish(time.monotonic() + timeout_s)
+        except MonofsError as error:
+            raise stamp(error, self._trace) from None
+        self.unanswered -= 1
+        if isinstance(answer, MonofsError):
+            return number, stamp(answer, self._trace)
+        return number, _decode(answer, answer_type)
+
+    def close(self) -> None:
+        """Give the connection back; one with answers to come is closed."""
+        if self.unanswered:
+            self._talk.close()
+        self._give_back(self._talk)
 
 
 def _sleep(pause_s: float, deadline: float) -> float:
