@@ -5,6 +5,9 @@ Retries: throttled, failed and cut answers are asked again up to three times wit
 not asked again at once: for a pause that doubles from half a second to thirty, calls fail at once with the last error, so that known
 metadata can be served without waiting for a dead store each time; the first call after the pause tries it.
 
+Acts, which change a store, are never repeated here: one that may have been done ends with :class:`Unclear`, and who asked for it looks.
+``noAccess`` asks a store nothing, ``readOnly`` lets nothing be changed: both as if it could not be reached.
+
 Invariant: at most ``master.list_threads`` calls per mount are in a store and ``master.store_queue`` wait; each failure leaves one
 line in the log, with the id of the request that caused it. Everything here is called on the reactor thread; only the functions run on pool threads.
 """
@@ -39,6 +42,7 @@ from monofs.model.errors import (
 )
 from monofs.model.ids import MountId
 from monofs.model.mount import Mount
+from monofs.model.options import UfsMode
 from monofs.observe.logs import logger
 from monofs.observe.metrics import forget_mount, know_mount, store_observer
 from monofs.ufs.base import UnderStorage
@@ -50,7 +54,10 @@ OpenStore = Callable[..., UnderStorage]
 """``open_store(uri, options, timeout_s=..., observe=...)`` as ufs.registry.open_ufs."""
 Clock = Callable[[], float]
 """Monotonic seconds."""
-Kind = Literal["list", "head", "check"]
+Kind = Literal["list", "head", "check", "scan"]
+Act = Literal["put", "delete", "copy", "rename", "mkdir", "upload", "abort", "sweep"]
+SLOWEST_COPY_BYTES_S = 4 << 20
+"""A copy within a store may take as long as at this speed."""
 TRIES = 3
 PAUSE_S = 0.1
 BREAK_FIRST_S = 0.5
@@ -58,6 +65,16 @@ BREAK_MOST_S = 30.0
 RETRIED = (UfsThrottled, UfsFailed, UfsBadBody)
 UNAVAILABLE = (UfsUnreachable, UfsThrottled, UfsFailed, UfsBadBody, DeadlineExceeded, Overloaded)
 """The store cannot tell right now, as against: it told us no."""
+UNCLEAR = (UfsUnreachable, UfsThrottled, UfsFailed, UfsBadBody, DeadlineExceeded)
+"""An act that ended so may have been done."""
+
+
+class Unclear(Exception):
+    """An act on a store ended with ``error``, and may have been done or be done yet."""
+
+    def __init__(self, error: MonofsError) -> None:
+        self.error = error
+        super().__init__(str(error))
 
 
 class Probed(NamedTuple):
@@ -107,7 +124,7 @@ class MountedStore:
         self.breaker = Breaker()
         self.silence = ""
         """Set when someone lost patience with it, until it answers: who knows what to serve without it does so at once."""
-        self._path, self._uri = mount.path, mount.uri
+        self._path, self._uri, self._mode = mount.path, mount.uri, mount.ufs_mode
         self._open_ufs = open_ufs
         self._opening = threading.Lock()
         self._stopping = False
@@ -124,6 +141,7 @@ class MountedStore:
         return Deferred.fromCoroutine(self._call(kind, key, function))
 
     async def _call(self, kind: Kind, key: str, function: Callable[[UnderStorage], T]) -> T:
+        self._check_asked(changes=False)
         self.breaker.check(self._clock())
         for tried in range(1, TRIES + 1):
             try:
@@ -136,10 +154,33 @@ class MountedStore:
                 return answer
         raise Internal("the last try neither answered nor failed")
 
-    async def _once(self, kind: Kind, key: str, function: Callable[[UnderStorage], T], tried: int) -> T:
+    def act(self, kind: Act, key: str, function: Callable[[UnderStorage], T], *, size: int = 0) -> Deferred[T]:
+        """Change the store, once. Fails with :class:`Unclear` when it may have been done; with any other error it was not. ``size`` bytes
+        that the store copies by itself give it more time."""
+        return Deferred.fromCoroutine(self._act(kind, key, function, size))
+
+    async def _act(self, kind: Act, key: str, function: Callable[[UnderStorage], T], size: int) -> T:
+        self._check_asked(changes=True)
+        self.breaker.check(self._clock())
+        try:
+            return await self._once(kind, key, function, 1, self._timeout_s + size / SLOWEST_COPY_BYTES_S)
+        except UNCLEAR as error:
+            raise Unclear(error) from error
+        except NotReady as error:
+            if self._stopping:
+                raise Unclear(error) from error
+            raise
+
+    def _check_asked(self, *, changes: bool) -> None:
+        if self._mode == UfsMode.NO_ACCESS or (changes and self._mode == UfsMode.READ_ONLY):
+            raise UfsUnreachable(f"the store of {self._path} is set to {self._mode}: it is not asked", mount=self._path)
+
+    async def _once(
+        self, kind: Kind | Act, key: str, function: Callable[[UnderStorage], T], tried: int, limit_s: float = 0.0
+    ) -> T:
         began = time.monotonic()
         try:
-            answer = await self._pool.run(lambda: function(self._opened()), self._timeout_s)
+            answer = await self._pool.run(lambda: function(self._opened()), limit_s or self._timeout_s)
         except MonofsError as error:
             self.note(error)
             self._say_failed(kind, key, error, tried, time.monotonic() - began)
@@ -177,7 +218,7 @@ class MountedStore:
     def _silent(self) -> UfsUnreachable:
         return UfsUnreachable(self.silence, mount=self._path)
 
-    def _say_failed(self, kind: Kind, key: str, error: MonofsError, tried: int, seconds: float) -> None:
+    def _say_failed(self, kind: Kind | Act, key: str, error: MonofsError, tried: int, seconds: float) -> None:
         say = log.debug if isinstance(error, UfsNotFound) else log.info  # who lists what is gone is told, not logged
         say(
             "store request failed",

@@ -1,0 +1,217 @@
+"""Waiting for what is in the way of a change: the lock of an intent, a tree job, a batch of such a job, another change about to begin.
+
+In ``apply`` whatever is in the way is ``Busy`` at once. Here, on the leader, a change waits for it to go, woken by its end, for at most
+``master.busy_wait_s``; then it gets ``Busy`` that tells what it waited for.
+
+Beside the locks of the state there are two kinds in memory, for the moments in which the state does not have them yet. A *beginning*: a
+change that is on its way through the journal. A *claim*: names a tree job is working at in its store, whose objects nobody may
+make or replace meanwhile::
+
+    claim = locks.try_claim(mount.id, ["logs/a", "logs/b"])   # natural keys, no trailing slash
+    try:
+        ...claim.keys    # nothing begins at these, or below them, until the release
+        ...claim.refused # these are being changed right now: come back later
+    finally:
+        claim.release()
+
+Invariant: no change begins at or below a claimed key, and no key is claimed at or below which a change has begun and not ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+
+from monofs.metadata.namespace import Namespace
+from monofs.metadata.tables import Intent, IntentKind, Job, JobKind
+from monofs.model.errors import Busy
+from monofs.model.ids import MountId
+from monofs.model.paths import Parts, format_path
+
+INTENT_NAMES = {
+    IntentKind.WRITE: "write",
+    IntentKind.DELETE: "delete",
+    IntentKind.RENAME: "rename",
+    IntentKind.MAKE_DIRECTORY: "mkdir",
+    IntentKind.COPY: "copy",
+}
+
+
+class Place(NamedTuple):
+    """A name a change is about. ``tree``: it concerns everything below as well."""
+
+    parts: Parts
+    mount: int
+    """0: under no mount."""
+    key: str
+    """Natural key: what the path says, wherever the object lies."""
+    tree: bool = False
+
+
+class Obstacle(NamedTuple):
+    """What is in the way; ``waker`` names its end."""
+
+    waker: Hashable
+    told: str
+
+
+class Claim:
+    """Natural keys of one mount at and below which nothing begins until :meth:`release`."""
+
+    def __init__(self, locks: Locks, mount: int, keys: tuple[str, ...], refused: tuple[str, ...], told: str) -> None:
+        self._locks = locks
+        self.mount, self.keys, self.refused, self.told = mount, keys, refused, told
+
+    def release(self) -> None:
+        """Let changes of the keys begin; to be called once, whatever happened."""
+        self._locks.release(self)
+
+
+class Locks:
+    """Of one master. ``reactor`` gives time and timers."""
+
+    def __init__(self, namespace: Namespace, *, busy_wait_s: float, reactor: Any) -> None:
+        self._namespace, self._busy_wait_s, self._reactor = namespace, busy_wait_s, reactor
+        self._claims: dict[tuple[int, str], Claim] = {}
+        self._beginning: dict[tuple[int, str], Place] = {}
+        self._waiting: dict[Hashable, list[Deferred[None]]] = {}
+
+    # ---- beginning ----------------------------------------------------------------------------------------------------
+
+    async def begin(self, places: Sequence[Place], propose: Callable[[], Deferred[Any]]) -> Any:
+        """What ``propose`` gives, once nothing is in the way of ``places``. ``Busy`` after ``master.busy_wait_s``."""
+        until = self._reactor.seconds() + self._busy_wait_s
+        refused: Busy | None = None
+        while True:
+            obstacle = self.obstacle(places)
+            if obstacle is not None:
+                refused = None
+                await self._gone(obstacle, places, until)
+                continue
+            if refused is not None:
+                raise refused  # no lock: what is busy stays so, such as a mount point
+            try:
+                return await self._propose(places, propose)
+            except Busy as error:
+                refused = error
+
+    async def _propose(self, places: Sequence[Place], propose: Callable[[], Deferred[Any]]) -> Any:
+        keys = [(each.mount, each.key) for each in places]
+        self._beginning.update(zip(keys, places, strict=True))
+        try:
+            return await propose()
+        finally:
+            for key in keys:
+                self._beginning.pop(key, None)
+            for key in keys:
+                self.wake(key)
+
+    async def _gone(self, obstacle: Obstacle, places: Sequence[Place], until: float) -> None:
+        left_s = until - self._reactor.seconds()
+        path = format_path(places[0].parts)
+        if left_s <= 0 or not await self._woken(obstacle.waker, left_s):
+            raise Busy(f"{path} cannot be changed now: {obstacle.told}; try again later", path=path)
+
+    async def _woken(self, waker: Hashable, most_s: float) -> bool:
+        """Whether ``waker`` ended within ``most_s``."""
+        waiter: Deferred[None] = Deferred()
+        self._waiting.setdefault(waker, []).append(waiter)
+        late = False
+
+        def expire() -> None:
+            nonlocal late
+            late = True
+            waiting = self._waiting[waker]
+            waiting.remove(waiter)
+            if not waiting:
+                del self._waiting[waker]
+            waiter.callback(None)
+
+        timer = self._reactor.callLater(most_s, expire)
+        await waiter
+        if timer.active():
+            timer.cancel()
+        return not late
+
+    def wake(self, waker: Hashable) -> None:
+        """``waker`` ended: ``("intent", number)``, ``("job", number)``, or what this class made itself."""
+        for waiter in self._waiting.pop(waker, ()):
+            waiter.callback(None)
+
+    # ---- what is in the way? ------------------------------------------------------------------------------------------
+
+    def obstacle(self, places: Iterable[Place]) -> Obstacle | None:
+        """What a change of these places would have to wait for; None: nothing."""
+        for place in places:
+            found = self._in_memory(place) or self._in_state(place)
+            if found is not None:
+                return found
+        return None
+
+    def _in_memory(self, place: Place) -> Obstacle | None:
+        mount = place.mount
+        for key in _at_and_above(place.key):
+            claim = self._claims.get((mount, key))
+            if claim is not None:
+                return Obstacle(claim, claim.told)
+            beginning = self._beginning.get((mount, key))
+            if beginning is not None and (beginning.tree or key == place.key):
+                return Obstacle((mount, key), f"another change of {format_path(beginning.parts)} is about to begin")
+        if place.tree:
+            below = place.key + "/" if place.key else ""
+            for at, other in self._beginning.items():
+                if at[0] == mount and at[1].startswith(below):
+                    return Obstacle(at, f"a change of {format_path(other.parts)} is about to begin")
+        return None
+
+    def _in_state(self, place: Place) -> Obstacle | None:
+        raise NotImplementedError
+
+    # ---- claims -------------------------------------------------------------------------------------------------------
+
+    def try_claim(self, mount: MountId | int, natural_keys: Iterable[str], *, told: str = "a job moves it") -> Claim:
+        """Claim what of these keys is not being changed. ``told`` says to those who wait what the claim is for."""
+        wanted = list(natural_keys)
+        begun = {key for at, each in self._beginning.items() if at[0] == mount for key in _at_and_above(each.key)}
+        keys, refused = [], []
+        for key in wanted:
+            is_free = key not in begun and not any((mount, each) in self._claims for each in _at_and_above(key))
+            (keys if is_free and not self._is_locked(mount, key) else refused).append(key)
+        claim = Claim(self, mount, tuple(keys), tuple(refused), told)
+        self._claims.update(dict.fromkeys(((mount, key) for key in keys), claim))
+        return claim
+
+    def release(self, claim: Claim) -> None:
+        """See :meth:`Claim.release`."""
+        for key in claim.keys:
+            if self._claims.get((claim.mount, key)) is claim:
+                del self._claims[claim.mount, key]
+        self.wake(claim)
+
+    def _is_locked(self, mount: int, key: str) -> bool:
+        raise NotImplementedError
+
+
+def describe_intent(intent: Intent) -> str:
+    """An intent as those who wait for it are told."""
+    target = f" to {intent.target}" if intent.target else ""
+    return (
+        f"a {INTENT_NAMES[IntentKind(intent.kind)]} of {intent.path}{target}, begun by {intent.principal or 'monofs'}, "
+        f"is in progress (operation {intent.number})"
+    )
+
+
+def describe_job(job: Job) -> str:
+    """A tree job as those who wait for it are told."""
+    doing = "deletes" if job.kind == JobKind.DELETE else "moves"
+    return f"job {job.number} {doing} what was below {job.path} in the store"
+
+
+def _at_and_above(key: str) -> Iterator[str]:
+    """A key and the prefixes above it, without their slashes; '' is the mount's root."""
+    yield key
+    while key:
+        key = key.rpartition("/")[0]
+        yield key
