@@ -482,6 +482,14 @@ class UfsNotEmpty(MonofsError):
     errno = _errno.ENOTEMPTY
 
 
+class UfsFull(MonofsError):
+    """The store has no room left, or a quota there is used up."""
+
+    code = 6012
+    errno = _errno.ENOSPC
+    hint = "make room in the store or raise its quota, then write again"
+
+
 # ---- 7xxx client ------------------------------------------------------------------------------------------------------
 
 

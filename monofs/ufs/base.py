@@ -13,11 +13,34 @@ before a raise is of that version too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from monofs.model.errors import MonofsError
+from monofs.model.errors import MonofsError, UfsBadBody, UfsFailed, UfsFull, UfsThrottled, UfsUnreachable
+
+MIB = 1 << 20
+PARTS_MAX = 10_000
+"""Parts of one upload (S3's bound, kept by all stores)."""
+PART_SIZES = ((1_000, 8 * MIB), (5_000, 32 * MIB), (PARTS_MAX, 128 * MIB))
+"""(last part number, bytes of each part up to it): an upload of unknown size starts with small parts and may still reach 758 GiB."""
+
+
+def part_size(number: int) -> int:
+    """How long part ``number`` (from 1) of an upload is to be, unless it is the last one. Raises ``UfsFull`` beyond the last."""
+    for last, size in PART_SIZES:
+        if number <= last:
+            return size
+    raise UfsFull(f"a file of more than {PARTS_MAX:,} parts (758 GiB) cannot be written in one go")
+
+
+def may_be_done(error: MonofsError) -> bool:
+    """Whether an act that raised ``error`` may have been done all the same: then only ``look`` can tell.
+
+    A store that knows better (nothing was sent; the server refused) says so with ``not_done`` in the error's detail.
+    """
+    unclear = isinstance(error, UfsUnreachable | UfsFailed | UfsThrottled | UfsBadBody)
+    return unclear and not error.detail.get("not_done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +99,8 @@ class UnderStorage(Protocol):
 
     Acts (everything that changes the store) take the ``operation`` that does them, a short name of letters, digits and ``-`` the store
     keeps with what it makes, so that :meth:`look` can tell later who made it. An act that raises ``UfsUnreachable``, ``UfsFailed``, ``UfsThrottled`` or
-    ``UfsBadBody`` may have been done; any other error says that it was not.
+    ``UfsBadBody`` may have been done (see :func:`may_be_done`); any other error says that it was not. An act may be asked for again with the same
+    ``operation``: where its condition does not hold any more because it was done before, it tells of that success instead of ``UfsChanged``.
     """
 
     scheme: str
@@ -124,8 +148,8 @@ class UnderStorage(Protocol):
         """Begin a file in parts; nothing is visible before ``complete_upload``. The id is recorded before the first part is sent."""
 
     def put_part(self, key: bytes, upload: str, number: int, offset: int, data: Sequence[memoryview]) -> str:
-        """Send part ``number`` (from 1, in the order of their offsets; all but the last at least ``part_bytes`` long); what ``complete_upload``
-        needs to know of it. May be repeated, and called by several threads for different parts."""
+        """Send part ``number`` (from 1, in the order of their offsets; all but the last at least ``part_bytes`` long, see :func:`part_size`);
+        what ``complete_upload`` needs to know of it. May be repeated, and called by several threads for different parts."""
 
     def complete_upload(
         self, key: bytes, upload: str, parts: Sequence[str], size: int, operation: str, condition: Condition
@@ -135,8 +159,21 @@ class UnderStorage(Protocol):
     def abort_upload(self, key: bytes, upload: str) -> None:
         """Forget an upload and its parts; one that is gone, completed or never begun is no error."""
 
-    def copy(self, source: bytes, fingerprint: str, target: bytes, operation: str, condition: Condition) -> UfsEntry:
-        """Copy this version of a file within the store, without its bytes passing through here. ``UfsChanged``, ``UfsNotFound``."""
+    def copy(
+        self,
+        source: bytes,
+        fingerprint: str,
+        target: bytes,
+        operation: str,
+        condition: Condition,
+        *,
+        begun: Callable[[str], None] | None = None,
+    ) -> UfsEntry:
+        """Copy this version of a file within the store, without its bytes passing through here. ``UfsChanged`` (of either), ``UfsNotFound``.
+
+        A large file is copied by an upload of its own: ``begun`` is called with its id before the first part, to be recorded; it is
+        aborted here when the copy fails, and with :meth:`abort_upload` of ``target`` by whoever finds it recorded after a crash.
+        """
 
     def rename(self, source: bytes, target: bytes, condition: Condition, *, directory: bool) -> UfsEntry:
         """Only where ``renames``: move a file (replacing one that meets ``condition``) or a directory (replacing an empty one)."""
@@ -159,12 +196,13 @@ class UnderStorage(Protocol):
         """All files and directory markers below directory ``key`` (``b''``: the root) whose names sort after ``after``, flat.
 
         ``name`` is relative to ``key`` (``b/c.txt``; markers and local directories end in ``/``, ``is_directory``), in byte order. A missing
-        directory is an empty page. For local stores a directory comes before what it holds.
+        directory is an empty page. For local stores a directory comes before what it holds. Keys that no path can name are entries too;
+        ``odd`` names what can be neither read nor deleted (links, sockets and the like of local stores).
         """
 
     def remove_tree(self, key: bytes, operation: str) -> bool:
         """Take a whole directory out of sight in one step, to be deleted by :meth:`sweep`; False: this store cannot, use ``scan`` and
-        ``delete_many``. A missing one is no error."""
+        ``delete_many``. A missing one is no error. While what ``operation`` took away before is not swept, another call does nothing."""
 
     def sweep(self, operation: str, key: bytes) -> None:
         """Delete what ``operation`` left unfinished at or beside ``key``: temporary files, removed trees. Nothing of any other operation."""
