@@ -434,6 +434,7 @@ class UpdateJob(Change):
     error: str | None = None
     doomed: list[str] | None = None
     counts: dict[str, int] | None = None
+    uploads: dict[str, str] | None = None
 
 
 class SetPolicy(Change):

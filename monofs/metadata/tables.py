@@ -8,6 +8,7 @@ Invariant: a table number, a key form and the position of a field in a record ne
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from enum import IntEnum
 
@@ -83,6 +84,9 @@ TTLS_MAX = 1_000_000
 MOUNTS_MAX = 1000
 WORKERS_MAX = 65_536
 
+PATH_KEY_BYTES = 400
+"""Longest path that is its own key."""
+
 _ID = struct.Struct(">Q")
 pack_id = _ID.pack
 """An id or queue number as 8 bytes, big-endian."""
@@ -91,6 +95,15 @@ pack_id = _ID.pack
 def unpack_id(key: bytes) -> int:
     """The first 8 bytes as an id."""
     return int(_ID.unpack_from(key)[0])
+
+
+def path_key(path: str) -> bytes:
+    """The key of a path in the tables keyed by one: its bytes, or of a longer one (LMDB keys have at most 511 bytes) the first 400, NUL,
+    and the 16-byte BLAKE2b of the whole."""
+    raw = path.encode()
+    if len(raw) <= PATH_KEY_BYTES:
+        return raw
+    return raw[:PATH_KEY_BYTES] + b"\0" + hashlib.blake2b(raw, digest_size=16).digest()
 
 
 class FeedKind(IntEnum):
@@ -239,8 +252,12 @@ class Job(msgspec.Struct, array_like=True, gc=False, frozen=True):
     arguments: dict[str, str] = {}
     doomed: list[str] = []
     """MOVE: old keys whose objects were copied and recorded, and are deleted next."""
+    ended_index: int = 0
+    """Journal index of its end: what a store showed before it is not believed about the names it covered."""
     counts: dict[str, int] = {}
     """What else is counted, by name: directories, changed, kept."""
+    uploads: dict[str, str] = {}
+    """MOVE: target key to the upload a large object is being copied by, to be aborted when the copy is not finished."""
 
 
 class Policy(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -263,6 +280,8 @@ class Ttl(msgspec.Struct, array_like=True, gc=False, frozen=True):
     inode: int
     expires_ns: int
     action: str
+    path: str = ""
+    """The key, told whole: keys of long paths are not (:func:`path_key`)."""
 
 
 class Places(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -317,6 +336,8 @@ class Meta(msgspec.Struct, array_like=True, gc=False):
     """Journal index of the last change of which jobs are open."""
     last_policy: int = 0
     policies_index: int = 0
+    ttls: int = 0
+    """Paths with a time to live."""
 
 
 encode_record = msgspec.msgpack.Encoder().encode
