@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def test_of_many_writers_of_one_path_the_file_is_one_whole(mounted: Any) -> None
     fs, at, place = mounted
     for turn in range(3):
         datas = [bytes([65 + n]) * size for n, size in enumerate([10, MIB, 9 * MIB, 0, 5000, 10])]
-        answers = at_once([lambda data=data: fs.write(f"{at}/f{turn}", data) for data in datas])
+        answers = at_once([partial(fs.write, f"{at}/f{turn}", data) for data in datas])
         assert not [each for each in answers if isinstance(each, MonofsError)]
         converged(fs)
         assert fs.read(f"{at}/f{turn}") in datas
@@ -161,7 +162,7 @@ def test_of_many_exclusive_writers_one_wins(mounted: Any) -> None:
     """Rule: exclusive is decided when the path is locked, and by the store."""
     fs, at, place = mounted
     datas = [bytes([65 + n]) * (MIB * (n % 2) * 9 + 10) for n in range(6)]
-    answers = at_once([lambda data=data: fs.write(f"{at}/f", data, exclusive=True) for data in datas])
+    answers = at_once([partial(fs.write, f"{at}/f", data, exclusive=True) for data in datas])
     won = [data for data, answer in zip(datas, answers, strict=True) if not isinstance(answer, MonofsError)]
     assert len(won) == 1, answers
     assert all(isinstance(each, AlreadyExists) for each in answers if isinstance(each, MonofsError)), answers
@@ -175,7 +176,7 @@ def test_of_many_writers_over_one_version_one_wins(mounted: Any) -> None:
     fs, at, place = mounted
     first = fs.write(f"{at}/f", b"first")
     datas = [bytes([65 + n]) * 100 for n in range(6)]
-    answers = at_once([lambda d=d: fs.write(f"{at}/f", d, if_match=first.fingerprint) for d in datas])
+    answers = at_once([partial(fs.write, f"{at}/f", data, if_match=first.fingerprint) for data in datas])
     won = [data for data, answer in zip(datas, answers, strict=True) if not isinstance(answer, MonofsError)]
     assert len(won) == 1, answers
     assert all(isinstance(each, ConditionFailed) for each in answers if isinstance(each, MonofsError)), answers
@@ -329,7 +330,10 @@ def test_a_file_made_below_a_directory_that_is_deleted_at_the_same_time(mounted:
     for turn in range(8):
         fs.make_directory(f"{at}/d{turn}")
         deleted, written = at_once(
-            [lambda: fs.delete(f"{at}/d{turn}"), lambda: fs.write(f"{at}/d{turn}/f", b"new", parents=turn % 2 == 0)]
+            [
+                partial(fs.delete, f"{at}/d{turn}"),
+                partial(fs.write, f"{at}/d{turn}/f", b"new", parents=turn % 2 == 0),
+            ]
         )
         converged(fs)
         if isinstance(written, MonofsError):
