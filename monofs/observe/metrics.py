@@ -265,6 +265,22 @@ STALE_SERVED = counter(
 )
 ADOPTED = counter("monofs_adopted", "Differences taken over from stores, by kind of look (page, path).", "kind")
 ODD_NAMES = counter("monofs_odd_names", "Names in stores that no path can hold.")
+# ---- jobs and events ----------------------------------------------------------------------------------------------------
+JOBS = gauge(
+    "monofs_jobs",
+    "Jobs remembered, by kind (load, free, delete, move, sync) and state (running, paused, done, stopped, failed).",
+    "kind",
+    "state",
+)
+JOB_ITEMS = counter("monofs_job_items", "Items jobs are through with: files, objects or entries of listings.", "kind")
+EVENTS = counter(
+    "monofs_events",
+    "Records of store events, by outcome (looked: their paths were looked at; ignored: no mount holds the key, or nothing changed by it; "
+    "distrusted: too many waited, so that everything below their mounts is looked at when it is asked for; failed: the store could not be asked).",
+    "outcome",
+)
+for _outcome in ("looked", "ignored", "distrusted", "failed"):
+    EVENTS(_outcome)
 # ---- worker -------------------------------------------------------------------------------------------------------------
 PAGE_HITS = counter(
     "monofs_page_hits",
