@@ -1,9 +1,10 @@
 """The page cache of a worker: groups of pages in files on tiered storage directories, found again after a restart.
 
-The path of a page: `admit` (a file number in a directory) → `reserve` (room, by evicting) → `write_page` in a thread → `commit`
+The path of a page: `admit` (a file number in a directory) → `reserve` (room, by evicting) → `write_pages` in a thread → `commit`
 (presence in memory, record to the index's queue). Invariants, each named in `checks`: a page is present only after its write
-returned; used bytes never exceed the quota; a pinned, held or half-written group is never evicted; a file number is never used
-twice, so a record can never meet another group's bytes. Everything is called on the owner's thread except what says ANY thread.
+returned; used bytes never exceed the quota, of a directory or a policy; a pinned, kept, held or half-written group is never evicted; a
+file number is never used twice, so a record can never meet another group's bytes. Everything is called on the owner's thread except
+what says ANY thread.
 Not here: fetching, single flight, who may read.
 """
 
@@ -13,13 +14,13 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, page_count
-from monofs.model.errors import TierFull, TierUnusable, invariant
+from monofs.model.errors import QuotaExceeded, TierFull, TierUnusable, invariant
 from monofs.model.ids import ContentId, MountId
 from monofs.observe.logs import logger
 from monofs.tiering import files as page_files
@@ -28,11 +29,13 @@ from monofs.tiering.directory import Directory
 from monofs.tiering.eviction import choose_place
 from monofs.tiering.files import FileTable
 from monofs.tiering.group import Group, mask_bytes
-from monofs.tiering.holdings import Holdings
+from monofs.tiering.holdings import Why
 from monofs.tiering.index import CURSOR, GROUPS, KEY, META, PINS, Index
+from monofs.tiering.keeping import GROWING, Aside, Keeping
+from monofs.tiering.shares import Rule, Shares
 from monofs.tiering.spec import TierSpec, parse_tiers
 
-__all__ = ["Cache", "Group", "TierSpec", "TierStatus", "parse_tiers"]
+__all__ = ["GROWING", "Cache", "Group", "Rule", "TierSpec", "TierStatus", "Why", "parse_tiers"]
 
 GROUPS_MAX = 4_000_000
 """Groups in memory (about 0.6 KB each) before the oldest makes room, whatever the quota."""
@@ -59,7 +62,7 @@ class TierStatus:
     error: str
 
 
-class Cache(Holdings):
+class Cache(Keeping):
     """All cached pages of one worker. See the module for what may be called where."""
 
     def __init__(
@@ -74,10 +77,10 @@ class Cache(Holdings):
         groups_max: int = GROUPS_MAX,
     ) -> None:
         """``reserve``: the share of each file system never filled. ``call_soon`` runs a callable on the owner's thread."""
-        files = FileTable(DESCRIPTORS_MAX)
-        directories = [Directory(spec, files, reserve) for spec in tiers]
-        super().__init__(directories, Index(index_directory, interval_s=index_interval_s), call_soon, groups_max)
-        self.files, self._clock_ns = files, clock_ns
+        self.files, shares = FileTable(DESCRIPTORS_MAX), Shares()
+        directories = [Directory(spec, self.files, reserve, shares.rank_of) for spec in tiers]
+        index = Index(index_directory, interval_s=index_interval_s)
+        super().__init__(directories, index, shares, call_soon, clock_ns, groups_max)
 
     # ---- life ---------------------------------------------------------------------------------------------------------
 
@@ -127,30 +130,49 @@ class Cache(Holdings):
         for directory in self.directories:
             directory.detach()
         self.table.clear()
+        self.shares.clear()
+        self.aside.clear()
 
     def _recover(self) -> None:
         index, directories = self.index, self.directories
         self.run = run = recovery.read_run(index)
         index.cursor = run.cursor
         recovery.attach_directories(index, run, directories)
-        recovery.claim_run(index, run, directories)
-        self._next_file, self._claimed = run.next_file, run.next_file + recovery.FILE_CLAIM
         self.pins = recovery.load_pins(index)
-        for key in recovery.load_groups(index, run, directories, self.pins, self.table):
+        useless, self.absent = recovery.load_groups(index, run, directories, self.pins, self.table)
+        self.aside = {key: Aside(*found) for key, found in recovery.load_aside(index, run, directories).items()}
+        self._load_kept(self.table)
+        missed = recovery.directories_of([*self.absent.values(), *(each.value for each in self.aside.values())])
+        recovery.claim_run(index, run, directories, missed, has_aside=bool(self.aside))
+        self._next_file, self._claimed = run.next_file, run.next_file + recovery.FILE_CLAIM
+        for key in useless:
             index.put(GROUPS, key, None)
         by_directory: dict[Directory, dict[int, Group]] = {directory: {} for directory in directories}
         for group in self.table:
             by_directory[group.directory][group.file] = group
+        for aside in self.aside.values():
+            if aside.group is not None:
+                by_directory[aside.group.directory][aside.group.file] = aside.group
+                aside.group.directory.lingering.add(aside.group)
         for directory, groups in by_directory.items():
-            if directory.attached:
-                for group in recovery.sweep(run, directory, groups):
-                    del groups[group.file]
-                    self.table.remove(group)
-                    index.put(GROUPS, KEY.pack(group.content, group.number), None)
-                    directory.remove_later(group.file)
-            recovery.count_usage(directory, iter(groups.values()))
-            directory.resolve_quota()
-            for group in recovery.in_order(index, directory, groups):
+            self._recover_directory(directory, groups)
+        self._bring_back(run.cluster)
+
+    def _recover_directory(self, directory: Directory, groups: dict[int, Group]) -> None:
+        if directory.attached:
+            for group in recovery.sweep(self.run, directory, groups):
+                if group.kept:  # whatever is left of it stays; what is not, is found when it is compared with its CRCs
+                    group.verified = False
+                    continue
+                del groups[group.file]
+                self.table.remove(group)
+                self.index.put(GROUPS, KEY.pack(group.content, group.number), None)
+                directory.remove_later(group.file)
+        recovery.count_usage(directory, iter(groups.values()))
+        directory.resolve_quota()
+        for group in recovery.in_order(self.index, directory, groups):
+            if group.alive:
+                self.shares.add(group)
                 self._settle(group)
 
     def _oldest_first(self, directory: Directory) -> Iterator[Group]:
@@ -172,16 +194,23 @@ class Cache(Holdings):
         return self.run.incarnation
 
     def adopt_cluster(self, cluster: bytes, incarnation: int) -> None:
-        """Serve this cluster from now on; pages, pins and cursor of any other are dropped first (law 1)."""
+        """Serve this cluster from now on; pages, pins and cursor of any other are dropped first (law 1).
+
+        What is kept is set aside when the cluster is another one. In another incarnation of the same it stays: a content id names its
+        incarnation, so it means the same bytes, and nobody else has them.
+        """
         self._check_owner()
         if (cluster, incarnation) == (self.run.cluster, self.run.incarnation):
             return
         self.drop_clean()
+        if cluster != self.run.cluster:
+            self._set_aside()
         self.unpin([ContentId(content) for content in self.pins])
         self.set_cursor(0)
         self.index.put(META, b"cluster", cluster)
         self.index.put(META, b"incarnation", incarnation.to_bytes(8, "big"))
         self.run.cluster, self.run.incarnation = cluster, incarnation
+        self._bring_back(cluster)
 
     @property
     def cursor(self) -> int:
@@ -227,10 +256,20 @@ class Cache(Holdings):
 
     # ---- filling ------------------------------------------------------------------------------------------------------
 
-    def admit(self, content: ContentId, group: int, length: int, mount: MountId, cache_group: int) -> Group:
-        """The group, new if needed, in a directory that has or can make room for its next page. ``length``: its bytes.
+    def admit(
+        self,
+        content: ContentId,
+        group: int,
+        length: int,
+        mount: MountId,
+        cache_group: int,
+        *,
+        durable: bool = False,
+    ) -> Group:
+        """The group, new if needed, in a directory that has or can make room for its next page. ``length``: its bytes (``GROWING``
+        when they are not known yet). ``durable``: only where bytes may lie that no store has.
 
-        Raises ``TierFull``, ``TierUnusable``.
+        Raises ``TierFull``, ``TierUnusable``, ``QuotaExceeded``.
         """
         self._check_owner()
         invariant(0 < length <= GROUP_SIZE_BYTES, "a group has 1 byte to 64 pages")
@@ -238,16 +277,10 @@ class Cache(Holdings):
         if found is not None:
             if found.directory.attached and found.length == length:
                 return found
-            self._kill(found)
+            invariant(not found.kept, "kept pages are not replaced")
+            self._kill(found, Why.DAMAGED)
         self._check_index()
-        writable = [directory for directory in self.directories if directory.writable]
-        if not writable:
-            raise TierUnusable("; ".join(f"{d.spec.directory}: {d.error}" for d in self.directories) or "no tiers")
-        need = min(length, PAGE_SIZE_BYTES)
-        directory = choose_place(writable, need)
-        if directory is None:
-            raise TierFull("no storage directory has room: all cached pages are pinned or in use")
-        self._make_room(directory, need)
+        directory = self._place(min(length, PAGE_SIZE_BYTES), cache_group >> 1, durable=durable)
         if self.table.count >= self._groups_max:
             self._evict_one()
         now = self._clock_ns()
@@ -255,16 +288,34 @@ class Cache(Holdings):
         new = Group(content, group, self._new_file(), length, directory, mount, cache_group, now, now, crcs=crcs)
         new.pinned = content in self.pins
         self.table.add(new)
+        self.shares.add(new)
         directory.groups += 1
         return new
+
+    def _place(self, need: int, policy: int, *, durable: bool) -> Directory:
+        """A directory with room for ``need`` bytes of a policy, made if needed."""
+        writable = [directory for directory in self.directories if directory.writable]
+        if not writable:
+            raise TierUnusable("; ".join(f"{d.spec.directory}: {d.error}" for d in self.directories) or "no tiers")
+        if durable:
+            writable = [directory for directory in writable if directory.durable]
+            if not writable:
+                raise TierUnusable(
+                    "no storage directory of this worker may hold bytes that no store has: add a durable one to worker.tiers"
+                )
+        directory = choose_place(writable, need)
+        if directory is None:
+            raise TierFull("no storage directory has room: all cached pages are pinned, kept or in use")
+        self._make_room(directory, need, policy)
+        return directory
 
     def reserve(self, group: Group, mask: int) -> int:
         """Promise room to those pages of ``mask`` neither present nor promised; returns their bitmap. All or nothing.
 
-        They count as used until `commit` (then as present) or `unreserve`. Raises ``TierFull``, ``TierUnusable``.
+        They count as used until `commit` (then as present) or `unreserve`. Raises ``TierFull``, ``TierUnusable``, ``QuotaExceeded``.
         """
         self._check_owner()
-        mask &= group.pages & ~(group.present | group.reserved)
+        mask &= group.pages & ~(group.present | group.reserved | group.lost)
         if not mask or not group.alive:
             return 0
         self._check_index()
@@ -275,12 +326,13 @@ class Cache(Holdings):
             self._unlist(group)
         size = mask_bytes(group.length, mask)
         try:
-            self._make_room(directory, size)
-        except TierFull:
+            self._make_room(directory, size, group.policy)
+        except (TierFull, QuotaExceeded):
             self._settle(group)
             raise
         group.reserved |= mask
         directory.promise(size)
+        self.shares.charge(group, size)
         return mask
 
     def unreserve(self, group: Group, mask: int) -> None:
@@ -289,8 +341,11 @@ class Cache(Holdings):
         mask &= group.reserved
         if not mask:
             return
+        size = mask_bytes(group.length, mask)
         group.reserved &= ~mask
-        group.directory.renounce(mask_bytes(group.length, mask))
+        group.directory.renounce(size)
+        if group.alive:
+            self.shares.charge(group, -size)
         self._settle(group)
 
     def write_page(self, group: Group, page: int, data: memoryview) -> int:
@@ -300,20 +355,29 @@ class Cache(Holdings):
         """
         return page_files.write_page(group, page, data)
 
-    def commit(self, group: Group, pages: list[tuple[int, int]]) -> None:
+    def write_pages(self, group: Group, pages: Sequence[tuple[int, Sequence[memoryview]]]) -> list[tuple[int, int]]:
+        """As `write_page`, several pages, each given in pieces; (page, CRC) each."""
+        return page_files.write_pages(group, pages)
+
+    def commit(self, group: Group, pages: list[tuple[int, int]], *, keep: bool = False) -> None:
         """Make pages readable whose `write_page` returned; (page, CRC) each. Pages already present are left alone; pages that
         were not reserved are now, so this raises ``TierFull`` or ``TierUnusable`` too. A group that left the cache takes nothing.
+
+        ``keep``: no store has them (`keeping` says what must have been done before).
         """
         self._check_owner()
         mask = 0
         for page, _ in pages:
             mask |= 1 << page
-        mask &= group.pages & ~group.present
+        mask &= group.pages & ~(group.present | group.lost)
         if mask & ~group.reserved:
             self.reserve(group, mask)
             mask &= group.reserved
         if not mask:
             return
+        if keep and group.alive:
+            group.kept = True
+            self.kept.add(group.content)
         crcs = bytearray(group.crcs)
         for page, crc in pages:
             if mask >> page & 1:
@@ -394,28 +458,39 @@ class Cache(Holdings):
         self._check_owner()
         self._forget_copies(content)
         for group in self.table.of(content):
-            self._kill(group)
+            self._kill(group, Why.RETIRED)
+        self._forget_kept(content)
         self._unpin(content)
 
     def drop_clean(self) -> None:
-        """Drop every page that can be fetched again (all of them, as long as nothing dirty is kept here); pins stay."""
+        """Drop every page that can be fetched again; pins and what no store has stay."""
         self._check_owner()
         self._copies.clear()
         for group in list(self.table):
-            self._kill(group)
+            if not group.kept:
+                self._kill(group, Why.DROPPED)
 
     def free(self, contents: Iterable[ContentId], force: bool) -> int:
-        """Drop cached pages of contents, pinned ones only with ``force`` (they stay pinned); returns how many were kept."""
+        """Drop cached pages of contents, pinned ones only with ``force`` (they stay pinned), never those no store has; returns how
+        many contents stayed."""
         self._check_owner()
-        kept = 0
+        stayed = 0
         for content in contents:
-            if content in self.pins and not force:
-                kept += 1
+            if (content in self.pins and not force) or content in self.kept:
+                stayed += 1
                 continue
             self._forget_copies(content)
             for group in self.table.of(content):
-                self._kill(group)
-        return kept
+                self._kill(group, Why.FREED)
+        return stayed
+
+    def drop_pages(self, group: Group, mask: int) -> None:
+        """Pages were found bad. A kept group loses them and keeps the rest; any other leaves the cache, see `holdings`."""
+        self._check_owner()
+        if not group.kept or not group.alive:
+            super().drop_pages(group, mask)
+        elif mask & group.present:
+            self._lose(group, mask & group.present)
 
     def pin(self, contents: Iterable[ContentId]) -> None:
         """Never evict pages of these contents, cached now or later. Raises ``TierFull`` beyond 4 million pins."""

@@ -15,7 +15,7 @@ from monofs.tiering.cache import Cache
 from monofs.tiering.directory import Directory
 from monofs.tiering.files import check_pages, file_name
 from monofs.tiering.group import Group, mask_bytes
-from monofs.tiering.index import GROUPS, KEY, PINS, Record
+from monofs.tiering.index import ASIDE, GROUPS, KEPT, KEY, PINS, Record
 
 FINDINGS_MAX = 100
 
@@ -70,6 +70,38 @@ def _quota(cache: Cache) -> Iterator[str]:
             yield f"{directory.spec.directory}: {directory.used} bytes used of {directory.quota}"
 
 
+def _shares(cache: Cache) -> Iterator[str]:
+    counted: dict[int, int] = {}
+    for group in cache.table:
+        if group.policy:
+            counted[group.policy] = counted.get(group.policy, 0) + group.used_bytes
+    kept = {policy: share.used for policy, share in cache.shares.held()}
+    for policy in sorted(counted.keys() | kept.keys()):
+        if counted.get(policy, 0) != kept.get(policy, 0):
+            yield f"policy {policy}: used is kept as {kept.get(policy, 0)} and counted as {counted.get(policy, 0)}"
+
+
+def _group_quota(cache: Cache) -> Iterator[str]:
+    loose = {group.policy for group in cache.table if group.listed and not group.holds}
+    for policy, share in cache.shares.held():
+        room = cache.shares.room(policy)
+        if room is not None and room < 0 and policy in loose:
+            yield f"policy {policy}: {share.used} bytes used of {share.used + room}"
+
+
+def _kept(cache: Cache) -> Iterator[str]:
+    for group in cache.table:
+        if group.kept != (group.content in cache.kept):
+            yield f"{_show(group)}: kept is {group.kept}"
+        if group.kept and group.directory.attached and not group.directory.durable:
+            yield f"{_show(group)} is kept in {group.directory.spec.directory}, which is not durable"
+        if group.lost & group.present or (group.lost and not group.kept):
+            yield f"{_show(group)}: lost {group.lost:x}, present {group.present:x}, kept {group.kept}"
+    for aside in cache.aside.values():
+        if aside.group is not None and (aside.group.alive or not aside.group.holds):
+            yield f"{_show(aside.group)} is set aside and alive {aside.group.alive}, holds {aside.group.holds}"
+
+
 def _one_place(cache: Cache) -> Iterator[str]:
     seen: dict[int, Group] = {}
     for group in [*cache.table, *(g for d in cache.directories for g in d.lingering)]:
@@ -84,7 +116,7 @@ def _presence(cache: Cache) -> Iterator[str]:
     for group in cache.table:
         if group.present & group.reserved or (group.present | group.reserved) & ~group.pages:
             yield f"{_show(group)}: present {group.present:x}, reserved {group.reserved:x} of {group.pages:x}"
-        if not (group.present or group.reserved or group.holds):
+        if not (group.present or group.reserved or group.holds or group.lost):
             yield f"{_show(group)} is empty and unused"
         if group.holds < 0 or not group.alive:
             yield f"{_show(group)}: holds {group.holds}, alive {group.alive}"
@@ -97,11 +129,14 @@ def _presence(cache: Cache) -> Iterator[str]:
 def _order(cache: Cache) -> Iterator[str]:
     for directory, groups in _groups_by_directory(cache).items():
         listed = list(directory.policy.victims())
+        ranks = [cache.shares.rank_of(group.policy) for group in listed]
+        if ranks != sorted(ranks):
+            yield f"{directory.spec.directory}: a group of higher priority goes before one of lower"
         for group in listed:
-            if group.pinned or group.reserved or not group.present or not group.alive or not group.listed:
+            if group.pinned or group.kept or group.reserved or not group.present or not group.alive or not group.listed:
                 yield f"{_show(group)} is in the order of eviction"
         for group in groups:
-            evictable = group.present and not (group.pinned or group.reserved or group.holds)
+            evictable = group.present and not (group.pinned or group.kept or group.reserved or group.holds)
             if evictable and not group.listed:
                 yield f"{_show(group)} could be evicted but is not in the order"
         if len(listed) != sum(1 for group in groups if group.listed):
@@ -120,18 +155,24 @@ def _pins(cache: Cache) -> Iterator[str]:
 
 
 def _records(cache: Cache) -> Iterator[str]:
-    expected = {KEY.pack(*group.key): group for group in cache.table if group.present}
+    expected = {KEY.pack(*group.key): group for group in cache.table if group.present or group.lost}
     for key, value in cache.index.scan(GROUPS):
         group = expected.pop(key, None)
         if group is None:
-            yield f"record {key.hex()} has no group"
+            if key not in cache.absent:
+                yield f"record {key.hex()} has no group"
             continue
         record = msgspec.msgpack.decode(value, type=Record)
+        present = group.present | group.lost
         stored = (record.directory, record.file, record.base, record.length, record.present, record.crcs)
-        if stored != (group.directory.number, group.file, group.base, group.length, group.present, group.crcs):
+        if stored != (group.directory.number, group.file, group.base, group.length, present, group.crcs):
             yield f"{_show(group)} differs from its record"
+        if (record.flags, record.cache_group) != (KEPT if group.kept else 0, group.cache_group):
+            yield f"{_show(group)}: kept {group.kept}, group {group.cache_group} differ from its record"
     for group in expected.values():
         yield f"{_show(group)} has no record"
+    if {key for key, _ in cache.index.scan(ASIDE)} != cache.aside.keys():
+        yield "what is set aside differs from its records"
 
 
 def _files(cache: Cache) -> Iterator[str]:
@@ -170,6 +211,9 @@ def _pages(cache: Cache) -> Iterator[str]:
 _IN_MEMORY: dict[str, Callable[[Cache], Iterator[str]]] = {
     "usage-is-the-sum-of-pages": _usage,
     "quota-is-never-exceeded": _quota,
+    "a-policy's-share-is-the-sum-of-its-pages": _shares,
+    "a-policy's-quota-is-never-exceeded": _group_quota,
+    "kept-pages-are-safe": _kept,
     "a-file-has-one-group": _one_place,
     "presence-is-consistent": _presence,
     "order-holds-what-may-be-evicted": _order,

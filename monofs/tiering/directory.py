@@ -14,6 +14,7 @@ import os
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ from monofs.model.block import PAGE_SIZE_BYTES
 from monofs.model.errors import MonofsError, TierFull, TierUnusable
 from monofs.observe.logs import logger
 from monofs.observe.metrics import TIER_CAPACITY, TIER_USED
-from monofs.tiering.eviction import Lru, Policy
+from monofs.tiering.eviction import Ranked
 from monofs.tiering.files import FileTable, file_name
 from monofs.tiering.group import Group
 from monofs.tiering.keeper import Keeper
@@ -61,14 +62,14 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
 class Directory:
     """A storage directory. ``state``: ok, full (its file system), readonly, failing (no new pages), unusable (not attached)."""
 
-    def __init__(self, spec: TierSpec, files: FileTable, reserve: float) -> None:
-        self.spec, self.files, self.reserve = spec, files, reserve
+    def __init__(self, spec: TierSpec, files: FileTable, reserve: float, rank_of: Callable[[int], int]) -> None:
+        self.spec, self.files, self.reserve, self._rank_of = spec, files, reserve, rank_of
         self.number = -1
         self.identity = ""
         self.quota = spec.quota_bytes
         self.attached = self.writable = self.beside = self.in_memory = False
         self.error = ""
-        self.policy: Policy = Lru()
+        self.policy = Ranked(rank_of)
         self.used = self.reserved = self.pinned = self.groups = 0
         self.lingering: set[Group] = set()
         """Groups that left the cache and are still held or being written."""
@@ -87,6 +88,11 @@ class Directory:
     def tier(self) -> str:
         """Tier name."""
         return self.spec.name
+
+    @property
+    def durable(self) -> bool:
+        """Whether bytes that no store has may lie here: they survive a reboot, or go together with the home and its journal."""
+        return self.spec.durable and (not self.in_memory or self.spec.in_home)
 
     @property
     def state(self) -> str:
@@ -205,7 +211,7 @@ class Directory:
                 os.close(fd)
         self.pages_fd = self._identity_fd = -1
         self.attached = self.writable = False
-        self.policy = Lru()
+        self.policy = Ranked(self._rank_of)
         self.lingering.clear()
 
     # ---- accounting ---------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import os
 import threading
 import zlib
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from monofs.model.block import PAGE_SIZE_BYTES
 from monofs.model.errors import InvalidArgument, NotCached, Overloaded
@@ -75,22 +76,72 @@ def open_reader(group: Group) -> int:
 
 
 def write_page(group: Group, page: int, data: memoryview) -> int:
-    """Write all bytes of one page; returns their CRC-32. Waits until files evicted before are really unlinked.
+    """Write all bytes of one page; returns their CRC-32. As :func:`write_pages`."""
+    return write_pages(group, [(page, [data])])[0][1]
+
+
+def write_pages(group: Group, pages: Sequence[tuple[int, Sequence[memoryview]]]) -> list[tuple[int, int]]:
+    """Write whole pages, each given as the pieces it consists of; (page, CRC-32) each. Waits until files evicted before are really
+    unlinked.
 
     Raises ``TierFull``, ``TierUnusable``, ``InvalidArgument`` for a wrong length, ``NotCached`` when the file was removed.
     """
-    if len(data) != page_bytes(group.length, page):
-        raise InvalidArgument(f"page {page} has {page_bytes(group.length, page)} bytes, not {len(data)}")
+    crcs: list[tuple[int, int]] = []
+    for page, pieces in pages:
+        size = sum(map(len, pieces))
+        if size != page_bytes(group.length, page):
+            raise InvalidArgument(f"page {page} has {page_bytes(group.length, page)} bytes, not {size}")
     group.directory.wait_removed()
     try:
         fd = _open_writer(group)
         try:
-            _write_all(fd, data, group.base + page * PAGE_SIZE_BYTES)
+            for page, pieces in pages:
+                crc, offset = 0, group.base + page * PAGE_SIZE_BYTES
+                for piece in pieces:
+                    _write_all(fd, piece, offset)
+                    crc, offset = zlib.crc32(piece, crc), offset + len(piece)
+                crcs.append((page, crc))
         finally:
             os.close(fd)
     except OSError as error:
         raise group.directory.fail(error) from None
-    return zlib.crc32(data)
+    return crcs
+
+
+def trim_file(group: Group) -> None:
+    """Cut the file of a sealed group to the group's length. Raises ``TierUnusable``, ``NotCached``."""
+    try:
+        fd = open_file(group, os.O_WRONLY)
+        try:
+            os.ftruncate(fd, group.base + group.length)
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        raise NotCached("the cached file is gone") from None
+    except OSError as error:
+        raise group.directory.fail(error) from None
+
+
+def sync_file(group: Group) -> None:
+    """Make the file, its size and its name survive a loss of power. Raises ``TierFull``, ``TierUnusable``, ``NotCached``."""
+    try:
+        fd = open_file(group, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        fd = os.open(
+            file_name(group.file)[:2], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=group.directory.pages_fd
+        )
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.fsync(group.directory.pages_fd)  # which names that directory
+    except FileNotFoundError:
+        raise NotCached("the cached file is gone") from None
+    except OSError as error:
+        raise group.directory.fail(error) from None
 
 
 def _open_writer(group: Group) -> int:

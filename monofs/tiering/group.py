@@ -52,6 +52,10 @@ class Group(msgspec.Struct, gc=False, eq=False):
     """False: no longer in the cache; what holders still read is unlinked when they release it."""
     listed: bool = False
     """Is in its directory's eviction order."""
+    kept: bool = False
+    """Holds bytes that no store has: leaves the cache only when its content retires."""
+    lost: int = 0
+    """Bitmap of pages of a kept group that were found bad: not readable, and nobody can bring them again."""
 
     @property
     def tier(self) -> str:
@@ -62,6 +66,16 @@ class Group(msgspec.Struct, gc=False, eq=False):
     def key(self) -> tuple[ContentId, int]:
         """Content and group number."""
         return self.content, self.number
+
+    @property
+    def policy(self) -> int:
+        """Id of the policy whose quota and priority the pages are under; 0: none."""
+        return self.cache_group >> 1
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the pages present or promised."""
+        return mask_bytes(self.length, self.present | self.reserved)
 
     @property
     def pages(self) -> int:

@@ -1,18 +1,23 @@
 """What a cache holds in memory: the life of a group from its file number to its unlink, making room, and copies without bad pages.
 
-Invariants: a group is in the eviction order of its directory exactly if it has pages and is neither pinned nor being written (a
-held one is passed over, and taken out until released); one that left the cache counts as used until nobody holds or writes it;
-records follow every change into the index's queue. Owner's thread only. Not here: the face callers see (`cache`).
+Invariants: a group is in the eviction order of its directory exactly if it has pages and is neither pinned nor kept nor being written
+(a held one is passed over, and taken out until released); one that left the cache counts as used until nobody holds or writes it;
+room for a page is made below its policy's quota first, by its own policy's pages, then below the directory's; records follow every
+change into the index's queue. Owner's thread only. Not here: the face callers see (`cache`), bytes that no store has (`keeping`).
 """
 
 from __future__ import annotations
 
+import heapq
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from operator import attrgetter
 
 import msgspec
 
-from monofs.model.errors import MonofsError, TierFull, TierUnusable, invariant
+from monofs.model.errors import MonofsError, QuotaExceeded, TierFull, TierUnusable, invariant
 from monofs.model.ids import ContentId
 from monofs.observe.logs import logger
 from monofs.observe.metrics import BAD_PAGES, EVICTED_BYTES
@@ -20,10 +25,27 @@ from monofs.tiering import recovery
 from monofs.tiering.directory import Directory
 from monofs.tiering.files import copy_pages
 from monofs.tiering.group import Group, GroupTable, mask_bytes
-from monofs.tiering.index import GROUPS, KEY, META, NEXT_FILE, Index, Record
+from monofs.tiering.index import GROUPS, KEPT, KEY, META, NEXT_FILE, Index, Record
+from monofs.tiering.shares import Rule, Shares
+
+GONE_KEPT = 10_000
+"""Groups that left lately and are remembered."""
 
 log = logger(__name__)
 _encode = msgspec.msgpack.encode
+_read_ns = attrgetter("read_ns")
+
+
+class Why(StrEnum):
+    """Why a group left the cache."""
+
+    EVICTED = "evicted"
+    FREED = "freed"
+    RETIRED = "retired"
+    EXPIRED = "expired"
+    DAMAGED = "damaged"
+    DROPPED = "dropped"
+    """The worker met another cluster, or lost its place in the feed."""
 
 
 class Holdings:
@@ -33,15 +55,19 @@ class Holdings:
         self,
         directories: list[Directory],
         index: Index,
+        shares: Shares,
         call_soon: Callable[[Callable[[], None]], object],
+        clock_ns: Callable[[], int],
         groups_max: int,
     ) -> None:
-        self.directories, self.index = directories, index
+        self.directories, self.index, self.shares = directories, index, shares
         self.table = GroupTable()
+        self.gone: OrderedDict[tuple[ContentId, int], tuple[Why, int]] = OrderedDict()
+        """Why and when groups left that had pages, the last 10,000; content and group number → (why, ns since 1970)."""
         self.pins: set[int] = set()
         self.run: recovery.Run
         self._copies: dict[tuple[ContentId, int], Group] = {}
-        self._call_soon, self._groups_max = call_soon, groups_max
+        self._call_soon, self._clock_ns, self._groups_max = call_soon, clock_ns, groups_max
         self._next_file = self._claimed = 0
         self._owner = 0
         self._is_open = False
@@ -78,11 +104,16 @@ class Holdings:
         return number
 
     def _record(self, group: Group) -> None:
-        record = Record(
-            group.directory.number, group.file, group.base, group.length, group.present, group.crcs, group.mount,
-            group.cache_group, 0, group.admitted_ns, self.run.generation if group.verified else 0,
+        self.index.put(GROUPS, KEY.pack(group.content, group.number), self._encoded(group))
+
+    def _encoded(self, group: Group) -> bytes:
+        known_good = group.verified and not group.lost
+        return _encode(
+            Record(
+                group.directory.number, group.file, group.base, group.length, group.present | group.lost, group.crcs, group.mount,
+                group.cache_group, KEPT if group.kept else 0, group.admitted_ns, self.run.generation if known_good else 0,
+            )
         )  # fmt: skip
-        self.index.put(GROUPS, KEY.pack(group.content, group.number), _encode(record))
 
     def _settle(self, group: Group) -> None:
         """Put the group where its state says: in the eviction order, out of it, or away for good."""
@@ -90,32 +121,39 @@ class Holdings:
             if not group.holds and not group.reserved:
                 self._finish(group)
             return
-        if not group.present and not group.reserved and not group.holds:
-            self._kill(group)
+        if not (group.present or group.reserved or group.holds or group.lost):
+            self._kill(group, Why.DROPPED)
             return
-        fits = bool(group.present) and not (group.holds or group.reserved or group.pinned)
+        fits = bool(group.present) and not (group.holds or group.reserved or group.pinned or group.kept)
         if fits and not group.listed:
             group.listed = True
             group.directory.policy.admitted(group, group.present_bytes)
-        elif group.listed and (group.pinned or group.reserved):
+            if group.policy:
+                self._keep_quota(group.policy)
+        elif group.listed and (group.pinned or group.reserved or group.kept):
             self._unlist(group)
 
     def _unlist(self, group: Group) -> None:
         group.listed = False
         group.directory.policy.removed(group)
 
-    def _kill(self, group: Group) -> None:
+    def _kill(self, group: Group, why: Why) -> None:
         """Take the group out of the cache; its file goes when nobody holds or writes it."""
         directory = group.directory
         group.alive = False
         self.table.remove(group)
+        self.shares.remove(group)
         directory.groups -= 1
         if group.listed:
             self._unlist(group)
-        if group.present:
+        if group.present or group.lost:
             self.index.put(GROUPS, KEY.pack(group.content, group.number), None)
             if group.pinned:
                 directory.pinned -= group.present_bytes
+            self.gone.pop(group.key, None)
+            self.gone[group.key] = why, self._clock_ns()
+            if len(self.gone) > GONE_KEPT:
+                self.gone.popitem(last=False)
         if group.holds or group.reserved:
             directory.lingering.add(group)
         else:
@@ -125,15 +163,22 @@ class Holdings:
         group.directory.lingering.discard(group)
         group.directory.remove(group.file, group.present_bytes, group.directory.files.forget(group))
 
-    def _make_room(self, directory: Directory, need: int) -> None:
-        """Evict until ``need`` bytes can be written. Raises ``TierFull``, with nothing evicted, when that cannot be reached."""
-        short = need - directory.free_bytes()
-        if short <= 0:
-            return
-        victims: list[Group] = []
+    def _evict(self, group: Group) -> None:
+        EVICTED_BYTES(group.tier).add(group.present_bytes)
+        self._kill(group, Why.EVICTED)
+
+    def _make_room(self, directory: Directory, need: int, policy: int) -> None:
+        """Evict until ``need`` bytes of a policy can be written. Raises ``TierFull`` or ``QuotaExceeded``, with nothing evicted, when
+        that cannot be reached."""
+        victims = self._quota_victims(policy, need) if policy else []
+        chosen = set(victims)
+        own = sum(group.present_bytes for group in victims if group.directory is directory)
+        short = need - directory.free_bytes() - own
         parked: list[Group] = []
-        if directory.policy.bytes >= short:
+        if short > 0 and directory.policy.bytes - own >= short:
             for group in directory.policy.victims():
+                if group in chosen:
+                    continue
                 if group.holds:
                     parked.append(group)
                     continue
@@ -149,16 +194,14 @@ class Holdings:
                 directory=directory.spec.directory,
             )
         for group in victims:
-            EVICTED_BYTES(group.tier).add(group.present_bytes)
-            self._kill(group)
+            self._evict(group)
 
     def _evict_one(self) -> None:
         heads = [next((g for g in d.policy.victims() if not g.holds), None) for d in self.directories]
-        oldest = min((group for group in heads if group is not None), key=lambda group: group.read_ns, default=None)
-        if oldest is None:
+        found = [group for group in heads if group is not None]
+        if not found:
             raise TierFull(f"{self._groups_max} groups are cached and none can be evicted")
-        EVICTED_BYTES(oldest.tier).add(oldest.present_bytes)
-        self._kill(oldest)
+        self._evict(min(found, key=lambda group: (self.shares.rank_of(group.policy), group.read_ns)))
 
     def _shrink(self, directory: Directory) -> None:
         """After a start with a smaller quota or less room: evict down to it."""
@@ -167,8 +210,77 @@ class Holdings:
         for group in list(directory.policy.victims()) if directory.free_bytes() < 0 else ():
             if directory.free_bytes() >= 0:
                 return
-            EVICTED_BYTES(group.tier).add(group.present_bytes)
-            self._kill(group)
+            self._evict(group)
+
+    # ---- policies -------------------------------------------------------------------------------------------------------
+
+    def set_groups(self, rules: dict[int, Rule]) -> None:
+        """Take over what policies say of their pages, by policy id; one that is not named says nothing. What is over a quota goes."""
+        self._check_owner()
+        self.shares.set_rules(rules)
+        for policy, _ in self.shares.held():
+            self._keep_quota(policy)
+
+    def regroup(self, content: ContentId, cache_group: int) -> None:
+        """The content's pages are charged to the policy of ``cache_group`` from now on."""
+        self._check_owner()
+        for group in self.table.of(content):
+            if group.policy == cache_group >> 1:
+                continue
+            if group.listed:
+                self._unlist(group)
+            self.shares.remove(group)
+            group.cache_group = cache_group
+            self.shares.add(group)
+            if group.present:
+                self._record(group)
+            self._settle(group)
+
+    def expire(self, most: int) -> int:
+        """Drop groups that are older than their policy's time to live and not in use, at most ``most`` of each policy; how many."""
+        self._check_owner()
+        dropped, now_ns = 0, self._clock_ns()
+        for _, share in self.shares.held():
+            for group in share.expired(now_ns, most):
+                self._kill(group, Why.EXPIRED)
+                dropped += 1
+        return dropped
+
+    def group_bytes(self) -> dict[int, int]:
+        """Bytes present or promised of each policy."""
+        return {policy: share.used for policy, share in self.shares.held()}
+
+    def _own_victims(self, policy: int) -> Iterator[Group]:
+        """The policy's groups in all directories in the order they should go."""
+        groups = heapq.merge(*(directory.policy.of(policy) for directory in self.directories), key=_read_ns)
+        return (group for group in groups if not group.holds)
+
+    def _quota_victims(self, policy: int, need: int) -> list[Group]:
+        """What of the policy's own pages must go so that ``need`` more bytes stay within its quota. Raises ``QuotaExceeded``."""
+        room = self.shares.room(policy)
+        if room is None or need <= room:
+            return []
+        short, victims = need - room, []
+        for group in self._own_victims(policy):
+            victims.append(group)
+            short -= group.present_bytes
+            if short <= 0:
+                return victims
+        raise QuotaExceeded(
+            f"the cache quota of policy {policy} has no room for {need} more bytes: the rest of it is pinned or in use",
+            policy=policy,
+        )
+
+    def _keep_quota(self, policy: int) -> None:
+        """Evict what is over a quota that was lowered, as far as it is not in use."""
+        room = self.shares.room(policy)
+        if room is None or room >= 0:
+            return
+        for group in list(self._own_victims(policy)):
+            if room >= 0:
+                return
+            room += group.present_bytes
+            self._evict(group)
 
     # ---- copies without bad pages --------------------------------------------------------------------------------------
 
@@ -179,17 +291,18 @@ class Holdings:
         bad = mask & group.present
         if not bad or not group.alive:
             return
+        invariant(not group.kept, "kept pages are never dropped because they are bad")
         BAD_PAGES(group.tier).add(bad.bit_count())
         log.warning("bad pages dropped", content=group.content, group=group.number, pages=f"{bad:x}", tier=group.tier)
         good, directory = group.present & ~bad, group.directory
         size = mask_bytes(group.length, good)
         self.hold(group)
-        self._kill(group)
+        self._kill(group, Why.DAMAGED)
         try:
             if not good:
                 return
             self._check_index()
-            self._make_room(directory, size)
+            self._make_room(directory, size, 0)
             file = self._new_file()
         except MonofsError:
             good = 0  # no room for a copy: what was good is fetched again when it is asked for
@@ -232,6 +345,7 @@ class Holdings:
             )  # fmt: skip
             new.pinned = new.content in self.pins
             self.table.add(new)
+            self.shares.add(new)
             directory.groups += 1
             directory.pinned += kept if new.pinned else 0
             self._record(new)

@@ -27,8 +27,10 @@ QUEUE_MAX = 200_000
 MAP_SIZE_BYTES = 1 << 36
 """Address space, not disk space: 4 million full groups take 1.3 GiB."""
 STOP_TIMEOUT_S = 30.0
-TABLES = ("groups", "pins", "order", "meta")
-GROUPS, PINS, ORDER, META = range(4)
+TABLES = ("groups", "pins", "order", "meta", "aside")
+GROUPS, PINS, ORDER, META, ASIDE = range(5)
+KEPT = 1
+"""Bit of :attr:`Record.flags`: bytes that no store has."""
 KEY = struct.Struct(">QI")
 NEXT_FILE = b"next_file"
 CURSOR = b"cursor"
@@ -48,7 +50,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     mount: int
     cache_group: int
     flags: int
-    """0. A bit that this version does not know means: written by a newer one, refuse."""
+    """``KEPT`` or 0. A bit that this version does not know means: written by a newer one, refuse."""
     admitted_ns: int
     generation: int
     """Number of the run in which the pages were last known to be good; 0: not known."""

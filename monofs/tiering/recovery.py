@@ -1,9 +1,9 @@
 """Opening a cache: from the durable index and the files on disk to the tables in memory.
 
-Order, which is law: attach directories; claim the run (unclean mark, generation, file numbers) durably; only then may anything be
+Order, which is law: attach directories; read the index; claim the run (unclean mark, generation, file numbers) durably; only then may anything be
 written. Invariants afterwards: every group in memory has a record and a file; every file in an attached, writable directory
-belongs to a group; ``used`` is exact. After an unclean stop every group on a disk is unverified, and a file shorter than its
-group is dropped with it. Memory beyond the groups themselves: one dict of file numbers per directory.
+belongs to a group, kept ones set aside included; ``used`` is exact. After an unclean stop every group on a disk is unverified, and a file shorter than its
+group is dropped with it, unless it is kept. Memory beyond the groups themselves: one dict of file numbers per directory.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from monofs.model.ids import ContentId, MountId
 from monofs.observe.logs import logger
 from monofs.tiering.directory import Directory, Known
 from monofs.tiering.group import Group, GroupTable, mask_bytes
-from monofs.tiering.index import CURSOR, GROUPS, KEY, META, NEXT_FILE, ORDER, PINS, Index, Record
+from monofs.tiering.index import ASIDE, CURSOR, GROUPS, KEPT, KEY, META, NEXT_FILE, ORDER, PINS, Index, Record
 
 FORMAT = 1
+FORMAT_ASIDE = 2
+"""Something is set aside: a release that does not know of that must not sweep its files."""
 FILE_CLAIM = 1 << 20
 """File numbers are claimed durably in runs of this many; a number is never used twice."""
 ORDER_CHUNK = 8192
@@ -62,7 +64,7 @@ def read_run(index: Index) -> Run:
         return int.from_bytes(index.meta(name) or b"", "big")
 
     found = index.meta(b"format")
-    if found is not None and int.from_bytes(found, "big") != FORMAT:
+    if found is not None and int.from_bytes(found, "big") not in (FORMAT, FORMAT_ASIDE):
         raise HomeUnusable(f"the cache index {index.directory} is of a newer format; run the monofs that wrote it")
     is_clean = found is None or index.meta(b"clean") == b"1"
     generation = number(b"generation") + 1
@@ -103,11 +105,17 @@ def attach_directories(index: Index, run: Run, directories: list[Directory]) -> 
         taken.add(directory.number)
 
 
-def claim_run(index: Index, run: Run, directories: list[Directory]) -> None:
-    """Make durable that this run has begun. Raises ``TierUnusable``."""
+def claim_run(index: Index, run: Run, directories: list[Directory], missed: set[int], *, has_aside: bool) -> None:
+    """Make durable that this run has begun. ``missed``: directories, configured or not, that must be known again when they return.
+
+    Raises ``TierUnusable``.
+    """
     known = [Known(d.number, d.identity, d.spec.directory, d.beside) for d in directories if d.identity]
+    numbers = {entry.number for entry in known}
+    before = _decode_known(index.meta(b"directories") or b"\x90")
+    known.extend(entry for entry in before if entry.number in missed - numbers)
     meta = {
-        b"format": FORMAT.to_bytes(8, "big"),
+        b"format": (FORMAT_ASIDE if has_aside else FORMAT).to_bytes(8, "big"),
         b"cache": bytes.fromhex(run.cache),
         b"clean": b"0",
         b"generation": run.generation.to_bytes(8, "big"),
@@ -126,14 +134,17 @@ def load_pins(index: Index) -> set[int]:
     return {int.from_bytes(key, "big") for key, _ in index.scan(PINS)}
 
 
-def load_groups(index: Index, run: Run, directories: list[Directory], pins: set[int], table: GroupTable) -> list[bytes]:
-    """Fill the table from the index; returns the keys of records that are of no use any more: of directories that are no longer
-    configured, or damaged (what they name can be fetched again).
+def load_groups(
+    index: Index, run: Run, directories: list[Directory], pins: set[int], table: GroupTable
+) -> tuple[list[bytes], dict[bytes, bytes]]:
+    """Fill the table from the index; returns the keys of records that are of no use any more (of directories that are no longer
+    configured, or damaged: what they name can be fetched again), and the records of kept groups among those, which are not dropped.
 
     Raises ``HomeUnusable`` for a record that only a newer version understands.
     """
     by_number = {directory.number: directory for directory in directories}
     useless: list[bytes] = []
+    absent: dict[bytes, bytes] = {}
     for key, value in index.scan(GROUPS):
         try:
             record = _decode_record(value)
@@ -142,22 +153,49 @@ def load_groups(index: Index, run: Run, directories: list[Directory], pins: set[
             log.warning("damaged record dropped", key=key.hex(), error=str(error))
             useless.append(key)
             continue
-        if record.flags:
+        if record.flags & ~KEPT:
             raise HomeUnusable(f"the cache index {index.directory} was written by a newer monofs; run that one")
         directory = by_number.get(record.directory)
         if directory is None or not is_sound(record, run):
-            useless.append(key)
+            if record.flags & KEPT:
+                log.error("bytes that no store has lie in a directory that is not configured", key=key.hex())
+                absent[key] = value
+            else:
+                useless.append(key)
             continue
-        group = Group(
-            ContentId(content), number, record.file, record.length, directory, MountId(record.mount), record.cache_group, record.admitted_ns,
-            record.admitted_ns, record.present, record.crcs,
-        )  # fmt: skip
-        group.base = record.base
+        group = _group_of(record, ContentId(content), number, directory, run)
         group.pinned = content in pins
-        group.verified = directory.in_memory or record.generation >= run.trusted_from
-        group.suspect = not group.verified
         table.add(group)
-    return useless
+    return useless, absent
+
+
+def load_aside(index: Index, run: Run, directories: list[Directory]) -> dict[bytes, tuple[Group | None, bytes]]:
+    """What is set aside, by its key: a group that is held for good, or None where its directory is not configured; and the record."""
+    by_number = {directory.number: directory for directory in directories}
+    found: dict[bytes, tuple[Group | None, bytes]] = {}
+    for key, value in index.scan(ASIDE):
+        record = _decode_record(value)
+        content, number = KEY.unpack(key[24:])
+        group, directory = None, by_number.get(record.directory)
+        if directory is not None:
+            group = _group_of(record, ContentId(content), number, directory, run)
+            group.alive, group.holds = False, 1
+        found[key] = group, value
+    return found
+
+
+def directories_of(values: list[bytes]) -> set[int]:
+    """Numbers of the directories that records name."""
+    return {_decode_record(value).directory for value in values}
+
+
+def _group_of(record: Record, content: ContentId, number: int, directory: Directory, run: Run) -> Group:
+    verified = directory.in_memory or record.generation >= run.trusted_from
+    return Group(
+        content, number, record.file, record.length, directory, MountId(record.mount), record.cache_group, record.admitted_ns,
+        record.admitted_ns, record.present, record.crcs, base=record.base, verified=verified, suspect=not verified,
+        kept=bool(record.flags & KEPT),
+    )  # fmt: skip
 
 
 def is_sound(record: Record, run: Run) -> bool:
@@ -263,10 +301,12 @@ def _little(pairs: array[int]) -> bytes:
 
 
 def count_usage(directory: Directory, groups: Iterator[Group]) -> None:
-    """Set the directory's numbers from its groups."""
+    """Set the directory's numbers from its groups, those set aside (not alive) counting as used only."""
     for group in groups:
         size = mask_bytes(group.length, group.present)
         directory.used += size
+        if not group.alive:
+            continue
         directory.groups += 1
         if group.pinned:
             directory.pinned += size
