@@ -12,7 +12,7 @@ import hmac
 import msgspec
 
 from monofs.model.errors import CapabilityExpired, CapabilityInvalid
-from monofs.model.ids import ContentId, MountId
+from monofs.model.ids import NO_CONTENT, ContentId, MountId
 
 LIFE_S = 300
 """A capability lives five minutes; clients renew it while a file is open."""
@@ -59,6 +59,9 @@ class Capability(msgspec.Struct, array_like=True, frozen=True, gc=False):
     operation_name: str = ""
     """What the store is told of the operation: metadata of the object, name of the temporary file."""
     write_type: str = ""
+    replaced_content: ContentId = NO_CONTENT
+    """Of a write: the content it replaces, so that a worker can keep it for who reads it still; ``replaced_size`` are its bytes."""
+    replaced_size: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -83,7 +86,7 @@ def open_capability(
     mac, body = token[:_MAC_BYTES], token[_MAC_BYTES:]
     try:
         capability = _decode(body)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except ValueError:  # DecodeError, ValidationError, and UnicodeDecodeError for a text that is none
         raise CapabilityInvalid("capability is not decodable") from None
     secret = secrets.get(capability.key_id)
     if secret is None or not hmac.compare_digest(hmac.new(secret, body, hashlib.sha256).digest(), mac):
