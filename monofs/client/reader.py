@@ -260,7 +260,7 @@ class Reader:
     def _read_from(self, link: WorkerLink, session: Session, offset: int, view: memoryview) -> int:
         if self.opened.inode.size <= SMALL_FILE_BYTES and not self.hot.groups:
             return self._read_buffered(link, session, offset, view, begin=0)
-        if link.is_local and self._read_type != ReadType.NO_CACHE:
+        if link.is_local and self._read_type in (ReadType.CACHE, ReadType.CACHE_PROMOTE):
             count = self._read_local(link, session, offset, view)
             if count:
                 return count

@@ -82,7 +82,14 @@ class Session:
             lambda left_s: self._masters.call(method, request, answer_type, left_s, idempotent=True), timeout_s
         )
 
-    def change(self, method: Method, make: Callable[[RequestId], Message], answer_type: type[A]) -> A:
+    def change(
+        self,
+        method: Method,
+        make: Callable[[RequestId], Message],
+        answer_type: type[A],
+        *,
+        timeout_s: float | None = None,
+    ) -> A:
         """Ask the master for a change, which it applies once however often it is asked (design.md, law 3)."""
         renewed = False
         while True:
@@ -96,7 +103,7 @@ class Session:
                 return self._masters.call(method, request, answer_type, left_s)
 
             try:
-                return self._retry(attempt, None, _AGAIN_CHANGE)
+                return self._retry(attempt, timeout_s, _AGAIN_CHANGE)
             except SessionExpired:
                 self._forget_client(request_id.client)
                 if asked > 1 or renewed:

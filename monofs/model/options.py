@@ -9,8 +9,11 @@ class ReadType(StrEnum):
     """What a read does to the cache."""
 
     NO_CACHE = "NO_CACHE"
+    """What is cached is served; what is not is not added."""
     CACHE = "CACHE"
     CACHE_PROMOTE = "CACHE_PROMOTE"
+    STORE = "STORE"
+    """From the store, whatever is cached: for comparing the two."""
 
 
 class LoadType(StrEnum):

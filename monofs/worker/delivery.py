@@ -91,8 +91,12 @@ def missing_pages(cache: Cache, content: ContentId, offset: int, end: int) -> di
 class Delivery:
     """One stream. Start it with :meth:`resume`; it answers or fails the call."""
 
-    def __init__(self, parts: Parts, call: Call, pieces: Iterator[Piece], *, past_cache: bool) -> None:
+    def __init__(
+        self, parts: Parts, call: Call, pieces: Iterator[Piece], *, past_cache: bool, from_store: bool = False
+    ) -> None:
+        """``past_cache``: nothing is added to the cache. ``from_store``: nor is anything taken from it."""
         self._parts, self._call, self._pieces = parts, call, pieces
+        self._from_store = from_store
         self._past_cache = past_cache
         self._no_cache = past_cache
         self._piece = Piece(_NOTHING, 0, 0)
@@ -163,7 +167,7 @@ class Delivery:
             self._parts.disks.verify(group, self.resume)
             return False
         self._look_ahead(force=False)  # an error lasts or not: the page's turn will tell
-        if group is None or not group.present >> page & 1:
+        if group is None or self._from_store or not group.present >> page & 1:
             return self._fetch(number, page)
         return self._send(group, page)
 

@@ -60,7 +60,7 @@ PIECES_MAX = 1024
 MANY_BYTES_MAX = 16 << 20
 STOP_FLIGHTS_S = 5.0
 STOP_THREADS_S = 2.0
-_PAST_CACHE = {ReadType.NO_CACHE: True, ReadType.CACHE: False, ReadType.CACHE_PROMOTE: False}
+_PAST_CACHE = {ReadType.NO_CACHE: True, ReadType.CACHE: False, ReadType.CACHE_PROMOTE: False, ReadType.STORE: True}
 
 
 class Worker:
@@ -183,8 +183,8 @@ class Worker:
         offset, end = _span(capability, request.offset, request.length)
         if offset >= end:
             return EMPTY
-        past_cache = _past_cache(request.cache)
-        sent = end - offset <= SMALL_BYTES and self._send_ready(call, capability, offset, end)
+        past_cache, from_store = _past_cache(request.cache), request.cache == ReadType.STORE
+        sent = not from_store and end - offset <= SMALL_BYTES and self._send_ready(call, capability, offset, end)
         ahead = end
         if not past_cache and (request.sequential or not sent):
             ahead = self._read_ahead.plan(
@@ -196,7 +196,7 @@ class Worker:
             return EMPTY
         missed = missing_pages(self._cache, capability.content, offset, end)
         pieces = iter((Piece(capability, offset, end, ahead, missed),))
-        Delivery(self._parts, call, pieces, past_cache=past_cache).resume()
+        Delivery(self._parts, call, pieces, past_cache=past_cache, from_store=from_store).resume()
         return None
 
     def _send_ready(self, call: Call, capability: Capability, offset: int, end: int) -> bool:

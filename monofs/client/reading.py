@@ -1,0 +1,221 @@
+"""Looking at the namespace and reading from it: a part of the file system object.
+
+Not here: opening by mode and everything that changes something (changing.py), how bytes are read (reader.py, many.py).
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from monofs.client.connected import Connected
+from monofs.client.errors import public, public_iterator, python_error
+from monofs.client.file import MonofsFile
+from monofs.client.info import FileInfo, Found, ListPage, Opened
+from monofs.client.load import Loader, LoadProgress
+from monofs.client.many import Piece, clip, read_bytes, read_many, stat_many
+from monofs.client.reader import Reader, check_readable
+from monofs.model.errors import ContentChanged, InvalidArgument, MonofsError, NotADirectory, NotFound
+from monofs.rpc.api import (
+    CachedAnswer,
+    CachedGroup,
+    CachedRequest,
+    ListRequest,
+    Method,
+    OpenRequest,
+    ReadOptions,
+    StatRequest,
+    WhyAnswer,
+)
+
+LIST_PAGE = 1000
+CACHED_MAX = 10_000
+
+
+class Reading(Connected):
+    """Base of FileSystem."""
+
+    # ---- looking ----
+
+    @public
+    def stat(self, path: str, *, sync_interval_s: float | None = None) -> FileInfo:
+        """What lies at ``path``; ``sync_interval_s`` for this call, as in :func:`connect`.
+
+        Raises ``NotFound`` (FileNotFoundError), ``NotADirectory``.
+        """
+        found = self._session().ask(Method.STAT, StatRequest(path, self._freshness(sync_interval_s)), Found)
+        return FileInfo(clean(path), found.inode, found.mount, found.pinned)
+
+    @public
+    def stat_many(self, paths: Sequence[str]) -> builtins.list[FileInfo | MonofsError]:
+        """:meth:`stat` of many paths in few requests; errors stand in the place of their paths."""
+        found = stat_many(self._session(), paths, self._options.read)
+        return [
+            python_error(one) if isinstance(one, MonofsError) else FileInfo(clean(p), one.inode, one.mount, one.pinned)
+            for p, one in zip(paths, found, strict=True)
+        ]
+
+    def exists(self, path: str) -> bool:
+        """Whether something lies at ``path``."""
+        return self._maybe_stat(path) is not None
+
+    def is_file(self, path: str) -> bool:
+        """Whether ``path`` is a file."""
+        found = self._maybe_stat(path)
+        return found is not None and found.is_file
+
+    def is_dir(self, path: str) -> bool:
+        """Whether ``path`` is a directory."""
+        found = self._maybe_stat(path)
+        return found is not None and found.is_dir
+
+    @public
+    def _maybe_stat(self, path: str) -> FileInfo | None:
+        try:
+            return self.stat(path)
+        except (NotFound, NotADirectory):
+            return None
+
+    @public_iterator
+    def list(self, path: str = "/", *, sync_interval_s: float | None = None) -> Iterator[FileInfo]:
+        """The children of a directory in key order (bytes, directories as if they ended in ``/``), page by page.
+
+        Raises ``NotFound``, and ``NotADirectory`` for a file, when the first child is asked for.
+        """
+        base = clean(path).rstrip("/") + "/"
+        for page in self._pages(path, self._freshness(sync_interval_s)):
+            for position, (name, inode) in enumerate(zip(page.names, page.inodes, strict=True)):
+                mount = page.mounts.get(position, 0) if page.mounts else 0
+                yield FileInfo(base + name.rstrip(b"/").decode(), inode, mount, bool(inode.flags & _PINNED))
+
+    @public_iterator
+    def names(self, path: str = "/") -> Iterator[str]:
+        """Only the names of a directory's children; those of directories end in ``/``."""
+        for page in self._pages(path, self._options.read):
+            for name in page.names:
+                yield name.decode()
+
+    @public_iterator
+    def walk(self, path: str = "/", *, sync_interval_s: float | None = None) -> Iterator[FileInfo]:
+        """Everything below ``path``, each directory before what it holds; of a file, the file itself."""
+        top = self.stat(path, sync_interval_s=sync_interval_s)
+        if not top.is_dir:
+            yield top
+            return
+        stack = [self.list(path, sync_interval_s=sync_interval_s)]
+        while stack:
+            for info in stack[-1]:
+                yield info
+                if info.is_dir:
+                    stack.append(self.list(info.path, sync_interval_s=sync_interval_s))
+                    break
+            else:
+                stack.pop()
+
+    def _pages(self, path: str, options: ReadOptions) -> Iterator[ListPage]:
+        after = b""
+        while True:
+            page = self._session().ask(Method.LIST, ListRequest(path, after, LIST_PAGE, options), ListPage)
+            yield page
+            if page.next is None:
+                return
+            after = page.next
+
+    def _freshness(self, sync_interval_s: float | None) -> ReadOptions:
+        return self._options.read if sync_interval_s is None else ReadOptions(sync_interval_s, self._options.read.load)
+
+    @public
+    def why(self, path: str) -> dict[str, Any]:
+        """Facts about a path: mount, content, age against its bound, where it is cached."""
+        return self._session().ask(Method.WHY, StatRequest(path, self._options.read), WhyAnswer).facts
+
+    # ---- reading ----
+
+    def _open_raw(self, path: str) -> MonofsFile:
+        return MonofsFile(self.reader(path), self._open_raw)
+
+    @public
+    def reader(self, path: str, *, read_type: str | None = None) -> Reader:
+        """What other doors build their own file objects on."""
+        opened = self._session().ask(Method.OPEN, OpenRequest(path, self._options.read), Opened)
+        check_readable(path, opened)
+        return Reader(self._session, clean(path), opened, self._options.read, read_type or self._options.read_type)
+
+    @public
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a file; ``offset`` < 0 counts from the end, ``length`` None reaches to it."""
+        try:
+            return self._read(path, offset, length, self._options.read)
+        except ContentChanged:  # nothing of it was returned yet: once more, of what is there now
+            return self._read(path, offset, length, ReadOptions(0.0, self._options.read.load))
+
+    def _read(self, path: str, offset: int, length: int | None, options: ReadOptions) -> bytes:
+        opened = self._session().ask(Method.OPEN, OpenRequest(path, options), Opened)
+        check_readable(path, opened)
+        start, count = clip(opened.inode.size, offset, length)
+        reader = Reader(self._session, path, opened, options, self._options.read_type, may_reopen=False)
+        return read_bytes(reader, start, count)
+
+    @public
+    def read_many(self, pieces: Iterable[Piece], *, on_error: str = "raise") -> builtins.list[bytes | MonofsError]:
+        """Many pieces ``(path, offset, length)`` in few requests, in order; offsets and lengths as in :meth:`read`.
+
+        All pieces of one path are of one version of it. ``on_error``: ``raise`` the first error, or ``return`` errors in the
+        place of their pieces. All bytes are held in memory at once.
+        """
+        results = read_many(self._session, pieces, self._options.read, self._options.read_type)
+        for position, result in enumerate(results):
+            if isinstance(result, MonofsError):
+                if on_error == "raise":
+                    raise result
+                results[position] = python_error(result)
+        return results
+
+    # ---- the cache ----
+
+    @public
+    def load(
+        self,
+        paths: str | Iterable[str],
+        *,
+        progress: Callable[[LoadProgress], None] | None = None,
+        threads: int = 8,
+    ) -> LoadProgress:
+        """Bring files, and all files below directories, into the cache; returns the final counts, failures included.
+
+        ``progress`` is called after every step, from several threads but never at the same time.
+        """
+        if not 1 <= threads <= 256:
+            raise InvalidArgument(f"threads must be 1 to 256, not {threads}")
+        wanted = [paths] if isinstance(paths, str) else paths
+        files = (info.path for path in wanted for info in self.walk(path) if info.is_file)
+        return Loader(self._session, self._options.read, threads, progress).run(files)
+
+    @public
+    def cached(self, paths: Sequence[str]) -> dict[str, builtins.list[CachedGroup]]:
+        """Which groups of 64 pages of each file are cached, on any worker. Raises ``NotFound`` for a missing path."""
+        contents: dict[int, builtins.list[str]] = {}
+        result: dict[str, builtins.list[CachedGroup]] = {path: [] for path in paths}
+        for path, found in zip(paths, self.stat_many(paths), strict=True):
+            if isinstance(found, MonofsError):
+                raise found
+            if found.content:
+                contents.setdefault(found.content, []).append(path)
+        numbers = [*contents]
+        for link in self._session().cluster.links():
+            for start in range(0, len(numbers), CACHED_MAX):
+                request = CachedRequest(numbers[start : start + CACHED_MAX])
+                answer = link.pool().call(Method.CACHED, request, CachedAnswer, timeout_s=self._options.timeout_s)
+                for group in answer.groups:
+                    for path in contents[group.content]:
+                        result[path].append(group)
+        return result
+
+
+_PINNED = 4  # model.inode.Flag.PINNED as a plain number: a listing asks a hundred thousand times
+
+
+def clean(path: str) -> str:
+    """A path without its last slash."""
+    return path[:-1] if len(path) > 1 and path.endswith("/") else path
