@@ -265,6 +265,13 @@ STALE_SERVED = counter(
 )
 ADOPTED = counter("monofs_adopted", "Differences taken over from stores, by kind of look (page, path).", "kind")
 ODD_NAMES = counter("monofs_odd_names", "Names in stores that no path can hold.")
+INTENTS_OPEN = gauge("monofs_intents_open", "Changes of stores that were begun and not ended.")
+INTENTS_RESOLVED = counter(
+    "monofs_intent_resolved",
+    "Intents nobody was working at any more that the master brought to their end, by kind and outcome (ended, abandoned).",
+    "kind",
+    "outcome",
+)
 # ---- jobs and events ----------------------------------------------------------------------------------------------------
 JOBS = gauge(
     "monofs_jobs",
