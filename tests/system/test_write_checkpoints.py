@@ -27,24 +27,34 @@ ROUNDS = int(os.environ.get("MONOFS_TEST_ROUNDS", "8"))
 WRITER = """
 import hashlib, itertools, json, random, sys
 import monofs
+from monofs.model.errors import MonofsError
 
 address, top, seed, first = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 chance = random.Random(seed)
 fs = monofs.connect(address, timeout_s=60)
-for step in itertools.count(first):
-    temporary = f"{top}/tmp-{step}"
-    if fs.exists(temporary):
-        fs.remove_tree(temporary)
+
+def fill(directory, step):
+    if fs.exists(directory):
+        fs.remove_tree(directory)
     sums = {}
     for name in ("weights", "optimizer/state", "empty"):
         data = chance.randbytes({"weights": 300_000, "empty": 0}.get(name, 9_000_000 if step % 4 == 0 else 2_000))
         sums[name] = hashlib.sha256(data).hexdigest()
-        with fs.open(f"{temporary}/{name}", "wb") as stream:
+        with fs.open(f"{directory}/{name}", "wb") as stream:
             for start in range(0, len(data), 100_000):
                 stream.write(data[start : start + 100_000])
-    fs.write(f"{temporary}/manifest", json.dumps(sums).encode())
+    fs.write(f"{directory}/manifest", json.dumps(sums).encode())
+
+for step in itertools.count(first):
+    for left in reversed(range(5)):
+        try:
+            fill(f"{top}/tmp-{step}", step)
+            break
+        except MonofsError:  # the node died with a part of a file: from its beginning, as programs do
+            if not left:
+                raise
     print("writing", step, flush=True)
-    fs.rename(temporary, f"{top}/step-{step}")
+    fs.rename(f"{top}/tmp-{step}", f"{top}/step-{step}")
     fs.write(f"{top}/latest.tmp", str(step).encode())
     fs.rename(f"{top}/latest.tmp", f"{top}/latest")
     print("wrote", step, flush=True)
