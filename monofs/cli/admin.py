@@ -1,4 +1,4 @@
-"""`monofs admin`: the cluster's health, settings and integrity."""
+"""`monofs admin`: the cluster's health, settings, open changes and integrity."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from monofs.cli.job import age
+from monofs.cli.listing import printable
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table
 from monofs.cli.report import show_report
@@ -74,6 +76,28 @@ def local_settings(file: str | None, sets: list[str]) -> list[dict[str, Any]]:
         }
         for field in setting_fields()
     ]
+
+
+@admin.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def intents(session: Session, as_json: bool) -> None:
+    """List changes of stores that are under way, the oldest first, and what each waits for."""
+    found = session.fs.intents()
+    if as_json:
+        for each in found:
+            print_json(each)
+        return
+    rows = []
+    for each in found:
+        paths = printable(each.path) + (f" -> {printable(each.target)}" if each.target else "")
+        rows.append(
+            (each.number, each.kind, each.state, age(each.created_ns), each.principal or "-", each.worker or "-", paths)
+        )
+    print_table(["INTENT", "KIND", "STATE", "AGE", "BY", "WORKER", "PATH"], rows)
+    for each in found:
+        if each.error:
+            click.echo(f"{each.number}: {each.error}", err=True)
 
 
 @admin.command()

@@ -1,20 +1,53 @@
-"""`monofs cache`: what the workers hold."""
+"""`monofs cache`: what the workers hold; bringing it there and dropping it, as jobs."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import click
 
+from monofs.cli.job import start
+from monofs.cli.listing import json_option
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table
+from monofs.cli.paths import TREE_PATH
+from monofs.cli.steering import run_free
 from monofs.config.units import format_bytes
 from monofs.model.errors import MonofsError
 
 
 @click.group()
 def cache() -> None:
-    """See what the workers hold."""
+    """See and steer what the workers hold."""
+
+
+@cache.command()
+@click.argument("paths", type=TREE_PATH, nargs=-1, required=True)
+@click.option("--metadata-only", is_flag=True, help="Only take over the store's listings, no bytes.")
+@click.option("--detach", is_flag=True, help="Do not wait for the job.")
+@json_option
+@click.pass_obj
+def load(session: Session, paths: tuple[str, ...], metadata_only: bool, detach: bool, as_json: bool) -> None:
+    """Fetch files, or everything below directories, by a job that outlives this command and any restart."""
+    arguments = {"metadata_only": "true"} if metadata_only else {}
+    sys.exit(start(session, "load", paths, detach=detach, as_json=as_json, **arguments))
+
+
+@cache.command()
+@click.argument("path", type=TREE_PATH)
+@click.option("-R", "recursive", is_flag=True, help="Everything below a directory, as a job.")
+@click.option("-f", "force", is_flag=True, help="Pinned files too.")
+@click.option("--detach", is_flag=True, help="With -R: do not wait for the job.")
+@json_option
+@click.pass_obj
+def free(session: Session, path: str, recursive: bool, force: bool, detach: bool, as_json: bool) -> None:
+    """Drop cached copies. Metadata and the store are not touched, nor what only the cache has."""
+    if not recursive:
+        run_free(session, path, recursive=False, force=force, as_json=as_json)
+        return
+    arguments = {"recursive": "true"} | ({"force": "true"} if force else {})
+    sys.exit(start(session, "free", (path,), detach=detach, as_json=as_json, **arguments))
 
 
 @cache.command()

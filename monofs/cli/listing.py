@@ -37,12 +37,14 @@ def describe(info: FileInfo) -> dict[str, Any]:
         "fingerprint": info.fingerprint or None,
         "pinned": info.pinned,
         "mount_id": info.mount or None,
+        "persistence": None if info.is_dir else "persisted" if info.is_persisted else "cache-only",
+        "store_path": info.inode.store_path,
     }
 
 
 @click.command()
 @click.argument("paths", type=TREE_PATH, nargs=-1)
-@click.option("-l", "long", is_flag=True, help="Mode, owner, size, time.")
+@click.option("-l", "long", is_flag=True, help="Mode (p: pinned, c: in the cache only), owner, size, time.")
 @click.option("-h", "human", is_flag=True, help="Sizes people can read.")
 @click.option("-R", "recursive", is_flag=True, help="Everything below.")
 @click.option("-d", "itself", is_flag=True, help="The directory itself, not what it holds.")
@@ -86,8 +88,8 @@ def ls(
             if long:
                 mode = show_mode(info.mode, is_directory=info.is_dir)
                 size = show_size(info.size, human=human)
-                pin = "p" if info.pinned else " "
-                name = f"{mode}{pin} {info.uid:>5} {info.gid:>5} {size:>12} {show_time(info.mtime_ns)} {name}"
+                marks = ("p" if info.pinned else " ") + ("c" if info.is_file and not info.is_persisted else " ")
+                name = f"{mode}{marks} {info.uid:>5} {info.gid:>5} {size:>12} {show_time(info.mtime_ns)} {name}"
             click.echo(name)
 
     for position, path in enumerate(paths or ("/",)):

@@ -18,6 +18,8 @@ _COMMANDS = {
     "fs": "monofs.cli.fs:fs",
     "mount": "monofs.cli.mount:mount",
     "cache": "monofs.cli.cache:cache",
+    "job": "monofs.cli.job:job",
+    "policy": "monofs.cli.policy:policy",
     "admin": "monofs.cli.admin:admin",
     "bench": "monofs.cli.bench:bench",
     "version": "monofs.cli.main:version",
@@ -46,18 +48,27 @@ class Session:
 
 
 class Duration(click.ParamType[float]):
-    """``30``, ``5m``, ``1.5h``, ``-1``."""
+    """``30``, ``5m``, ``1d12h``, ``-1``; ``words`` stand for seconds too."""
 
     name = "duration"
+
+    def __init__(self, **words: float) -> None:
+        self._words = words
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds."""
         if isinstance(value, float):
             return value
+        if value in self._words:
+            return self._words[value]
         try:
             return parse_duration_s(str(value))
         except ConfigError as error:
             self.fail(str(error), param, ctx)
+
+
+INTERVAL = Duration(never=-1.0, always=0.0)
+"""A sync interval."""
 
 
 class LazyGroup(click.Group):

@@ -7,10 +7,11 @@ import sys
 
 import click
 
-from monofs.cli.main import Duration, Session
-from monofs.cli.output import print_json, print_table, show_seconds
+from monofs.cli.main import INTERVAL, Session
+from monofs.cli.output import print_json, print_table, show_interval
 from monofs.cli.paths import TREE_PATH
 from monofs.model.errors import InvalidArgument
+from monofs.model.options import UfsMode
 
 
 @click.group()
@@ -42,7 +43,12 @@ def parse_options(options: tuple[str, ...]) -> dict[str, str]:
 @click.option("--readonly", is_flag=True, help="Refuse every change below PATH.")
 @click.option("--shared", is_flag=True, help="Mount a store that is mounted at another path already.")
 @click.option(
-    "--sync-interval", type=Duration(), help="How old metadata below PATH may be: 30s, 5m, 0 always look, -1 never."
+    "--sync-interval", type=INTERVAL, help="How old metadata below PATH may be: 30s, 5m, 0 always look, -1 never."
+)
+@click.option(
+    "--ufs-mode",
+    type=click.Choice([each.value for each in UfsMode]),
+    help="What may be done with the store, e.g. while it is serviced.",
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, mount nothing.")
 @click.pass_obj
@@ -54,6 +60,7 @@ def add(
     readonly: bool,
     shared: bool,
     sync_interval: float | None,
+    ufs_mode: str | None,
     dry_run: bool,
 ) -> None:
     """Mount the store URI (s3://bucket/prefix or file:///directory) at PATH.
@@ -68,17 +75,11 @@ def add(
         shared=shared,
         dry_run=dry_run,
         sync_interval_s=sync_interval,
+        **({"ufs_mode": ufs_mode} if ufs_mode else {}),
     )
     click.echo(f"{'would mount' if dry_run else 'mounted'} {info.uri} at {info.path}")
     if info.note:
         click.echo(f"note: {info.note}", err=True)
-
-
-def show_interval(interval_s: float | None) -> str:
-    """A mount's sync interval in words."""
-    if interval_s is None:
-        return "as the node says"
-    return "never" if interval_s < 0 else show_seconds(interval_s) if interval_s else "always"
 
 
 @mount.command("ls")
@@ -97,6 +98,7 @@ def ls_(session: Session, as_json: bool) -> None:
             f"{name}=***" for name in info.secrets
         ]
         mode = ("readonly" if info.readonly else "rw") + (",shared" if info.shared else "")
+        mode += f",{info.ufs_mode}" if info.ufs_mode != UfsMode.READ_WRITE else ""
         sync = "-" if info.sync_interval_s is None else show_interval(info.sync_interval_s)
         rows.append((info.path, info.uri, info.state, mode, sync, " ".join(shown)))
     print_table(["PATH", "STORE", "STATE", "MODE", "SYNC", "OPTIONS"], rows)
@@ -123,7 +125,12 @@ def rm(session: Session, path: str) -> None:
 )
 @click.option("--replace", is_flag=True, help="Drop every option that is not given.")
 @click.option("--readonly/--writable", default=None, help="Refuse or allow changes below PATH.")
-@click.option("--sync-interval", type=Duration(), help="How old metadata below PATH may be.")
+@click.option("--sync-interval", type=INTERVAL, help="How old metadata below PATH may be.")
+@click.option(
+    "--ufs-mode",
+    type=click.Choice([each.value for each in UfsMode]),
+    help="What may be done with the store, e.g. while it is serviced.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the difference, change nothing.")
 @click.pass_obj
 def update(
@@ -133,12 +140,19 @@ def update(
     replace: bool,
     readonly: bool | None,
     sync_interval: float | None,
+    ufs_mode: str | None,
     dry_run: bool,
 ) -> None:
     """Change the options of the mount at PATH; options not named stay as they are."""
     mounts = {info.path: info for info in session.fs.mount_list()}
     after = session.fs.mount_update(
-        path, parse_options(options), replace=replace, readonly=readonly, sync_interval_s=sync_interval, dry_run=dry_run
+        path,
+        parse_options(options),
+        replace=replace,
+        readonly=readonly,
+        sync_interval_s=sync_interval,
+        dry_run=dry_run,
+        **({"ufs_mode": ufs_mode} if ufs_mode else {}),
     )
     before = mounts.get(after.path)
     old = dict.fromkeys(before.secrets, "***") | before.options if before else {}
@@ -153,6 +167,8 @@ def update(
     if before and before.sync_interval_s != after.sync_interval_s:
         was, becomes = show_interval(before.sync_interval_s), show_interval(after.sync_interval_s)
         changes.append(f"sync interval: {was} -> {becomes}")
+    if before and before.ufs_mode != after.ufs_mode:
+        changes.append(f"UFS mode: {before.ufs_mode} -> {after.ufs_mode}")
     for change in changes:
         click.echo(change)
     if before and not changes:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from monofs.config.units import format_bytes
-from monofs.model.errors import MonofsError
+from monofs.model.errors import MonofsError, NoMaster, NoWorker
 
 EXIT_CODES: list[tuple[int, str]] = [
     (0, "done"),
@@ -38,16 +38,14 @@ EXIT_CODES: list[tuple[int, str]] = [
 _BY_CODE = {
     1001: 2, 1003: 9, 1004: 9, 1005: 2, 1006: 4, 1009: 9, 1010: 10,
     2004: 5, 2006: 6, 2007: 6,
-    3001: 3, 3002: 4, 3003: 2, 3004: 2, 3005: 4, 3006: 5, 3007: 5, 3008: 2, 3009: 2, 3010: 2, 3011: 9, 3012: 4, 3013: 3,
-    4001: 10, 4007: 8, 5001: 9, 5002: 9, 7001: 6, 7002: 6,
+    3001: 3, 3002: 4, 3003: 2, 3004: 2, 3005: 4, 3006: 5, 3007: 5, 3008: 2, 3009: 2, 3010: 2, 3011: 9, 3012: 4, 3013: 3, 3015: 8, 3016: 10,
+    4001: 10, 4007: 8, 4008: 9, 5001: 9, 5002: 9, 6009: 2, 6011: 4, 7001: 6, 7002: 6,
 }  # fmt: skip
 
 
 def exit_code(error: MonofsError) -> int:
     """The exit code of an expected failure."""
-    if 6000 <= error.code < 7000:
-        return 2 if error.code == 6009 else 7
-    return _BY_CODE.get(error.code, 1)
+    return _BY_CODE.get(error.code, 7 if 6000 <= error.code < 7000 else 1)
 
 
 def print_error(error: MonofsError) -> None:
@@ -77,6 +75,21 @@ def errors_as_exit_codes() -> Iterator[None]:
     except OSError as error:
         click.echo(f"monofs: {error.filename or ''}{': ' if error.filename else ''}{error.strerror or error}", err=True)
         sys.exit(10 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1)
+
+
+def each_of(paths: tuple[str, ...], act: Callable[[str], int]) -> None:
+    """``act`` on every path; one that fails is told, and the others are done all the same. Exits with the first code that is not 0."""
+    first = 0
+    for path in paths:
+        try:
+            code = act(path)
+        except (NoMaster, NoWorker):
+            raise  # going on with the next path would only take as long again
+        except MonofsError as error:
+            print_error(error)
+            code = exit_code(error)
+        first = first or code
+    sys.exit(first)
 
 
 def print_json(value: Any) -> None:
@@ -128,6 +141,13 @@ def show_seconds(seconds: float) -> str:
             parts.append(f"{left // size} {name}")
             left %= size
     return " ".join(parts[:2])
+
+
+def show_interval(interval_s: float | None) -> str:
+    """A sync interval in words."""
+    if interval_s is None:
+        return "as the node says"
+    return "never" if interval_s < 0 else show_seconds(interval_s) if interval_s else "always"
 
 
 def show_mode(mode: int, *, is_directory: bool) -> str:

@@ -34,7 +34,12 @@ def load(session: Session, paths: tuple[str, ...], threads: int, as_json: bool) 
 @json_option
 @click.pass_obj
 def free(session: Session, path: str, recursive: bool, force: bool, as_json: bool) -> None:
-    """Drop cached copies. Metadata and the store are not touched."""
+    """Drop cached copies. Metadata and the store are not touched, nor what only the cache has."""
+    run_free(session, path, recursive=recursive, force=force, as_json=as_json)
+
+
+def run_free(session: Session, path: str, *, recursive: bool, force: bool, as_json: bool) -> None:
+    """Free in one request and say how many files."""
     answer = session.fs.free(path, recursive=recursive, force=force)
     if as_json:
         print_json({"path": path, "files": answer.files, "pinned": answer.pinned})

@@ -82,6 +82,11 @@ def test_units():
     assert parse_bytes("10GB") == 10 * 1000**3
     assert parse_bytes("10G") == 10 << 30
     assert parse_duration_s("250ms") == 0.25
+    assert parse_duration_s("1d12h") == parse_duration_s("36 h") == 36 * 3600
+    assert parse_duration_s("1h 30min") == 5400
+    for text in ("", " ", "1d-2h", "1d 5", "soon"):
+        with pytest.raises(ConfigError):
+            parse_duration_s(text)
     assert format_bytes(1536) == "1.5 KiB"
     for text in ("", "ten", "5 parsecs", "-1GiB"):
         with pytest.raises(ConfigError):

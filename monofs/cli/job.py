@@ -1,0 +1,228 @@
+"""`monofs job`: long work that goes on by itself: list, look at, stop, pause, resume, wait; and following one with progress.
+
+Jobs belong to the master: they outlive the command that began them, and any restart. Ctrl-C ends the watching, never the job.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from monofs.cli.listing import json_option, printable
+from monofs.cli.main import Session
+from monofs.cli.output import print_json, print_table, show_seconds, show_time
+from monofs.config.units import format_bytes
+from monofs.rpc.api import JobInfo
+
+NUMBERS = click.argument("numbers", metavar="NUMBER...", type=click.IntRange(1), nargs=-1, required=True)
+FAILURES_SHOWN = 20
+_WORDS = {
+    "load": ("loaded", "files"),
+    "free": ("freed", "files"),
+    "delete": ("deleted", "objects"),
+    "move": ("moved", "objects"),
+    "sync": ("synced", "directories"),
+}
+"""Kind of job → what it did, and what it counts."""
+
+
+@click.group()
+def job() -> None:
+    """See and steer long work: loads, frees, syncs, and stores being cleaned or moved behind the tree."""
+
+
+@job.command("ls")
+@json_option
+@click.pass_obj
+def ls_(session: Session, as_json: bool) -> None:
+    """List jobs, the newest first; ended ones are remembered for a while."""
+    jobs = session.fs.jobs()
+    if as_json:
+        for each in jobs:
+            print_json(each)
+        return
+    rows = [
+        (
+            *(each.number, each.kind, each.state, show_time(each.created_ns), each.user or "-"),
+            *(each.done, each.total if each.total >= 0 else "-", each.failed, left(each), paths_of(each)),
+        )
+        for each in jobs
+    ]
+    print_table(["JOB", "KIND", "STATE", "BEGUN", "BY", "DONE", "OF", "FAILED", "LEFT", "PATH"], rows)
+
+
+@job.command()
+@NUMBERS
+@json_option
+@click.pass_obj
+def show(session: Session, numbers: tuple[int, ...], as_json: bool) -> None:
+    """Show jobs: how far they are, how fast, and what failed."""
+    for number in numbers:
+        each = session.fs.job(number)
+        if as_json:
+            print_json(each)
+            continue
+        for name, value in told(each):
+            click.echo(f"{name:9} {value}")
+
+
+@job.command()
+@NUMBERS
+@click.pass_obj
+def stop(session: Session, numbers: tuple[int, ...]) -> None:
+    """End jobs before they are done. What a store is owed (deletions, moves) cannot be stopped, only paused."""
+    steer(session, numbers, "stop")
+
+
+@job.command()
+@NUMBERS
+@click.pass_obj
+def pause(session: Session, numbers: tuple[int, ...]) -> None:
+    """Let jobs rest until they are resumed."""
+    steer(session, numbers, "pause")
+
+
+@job.command()
+@NUMBERS
+@click.pass_obj
+def resume(session: Session, numbers: tuple[int, ...]) -> None:
+    """Let paused jobs go on."""
+    steer(session, numbers, "resume")
+
+
+@job.command()
+@NUMBERS
+@json_option
+@click.pass_obj
+def wait(session: Session, numbers: tuple[int, ...], as_json: bool) -> None:
+    """Wait for jobs to end, with progress. Exit 1 when one of them failed, was stopped, or could not do all."""
+    sys.exit(max([follow(session, session.fs.job(number), as_json=as_json) for number in numbers]))
+
+
+def steer(session: Session, numbers: tuple[int, ...], action: str) -> None:
+    """Do ``action`` to each job and say what it is now."""
+    for number in numbers:
+        after = session.fs.steer_job(number, action)
+        click.echo(f"job {number}: {after.state}")
+
+
+def start(session: Session, kind: str, paths: tuple[str, ...], *, detach: bool, as_json: bool, **arguments: Any) -> int:
+    """Begin one job a path, all at once, and follow them unless ``detach``; returns the exit code."""
+    started = [session.fs.start_job(kind, path, **arguments) for path in paths]
+    if detach:
+        for each in started:
+            tell_started(each, as_json=as_json)
+        return 0
+    return max([follow(session, each, as_json=as_json) for each in started])
+
+
+def tell_started(begun: JobInfo, *, as_json: bool) -> None:
+    """Say which job was begun and left to itself."""
+    if as_json:
+        print_json(begun)
+    else:
+        number = begun.number
+        click.echo(f"job {number}: {begun.kind} {printable(begun.path)}; `monofs job wait {number}` shows its progress")
+
+
+def follow(session: Session, begun: JobInfo, *, as_json: bool) -> int:
+    """Show a job's progress until it ends; returns the exit code."""
+    try:
+        with job_progress(f"{begun.kind} {printable(begun.path)}") as step:
+            ended = session.fs.wait_job(begun.number, step)
+    except KeyboardInterrupt:
+        number, stops = begun.number, begun.kind not in ("delete", "move")
+        end = f"`monofs job {'stop' if stops else 'pause'} {number}` {'ends' if stops else 'halts'} it"
+        click.echo(f"job {number} goes on: `monofs job wait {number}` shows its progress, {end}", err=True)
+        raise
+    if as_json:
+        print_json(ended)
+    else:
+        click.echo(summary(ended))
+    for path, error in ended.failures[:FAILURES_SHOWN]:
+        click.echo(f"failed: {printable(path)}: {error}", err=True)
+    if ended.failed > FAILURES_SHOWN:
+        click.echo(f"… and {ended.failed - FAILURES_SHOWN} more failures: `monofs job show {ended.number}`", err=True)
+    return 0 if ended.state == "done" and not ended.failed else 1
+
+
+def summary(ended: JobInfo) -> str:
+    """One line about a job that is not at work any more."""
+    did, unit = _WORDS.get(ended.kind, ("did", "items"))
+    size = f", {format_bytes(ended.bytes_done)}" if ended.bytes_done else ""
+    how = "" if ended.state == "done" else f"; {ended.state}{': ' if ended.error else ''}{ended.error}"
+    failed = f"; {ended.failed} failed" if ended.failed else ""
+    return f"{did} {ended.done} {unit}{size}{failed}{how}"
+
+
+def told(each: JobInfo) -> Iterator[tuple[str, str]]:
+    """A job for people."""
+    yield "job", f"{each.number}: {each.kind} {paths_of(each)}"
+    yield "state", each.state
+    yield "begun", show_time(each.created_ns) + (f" by {each.user}" if each.user else "")
+    if each.ended_ns:
+        yield "ended", f"{show_time(each.ended_ns)}, after {show_seconds((each.ended_ns - each.created_ns) / 1e9)}"
+    unit = _WORDS.get(each.kind, ("", "items"))[1]
+    done = f"{each.done} of {each.total} {unit}" if each.total >= 0 else f"{each.done} {unit}"
+    yield "done", done + (f", {format_bytes(each.bytes_done)}" if each.bytes_done else "")
+    if each.rate is not None:
+        yield "speed", f"{each.rate:.3g} {unit} a second"
+    if each.eta_s is not None:
+        yield "left", show_seconds(each.eta_s)
+    if each.error:
+        yield "error", each.error
+    if each.failed:
+        yield "failed", f"{each.failed}" + (f", the latest {len(each.failures)} are:" if each.failures else "")
+    for path, error in each.failures:
+        yield "", f"{printable(path)}: {error}"
+
+
+def left(each: JobInfo) -> str:
+    """How long a job will still take, as far as that is known."""
+    return "-" if each.eta_s is None else show_seconds(each.eta_s)
+
+
+def paths_of(each: JobInfo) -> str:
+    """What a job is about."""
+    return printable(each.path) + (f" -> {printable(each.target)}" if each.target else "")
+
+
+@contextmanager
+def job_progress(title: str) -> Iterator[Callable[[JobInfo], None]]:
+    """Yield what shows a job's state: a bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _job: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[counts]}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, counts="")
+
+        def step(now: JobInfo) -> None:
+            counts = [f"{now.done:,}" + (f" of {now.total:,}" if now.total >= 0 else "")]
+            counts += [format_bytes(now.bytes_done)] if now.bytes_done else []
+            counts += [f"{now.rate:,.3g}/s"] if now.rate else []
+            counts += [f"{show_seconds(now.eta_s)} left"] if now.eta_s else []
+            counts += [f"{now.failed} failed"] if now.failed else []
+            counts += [now.state] if now.state != "running" else []
+            counts += [now.error] if now.error else []
+            bar.update(
+                task,
+                completed=now.done,
+                total=max(now.total, now.done) if now.total >= 0 else None,
+                counts=", ".join(counts),
+            )
+
+        yield step
+
+
+def age(since_ns: int) -> str:
+    """How long ago, for tables."""
+    return show_seconds(max(0.0, round(time.time() - since_ns / 1e9)))

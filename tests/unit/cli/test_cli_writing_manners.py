@@ -1,0 +1,80 @@
+"""What the commands that change things refuse before they ask anybody, and how they tell of jobs, policies and differences."""
+
+import pytest
+from click.testing import CliRunner
+
+from monofs.cli.job import summary, told
+from monofs.cli.main import main
+from monofs.cli.output import exit_code
+from monofs.cli.policy import _words
+from monofs.cli.syncing import show_difference
+from monofs.model.errors import Busy, QuotaExceeded, UfsNotEmpty, UfsOption, UfsUnknown
+from monofs.rpc.api import Difference, JobInfo, PolicyInfo
+
+
+def run(*words):
+    """A command that must not get as far as asking: nobody listens there."""
+    return CliRunner().invoke(main, ["--masters", "127.0.0.1:1", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["fs", "put", "-f", "-n", "/etc/hostname", "/x"], "give -f or -n, not both"),
+        (["fs", "put", "-", "/x/"], "standard input goes to one file"),
+        (["fs", "put", "-", "/etc/hostname", "/x"], "standard input goes to one file"),
+        (["fs", "put", "--write-type", "SOMETIMES", "/etc/hostname", "/x"], "CACHE_THROUGH"),
+        (["fs", "sync", "--detach", "/x"], "--detach goes with -R"),
+        (["fs", "set-ttl", "/x", "soon"], "is not a duration"),
+        (["fs", "set-ttl", "--", "/x", "-5"], "a time from now"),
+        (["fs", "set-ttl", "--action", "delete", "/x", "1d"], "add --yes"),
+        (["policy", "add", "/x"], "give at least one of"),
+        (["policy", "add", "/x", "--quota", "much"], "is not a size"),
+        (["policy", "add", "/x", "--priority", "ASAP"], "HIGH"),
+        (["job", "show", "0"], "NUMBER"),
+    ],
+)
+def test_wrong_usage_is_told_before_anybody_is_asked(words, told):
+    done = run(*words)
+    assert done.exit_code == 2, done.output
+    assert told.lower() in " ".join(done.output.lower().split())
+
+
+def job(**fields):
+    plain = {
+        "number": 7, "kind": "load", "state": "running", "path": "/lake", "target": "", "created_ns": 10**18, "changed_ns": 10**18,
+        "ended_ns": 0, "user": "ann", "done": 3, "total": 12, "bytes_done": 3 << 20, "failed": 0, "failures": [], "error": "",
+    }  # fmt: skip
+    return JobInfo(**(plain | fields))
+
+
+def test_a_job_is_told_with_its_speed_what_is_left_and_what_failed():
+    each = job(rate=2.5, eta_s=90.0, failed=1, failures=[("/lake/a\nb", "denied")])
+    facts = list(told(each))
+    assert ("job", "7: load /lake") in facts
+    assert ("done", "3 of 12 files, 3.0 MiB") in facts
+    assert ("speed", "2.5 files a second") in facts
+    assert ("left", "1 min 30 s") in facts
+    assert facts[-1] == ("", "/lake/a\\nb: denied")
+
+
+def test_a_job_that_has_ended_is_summed_up_in_one_line():
+    assert summary(job(state="done", done=12)) == "loaded 12 files, 3.0 MiB"
+    ended = job(kind="delete", state="stopped", error="no room", bytes_done=0, failed=2)
+    assert summary(ended) == "deleted 3 objects; 2 failed; stopped: no room"
+
+
+def test_a_policy_is_told_in_the_words_it_was_given_in():
+    given = PolicyInfo("/x", -1.0, "THROUGH", 1 << 30, "LOW", 86400)
+    assert _words(given) == ["sync never", "write-type THROUGH", "quota 1.0 GiB", "priority LOW", "ttl 1 d"]
+    assert _words(PolicyInfo("/x")) == []
+
+
+def test_a_difference_is_one_line(capsys):
+    show_difference(Difference("/x/a\tb", "other size", "3", "4"), as_json=False)
+    assert capsys.readouterr().out == "/x/a\\tb: other size (here 3, store 4)\n"
+
+
+def test_failures_of_changes_have_exit_codes_a_script_can_tell_apart():
+    codes = [exit_code(error()) for error in (Busy, QuotaExceeded, UfsNotEmpty, UfsOption, UfsUnknown)]
+    assert codes == [9, 10, 4, 2, 7]
