@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 
+from monofs.master.proposing import Proposer
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import Intent, IntentKind, Job, JobKind
 from monofs.model.errors import Busy
@@ -72,8 +73,10 @@ class Claim:
 class Locks:
     """Of one master. ``reactor`` gives time and timers."""
 
-    def __init__(self, namespace: Namespace, *, busy_wait_s: float, reactor: Any) -> None:
+    def __init__(self, namespace: Namespace, proposer: Proposer, *, busy_wait_s: float, reactor: Any) -> None:
         self._namespace, self._busy_wait_s, self._reactor = namespace, busy_wait_s, reactor
+        self._jobs_index = -1
+        proposer.on_applied(self._look_at_jobs)
         self._claims: dict[tuple[int, str], Claim] = {}
         self._beginning: dict[tuple[int, str], Place] = {}
         self._waiting: dict[Hashable, list[Deferred[None]]] = {}
@@ -136,7 +139,9 @@ class Locks:
         return not late
 
     def wake(self, waker: Hashable) -> None:
-        """``waker`` ended: ``("intent", number)``, ``("job", number)``, or what this class made itself."""
+        """``waker`` ended: ``("intent", number)``, ``("job", number)``, or what this class made itself.
+
+        A tree job may wake its own number whenever it moved on: who waits looks again."""
         for waiter in self._waiting.pop(waker, ()):
             waiter.callback(None)
 
@@ -157,9 +162,9 @@ class Locks:
             if claim is not None:
                 return Obstacle(claim, claim.told)
             beginning = self._beginning.get((mount, key))
-            if beginning is not None and (beginning.tree or key == place.key):
+            if beginning is not None:
                 return Obstacle((mount, key), f"another change of {format_path(beginning.parts)} is about to begin")
-        if place.tree:
+        if self._beginning:
             below = place.key + "/" if place.key else ""
             for at, other in self._beginning.items():
                 if at[0] == mount and at[1].startswith(below):
@@ -167,7 +172,13 @@ class Locks:
         return None
 
     def _in_state(self, place: Place) -> Obstacle | None:
-        raise NotImplementedError
+        namespace, parts = self._namespace, place.parts
+        number = namespace.open_intents.in_the_way(parts)
+        intent = namespace.intent(number) if number else None
+        if intent is not None:
+            return Obstacle(("intent", number), describe_intent(intent))
+        job = namespace.known_jobs.over(parts) if place.tree else None
+        return None if job is None else Obstacle(("job", job.number), describe_job(job))
 
     # ---- claims -------------------------------------------------------------------------------------------------------
 
@@ -175,7 +186,8 @@ class Locks:
         """Claim what of these keys is not being changed. ``told`` says to those who wait what the claim is for."""
         wanted = list(natural_keys)
         begun = {key for at, each in self._beginning.items() if at[0] == mount for key in _at_and_above(each.key)}
-        keys, refused = [], []
+        keys: list[str] = []
+        refused: list[str] = []
         for key in wanted:
             is_free = key not in begun and not any((mount, each) in self._claims for each in _at_and_above(key))
             (keys if is_free and not self._is_locked(mount, key) else refused).append(key)
@@ -191,7 +203,20 @@ class Locks:
         self.wake(claim)
 
     def _is_locked(self, mount: int, key: str) -> bool:
-        raise NotImplementedError
+        """Whether an intent locks the path of a natural key, or one above or below it."""
+        namespace = self._namespace
+        parts = next((at for at, each in namespace.mounts() if each.id == mount), ()) + tuple(key.encode().split(b"/"))
+        return bool(namespace.open_intents.in_the_way(parts))
+
+    def _look_at_jobs(self) -> None:
+        """Something was applied: wake those who wait for jobs that are not open any more."""
+        if self._jobs_index == self._namespace.meta.jobs_index:
+            return
+        self._jobs_index = self._namespace.meta.jobs_index
+        is_open = self._namespace.known_jobs.open_trees
+        for waker in [each for each in self._waiting if isinstance(each, tuple) and each[0] == "job"]:
+            if waker[1] not in is_open:
+                self.wake(waker)
 
 
 def describe_intent(intent: Intent) -> str:

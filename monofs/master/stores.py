@@ -45,7 +45,7 @@ from monofs.model.mount import Mount
 from monofs.model.options import UfsMode
 from monofs.observe.logs import logger
 from monofs.observe.metrics import forget_mount, know_mount, store_observer
-from monofs.ufs.base import UnderStorage
+from monofs.ufs.base import UnderStorage, may_be_done
 from monofs.ufs.registry import learned_options
 
 log = logger(__name__)
@@ -65,8 +65,6 @@ BREAK_MOST_S = 30.0
 RETRIED = (UfsThrottled, UfsFailed, UfsBadBody)
 UNAVAILABLE = (UfsUnreachable, UfsThrottled, UfsFailed, UfsBadBody, DeadlineExceeded, Overloaded)
 """The store cannot tell right now, as against: it told us no."""
-UNCLEAR = (UfsUnreachable, UfsThrottled, UfsFailed, UfsBadBody, DeadlineExceeded)
-"""An act that ended so may have been done."""
 
 
 class Unclear(Exception):
@@ -132,6 +130,11 @@ class MountedStore:
         self._pool, self._timeout_s, self._clock, self._reactor = pool, timeout_s, clock, reactor
 
     @property
+    def renames(self) -> bool:
+        """As ``UnderStorage.renames``, without opening it."""
+        return not self.object_store
+
+    @property
     def busy(self) -> bool:
         """Whether background work should stay away: calls are queueing already."""
         return self._pool.waiting > 4
@@ -164,10 +167,8 @@ class MountedStore:
         self.breaker.check(self._clock())
         try:
             return await self._once(kind, key, function, 1, self._timeout_s + size / SLOWEST_COPY_BYTES_S)
-        except UNCLEAR as error:
-            raise Unclear(error) from error
-        except NotReady as error:
-            if self._stopping:
+        except MonofsError as error:
+            if may_be_done(error) or self._stopping:
                 raise Unclear(error) from error
             raise
 

@@ -358,8 +358,6 @@ class BeginWriteAnswer(Message):
     worker: int
     write_type: str
     epoch: int = 0
-    inode: msgspec.Raw | None = None
-    """This request was answered before and its file is written: nothing is to be sent any more, this is its record."""
 
 
 class CopyRequest(Message):

@@ -1,0 +1,251 @@
+"""Bringing to an end the intents nobody works on any more: after a restart, a worker gone, an act with an unknown end.
+
+The store is asked what happened, and the intent rolls forward or back (docs/decisions, intents):
+
+- a WRITE that was not acting: its upload is aborted, what lies beside it swept; ABANDON. Acting: made by this operation -> END; else the
+  same, and what the store shows is adopted;
+- DELETE: still the recorded version -> deleted again, END; gone -> END; another version -> ABANDON, adopt;
+- RENAME, COPY: the target made by this operation -> (the source of a rename deleted, if it still is the recorded version) END;
+- MAKE_DIRECTORY: there -> END. Else ABANDON, adopt.
+
+An ABANDON of what had no effect is nobody's answer: a retry of the request begins anew. Adoption comes after it: names under an intent are
+not adopted. A store that does not answer is asked again, with pauses from a second to a minute, for ever; ``monofs admin intents`` shows why.
+
+Writes of a live worker are its own business. They come here when it registers without naming them, when it was silent for
+``WORKER_SILENT_S``, or when its heartbeats do not name one begun more than ``UNSENT_S`` ago: its client never sent it a byte.
+
+Invariant: one resolution of an intent at a time, and only on the leader.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
+
+from monofs.master.acting import TOLD, Acts, NotDone, step
+from monofs.master.comparing import found_of
+from monofs.master.intents import Intents
+from monofs.master.preparing import Preparing
+from monofs.master.proposing import Proposer
+from monofs.master.stores import Unclear
+from monofs.metadata.entries import Found
+from monofs.metadata.namespace import Namespace
+from monofs.metadata.tables import INTENTS_MAX, Intent, IntentKind
+from monofs.model.errors import MonofsError, MountNotFound, WriteLost
+from monofs.model.options import WriteType
+from monofs.model.paths import parse_path
+from monofs.observe.audit import audit
+from monofs.observe.logs import logger
+from monofs.observe.metrics import INTENTS_RESOLVED
+
+log = logger(__name__)
+TICK_S = 1.0
+WORKER_SILENT_S = 60.0
+UNSENT_S = 30.0
+PAUSE_FIRST_S = 1.0
+PAUSE_MOST_S = 60.0
+AT_ONCE = 16
+
+
+class Resolver:
+    """Of one master; follows its role. ``heard_s(worker)`` is when a worker was last heard on ``clock``, None if never."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        proposer: Proposer,
+        intents: Intents,
+        acts: Acts,
+        preparing: Preparing,
+        *,
+        heard_s: Callable[[int], float | None],
+        clock: Callable[[], float],
+        reactor: Any,
+    ) -> None:
+        self._namespace, self._proposer, self._intents = namespace, proposer, intents
+        self._acts, self._preparing = acts, preparing
+        self._heard_s, self._clock, self._reactor = heard_s, clock, reactor
+        self._at_work: dict[int, Any] = {}
+        """Number → the timer of its next try, None while one is under way."""
+        self._permits = DeferredSemaphore(AT_ONCE)
+        self._leads_since = clock()
+        self._stopped = False
+        self._loop = LoopingCall(self.look_around)
+        self._loop.clock = reactor
+        proposer.on_role(self._hear_role)
+
+    def _hear_role(self, leads: bool) -> None:
+        if not leads or self._stopped:
+            self._halt()
+            return
+        self._leads_since = self._clock()
+        for intent in self._namespace.intents(0, INTENTS_MAX):
+            if not intent.worker:
+                self.take(intent, WriteLost("the master restarted before this change was through"))
+        if not self._loop.running:
+            self._loop.start(TICK_S, now=False)
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopped = True
+        self._halt()
+
+    def _halt(self) -> None:
+        if self._loop.running:
+            self._loop.stop()
+        for timer in self._at_work.values():
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._at_work = {number: None for number, timer in self._at_work.items() if timer is None}
+
+    # ---- whose worker is gone -----------------------------------------------------------------------------------------
+
+    def look_around(self) -> None:
+        """Take the writes of workers that were silent too long."""
+        now = self._clock()
+        for intent in self._namespace.intents(0, INTENTS_MAX):
+            if not intent.worker or intent.number in self._at_work:
+                continue
+            heard = self._heard_s(intent.worker)
+            if now - (self._leads_since if heard is None else max(heard, self._leads_since)) > WORKER_SILENT_S:
+                self.take(intent, WriteLost(f"worker {intent.worker} was not heard of for {WORKER_SILENT_S:g} s"))
+
+    def registered(self, worker: int, operations: list[int]) -> None:
+        """A worker began anew and is at these writes."""
+        self._take_unnamed(worker, operations, WriteLost(f"worker {worker} restarted"), older_than_s=0.0)
+
+    def heartbeat(self, worker: int, operations: list[int] | None) -> None:
+        """A worker is at these writes; None: it does not tell."""
+        if operations is not None and self._namespace.meta.intents:
+            self._take_unnamed(worker, operations, WriteLost("no byte of it came"), older_than_s=UNSENT_S)
+
+    def _take_unnamed(self, worker: int, operations: list[int], why: MonofsError, *, older_than_s: float) -> None:
+        named = frozenset(operations)
+        begun_before_ns = self._proposer.stamp().now_ns - int(older_than_s * 1e9)
+        for intent in self._namespace.intents(0, INTENTS_MAX):
+            if intent.worker == worker and intent.number not in named and intent.created_ns <= begun_before_ns:
+                self.take(intent, why)
+
+    # ---- one intent ---------------------------------------------------------------------------------------------------
+
+    def take(self, intent: Intent, why: MonofsError) -> None:
+        """Bring an intent to its end, however long that takes. ``why``: what its asker is told when it was not done."""
+        if self._stopped or intent.number in self._at_work or not self._proposer.leads:
+            return
+        log.warning(
+            "intent to be resolved",
+            operation=intent.number,
+            kind=IntentKind(intent.kind).name,
+            path=intent.path,
+            target=intent.target,
+            worker=intent.worker,
+            why=str(why),
+        )
+        self._try(intent.number, why, PAUSE_FIRST_S)
+
+    def _try(self, number: int, why: MonofsError, pause_s: float) -> None:
+        self._at_work[number] = None
+        self._intents.states[number] = ("being resolved", str(why))
+        trying = self._permits.run(lambda: Deferred.fromCoroutine(self._resolve(number, why)))
+        trying.addCallbacks(
+            lambda _: self._at_work.pop(number, None), lambda failure: self._again(failure, number, why, pause_s)
+        )
+
+    def _again(self, failure: Failure, number: int, why: MonofsError, pause_s: float) -> None:
+        error = failure.value
+        if not isinstance(error, Unclear | MonofsError):
+            log.error("resolving an intent failed", operation=number, exception=error)
+        self._at_work.pop(number, None)
+        if self._stopped or not self._proposer.leads or self._namespace.intent(number) is None:
+            return
+        left_s = pause_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads what waits for one store
+        log.info("intent not resolved yet", operation=number, error=str(error), again_s=round(left_s, 1))
+        self._intents.states[number] = ("waits for the store", str(error))
+        longer_s = min(PAUSE_MOST_S, pause_s * 2)
+        self._at_work[number] = self._reactor.callLater(left_s, self._try, number, why, longer_s)
+
+    async def _resolve(self, number: int, why: MonofsError) -> None:
+        intent = self._namespace.intent(number)
+        if intent is None or self._stopped:
+            return
+        at = self._preparing.now()
+        if not intent.mount or (intent.worker and intent.write_type == WriteType.MUST_CACHE):
+            await self._abandon(intent, why, remember=False)
+        elif intent.worker:
+            await self._resolve_write(intent, why, at)
+        else:
+            await self._resolve_act(intent, why, at)
+
+    async def _resolve_act(self, intent: Intent, why: MonofsError, at: float) -> None:
+        try:
+            found = await self._acts.finish(intent)
+        except NotDone:
+            await self._abandon(intent, why, remember=False)
+        except MountNotFound as error:
+            await self._abandon(intent, error, remember=True)
+            return
+        except TOLD as error:
+            await self._acts.clean(self._acts.store_of(intent), intent)
+            await self._abandon(intent, error, remember=True)
+        else:
+            await self._end(intent, found, at)
+        await self._preparing.adopt(intent.path, intent.target)
+
+    async def _resolve_write(self, intent: Intent, why: MonofsError, at: float) -> None:
+        try:
+            store = self._acts.store_of(intent)
+        except MountNotFound as error:
+            await self._abandon(intent, error, remember=False)
+            return
+        if intent.acting:
+            entry = await self._acts.look(store, intent.key)
+            step("resolve.looked")
+            if entry is not None and entry.operation == intent.name:
+                found = found_of(entry, parse_path(intent.path)[-1])
+                await self._end(intent, found, at, size=entry.size)
+                return
+        await self._acts.clean(store, intent)
+        await self._abandon(intent, why, remember=False)
+        if intent.acting:
+            await self._preparing.adopt(intent.path)
+
+    async def _end(self, intent: Intent, found: Found | None, at: float, *, size: int = 0) -> None:
+        if self._stopped:
+            return
+        raw = await self._intents.end(intent, found, size=size)
+        self._preparing.note(intent, raw, at)
+        self._tell(intent, "ended", None)
+
+    async def _abandon(self, intent: Intent, error: MonofsError, *, remember: bool) -> None:
+        if self._stopped:
+            return
+        await self._intents.abandon(intent, error, remember=remember)
+        self._tell(intent, "abandoned", error)
+
+    @staticmethod
+    def _tell(intent: Intent, outcome: str, error: MonofsError | None) -> None:
+        kind = IntentKind(intent.kind).name.lower()
+        INTENTS_RESOLVED(kind, outcome).value += 1
+        log.info(
+            "intent resolved",
+            operation=intent.number,
+            kind=kind,
+            path=intent.path,
+            outcome=outcome,
+            error="" if error is None else str(error),
+        )
+        audit(
+            principal=intent.principal,
+            peer="master",
+            command=f"resolve {kind}",
+            source=intent.path,
+            target=intent.target,
+            allowed=True,
+            succeeded=error is None,
+            error=0 if error is None else error.code,
+        )
