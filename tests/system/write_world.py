@@ -139,10 +139,11 @@ def converged(fs: Any, timeout_s: float = PATIENCE_S) -> None:
 
 def synced(fs: Any, path: str) -> None:
     """Look at everything below ``path`` in its store now."""
-    job = fs.sync(path, recursive=True)
-    if job is not None and job.state in ("running", "paused"):
-        job = fs.wait_job(job.number)
-    assert job is None or (job.state == "done" and not job.failed), job
+    number = fs.sync(path, recursive=True).number
+    until(lambda: fs.job(number).state != "running", lambda: f"{fs.job(number)}")
+    job = fs.job(number)
+    assert job.state == "done", job
+    assert not job.failed, job
 
 
 def tree_of(fs: Any, path: str) -> tuple[dict[str, bytes], set[str], set[str]]:
