@@ -6,7 +6,7 @@ A rehearsal finds the requests a change makes; then it is done once for every re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -126,8 +126,8 @@ class Behind:
 
 
 @pytest.fixture(scope="module")
-def ground(serve: Callable[..., ServedNode], ceph: Any, make_bucket: Callable[[], Any]) -> Iterator[Ground]:
-    yield Ground(serve(*SETTINGS), ceph, make_bucket())
+def ground(serve: Callable[..., ServedNode], ceph: Any, make_bucket: Callable[[], Any]) -> Ground:
+    return Ground(serve(*SETTINGS), ceph, make_bucket())
 
 
 @pytest.mark.parametrize("name", NAMES)
