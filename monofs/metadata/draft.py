@@ -6,6 +6,9 @@ nothing of the state was touched (law 3). Ids come from counters in the state, t
 
 from __future__ import annotations
 
+import msgspec
+
+from monofs.metadata.open_intents import lock_paths
 from monofs.metadata.state import Lookup, State, present
 from monofs.metadata.tables import (
     ABOVE_ROOT,
@@ -13,6 +16,11 @@ from monofs.metadata.tables import (
     FEED_RECORDS_MAX,
     GRAVES,
     IDS,
+    INTENTS,
+    JOBS,
+    LOCKS,
+    PLACES,
+    POLICIES,
     REMOVAL,
     RETIRED,
     ROOT_KEY,
@@ -22,18 +30,32 @@ from monofs.metadata.tables import (
     FeedKind,
     FeedRecord,
     Grave,
+    Intent,
+    Job,
     Meta,
     NameChange,
+    Places,
+    Policy,
     Tombstone,
     decode_grave,
     decode_tombstone,
     encode_record,
     pack_id,
+    path_key,
 )
-from monofs.model.errors import InvariantBroken, NotADirectory, NotReady, NotSupported, ReadOnly, invariant
+from monofs.model.errors import (
+    InvariantBroken,
+    NotADirectory,
+    NotFound,
+    NotReady,
+    NotSupported,
+    ReadOnly,
+    invariant,
+)
 from monofs.model.ids import COUNTER_BITS, NO_CONTENT, ContentId, InodeId, make_content_id
 from monofs.model.inode import Flag, Inode, Kind, encode_inode
 from monofs.model.mount import Located
+from monofs.model.options import UfsMode
 from monofs.model.paths import Parts
 
 
@@ -47,9 +69,12 @@ class Draft:
         "changes",
         "expired",
         "index",
+        "intents",
+        "jobs",
         "meta",
         "new_workers",
         "now_ns",
+        "policies",
         "refreshed",
         "stale",
         "state",
@@ -67,6 +92,10 @@ class Draft:
         """Directories whose record changed in place: kept in the lookup cache rather than dropped from it."""
         self.expired: list[bytes] = []
         """Clients whose answers are deleted."""
+        self.intents: list[tuple[int, Intent | None]] = []
+        self.jobs: list[tuple[int, Job | None]] = []
+        self.policies: list[tuple[str, Policy | None]] = []
+        """What changes of the tables kept in memory, in order."""
         self.new_workers: dict[int, bytes] = {}
         self._retired: list[int] = []
         self._pinned: list[int] = []
@@ -112,7 +141,18 @@ class Draft:
         self.changes.append((parent, key, None))
         self.stale.append((parent, key))
         self.meta.inodes -= 1
-        self.retire(inode.content)
+        self.drop_content(inode)
+
+    def drop_content(self, inode: Inode) -> None:
+        """A file has its content no more: retire it, and forget who held it where no store did."""
+        if inode.content != NO_CONTENT:
+            self._retired.append(inode.content)
+            if not inode.flags & PERSISTED:
+                self.changes.append((PLACES, pack_id(inode.content), None))
+
+    def put_places(self, content: ContentId, workers: list[int]) -> None:
+        """Note who holds bytes that no store has."""
+        self.changes.append((PLACES, pack_id(content), encode_record(Places([(0, workers)]))))
 
     def remove_directory(self, parent: int, key: bytes, inode: Inode) -> None:
         """Remove an empty directory's name."""
@@ -141,7 +181,13 @@ class Draft:
         self.put_inode(*place, self.changed(directory, mtime_ns=self.now_ns))
 
     def changed(
-        self, inode: Inode, *, mtime_ns: int | None = None, flags: int | None = None, id: InodeId | None = None
+        self,
+        inode: Inode,
+        *,
+        mtime_ns: int | None = None,
+        flags: int | None = None,
+        id: InodeId | None = None,
+        store_path: str | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> Inode:
         """A copy of a record as changed by this entry."""
         return Inode(
@@ -160,15 +206,24 @@ class Draft:
             changed_index=self.index,
             flags=inode.flags if flags is None else flags,
             target=inode.target,
-            store_path=inode.store_path,
+            store_path=inode.store_path if store_path is msgspec.UNSET else store_path,
             attributes=inode.attributes,
             base=inode.base,
         )
 
     def make_directories(
-        self, parent: int, names: Parts, *, mode: int, uid: int, gid: int, flags: int
+        self,
+        parent: int,
+        names: Parts,
+        *,
+        mode: int,
+        uid: int,
+        gid: int,
+        flags: int,
+        store_path: str | None = None,
     ) -> tuple[Inode, bytes]:
-        """Make a chain of new directories below ``parent``; returns the last one and its record as stored."""
+        """Make a chain of new directories below ``parent``; returns the last one and its record as stored. ``store_path`` is that of the
+        first, which the others lie below."""
         invariant(names, "at least one directory is made")
         for name in names:
             inode = Inode(
@@ -181,10 +236,59 @@ class Draft:
                 gid=gid,
                 changed_index=self.index,
                 flags=flags,
+                store_path=store_path,
             )
             raw = self.add_inode(parent, name + b"/", inode)
-            parent = inode.id
+            parent, store_path = inode.id, None
         return inode, raw
+
+    # ---- intents, jobs, policies
+
+    def open_intent(self, intent: Intent) -> bytes:
+        """Add an intent; returns it as stored."""
+        self.meta.intents += 1
+        return self._put_intent(intent)
+
+    def change_intent(self, before: Intent, after: Intent) -> bytes:
+        """Replace an intent, which may lock now what it did not before; returns it as stored."""
+        self._unlock(before)
+        return self._put_intent(after)
+
+    def close_intent(self, intent: Intent) -> None:
+        """Remove an intent and its locks."""
+        self.meta.intents -= 1
+        self._unlock(intent)
+        self.changes.append((INTENTS, pack_id(intent.number), None))
+        self.intents.append((intent.number, None))
+
+    def _put_intent(self, intent: Intent) -> bytes:
+        raw = encode_record(intent)
+        number = pack_id(intent.number)
+        self.changes.append((INTENTS, number, raw))
+        for path in lock_paths(intent):
+            self.changes.append((LOCKS, path_key(path), number))
+        self.intents.append((intent.number, intent))
+        return raw
+
+    def _unlock(self, intent: Intent) -> None:
+        for path in lock_paths(intent):
+            self.changes.append((LOCKS, path_key(path), None))
+
+    def put_job(self, job: Job) -> None:
+        """Add or replace a job."""
+        self.changes.append((JOBS, pack_id(job.number), encode_record(job)))
+        self.jobs.append((job.number, job))
+
+    def forget_job(self, job: Job) -> None:
+        """Remember an ended job no longer."""
+        self.changes.append((JOBS, pack_id(job.number), None))
+        self.jobs.append((job.number, None))
+
+    def put_policy(self, path: str, policy: Policy | None) -> None:
+        """Set or remove the policy of a path."""
+        self.changes.append((POLICIES, path_key(path), None if policy is None else encode_record(policy)))
+        self.policies.append((path, policy))
+        self.meta.policies_index = self.index
 
     # ---- counters and queues
 
@@ -277,6 +381,15 @@ def place_of(found: Lookup, parts: Parts) -> tuple[int, bytes]:
     return parent.id, (parts[-1] + b"/" if inode.kind == Kind.DIRECTORY else parts[-1])
 
 
+def existing(found: Lookup, path: str) -> Inode:
+    """The record a path leads to; raises ``NotFound`` or ``NotADirectory``."""
+    if found.inode is not None:
+        return found.inode
+    if found.parent is not None and found.parent.kind != Kind.DIRECTORY:
+        raise NotADirectory(f"a component of {path} is a file", path=path)
+    raise NotFound(f"{path} does not exist", path=path)
+
+
 def parent_directory(found: Lookup, path: str) -> Inode:
     """The deepest existing ancestor of a path; raises ``NotADirectory`` when that is a file."""
     parent = present(found.parent, "every path but the root has an ancestor")
@@ -286,21 +399,27 @@ def parent_directory(found: Lookup, path: str) -> Inode:
 
 
 def check_cache_only(located: Located | None, path: str) -> None:
-    """Refuse changes below a mount: its store must be changed with it, which the caller has to arrange."""
+    """Refuse changes below a mount: its store must be changed with it, which takes an intent."""
     if located is None:
         return
-    if located.mount.readonly:
-        raise ReadOnly(f"{path} lies below the read-only mount {located.mount.path}", path=path)
+    check_writable(located, path)
     raise NotSupported(
-        f"{path} lies below the mount {located.mount.path}: this release changes only paths that are under no mount",
-        path=path,
+        f"{path} lies below the mount {located.mount.path}: its store has to be changed with it", path=path
     )
+
+
+def check_writable(located: Located, path: str) -> None:
+    """Refuse changes below a mount that may not be changed now."""
+    mount = located.mount
+    if mount.readonly:
+        raise ReadOnly(f"{path} lies below the read-only mount {mount.path}", path=path)
+    if mount.ufs_mode != UfsMode.READ_WRITE:
+        raise ReadOnly(f"{path} lies below the mount {mount.path}, which is in mode {mount.ufs_mode}", path=path)
 
 
 EXPLICIT = int(Flag.EXPLICIT)
 PERSISTED = int(Flag.PERSISTED)
 PINNED = int(Flag.PINNED)
-INTENT = int(Flag.INTENT)
 HEADERS_UNKNOWN = int(Flag.HEADERS_UNKNOWN)
 LOADED = int(Flag.LOADED)
 MOUNT = int(Flag.MOUNT)

@@ -13,7 +13,7 @@ import zlib
 from typing import Any
 
 from monofs.metadata.draft import Draft
-from monofs.metadata.entries import Stamp, decode_entry
+from monofs.metadata.entries import EntryKind, Stamp, decode_entry
 from monofs.metadata.ops import OPERATIONS
 from monofs.metadata.sessions import FRESH
 from monofs.metadata.state import State
@@ -29,6 +29,8 @@ _INODES = metrics.INODES()
 _FOLD_ENTRY = struct.Struct(">QQQQQ").pack
 _FOLD_CHANGE = struct.Struct(">qII").pack
 _DELETED = 0xFFFFFFFF
+_ALWAYS = frozenset({EntryKind.END, EntryKind.ABANDON})
+"""The act was done whatever became of who asked: its outcome is applied even where it can be nobody's answer any more."""
 
 
 class Namespace(State):
@@ -96,6 +98,10 @@ class Namespace(State):
             "feed": self.meta.feed_head - self.meta.feed_tail,
             "removal": self.meta.removal_head - self.meta.removal_tail,
             "tombstones": self.meta.graves_head - self.meta.graves_tail,
+            "intents": self.meta.intents,
+            "jobs": len(self.known_jobs.by_number),
+            "policies": len(self.known_policies.by_path),
+            "ttls": self.meta.ttls,
             "memtable": self.store.memtable_entries,
         }
 
@@ -114,18 +120,28 @@ class Namespace(State):
         draft = Draft(self, index, max(self.meta.now_ns, stamp.now_ns))
         result = self.sessions.recall(stamp, draft.now_ns)
         if result is FRESH:
-            try:
-                result = OPERATIONS[entry.kind](draft, change)
-                draft.finish()
-            except MonofsError as refusal:
-                result = refusal.with_traceback(None)
-                draft = Draft(self, index, draft.now_ns)
-            self.sessions.drop(draft.expired)
-            self._workers.update(draft.new_workers)
+            draft, result = self._decide(draft, entry.kind, change)
             if stamp.client:
                 draft.changes += self.sessions.remember(stamp, draft.now_ns, result)
+        elif entry.kind in _ALWAYS:
+            held = result
+            draft, result = self._decide(draft, entry.kind, change)
+            if not draft.intents:
+                result = held
         self._take_over(draft, int(term))
         return result
+
+    def _decide(self, draft: Draft, kind: int, change: Any) -> tuple[Draft, Any]:
+        """Run the operation: the draft that stands, and the result."""
+        try:
+            result = OPERATIONS[kind](draft, change)
+            draft.finish()
+        except MonofsError as refusal:
+            result = refusal.with_traceback(None)
+            draft = Draft(self, draft.index, draft.now_ns)
+        self.sessions.drop(draft.expired)
+        self._workers.update(draft.new_workers)
+        return draft, result
 
     def _take_over(self, draft: Draft, term: int) -> None:
         meta = draft.meta
@@ -149,6 +165,14 @@ class Namespace(State):
             names.pop((parent, key[:-1] if key.endswith(b"/") else key), None)
         for parent, key, inode, raw in draft.refreshed:
             self._refresh_directory(parent, key, inode, raw)
+        for number, intent in draft.intents:
+            self.open_intents.take(number, intent)
+        if draft.jobs:
+            for number, job in draft.jobs:
+                self.known_jobs.take(number, job)
+            self.follow_moves()
+        for path, policy in draft.policies:
+            self.known_policies.take(path, policy)
 
     def _refresh_directory(self, parent: int, key: bytes, inode: Inode, raw: bytes) -> None:
         if not parent:

@@ -7,27 +7,43 @@ cache entry). Not here: deciding and making changes (draft.py, ops/, namespace.p
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from monofs.metadata.entries import Asker, Stamp
+from monofs.metadata.known_jobs import KnownJobs
+from monofs.metadata.known_policies import KnownPolicies
+from monofs.metadata.open_intents import OpenIntents, path_bytes
 from monofs.metadata.sessions import Sessions
 from monofs.metadata.store import Store
 from monofs.metadata.tables import (
     ABOVE_ROOT,
+    EXPIRY,
     IDS,
     MOUNTS,
+    PLACES,
     RETIRED,
     ROOT_KEY,
+    TTLS,
     WORKERS,
+    Intent,
+    Job,
     Meta,
+    Places,
+    Policy,
+    Ttl,
     decode_feed,
+    decode_places,
+    decode_ttl,
     pack_id,
+    path_key,
     unpack_id,
 )
 from monofs.model.errors import InvariantBroken
-from monofs.model.ids import InodeId
-from monofs.model.inode import Flag, Inode, decode_inode
+from monofs.model.ids import ContentId, InodeId
+from monofs.model.inode import Flag, Inode, Kind, decode_inode
 from monofs.model.mount import Located, Mount
 from monofs.model.paths import Parts, parse_path
 
@@ -67,6 +83,12 @@ class State:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.sessions = Sessions(store)
+        self._locate: Callable[[tuple[int, Mount] | None, Parts], Located | None] = _locate
+        """Changes place with :meth:`_locate_moved` while objects are being moved; an attribute, so that no lookup has to ask."""
+        self.open_intents = OpenIntents(store)
+        self.known_jobs = KnownJobs(store)
+        self.known_policies = KnownPolicies(store)
+        self.follow_moves()
         self._names: OrderedDict[tuple[int, bytes], tuple[Inode, bytes]] = OrderedDict()
         self._root: tuple[Inode, bytes] | None = None
         self._mounts: list[tuple[Parts, Mount]] = []
@@ -103,11 +125,11 @@ class State:
         names = self._names
         for name in parts:
             if inode.kind != 2:
-                return Lookup(None, None, inode, depth, _locate(mounted, parts), flags & _PINNED != 0, here)
+                return Lookup(None, None, inode, depth, self._locate(mounted, parts), flags & _PINNED != 0, here)
             directory = inode.id
             hit = names.get((directory, name)) or self._load(directory, name)
             if hit is None:
-                return Lookup(None, None, inode, depth, _locate(mounted, parts), flags & _PINNED != 0, here)
+                return Lookup(None, None, inode, depth, self._locate(mounted, parts), flags & _PINNED != 0, here)
             above, here = here, directory
             parent = inode
             inode, raw = hit
@@ -116,8 +138,31 @@ class State:
             if inode.flags & _MOUNT:
                 mounted = mount_at.get(inode.id, mounted)
         return Lookup(
-            inode, raw, parent, depth, _locate(mounted, parts) if mounted else None, flags & _PINNED != 0, above
+            inode, raw, parent, depth, self._locate(mounted, parts) if mounted else None, flags & _PINNED != 0, above
         )
+
+    def follow_moves(self) -> None:
+        """Have lookups look for ``store_path`` while a MOVE job is open; without one, every object lies where its path says."""
+        self._locate = self._locate_moved if self.known_jobs.is_moving else _locate
+
+    def _locate_moved(self, mounted: tuple[int, Mount] | None, parts: Parts) -> Located | None:
+        """The deepest record on the path that has a ``store_path`` tells where it lies, and the rest is appended."""
+        if mounted is None:
+            return None
+        depth, mount = mounted
+        inode: Inode | None = present(self._root, "a path was resolved, so there is a root")[0]
+        base, start = "", depth
+        for at, name in enumerate(parts):
+            hit = None if inode is None or inode.kind != Kind.DIRECTORY else self._hit(inode.id, name)
+            if hit is None:
+                break
+            inode = hit[0]
+            if at >= depth and inode.store_path is not None:
+                base, start = inode.store_path, at + 1
+        return Located(mount, join_key(base, parts[start:]))
+
+    def _hit(self, parent: int, name: bytes) -> tuple[Inode, bytes] | None:
+        return self._names.get((parent, name)) or self._load(parent, name)
 
     def _load(self, parent: int, name: bytes) -> tuple[Inode, bytes] | None:
         get = self.store.get
@@ -159,6 +204,26 @@ class State:
             directory = place[0]
         return None
 
+    def path_of(self, directory: int) -> Parts | None:
+        """The path of a directory; None: there is no such directory, or it is detached."""
+        names: list[bytes] = []
+        for _ in range(_DEPTH_MAX):
+            place = self.place_of(directory)
+            if place is None:
+                return None
+            if place[0] == ABOVE_ROOT:
+                return tuple(reversed(names))
+            names.append(place[1][:-1])
+            directory = place[0]
+        return None
+
+    def natural_key(self, parts: Parts) -> Located | None:
+        """The innermost mount over a path, and the key the path says, wherever its object lies now; None: it is under no mount."""
+        for at, mount in self.mounts():
+            if parts[: len(at)] == at:
+                return Located(mount, join_key("", parts[len(at) :]))
+        return None
+
     def is_pinned(self, directory: int) -> bool:
         """Whether a directory or one above it is pinned."""
         for _ in range(_DEPTH_MAX):
@@ -171,7 +236,7 @@ class State:
             directory = place[0]
         return False
 
-    # ---- mounts, workers, feed
+    # ---- mounts
 
     def mounts(self) -> list[tuple[Parts, Mount]]:
         """All mounts, deepest first."""
@@ -204,6 +269,87 @@ class State:
             directory = None if inode is None else inode.id
         return directory
 
+    # ---- intents, jobs, policies, times to live
+
+    def intent(self, number: int) -> Intent | None:
+        """The open intent of this number."""
+        return self.open_intents.by_number.get(number)
+
+    def intents(self, after: int, limit: int) -> list[Intent]:
+        """Up to ``limit`` open intents with a number greater than ``after``, oldest first."""
+        held = self.open_intents.by_number
+        return [held[number] for number in sorted(number for number in held if number > after)[:limit]]
+
+    def intent_of(self, asker: Asker) -> Intent | None:
+        """The open intent of a client's request."""
+        return self.open_intents.asked(asker.client, asker.sequence)
+
+    def lock_at(self, parts: Parts) -> int:
+        """Number of the intent that locks exactly this path; 0: none."""
+        return self.open_intents.at(path_bytes(parts))
+
+    def locked_below(self, parts: Parts) -> int:
+        """Number of an intent that locks something below this path; 0: none."""
+        return self.open_intents.below(path_bytes(parts))
+
+    def locked_above(self, parts: Parts) -> int:
+        """Number of an intent that locks a directory above this path; 0: none."""
+        return self.open_intents.above(parts)
+
+    def recall(self, stamp: Stamp) -> Any:
+        """What the request was answered, or why it will not be run; ``sessions.FRESH``: it was not applied yet."""
+        return self.sessions.recall(stamp, max(self.meta.now_ns, stamp.now_ns))
+
+    def job(self, number: int) -> Job | None:
+        """The job of this number, if it is remembered."""
+        return self.known_jobs.by_number.get(number)
+
+    def jobs(self) -> list[Job]:
+        """All jobs remembered, oldest first."""
+        held = self.known_jobs.by_number
+        return [held[number] for number in sorted(held)]
+
+    def open_tree_jobs(self) -> list[Job]:
+        """The DELETE and MOVE jobs that run or are paused, oldest first."""
+        held = self.known_jobs.open_trees
+        return [held[number] for number in sorted(held)]
+
+    def covering_job(self, mount: int, natural_key: str) -> Job | None:
+        """The open tree job that covers a key (of a directory: with a trailing slash): nothing is adopted there before it ends."""
+        return self.known_jobs.covering(mount, natural_key)
+
+    def policies(self) -> list[Policy]:
+        """All policies as they were set, sorted by path."""
+        held = self.known_policies.by_path
+        return [held[path] for path in sorted(held)]
+
+    def policy_for(self, parts: Parts) -> Policy:
+        """What policies say about a path: the deepest one over it, merged per field with those above it. ``id`` 0: none."""
+        return self.known_policies.of(parts)
+
+    def ttl_of(self, path: str) -> Ttl | None:
+        """The time to live that was set for exactly this path (as ``format_path`` gives it)."""
+        raw = self.store.get(TTLS, path_key(path)) if self.meta.ttls else None
+        return None if raw is None else decode_ttl(raw)
+
+    def expired(self, now_ns: int, limit: int) -> list[Ttl]:
+        """Up to ``limit`` times to live that have passed, the longest passed first; each names its path."""
+        found: list[Ttl] = []
+        if not self.meta.ttls:
+            return found
+        for key, _ in self.store.scan(EXPIRY, b"", limit):
+            if unpack_id(key) > now_ns:
+                break
+            found.append(decode_ttl(present(self.store.get(TTLS, key[8:]), "what expires has a time to live")))
+        return found
+
+    def places(self, content: ContentId) -> Places | None:
+        """Who holds bytes that no store has; None: a store has them."""
+        raw = self.store.get(PLACES, pack_id(content))
+        return None if raw is None else decode_places(raw)
+
+    # ---- workers, feed
+
     def workers(self) -> dict[int, bytes]:
         """Worker id to the 16 random bytes that identify its home."""
         return self._workers
@@ -233,6 +379,12 @@ def _locate(mounted: tuple[int, Mount] | None, parts: Parts) -> Located | None:
     if mounted is None:
         return None
     return Located(mounted[1], b"/".join(parts[mounted[0] :]).decode())
+
+
+def join_key(base: str, names: Parts) -> str:
+    """A store key and the names below it."""
+    rest = b"/".join(names).decode()
+    return f"{base}/{rest}" if base and rest else base or rest
 
 
 def present(value: T | None, statement: str) -> T:

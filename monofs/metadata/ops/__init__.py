@@ -15,8 +15,14 @@ from monofs.metadata.entries import EntryKind
 from monofs.metadata.ops.add_mount import add_mount
 from monofs.metadata.ops.adopt_page import adopt_page
 from monofs.metadata.ops.adopt_path import adopt_path
+from monofs.metadata.ops.begin_copy import begin_copy
+from monofs.metadata.ops.begin_delete import begin_delete
+from monofs.metadata.ops.begin_make_directory import begin_make_directory
+from monofs.metadata.ops.begin_rename import begin_rename
+from monofs.metadata.ops.begin_write import begin_write, publish, record_upload
 from monofs.metadata.ops.create import create
 from monofs.metadata.ops.delete import delete
+from monofs.metadata.ops.end import abandon, end
 from monofs.metadata.ops.expire_clients import expire_clients
 from monofs.metadata.ops.free import free
 from monofs.metadata.ops.initialize import initialize
@@ -27,6 +33,7 @@ from monofs.metadata.ops.remove_mount import remove_mount
 from monofs.metadata.ops.rename import rename
 from monofs.metadata.ops.set_level import set_level
 from monofs.metadata.ops.set_pin import set_pin
+from monofs.metadata.ops.set_ttl import set_ttl
 from monofs.metadata.ops.trim_feed import trim_feed
 from monofs.metadata.ops.update_mount import update_mount
 
@@ -50,4 +57,14 @@ OPERATIONS: dict[int, Operation] = {
     EntryKind.TRIM_FEED: trim_feed,
     EntryKind.REGISTER_WORKER: register_worker,
     EntryKind.REMOVE_BELOW: remove_below,
+    EntryKind.BEGIN_WRITE: begin_write,
+    EntryKind.PUBLISH: publish,
+    EntryKind.RECORD_UPLOAD: record_upload,
+    EntryKind.BEGIN_DELETE: begin_delete,
+    EntryKind.BEGIN_RENAME: begin_rename,
+    EntryKind.BEGIN_MAKE_DIRECTORY: begin_make_directory,
+    EntryKind.BEGIN_COPY: begin_copy,
+    EntryKind.END: end,
+    EntryKind.ABANDON: abandon,
+    EntryKind.SET_TTL: set_ttl,
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from monofs.metadata.draft import EXPLICIT, HEADERS_UNKNOWN, INTENT, MOUNT, PERSISTED, PINNED, Draft
+from monofs.metadata.draft import EXPLICIT, HEADERS_UNKNOWN, MOUNT, PERSISTED, PINNED, Draft
 from monofs.metadata.entries import Found
 from monofs.model.errors import ConditionFailed, MountNotFound
 from monofs.model.ids import NO_CONTENT, MountId
@@ -57,7 +57,7 @@ class Adoption:
                 return Effect.NOTHING
             self._add(parent, key, found)
             return Effect.ADDED
-        if known.changed_index > self._read_index or known.flags & INTENT:
+        if known.changed_index > self._read_index:
             return Effect.NOTHING
         if found is None:
             return self._remove(parent, key, known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monofs.metadata.draft import Draft, check_cache_only, parent_directory, parent_place
 from monofs.metadata.entries import Create
+from monofs.metadata.ops.guarding import check_unlocked
 from monofs.metadata.ops.make_directory import MODE_BITS
 from monofs.model.errors import AlreadyExists, NotFound
 from monofs.model.inode import Inode, Kind
@@ -21,6 +22,7 @@ def create(draft: Draft, change: Create) -> bytes:
     if found.depth < len(parts) - 1:
         raise NotFound(f"the directory that should hold {path} does not exist", path=path)
     check_cache_only(found.located, path)
+    check_unlocked(draft, parts)
     inode = Inode(
         kind=Kind.FILE,
         id=draft.new_inode_id(),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from monofs.metadata.draft import INTENT, MOUNT, Draft, check_cache_only, parent_place, place_of
+from monofs.metadata.draft import Draft, check_cache_only, existing, parent_place, place_of
 from monofs.metadata.entries import Delete
-from monofs.metadata.state import Lookup, present
-from monofs.model.errors import Busy, NotADirectory, NotEmpty, NotFound
-from monofs.model.inode import Inode, Kind
-from monofs.model.paths import parse_path
+from monofs.metadata.ops.guarding import check_movable, check_unlocked
+from monofs.metadata.ops.set_ttl import drop_ttl
+from monofs.metadata.state import present
+from monofs.model.errors import NotEmpty
+from monofs.model.inode import Kind
+from monofs.model.paths import format_path, parse_path
 
 
 def delete(draft: Draft, change: Delete) -> None:
@@ -16,11 +18,9 @@ def delete(draft: Draft, change: Delete) -> None:
     parts = parse_path(path)
     found = draft.lookup(parts)
     inode = existing(found, path)
-    if not parts or inode.flags & MOUNT:
-        raise Busy(f"{path} is a mount point or the root: it cannot be deleted", path=path)
+    check_movable(parts, inode, path)
     check_cache_only(found.located, path)
-    if inode.flags & INTENT:
-        raise Busy(f"another change of {path} is in progress", path=path)
+    check_unlocked(draft, parts)
     place = place_of(found, parts)
     if inode.kind == Kind.DIRECTORY:
         if draft.state.children(inode.id, b"", 1):
@@ -28,13 +28,6 @@ def delete(draft: Draft, change: Delete) -> None:
         draft.remove_directory(*place, inode)
     else:
         draft.remove_file(*place, inode)
+    if draft.meta.ttls:
+        drop_ttl(draft, format_path(parts))
     draft.touch(present(found.parent, "only the root has no parent"), parent_place(found, parts))
-
-
-def existing(found: Lookup, path: str) -> Inode:
-    """The record a path leads to; raises ``NotFound`` or ``NotADirectory``."""
-    if found.inode is not None:
-        return found.inode
-    if found.parent is not None and found.parent.kind != Kind.DIRECTORY:
-        raise NotADirectory(f"a component of {path} is a file", path=path)
-    raise NotFound(f"{path} does not exist", path=path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monofs.metadata.draft import EXPLICIT, Draft, check_cache_only, parent_directory, parent_place
 from monofs.metadata.entries import MakeDirectory
+from monofs.metadata.ops.guarding import check_unlocked
 from monofs.metadata.state import present
 from monofs.model.errors import AlreadyExists, NotFound
 from monofs.model.inode import Kind
@@ -23,6 +24,7 @@ def make_directory(draft: Draft, change: MakeDirectory) -> bytes:
         raise AlreadyExists(f"{path} exists already", path=path)
     parent = parent_directory(found, path)
     check_cache_only(found.located, path)
+    check_unlocked(draft, parts)
     missing = parts[found.depth :]
     if len(missing) > 1 and not change.parents:
         raise NotFound(f"the directory that should hold {path} does not exist", path=path)

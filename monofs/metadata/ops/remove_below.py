@@ -43,4 +43,4 @@ def _remove(draft: Draft, parent: int, key: bytes, inode: Inode) -> None:
         draft.changes.append((IDS, pack_id(inode.id), None))
         draft.detach(inode.id)
     else:
-        draft.retire(inode.content)
+        draft.drop_content(inode)

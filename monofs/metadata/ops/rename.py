@@ -2,63 +2,60 @@
 
 from __future__ import annotations
 
-from monofs.metadata.draft import INTENT, MOUNT, Draft, check_cache_only, parent_directory, parent_place, place_of
+from monofs.metadata.draft import Draft, check_cache_only, existing, parent_directory, parent_place, place_of
 from monofs.metadata.entries import Rename
-from monofs.metadata.ops.delete import existing
+from monofs.metadata.ops.guarding import check_movable, check_no_mounts_below, check_unlocked
+from monofs.metadata.ops.set_ttl import move_ttls
 from monofs.metadata.state import Lookup, present
-from monofs.model.errors import Busy, CrossMount, InvalidArgument, IsADirectory, NotADirectory, NotEmpty, NotFound
+from monofs.model.errors import CrossMount, InvalidArgument, IsADirectory, NotADirectory, NotEmpty, NotFound
 from monofs.model.inode import Inode, Kind
-from monofs.model.paths import Parts, is_prefix, parse_path
+from monofs.model.paths import Parts, format_path, is_prefix, parse_path
 
 
 def rename(draft: Draft, change: Rename) -> bytes:
     """Replaces a file, or an empty directory by a directory. Renaming onto itself changes nothing."""
-    source_parts, target_parts = parse_path(change.source), parse_path(change.target)
-    source, target = draft.lookup(source_parts), draft.lookup(target_parts)
+    parts, onto = parse_path(change.source), parse_path(change.target)
+    source, target = draft.lookup(parts), draft.lookup(onto)
     inode = existing(source, change.source)
-    if source_parts == target_parts:
+    if parts == onto:
         return present(source.raw, "an inode has its record")
-    _check_movable(draft, change, source_parts, target_parts, inode, target)
-    _check_mounts(source, target, change)
-    _check_target(draft, change, inode, target, target_parts)
-    return _move(draft, (source, source_parts), (target, target_parts))
+    check_movable_onto(draft, parts, onto, inode, target)
+    check_one_mount(source, target, change.source, change.target)
+    check_cache_only(source.located, change.source)
+    check_replaced(draft, inode, target, onto)
+    check_unlocked(draft, parts)
+    check_unlocked(draft, onto)
+    raw = _move(draft, (source, parts), (target, onto))
+    move_ttls(draft, format_path(parts), format_path(onto))
+    return raw
 
 
-def _check_movable(
-    draft: Draft, change: Rename, source_parts: Parts, target_parts: Parts, inode: Inode, target: Lookup
-) -> None:
-    for parts, path, flags in (
-        (source_parts, change.source, inode.flags),
-        (target_parts, change.target, 0 if target.inode is None else target.inode.flags),
-    ):
-        if not parts or flags & MOUNT:
-            raise Busy(f"{path} is a mount point or the root: it cannot be renamed or replaced", path=path)
-        if flags & INTENT:
-            raise Busy(f"another change of {path} is in progress", path=path)
-    if inode.kind != Kind.DIRECTORY:
-        return
-    if is_prefix(source_parts, target_parts):
-        raise InvalidArgument(f"{change.source} cannot be moved below itself", path=change.source)
-    if any(is_prefix(source_parts, at) for at, _ in draft.state.mounts()):
-        raise Busy(f"{change.source} holds mount points: unmount them before renaming it", path=change.source)
+def check_movable_onto(draft: Draft, parts: Parts, onto: Parts, inode: Inode, target: Lookup) -> None:
+    """Raise ``Busy`` for the root, mount points and what holds them, ``InvalidArgument`` below itself."""
+    path = format_path(parts)
+    check_movable(parts, inode, path)
+    check_movable(onto, target.inode, format_path(onto))
+    if inode.kind == Kind.DIRECTORY:
+        if is_prefix(parts, onto):
+            raise InvalidArgument(f"{path} cannot be moved below itself", path=path)
+        check_no_mounts_below(draft, parts, "renaming")
 
 
-def _check_mounts(source: Lookup, target: Lookup, change: Rename) -> None:
+def check_one_mount(source: Lookup, target: Lookup, path: str, target_path: str) -> None:
+    """Raise ``CrossMount`` unless both lie below the same mount, or under none."""
     here = source.located.mount.id if source.located else 0
     there = target.located.mount.id if target.located else 0
     if here != there:
-        raise CrossMount(
-            f"{change.source} and {change.target} lie on different mounts: copy instead", path=change.source
-        )
-    check_cache_only(source.located, change.source)
+        raise CrossMount(f"{path} and {target_path} lie on different mounts: copy instead", path=path)
 
 
-def _check_target(draft: Draft, change: Rename, inode: Inode, target: Lookup, target_parts: Parts) -> None:
-    path = change.target
+def check_replaced(draft: Draft, inode: Inode, target: Lookup, onto: Parts) -> None:
+    """Raise unless what is at the target may be replaced by ``inode``, and there is a directory to hold it."""
+    path = format_path(onto)
     replaced = target.inode
     if replaced is None:
         parent_directory(target, path)
-        if target.depth < len(target_parts) - 1:
+        if target.depth < len(onto) - 1:
             raise NotFound(f"the directory that should hold {path} does not exist", path=path)
     elif replaced.kind == Kind.DIRECTORY:
         if inode.kind != Kind.DIRECTORY:

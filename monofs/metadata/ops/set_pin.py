@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from monofs.metadata.draft import PINNED, Draft, place_of
+from monofs.metadata.draft import PINNED, Draft, existing, place_of
 from monofs.metadata.entries import SetPin
-from monofs.metadata.ops.delete import existing
 from monofs.metadata.state import present
 from monofs.model.paths import parse_path
 

@@ -1,0 +1,57 @@
+"""BEGIN_DELETE: a file or an empty directory below a mount is to be deleted, in its store too."""
+
+from __future__ import annotations
+
+from monofs.metadata.draft import Draft, check_writable, existing
+from monofs.metadata.entries import BeginDelete
+from monofs.metadata.ops.guarding import (
+    check_asker,
+    check_movable,
+    check_not_moved,
+    check_unlocked,
+    new_intent_number,
+    under_no_mount,
+)
+from monofs.metadata.ops.placing import version_of
+from monofs.metadata.tables import Intent, IntentKind
+from monofs.model.errors import NotEmpty
+from monofs.model.inode import Kind
+from monofs.model.paths import format_path, parse_path
+
+
+def begin_delete(draft: Draft, change: BeginDelete) -> bytes:
+    """The intent. A file no store has is deleted there all the same: an older version may lie under its name."""
+    parts = parse_path(change.path)
+    path = format_path(parts)
+    check_asker(draft, change.asker)
+    found = draft.lookup(parts)
+    inode = existing(found, path)
+    check_movable(parts, inode, path)
+    if found.located is None:
+        raise under_no_mount(path)
+    check_writable(found.located, path)
+    directory = inode.kind == Kind.DIRECTORY
+    if directory and draft.state.children(inode.id, b"", 1):
+        raise NotEmpty(f"{path} is not empty", path=path)
+    check_unlocked(draft, parts)
+    if directory:
+        check_not_moved(draft, parts)
+    number, name = new_intent_number(draft)
+    asker = change.asker
+    intent = Intent(
+        number=number,
+        kind=IntentKind.DELETE,
+        name=name,
+        path=path,
+        acting=True,
+        mount=found.located.mount.id,
+        key=found.located.key,
+        replaced=version_of(inode),
+        client=asker.client,
+        sequence=asker.sequence,
+        lowest=asker.lowest,
+        created_ns=draft.now_ns,
+        principal=asker.principal,
+        directory=directory,
+    )
+    return draft.open_intent(intent)

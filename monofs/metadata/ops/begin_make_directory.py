@@ -1,0 +1,56 @@
+"""BEGIN_MAKE_DIRECTORY: a directory below a mount is to be made, in its store too."""
+
+from __future__ import annotations
+
+from monofs.metadata.draft import Draft, parent_directory
+from monofs.metadata.entries import BeginMakeDirectory
+from monofs.metadata.ops.begin_rename import IN_VAIN
+from monofs.metadata.ops.guarding import check_asker, check_unlocked, new_intent_number, under_no_mount
+from monofs.metadata.ops.make_directory import MODE_BITS
+from monofs.metadata.ops.placing import spot_of
+from monofs.metadata.state import present
+from monofs.metadata.tables import Intent, IntentKind
+from monofs.model.errors import AlreadyExists, NotFound
+from monofs.model.inode import Kind
+from monofs.model.paths import format_path, parse_path
+
+
+def begin_make_directory(draft: Draft, change: BeginMakeDirectory) -> bytes:
+    """The intent; of a directory that exists, with ``exist_ok``, its record led by a NUL byte."""
+    parts = parse_path(change.path)
+    path = format_path(parts)
+    check_asker(draft, change.asker)
+    found = draft.lookup(parts)
+    if found.inode is not None:
+        if found.inode.kind == Kind.DIRECTORY and change.exist_ok:
+            return IN_VAIN + present(found.raw, "an inode has its record")
+        raise AlreadyExists(f"{path} exists already", path=path)
+    parent_directory(found, path)
+    if found.located is None:
+        raise under_no_mount(path)
+    spot = spot_of(draft, found, parts, path)
+    if found.depth < len(parts) - 1 and not change.parents:
+        raise NotFound(f"the directory that should hold {path} does not exist", path=path)
+    check_unlocked(draft, parts)
+    number, name = new_intent_number(draft)
+    asker = change.asker
+    intent = Intent(
+        number=number,
+        kind=IntentKind.MAKE_DIRECTORY,
+        name=name,
+        path=path,
+        acting=True,
+        mount=spot.mount,
+        key=spot.key,
+        mode=change.mode & MODE_BITS,
+        uid=asker.uid,
+        gid=asker.gid,
+        client=asker.client,
+        sequence=asker.sequence,
+        lowest=asker.lowest,
+        created_ns=draft.now_ns,
+        principal=asker.principal,
+        parents=change.parents,
+        directory=True,
+    )
+    return draft.open_intent(intent)

@@ -1,0 +1,116 @@
+"""BEGIN_WRITE, PUBLISH and RECORD_UPLOAD: a file is written, in one act or in parts that are published at the end.
+
+A write whose size is known acts at once, so it locks its path here; one in parts leaves the path as it is and locks it when all parts
+are there (PUBLISH), which is when its conditions are decided.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from monofs.metadata.draft import Draft
+from monofs.metadata.entries import BeginWrite, Publish, RecordUpload
+from monofs.metadata.ops.guarding import check_asker, check_new_key, check_unlocked, new_intent_number
+from monofs.metadata.ops.make_directory import MODE_BITS
+from monofs.metadata.ops.placing import check_target, spot_of
+from monofs.metadata.state import Lookup, present
+from monofs.metadata.tables import INTENTS, Intent, IntentKind, pack_id
+from monofs.model.errors import ConditionFailed, InvalidArgument, WriteLost
+from monofs.model.options import WriteType
+from monofs.model.paths import format_path, parse_path
+
+_WRITE_TYPES = frozenset(WriteType)
+
+
+def begin_write(draft: Draft, change: BeginWrite) -> bytes:
+    """The intent. ``IsADirectory``, ``AlreadyExists``, ``ConditionFailed``, ``NotFound``, ``NotADirectory``, ``ReadOnly``, ``Busy``."""
+    parts = parse_path(change.path)
+    path = format_path(parts)
+    check_asker(draft, change.asker)
+    found = draft.lookup(parts)
+    check_target(found, parts, path, parents=change.parents, exclusive=change.exclusive)
+    _check_match(found, path, change.if_match)
+    spot = spot_of(draft, found, parts, path)
+    if change.write_type not in _WRITE_TYPES or (not spot.mount and change.write_type != WriteType.MUST_CACHE):
+        raise InvalidArgument(f"{path} cannot be written with write type {change.write_type}", path=path)
+    acting = change.size >= 0
+    if acting:
+        check_unlocked(draft, parts)
+        check_new_key(draft, found, spot, path)
+    number, name = new_intent_number(draft)
+    asker = change.asker
+    intent = Intent(
+        number=number,
+        kind=IntentKind.WRITE,
+        name=name,
+        path=path,
+        acting=acting,
+        mount=spot.mount,
+        key=spot.key,
+        content=draft.new_content_id(change.size),
+        size=change.size,
+        replaced=spot.replaced,
+        exclusive=change.exclusive,
+        if_match=change.if_match,
+        write_type=change.write_type,
+        mode=change.mode & MODE_BITS,
+        uid=asker.uid,
+        gid=asker.gid,
+        worker=change.worker,
+        client=asker.client,
+        sequence=asker.sequence,
+        lowest=asker.lowest,
+        created_ns=draft.now_ns,
+        principal=asker.principal,
+        parents=change.parents,
+    )
+    return draft.open_intent(intent)
+
+
+def publish(draft: Draft, change: Publish) -> bytes:
+    """The intent, acting now. Decided as BEGIN_WRITE is, against the state of now; refused, the write stays open, to be abandoned.
+
+    ``WriteLost`` when the write was given up, or when the parts were sent for what is another place now.
+    """
+    intent = open_write(draft, change.number)
+    if change.size < 0:
+        raise InvalidArgument("a file has no fewer than 0 bytes")
+    if intent.acting:
+        if intent.size != change.size:
+            raise InvalidArgument(f"a write of {intent.size} bytes was published with {change.size}", path=intent.path)
+        return present(draft.state.store.get(INTENTS, pack_id(intent.number)), "an open intent has its record")
+    path = intent.path
+    parts = parse_path(path)
+    found = draft.lookup(parts)
+    check_target(found, parts, path, parents=intent.parents, exclusive=intent.exclusive)
+    _check_match(found, path, intent.if_match)
+    spot = spot_of(draft, found, parts, path)
+    check_unlocked(draft, parts)
+    if (spot.mount, spot.key) != (intent.mount, intent.key):
+        raise WriteLost(f"{path} lies elsewhere in its store than when this write began: write it again", path=path)
+    check_new_key(draft, found, spot, path)
+    published = msgspec.structs.replace(intent, acting=True, size=change.size, replaced=spot.replaced)
+    return draft.change_intent(intent, published)
+
+
+def record_upload(draft: Draft, change: RecordUpload) -> None:
+    """Once for a write: a second upload would leave the first to nobody."""
+    intent = open_write(draft, change.number)
+    if intent.upload == change.upload:
+        return
+    if intent.upload:
+        raise ConditionFailed(f"operation {intent.number} has an upload already", path=intent.path)
+    draft.change_intent(intent, msgspec.structs.replace(intent, upload=change.upload))
+
+
+def open_write(draft: Draft, number: int) -> Intent:
+    """The open write of this number; raises ``WriteLost``."""
+    intent = draft.state.intent(number)
+    if intent is None or intent.kind != IntentKind.WRITE:
+        raise WriteLost(f"the write with operation {number} was given up: write the file again")
+    return intent
+
+
+def _check_match(found: Lookup, path: str, if_match: str | None) -> None:
+    if if_match is not None and (found.inode is None or found.inode.fingerprint != if_match):
+        raise ConditionFailed(f"{path} is not the version that was asked for", path=path)
