@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The main job, shown: mount a bucket and a directory, read a Parquet lake and 2,000 small files cold and warm, and count.
+"""The main job, shown: mount a bucket and a directory, read a Parquet lake and 2,000 small files cold and warm, and count; then write a
+dataset, rename a checkpoint, delete a directory, and compare with what the bucket itself lists.
 
 Run it with `make demo`. Everything it starts it stops again, and everything it writes lies in ./.demo, which it removes. The numbers of
 requests are those of the S3 server's own access log, not ours.
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import boto3
 import fsspec
@@ -39,6 +41,10 @@ SMALL_FILES = 2000
 SMALL_SIZE = 100_000
 LAKE_FILES = 8
 LAKE_ROWS = 400_000
+WRITTEN_DAYS = 12
+WRITTEN_ROWS = 240_000
+CHECKPOINT_FILES = 24
+CHECKPOINT_SIZE = 2 << 20
 BUCKET = "demo"
 console = Console(width=None if sys.stdout.isatty() else 120)
 
@@ -65,10 +71,19 @@ class Bucket:
     secret_key: str
     requests: Callable[[], int]
 
+    def client(self) -> Any:
+        """Another program's view of it: boto3."""
+        keys = {"aws_access_key_id": self.access_key, "aws_secret_access_key": self.secret_key}
+        return boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1", **keys)
+
     def create(self) -> None:
         """Make the bucket."""
-        keys = {"aws_access_key_id": self.access_key, "aws_secret_access_key": self.secret_key}
-        boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1", **keys).create_bucket(Bucket=BUCKET)
+        self.client().create_bucket(Bucket=BUCKET)
+
+    def listing(self, prefix: str) -> dict[str, int]:
+        """What the bucket itself says lies below ``prefix``: sizes by key."""
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        return {each["Key"]: each["Size"] for page in pages for each in page.get("Contents", ())}
 
 
 def say(text: str) -> None:
@@ -205,6 +220,89 @@ def read_small(url: str) -> int:
     return got
 
 
+class Writing:
+    """The second part: change the bucket through monofs, and look at it from outside after every step."""
+
+    def __init__(self, server: Bucket, node: ServedNode) -> None:
+        self.server, self.fs, self.url = server, node.connect(), f"monofs://{node.doors['rpc']}/s3"
+        self.rows: list[tuple[str, float, float, str]] = []
+
+    def run(self, what: str, step: Callable[[], int], prefix: str) -> None:
+        """Do one step, which returns the number of its job (0: none); wait for the job; then count what the bucket has."""
+        start = time.perf_counter()
+        job = step()
+        returned = time.perf_counter() - start
+        if job and (ended := self.fs.wait_job(job)).state != "done":
+            raise SystemExit(f"job {job} is {ended.state}: {ended.error}")
+        settled = time.perf_counter() - start
+        found = self.server.listing(prefix)
+        self.check(prefix, found)
+        seen = f"{len(found):,} objects, {format_bytes(sum(found.values()))}" if found else "nothing"
+        self.rows.append((what, returned, settled, f"{prefix}: {seen}"))
+
+    def check(self, prefix: str, found: dict[str, int]) -> None:
+        """The tree and the bucket must list the same."""
+        at = f"/s3/{prefix.rstrip('/')}"
+        here = {each.path[4:]: each.size for each in self.fs.walk(at) if each.is_file} if self.fs.exists(at) else {}
+        there = {key: size for key, size in found.items() if not key.endswith("/")}
+        if here != there:
+            raise SystemExit(f"{prefix}: the tree has {len(here)} files, the bucket {len(there)}, and they differ")
+
+    def dataset(self) -> int:
+        """A partitioned Parquet dataset, as a pandas program writes it."""
+        random = np.random.default_rng(11)
+        frame = pd.DataFrame(
+            {
+                "day": random.integers(1, WRITTEN_DAYS + 1, WRITTEN_ROWS),
+                "user": random.integers(0, 50_000, WRITTEN_ROWS),
+                "amount": random.gamma(2.0, 30.0, WRITTEN_ROWS),
+            }
+        )
+        frame.to_parquet(f"{self.url}/sales", partition_cols=["day"])
+        back = pd.read_parquet(f"{self.url}/sales", columns=["amount"])
+        if len(back) != WRITTEN_ROWS or abs(back["amount"].sum() - frame["amount"].sum()) > 1:
+            raise SystemExit("the dataset that was read back is not the one that was written")
+        return 0
+
+    def checkpoint(self) -> int:
+        """Write a checkpoint beside its place, as trainers do; it has its name only when it is complete."""
+        body = np.random.default_rng(3).bytes(CHECKPOINT_SIZE)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: self.fs.write(f"/s3/ckpt/tmp/shard-{n:02d}.bin", body), range(CHECKPOINT_FILES)))
+        return 0
+
+    def rename(self) -> int:
+        """The directory has its new name at once."""
+        return int(self.fs.rename("/s3/ckpt/tmp", "/s3/ckpt/step-1000"))
+
+    def remove(self) -> int:
+        """2,000 files are gone at once."""
+        return int(self.fs.remove_tree("/s3/small"))
+
+    def table(self) -> Table:
+        """What was measured."""
+        table = Table(title="Written through monofs, seen by the bucket")
+        for column in ("", "returned after", "store settled after", "the bucket's own listing"):
+            table.add_column(column, justify="right" if "after" in column else "left")
+        for what, returned, settled, seen in self.rows:
+            table.add_row(what, f"{returned:.3f} s", f"{settled:.2f} s", seen)
+        return table
+
+
+def write(server: Bucket, node: ServedNode) -> Table:
+    """All steps of the second part."""
+    writing = Writing(server, node)
+    writing.run(f"pandas: {WRITTEN_DAYS} partitions written and read back", writing.dataset, "sales/")
+    writing.run(
+        f"checkpoint of {format_bytes(CHECKPOINT_FILES * CHECKPOINT_SIZE)} written", writing.checkpoint, "ckpt/tmp/"
+    )
+    writing.run("checkpoint's directory renamed", writing.rename, "ckpt/step-1000/")
+    writing.run("rm -r of 2,000 files", writing.remove, "small/")
+    writing.check("ckpt/tmp/", server.listing("ckpt/tmp/"))
+    writing.fs.close()
+    return writing.table()
+
+
 def main() -> int:
     """Returns the exit code."""
     begin = time.perf_counter()
@@ -228,7 +326,9 @@ def main() -> int:
                 say("the same tree holds the local directory:")
                 console.print(node.cli("fs", "ls", "-l", "/local").stdout.splitlines()[0])
                 meter.fs.close()
-            console.print(meter.table())
+                console.print(meter.table())
+                say("writing through the same tree")
+                console.print(write(server, node))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         shutil.rmtree(short, ignore_errors=True)

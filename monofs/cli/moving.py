@@ -96,6 +96,11 @@ def mv(
             return tell_job(session, facts, job, "moves its objects", wait=wait, as_json=as_json)
         with transferring(f"move {info.name}") as step:
             session.fs.move(info.path, where, progress=step)
+        if step.counts.failed and info.is_dir:
+            click.echo(
+                f"what was not moved is still at {printable(info.path)}: `monofs fs mv -T` of the same paths goes on",
+                err=True,
+            )
         return tell(facts, step.counts, keep=False, as_json=as_json)
 
     each_of(sources, move)
