@@ -55,18 +55,23 @@ def _attributes_differ(record: Inode, found: Found) -> bool:
     return found.mode >= 0 and (found.mode & _MODE_BITS, found.uid, found.gid) != (record.mode, record.uid, record.gid)
 
 
-def page_differs(known: Iterable[tuple[bytes, bytes]], found: Sequence[Found], read_index: int) -> bool:
-    """Whether records ``known`` (name with ``/``, raw; sorted, of the page's range only) differ from the page ``found``."""
+def page_differs(
+    known: Iterable[tuple[bytes, bytes]],
+    found: Sequence[Found],
+    read_index: int,
+    covered: frozenset[bytes] = frozenset(),
+) -> bool:
+    """Whether records ``known`` (name with ``/``, raw; sorted, of the page's range only) differ from the page ``found``. A listing
+    does not speak for names in ``covered``, nor for records that lie elsewhere in the store than where it was asked for."""
     position = 0
     for name, raw in known:
         if position < len(found) and key_of(found[position]) < name:
             return True
         record = decode_inode(raw)
-        if position < len(found) and key_of(found[position]) == name:
-            if record_differs(record, found[position], read_index):
-                return True
+        shown = found[position] if position < len(found) and key_of(found[position]) == name else None
+        if shown is not None:
             position += 1
-        elif record_differs(record, None, read_index):
+        if record.store_path is None and name not in covered and record_differs(record, shown, read_index):
             return True
     return position < len(found)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -117,6 +117,8 @@ class Run:
         self.requests = requests
         """Most requests to stores and workers in flight."""
         self.cursor = job.cursor
+        self.tell_cursor: Callable[[], bytes] | None = None
+        """Set by kinds whose cursor costs something to tell: asked in the place of ``cursor``."""
         self.total = job.total
         self.done = job.done
         self.bytes_done = job.bytes_done
@@ -198,14 +200,22 @@ class Run:
                 timer.cancel()
         self.check()
 
-    async def persist(self, step: Callable[[], Deferred[T]]) -> T:
-        """A step that may be done twice, repeated with back-off while the store, or the journal, is not there for it."""
+    async def breathe(self) -> None:
+        """Let the reactor turn."""
+        await self.pause(0)
+
+    async def persist(self, step: Callable[[], Awaitable[T]], *, tries: int = 0) -> T:
+        """A step that may be done twice, repeated with back-off while the store, or the journal, is not there for it; with ``tries``, so
+        often at most."""
         backoff = Backoff()
         while True:
             self.check()
             try:
                 result = await step()
             except _PASSING as error:
+                tries -= 1
+                if not tries:
+                    raise
                 self.waits(error)
                 await self.pause(backoff.next_s())
             else:
@@ -228,7 +238,7 @@ class Run:
         """The record with the counters of this moment."""
         return msgspec.structs.replace(
             self.job,
-            cursor=self.cursor,
+            cursor=self._cursor(),
             done=self.done,
             total=self.total,
             bytes_done=self.bytes_done,
@@ -252,7 +262,7 @@ class Run:
                 self._proposer.stamp(),
                 self.job.number,
                 state,
-                self.cursor,
+                self._cursor(),
                 self.done,
                 self.total,
                 self.bytes_done,
@@ -263,6 +273,9 @@ class Run:
                 dict(self.counts),
             )
         )
+
+    def _cursor(self) -> bytes:
+        return self.cursor if self.tell_cursor is None else self.tell_cursor()
 
     def _change(self) -> None:
         self._dirty = True

@@ -52,26 +52,29 @@ class Listing:
         parts = parse(request.path)
         found = self._namespace.lookup(parts)
         if found.inode is not None and found.inode.is_directory:
-            seen = self._seen(found, request)
+            seen = self._seen(parts, found, request)
             if seen is not None:
                 return self._answer(parts, found.inode, found, request, call, seen)
         call.waits_for = awaited(found.located, parts)
         return Deferred.fromCoroutine(self._list_looked_at(parts, found, request, call))
 
-    def _since(self, found: Lookup, request: ListRequest) -> float:
+    def _since(self, parts: Parts, found: Lookup, request: ListRequest) -> float:
         """When a look must have begun. ALWAYS: with the request, for a listing shows what is missing here."""
         if found.located is None:
             return NEVER
         if request.options.load == LoadType.ALWAYS:
-            return self._loader.since(found.located, msgspec.structs.replace(request.options, sync_interval_s=0.0))
-        return self._loader.since(found.located, request.options)
+            options = msgspec.structs.replace(request.options, sync_interval_s=0.0)
+            return self._loader.since(parts, found.located, options)
+        return self._loader.since(parts, found.located, request.options)
 
-    def _seen(self, found: Lookup, request: ListRequest) -> Range | None:
+    def _seen(self, parts: Parts, found: Lookup, request: ListRequest) -> Range | None:
         """The range right behind ``after`` that the tree may speak for; None: the store must be asked."""
         if found.located is None or request.options.load == LoadType.NEVER:
             return _WHOLE
+        if self._loader.merger.is_covered(parts, below=True):
+            return _WHOLE
         assert found.inode is not None  # noqa: S101 - the caller has a directory
-        since = self._since(found, request)
+        since = self._since(parts, found, request)
         if since == NEVER and found.inode.flags & Flag.LOADED:
             return _WHOLE
         return self._loader.covering(found.inode, request.after, since)
@@ -85,7 +88,7 @@ class Listing:
                 raise self._reading.absence(parts, found, call)
             if not found.inode.is_directory:
                 raise NotADirectory(f"{format_path(parts)} is not a directory", path=format_path(parts))
-        seen = self._seen(found, request)
+        seen = self._seen(parts, found, request)
         if seen is None:
             seen = await self._look(parts, found, request)
             found = self._namespace.lookup(parts)
@@ -100,9 +103,9 @@ class Listing:
         assert inode is not None  # noqa: S101 - the caller has a directory
         assert located is not None  # noqa: S101 - under a mount
         try:
-            look = partial(self._loader.page, parts, inode, request.after, self._since(found, request))
+            look = partial(self._loader.page, parts, inode, request.after, self._since(parts, found, request))
             loaded = inode.flags & Flag.LOADED
-            seen = await (self._loader.patiently(located.mount, request.options, look) if loaded else look())
+            seen = await (self._loader.patiently(parts, located.mount, request.options, look) if loaded else look())
             gone = not request.after and seen.through is None and not self._namespace.children(inode.id, b"", 1)
         except UfsNotFound:
             seen, gone = _WHOLE, True
@@ -122,7 +125,7 @@ class Listing:
         names: list[bytes] = []
         inodes: list[msgspec.Raw] = []
         position: bytes | None = request.after
-        since = self._since(found, request)
+        since = self._since(parts, found, request)
         while position is not None and len(names) < request.limit:
             wanted = request.limit - len(names)
             records = self._namespace.children(directory.id, position, wanted)

@@ -9,26 +9,27 @@ asked instead of each child, as long as pages answer enough of them; a directory
 Store down, or silent for longer than ``namespace.store_patience_s``: a path known before is served as it is (logged, counted, shown by `why`);
 this is the one case in which the interval is not kept. A request with interval 0, and anything unknown, waits for the store's answer or error.
 
-Invariant: the tree changes only by ADOPT_PATH and ADOPT_PAGE, proposed only on a difference, with the index read *before* the
-store was asked. Memory is O(page) per look; looks are single flights.
+Invariant: the tree changes only by ADOPT_PATH, and ADOPT_PAGE of merging.py, proposed only on a difference, with the index read *before* the
+store was asked. Looks are single flights.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
-from monofs.master.comparing import found_of, key_of, page_differs, record_differs
+from monofs.master.comparing import found_of, record_differs
 from monofs.master.flights import Flights
 from monofs.master.freshness import NEVER, Freshness, Range
+from monofs.master.merging import Merger, Tally
 from monofs.master.proposing import Proposer
 from monofs.master.stores import UNAVAILABLE, Stores
-from monofs.metadata.entries import AdoptPage, AdoptPath, Found
+from monofs.metadata.entries import AdoptPath
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.model.errors import (
@@ -40,19 +41,16 @@ from monofs.model.errors import (
     NotFound,
     UfsNotFound,
 )
-from monofs.model.inode import Flag, Inode, decode_inode
+from monofs.model.inode import Flag, Inode
 from monofs.model.mount import Located, Mount
 from monofs.model.options import LoadType
-from monofs.model.paths import PATH_MAX_BYTES, Parts, format_path
+from monofs.model.paths import Parts, format_path
 from monofs.observe.logs import logger
-from monofs.observe.metrics import ADOPTED, ODD_NAMES, STALE_SERVED
+from monofs.observe.metrics import ADOPTED, STALE_SERVED
 from monofs.rpc.api import ReadOptions
 
 log = logger(__name__)
 T = TypeVar("T")
-PAGE_ENTRIES = 1000
-SLICE = 2000
-"""Records of the tree compared with a page at a time."""
 CROWD = 8
 """So many stale children of one directory asked for: ask for a page of its listing instead."""
 PAGE_MUST_ANSWER = 4
@@ -61,8 +59,6 @@ LOOKS_MAX = 3
 HEADS_IN_FLIGHT = 16
 """Of one batch."""
 COUNTED_DIRECTORIES = 10_000
-ODD_KEPT = 1000
-"""Names no path can hold, kept for the report."""
 LOG_EVERY_S = 10.0
 _EXPLICIT, _LOADED = int(Flag.EXPLICIT), int(Flag.LOADED)
 
@@ -85,22 +81,22 @@ class Loader:
         self._default_interval_s, self._clock = default_interval_s, clock
         self._patience_s = patience_s
         self.freshness = Freshness(absent_entries)
+        self.merger = Merger(namespace, proposer, stores, self.freshness, clock)
         self._mounts_index = namespace.mounts_index
         self._paths: Flights[None] = Flights(clock)
         self._pages: Flights[Range] = Flights(clock)
         self._crowds: OrderedDict[int, int] = OrderedDict()
         self._said: dict[int, float] = {}
-        self.odd: OrderedDict[tuple[str, bytes], None] = OrderedDict()
-        """(directory, key) of names that no path can hold."""
-        self.odd_seen = 0
 
     # ---- is a look needed? --------------------------------------------------------------------------------------------
 
-    def interval_s(self, mount: Mount, options: ReadOptions) -> float:
-        """How old what is known of a path may be; negative: any age."""
+    def interval_s(self, parts: Parts, mount: Mount, options: ReadOptions) -> float:
+        """How old what is known of a path may be; negative: any age. The request's, else its policy's, its mount's, the cluster's."""
         if options.sync_interval_s is not None:
             return options.sync_interval_s
-        milliseconds = mount.sync_interval_ms
+        milliseconds = self._namespace.policy_for(parts).sync_interval_ms
+        if milliseconds is None:
+            milliseconds = mount.sync_interval_ms
         return self._default_interval_s if milliseconds is None else milliseconds / 1000
 
     def is_fresh(self, parts: Parts, found: Lookup, options: ReadOptions) -> bool:
@@ -110,7 +106,9 @@ class Loader:
             return True
         if self._namespace.mounts_index != self._mounts_index:
             self._forget()
-        interval_s = self.interval_s(located.mount, options)
+        if self._namespace.known_jobs.open_trees and self.merger.is_covered(parts):
+            return True
+        interval_s = self.interval_s(parts, located.mount, options)
         inode = found.inode
         if inode is None:
             return self._known_missing(parts, found, options.load, interval_s)
@@ -153,9 +151,9 @@ class Loader:
             return False
         return len(rest) > 1 or freshness.named_at(parent.id, rest[0]) > since
 
-    def since(self, located: Located, options: ReadOptions) -> float:
+    def since(self, parts: Parts, located: Located, options: ReadOptions) -> float:
         """A look that began at this time or later is fresh enough."""
-        interval_s = self.interval_s(located.mount, options)
+        interval_s = self.interval_s(parts, located.mount, options)
         return NEVER if interval_s < 0 else self._clock() - interval_s
 
     # ---- one path -----------------------------------------------------------------------------------------------------
@@ -169,10 +167,10 @@ class Loader:
         assert located is not None  # noqa: S101 - a path under no mount is always fresh
 
         def look() -> Deferred[None]:
-            return Deferred.fromCoroutine(self._look(parts, found, located, self.since(located, options)))
+            return Deferred.fromCoroutine(self._look(parts, found, located, self.since(parts, located, options)))
 
         try:
-            await (look() if found.inode is None else self.patiently(located.mount, options, look))
+            await (look() if found.inode is None else self.patiently(parts, located.mount, options, look))
         except UNAVAILABLE as error:
             self.check_servable(parts, found, options, error)
         return self._namespace.lookup(parts)
@@ -180,7 +178,7 @@ class Loader:
     def check_servable(self, parts: Parts, found: Lookup, options: ReadOptions, error: MonofsError) -> None:
         """Raise ``error`` unless what is known may be served while the store is down; says and counts that it is."""
         located = found.located
-        if found.inode is None or located is None or self.interval_s(located.mount, options) == 0:
+        if found.inode is None or located is None or self.interval_s(parts, located.mount, options) == 0:
             raise error
         STALE_SERVED(str(located.mount.id)).value += 1
         now = self._clock()
@@ -193,9 +191,11 @@ class Loader:
                 error=str(error),
             )
 
-    def patiently(self, mount: Mount, options: ReadOptions, begin: Callable[[], Deferred[T]]) -> Deferred[T]:
+    def patiently(
+        self, parts: Parts, mount: Mount, options: ReadOptions, begin: Callable[[], Deferred[T]]
+    ) -> Deferred[T]:
         """A look whose asker knows what to serve without it. Interval 0 has all the patience of its deadline."""
-        if self.interval_s(mount, options) == 0:
+        if self.interval_s(parts, mount, options) == 0:
             return begin()
         return self._stores.of(mount).patiently(self._patience_s, begin)
 
@@ -231,12 +231,14 @@ class Loader:
         at, read_index, mount = self._clock(), self._namespace.applied_index, located.mount
         key = located.key.encode()
         file, directory = await self._stores.of(mount).call("head", located.key, lambda ufs: ufs.status(key))
-        self._check_mount(parts, mount)
+        self.merger.check_mount(parts, mount)
         found = self._namespace.lookup(parts)
         name = parts[-1]
         file_found = found_of(file, name) if file is not None else None
         directory_found = found_of(directory, name) if directory is not None else None
         known_file, known_directory = self._records(parts, found)
+        if name + b"/" in self.merger.covered_names(parts[:-1]):
+            directory_found = known_directory = None  # what the store has left of it is none of the tree's business
         if record_differs(known_file, file_found, read_index) or record_differs(
             known_directory, directory_found, read_index
         ):
@@ -251,6 +253,8 @@ class Loader:
             ADOPTED("path").value += 1
             found = self._namespace.lookup(parts)
             known_file, known_directory = self._records(parts, found)
+            if name + b"/" in self.merger.covered_names(parts[:-1]):
+                directory_found = known_directory = None
         now = self._namespace.applied_index
         if record_differs(known_file, file_found, now) or record_differs(known_directory, directory_found, now):
             if last:
@@ -282,7 +286,9 @@ class Loader:
         return Deferred.fromCoroutine(self._look_at_many(wanted, options))
 
     async def _look_at_many(self, wanted: list[tuple[Parts, Lookup]], options: ReadOptions) -> dict[Parts, MonofsError]:
-        since = {parts: self.since(found.located, options) for parts, found in wanted if found.located is not None}
+        since = {
+            parts: self.since(parts, found.located, options) for parts, found in wanted if found.located is not None
+        }
         known = {parts: found.located.mount for parts, found in wanted if found.inode is not None and found.located}
         groups: dict[Parts, list[Parts]] = {}
         for parts in since:
@@ -300,7 +306,7 @@ class Loader:
 
             all_known = all(each in known for each in paths)
             try:
-                left = await (self.patiently(known[paths[0]], options, look) if all_known else look())
+                left = await (self.patiently(paths[0], known[paths[0]], options, look) if all_known else look())
                 single.update(dict.fromkeys(left))
             except MonofsError as error:
                 failed.update(dict.fromkeys(paths, error))
@@ -311,7 +317,7 @@ class Loader:
             try:
                 if located is not None and located.key:
                     look = partial(self._head, parts, since[parts])
-                    await (self.patiently(located.mount, options, look) if parts in known else look())
+                    await (self.patiently(parts, located.mount, options, look) if parts in known else look())
             except MonofsError as error:
                 failed[parts] = error
 
@@ -375,92 +381,8 @@ class Loader:
         )
 
     async def _look_at_page(self, parts: Parts, directory: Inode, after: bytes) -> Range:
-        located = self._namespace.lookup(parts).located
-        if located is None:
-            raise MountNotFound(f"nothing is mounted over {format_path(parts)} any more", path=format_path(parts))
-        at, read_index, mount = self._clock(), self._namespace.applied_index, located.mount
-        key = located.key.encode()
-        page = await self._stores.of(mount).call(
-            "list", located.key, lambda ufs: ufs.list(key, after=after, limit=PAGE_ENTRIES)
-        )
-        self._check_mount(parts, mount)
-        room = PATH_MAX_BYTES - sum(len(name) + 1 for name in parts) - 1
-        found = [found_of(entry, entry.name) for entry in page.entries if len(entry.name) <= room]
-        self._note_odd(parts, [*page.odd, *(entry.name for entry in page.entries if len(entry.name) > room)])
-        proposals = await self._adopt(directory, mount, read_index, after, page.next, found)
-        racy = frozenset(entry.name for entry in page.entries if entry.racy)
-        overtaken: frozenset[bytes] = frozenset()
-        if self._namespace.applied_index - read_index > proposals:  # else nothing came between: the tree is the page
-            overtaken = self._overtaken(directory, after, page.next, found)
-        self.freshness.note_range(directory.id, Range(after, page.next, at, racy | overtaken))
-        if found:
-            self.freshness.note_present(directory.id, at)
-        return Range(after, page.next, at, racy, overtaken)
-
-    def _check_mount(self, parts: Parts, asked: Mount) -> None:
-        """Raise ``ConditionFailed`` when the mount that was asked was changed meanwhile: another store may stand behind it now."""
-        located = self._namespace.lookup(parts).located
-        if located is None or located.mount.changed_index != asked.changed_index:
-            raise ConditionFailed(f"the mount over {format_path(parts)} was changed meanwhile: try again")
-
-    def _overtaken(self, directory: Inode, after: bytes, through: bytes | None, found: list[Found]) -> frozenset[bytes]:
-        """Names a page spoke for and the tree does not show so, because another look was taken over while this one was on its way."""
-        now, shown = self._namespace.applied_index, {key_of(each): each for each in found}
-        names: set[bytes] = set()
-        low: bytes | None = after
-        while low is not None and len(names) <= PAGE_ENTRIES:
-            known = self._namespace.children(directory.id, low, SLICE)
-            for name, raw in known:
-                if through is not None and name > through:
-                    break
-                if record_differs(decode_inode(raw), shown.pop(name, None), now):
-                    names.add(name)
-            low = known[-1][0] if len(known) == SLICE and (through is None or known[-1][0] < through) else None
-        names.update(shown)
-        return frozenset(names)
-
-    async def _adopt(
-        self, directory: Inode, mount: Mount, read_index: int, after: bytes, through: bytes | None, found: list[Found]
-    ) -> int:
-        """Merge a page with the tree, in slices of both, so that no proposal speaks for more than a slice of either; how many
-        proposals that took."""
-        proposals = 0
-        complete = self.freshness.completes(directory.id, after, through)
-        low, last = after, False
-        while not last:
-            known = self._namespace.children(directory.id, low, SLICE)
-            high: bytes | None = known[-1][0] if len(known) == SLICE else through
-            last = high == through or (high is not None and through is not None and high > through)
-            if last:
-                high = through
-                known = [record for record in known if through is None or record[0] <= through]
-            part = [each for each in found if low < key_of(each) and (high is None or key_of(each) <= high)]
-            now_complete = last and complete
-            if (now_complete and not directory.flags & _LOADED) or page_differs(known, part, read_index):
-                stamp = self._proposer.stamp()
-                await self._proposer.insist(
-                    AdoptPage(stamp, directory.id, mount.id, read_index, low, high, part, now_complete)
-                )
-                ADOPTED("page").value += 1
-                proposals += 1
-            if high is not None:
-                low = high
-        return proposals
-
-    def _note_odd(self, parts: Parts, names: Sequence[bytes]) -> None:
-        if not names:
-            return
-        path = format_path(parts)
-        fresh = [name for name in names if (path, name) not in self.odd]
-        self.odd_seen += len(fresh)
-        ODD_NAMES().add(len(fresh))
-        room = ODD_KEPT - len(self.odd)
-        for name in fresh[:room]:
-            self.odd[path, name] = None
-        if fresh and room > 0:
-            log.warning(
-                "names that no path can hold are unreachable", directory=path, count=len(fresh), first=repr(fresh[0])
-            )
+        asked = await self.merger.ask(parts, after)
+        return await self.merger.take_over(parts, directory, after, asked, Tally())
 
     def _forget(self) -> None:
         """Mounts changed: what was seen of their stores may be of another one."""

@@ -265,7 +265,7 @@ class Reading:
 
     def _why_mount(self, parts: Parts, found: Lookup, located: Located, options: ReadOptions) -> dict[str, Any]:
         mount = located.mount
-        interval_s = self._loader.interval_s(mount, options)
+        interval_s = self._loader.interval_s(parts, mount, options)
         seen_at = self._loader.seen_at(parts, found)
         error = self._stores.error_of(mount)
         return {

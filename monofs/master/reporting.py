@@ -83,8 +83,8 @@ class Reporting:
             },
             "workers": {str(worker): self._worker(worker) for worker in sorted(self._members.members)},
             "odd_names": {
-                "seen": self._loader.odd_seen,
-                "shown": [f"{path}: {name!r}" for path, name in list(self._loader.odd)[:ODD_SHOWN]],
+                "seen": self._loader.merger.odd_seen,
+                "shown": [f"{path}: {name!r}" for path, name in list(self._loader.merger.odd)[:ODD_SHOWN]],
             },
         }
         return ReportAnswer(sections)

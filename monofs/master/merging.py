@@ -1,0 +1,194 @@
+"""Merging pages of a store's listing with the tree: ask, compare, adopt, remember what the page spoke for.
+
+Invariant: the tree changes only by ADOPT_PAGE, proposed only on a difference, with the index read *before* the store was asked. Memory is
+O(page). Not here: when a page is to be asked for (loading.py, job_sync.py), and what of it is believed (apply).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from monofs.master.comparing import found_of, key_of, page_differs, record_differs
+from monofs.master.freshness import Freshness, Range
+from monofs.master.proposing import Proposer
+from monofs.master.stores import Stores
+from monofs.metadata.entries import AdoptPage, Found
+from monofs.metadata.namespace import Namespace
+from monofs.model.errors import ConditionFailed, MountNotFound
+from monofs.model.inode import Flag, Inode, decode_inode
+from monofs.model.mount import Mount
+from monofs.model.paths import PATH_MAX_BYTES, Parts, format_path, parse_path
+from monofs.observe.logs import logger
+from monofs.observe.metrics import ADOPTED, ODD_NAMES
+from monofs.ufs.base import UfsPage
+
+log = logger(__name__)
+PAGE_ENTRIES = 1000
+SLICE = 2000
+"""Records of the tree compared with a page at a time."""
+ODD_KEPT = 1000
+"""Names no path can hold, kept for the report."""
+_LOADED = int(Flag.LOADED)
+
+
+class Asked(NamedTuple):
+    """A page of a store's listing on its way into the tree."""
+
+    page: UfsPage
+    mount: Mount
+    """As it was when its store was asked."""
+    read_index: int
+    at: float
+
+
+@dataclass(slots=True)
+class Tally:
+    """What looks met: entries seen, and names added, changed or removed by them."""
+
+    seen: int = 0
+    changed: int = 0
+
+
+class Merger:
+    """Merges pages for one master."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        proposer: Proposer,
+        stores: Stores,
+        freshness: Freshness,
+        clock: Callable[[], float],
+    ) -> None:
+        self._namespace, self._proposer, self._stores = namespace, proposer, stores
+        self._freshness, self._clock = freshness, clock
+        self.odd: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        """(directory, key) of names that no path can hold."""
+        self.odd_seen = 0
+
+    def is_covered(self, parts: Parts, *, below: bool = False) -> bool:
+        """Whether an open job deletes or moves what the store has at a path (``below``: below it): the tree alone tells what is there."""
+        namespace = self._namespace
+        if not namespace.known_jobs.open_trees:
+            return False
+        natural = namespace.natural_key(parts)
+        if natural is None:
+            return False
+        key = natural.key + "/" if below and natural.key else natural.key
+        return namespace.covering_job(natural.mount.id, key) is not None
+
+    def covered_names(self, directory: Parts) -> frozenset[bytes]:
+        """Names (with their ``/``) right below a directory that are covered as a whole."""
+        jobs = self._namespace.known_jobs.open_trees
+        if not jobs:
+            return frozenset()
+        paths = (parse_path(job.path) for job in jobs.values())
+        return frozenset(parts[-1] + b"/" for parts in paths if parts and parts[:-1] == directory)
+
+    async def ask(self, parts: Parts, after: bytes) -> Asked:
+        """A page of a directory's listing, as the store shows it now."""
+        located = self._namespace.lookup(parts).located
+        if located is None:
+            raise MountNotFound(f"nothing is mounted over {format_path(parts)} any more", path=format_path(parts))
+        at, read_index, mount = self._clock(), self._namespace.applied_index, located.mount
+        key = located.key.encode()
+        page = await self._stores.of(mount).call(
+            "list", located.key, lambda ufs: ufs.list(key, after=after, limit=PAGE_ENTRIES)
+        )
+        return Asked(page, mount, read_index, at)
+
+    async def take_over(self, parts: Parts, directory: Inode, after: bytes, asked: Asked, tally: Tally) -> Range:
+        """Merge a page with the tree. ``ConditionFailed``: a change of the mount, or very many removals, overtook it: ask again."""
+        page, read_index = asked.page, asked.read_index
+        self.check_mount(parts, asked.mount)
+        room = PATH_MAX_BYTES - sum(len(name) + 1 for name in parts) - 1
+        found = [found_of(entry, entry.name) for entry in page.entries if len(entry.name) <= room]
+        covered = self.covered_names(parts)
+        if covered:
+            found = [each for each in found if key_of(each) not in covered]
+        self._note_odd(parts, [*page.odd, *(entry.name for entry in page.entries if len(entry.name) > room)])
+        tally.seen += len(found)
+        proposals = await self._adopt(parts, directory, asked, after, found, tally)
+        racy = frozenset(entry.name for entry in page.entries if entry.racy)
+        overtaken: frozenset[bytes] = frozenset()
+        if self._namespace.applied_index - read_index > proposals:  # else nothing came between: the tree is the page
+            overtaken = self._overtaken(parts, directory, after, page.next, found)
+        self._freshness.note_range(directory.id, Range(after, page.next, asked.at, racy | overtaken))
+        if found:
+            self._freshness.note_present(directory.id, asked.at)
+        return Range(after, page.next, asked.at, racy, overtaken)
+
+    def check_mount(self, parts: Parts, asked: Mount) -> None:
+        """Raise ``ConditionFailed`` when the mount that was asked was changed meanwhile: another store may stand behind it now."""
+        located = self._namespace.lookup(parts).located
+        if located is None or located.mount.changed_index != asked.changed_index:
+            raise ConditionFailed(f"the mount over {format_path(parts)} was changed meanwhile: try again")
+
+    def _overtaken(
+        self, parts: Parts, directory: Inode, after: bytes, through: bytes | None, found: list[Found]
+    ) -> frozenset[bytes]:
+        """Names a page spoke for and the tree does not show so, because another look was taken over while this one was on its way."""
+        now, shown = self._namespace.applied_index, {key_of(each): each for each in found}
+        covered = self.covered_names(parts)
+        names: set[bytes] = set()
+        low: bytes | None = after
+        while low is not None and len(names) <= PAGE_ENTRIES:
+            known = self._namespace.children(directory.id, low, SLICE)
+            for name, raw in known:
+                if through is not None and name > through:
+                    break
+                record, entry = decode_inode(raw), shown.pop(name, None)
+                if record.store_path is None and name not in covered and record_differs(record, entry, now):
+                    names.add(name)
+            low = known[-1][0] if len(known) == SLICE and (through is None or known[-1][0] < through) else None
+        names.update(shown)
+        return frozenset(names)
+
+    async def _adopt(
+        self, parts: Parts, directory: Inode, asked: Asked, after: bytes, found: list[Found], tally: Tally
+    ) -> int:
+        """Merge a page with the tree, in slices of both, so that no proposal speaks for more than a slice of either; how many
+        proposals that took."""
+        proposals = 0
+        through, read_index = asked.page.next, asked.read_index
+        covered = self.covered_names(parts)
+        complete = self._freshness.completes(directory.id, after, through)
+        low, last = after, False
+        while not last:
+            known = self._namespace.children(directory.id, low, SLICE)
+            high: bytes | None = known[-1][0] if len(known) == SLICE else through
+            last = high == through or (high is not None and through is not None and high > through)
+            if last:
+                high = through
+                known = [record for record in known if through is None or record[0] <= through]
+            part = [each for each in found if low < key_of(each) and (high is None or key_of(each) <= high)]
+            now_complete = last and complete
+            if (now_complete and not directory.flags & _LOADED) or page_differs(known, part, read_index, covered):
+                stamp = self._proposer.stamp()
+                added, changed, removed = await self._proposer.insist(
+                    AdoptPage(stamp, directory.id, asked.mount.id, read_index, low, high, part, now_complete)
+                )
+                tally.changed += added + changed + removed
+                ADOPTED("page").value += 1
+                proposals += 1
+            if high is not None:
+                low = high
+        return proposals
+
+    def _note_odd(self, parts: Parts, names: Sequence[bytes]) -> None:
+        if not names:
+            return
+        path = format_path(parts)
+        fresh = [name for name in names if (path, name) not in self.odd]
+        self.odd_seen += len(fresh)
+        ODD_NAMES().add(len(fresh))
+        room = ODD_KEPT - len(self.odd)
+        for name in fresh[:room]:
+            self.odd[path, name] = None
+        if fresh and room > 0:
+            log.warning(
+                "names that no path can hold are unreachable", directory=path, count=len(fresh), first=repr(fresh[0])
+            )
