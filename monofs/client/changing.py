@@ -7,6 +7,7 @@ program writes piece by piece (writer.py), trees of files (transfer.py).
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any, overload
 
 from monofs.client.administration import LONG_TIMEOUT_S
@@ -103,14 +104,16 @@ class Changing(Reading):
         parents: bool = True,
         mode: int = 0o644,
         staged: bool = False,
+        make: Callable[..., Writer] = Writer,
     ) -> Writer:
         """Open for writing; arguments as in :meth:`write`. ``staged``: closing keeps the file back until ``commit()``.
+        ``make``: what other doors make of it.
 
         Asks first whether the file could be written now, so that most errors come here and not at the end.
         """
         how = _how(write_type, exclusive, if_match, parents, mode)
         self._session().ask(Method.MAY_WRITE, MayWriteRequest(path, parents, exclusive), Empty)
-        return Writer(self._session, clean(path), how, staged=staged)
+        return make(self._session, clean(path), how, staged=staged)
 
     # ---- whole files ----
 

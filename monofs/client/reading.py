@@ -212,6 +212,21 @@ class Reading(Connected):
                         result[path].append(group)
         return result
 
+    @public
+    def cached_on(self, path: str) -> dict[str, CachedAnswer | MonofsError]:
+        """By worker address: which groups of a file are cached there, and which left lately and why; errors of workers that do not answer."""
+        found = self.stat(path)
+        answers: dict[str, CachedAnswer | MonofsError] = {}
+        for link in self._session().cluster.links() if found.content else ():
+            request = CachedRequest([found.content])
+            try:
+                answers[link.info.address] = link.pool().call(
+                    Method.CACHED, request, CachedAnswer, timeout_s=self._options.timeout_s
+                )
+            except MonofsError as error:
+                answers[link.info.address] = python_error(error)
+        return answers
+
 
 _PINNED = 4  # model.inode.Flag.PINNED as a plain number: a listing asks a hundred thousand times
 

@@ -284,7 +284,7 @@ class Writer(io.RawIOBase):
 class TextWriter(io.TextIOWrapper):
     """Text over a :class:`Writer`: an exception inside ``with`` gives the file up, as for bytes."""
 
-    def __init__(self, writer: Writer, **options: Any) -> None:
+    def __init__(self, writer: Any, **options: Any) -> None:
         super().__init__(writer, **options)  # a raw file that takes all it is given needs no buffer
         self._writer = writer
 

@@ -6,7 +6,7 @@ instances work after fork, forkserver and spawn.
 
 Paths begin with ``/``. ``monofs:///path`` uses ``MONOFS_MASTERS`` (or 127.0.0.1:19998), ``monofs://host:port/path`` that master.
 Listings are not cached unless asked for: masters answer from memory, and a listing kept here would hide changes.
-Writing bytes is not available yet and says so (io.UnsupportedOperation, ENOTSUP).
+Not here: what changes something (changing.py).
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import isfilelike, stringify_path
 
-from monofs.client import FileInfo, FileSystem
+from monofs.client import FileInfo, FileSystem, Writer
 from monofs.client.errors import python_error
+from monofs.fsspec.changing import Changing
 from monofs.fsspec.file import BLOCK_BYTES, MonofsFsspecFile
-from monofs.model.errors import MonofsError, NotADirectory, NotSupported
+from monofs.model.errors import MonofsError, NotADirectory
 from monofs.model.ids import NO_CONTENT, format_content_id
 from monofs.model.inode import Inode, Kind
 
@@ -45,7 +46,7 @@ _PROTOCOL = "monofs"
 T = TypeVar("T")
 
 
-class MonofsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
+class MonofsFileSystem(Changing, AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
     """Arguments as of :func:`monofs.connect`; ``use_listings_cache``, ``listings_expiry_time`` (60 s) and ``max_paths`` (1,000)
     as fsspec has them, off by default."""
 
@@ -200,13 +201,14 @@ class MonofsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no 
         return entries
 
     def invalidate_cache(self, path: str | None = None) -> None:
-        """Forget kept listings: of a path and its parent, or all."""
-        if path is None:
+        """Forget kept listings: of a path, all above it and all below, or all."""
+        if path is None or not self.dircache.use_listings_cache:
             self.dircache.clear()
         else:
             path = self._strip_protocol(path)
-            self.dircache.pop(path, None)
-            self.dircache.pop(self._parent(path), None)
+            for kept in list(self.dircache):
+                if f"{path}/".startswith(kept.rstrip("/") + "/") or kept.startswith(f"{path}/"):
+                    self.dircache.pop(kept, None)
         super().invalidate_cache(path)
 
     def find(
@@ -267,10 +269,8 @@ class MonofsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no 
 
     # ---- reading --------------------------------------------------------------------------------------------------------
 
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> MonofsFsspecFile:
-        if mode != "rb":
-            raise self._cannot_write(path)
-        return self.open_raw(path)
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> MonofsFsspecFile | Writer:
+        return self.open_raw(path) if mode == "rb" else self.open_writer(path, mode, **options)
 
     def open_raw(self, path: str) -> MonofsFsspecFile:
         """Open for reading bytes."""
@@ -359,54 +359,6 @@ class MonofsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no 
         with self.open_raw(rpath) as source:
             _copy(source, target, callback)
 
-    # ---- changing (the part of the tree under no mount) -----------------------------------------------------------------
-
-    def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
-        """Raises FileExistsError."""
-        self.client.make_directory(self._strip_protocol(path), parents=create_parents)
-        self.invalidate_cache(path)
-
-    def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """With parents. Raises FileExistsError unless ``exist_ok``."""
-        self.client.make_directory(self._strip_protocol(path), parents=True, exist_ok=exist_ok)
-        self.invalidate_cache(path)
-
-    def rmdir(self, path: str) -> None:
-        """Remove an empty directory."""
-        self.client.delete(self._strip_protocol(path))
-        self.invalidate_cache(path)
-
-    def rm_file(self, path: str) -> None:
-        """Remove a file or an empty directory."""
-        self.client.delete(self._strip_protocol(path))
-        self.invalidate_cache(path)
-
-    def mv(self, path1: str, path2: str, **_: Any) -> None:
-        """Rename a file or directory with all below it."""
-        self.client.rename(self._strip_protocol(path1), self._strip_protocol(path2))
-        self.invalidate_cache(path1)
-        self.invalidate_cache(path2)
-
-    def touch(self, path: str, truncate: bool = True, **_: Any) -> None:  # noqa: ARG002
-        """Create an empty file."""
-        self.client.create(self._strip_protocol(path))
-        self.invalidate_cache(path)
-
-    def pipe_file(self, path: str, *_: Any, **__: Any) -> None:
-        """Not available yet."""
-        raise self._cannot_write(path)
-
-    def put_file(self, _lpath: str, rpath: str, **__: Any) -> None:
-        """Not available yet."""
-        raise self._cannot_write(rpath)
-
-    def cp_file(self, _path1: str, path2: str, **__: Any) -> None:
-        """Not available yet."""
-        raise self._cannot_write(path2)
-
-    def _cannot_write(self, path: str) -> MonofsError:
-        return python_error(NotSupported(f"cannot write {path}: writing through monofs is not available yet"))
-
     # ---- asynchronous: the same on threads ------------------------------------------------------------------------------
 
     async def _run(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -452,7 +404,11 @@ _BOTH = (
     "get_file",
     "mkdir",
     "makedirs",
+    "rmdir",
+    "rm",
     "rm_file",
+    "mv",
+    "touch",
     "pipe_file",
     "put_file",
     "cp_file",
