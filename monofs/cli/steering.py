@@ -14,7 +14,7 @@ from monofs.cli.output import print_json, progress, show_seconds, show_time
 from monofs.cli.paths import TREE_PATH
 from monofs.config.units import format_bytes
 from monofs.model.errors import MonofsError, NoMaster, NoWorker
-from monofs.rpc.api import CachedGroup
+from monofs.rpc.api import CachedAnswer, CachedGroup
 
 
 @click.command()
@@ -71,9 +71,20 @@ def unpin(session: Session, paths: tuple[str, ...]) -> None:
         click.echo(f"unpinned {path}")
 
 
-def describe_group(group: CachedGroup) -> dict[str, Any]:
+_LEFT = {
+    "evicted": "evicted to make room for others",
+    "freed": "freed by command or time to live",
+    "retired": "its content was replaced or deleted",
+    "expired": "its policy's time to live had passed",
+    "damaged": "failed its checksum",
+    "dropped": "dropped with all others: the worker met another cluster, or was away too long",
+}
+
+
+def describe_group(address: str, group: CachedGroup) -> dict[str, Any]:
     """What is cached of one group of 64 pages."""
     return {
+        "worker": address,
         "group": group.group,
         "pages": group.pages.bit_count(),
         "bytes": group.bytes,
@@ -89,14 +100,10 @@ def describe_group(group: CachedGroup) -> dict[str, Any]:
 @json_option
 @click.pass_obj
 def why(session: Session, path: str, as_json: bool) -> None:
-    """Explain PATH: its mount and store address, content, freshness, and what is cached where."""
+    """Explain PATH: its mount and store address, content, freshness, open changes, what is cached where, and why the last read missed."""
     facts = session.fs.why(path)
-    try:
-        groups = session.fs.cached([path])[path]
-    except MonofsError as error:
-        facts["cached"] = f"unknown: {error}"
-    else:
-        facts["cached"] = [describe_group(group) for group in groups]
+    if facts.get("exists") and facts.get("kind") == "file":
+        facts |= residency(session.fs.cached_on(path))
     if as_json:
         print_json(facts)
         return
@@ -106,8 +113,41 @@ def why(session: Session, path: str, as_json: bool) -> None:
             for item in value:
                 shown = ", ".join(f"{key} {part}" for key, part in item.items()) if isinstance(item, dict) else item
                 click.echo(f"  - {shown}")
+        elif isinstance(value, dict):
+            click.echo(
+                f"{label}: {', '.join(f'{key} {part}' for key, part in value.items() if part not in (None, ''))}"
+            )
         else:
             click.echo(f"{label}: {value}")
+
+
+def residency(answers: dict[str, CachedAnswer | MonofsError]) -> dict[str, Any]:
+    """Where a content is cached, and what its workers remember of pages that left."""
+    cached, left = [], []
+    for address, answer in answers.items():
+        if isinstance(answer, MonofsError):
+            cached.append({"worker": address, "error": str(answer)})
+            continue
+        cached += [describe_group(address, group) for group in answer.groups]
+        here = {group.group for group in answer.groups}
+        left += [
+            {
+                "worker": address,
+                "group": each.group,
+                "why": _LEFT.get(each.why, each.why),
+                "when": show_time(each.at_ns),
+            }
+            for each in answer.gone
+            if each.group not in here
+        ]
+    facts: dict[str, Any] = {"cached": cached}
+    if left:
+        facts["left_the_cache"] = left
+    elif answers and not cached:
+        facts["missed_because"] = (
+            "no read or write of this version has left anything in a cache, as far as workers remember"
+        )
+    return facts
 
 
 _FLAGS = {
@@ -130,6 +170,8 @@ _LABELS = {
     "changed_index": "changed by journal entry",
     "fingerprint": "version in the store",
     "owners": "workers responsible",
+    "left_the_cache": "left the cache, so that the next read misses",
+    "missed_because": "why a read misses",
 }
 
 
