@@ -1,399 +1,302 @@
-"""A directory of this machine (or a network file system mounted on it) as a store.
+"""A directory of this machine (or a network file system mounted on it) as a store: the whole of it, with deleting, renaming and trees.
 
-Every component below the root is opened relative to its parent's descriptor with ``O_NOFOLLOW``, so no key, symbolic link or race
-leads out of the root. The root itself is opened by path for each call: it may be a symbolic link, and a file system mounted
-there later is noticed, and one that was there and is gone makes the store unreachable, not empty.
+Built in layers, each a file: what is there (``local_reading``), the making of files (``local_files``). Every change is durable when its call
+returns: the directories it changed are synced.
 
-Symbolic links, FIFOs, sockets and devices are never opened: a listing names them in ``odd`` and they read as missing. Names
-starting with ``.monofs-tmp-`` are our own unfinished files and do not exist for readers.
-
-Invariant: the bytes yielded lie between two ``fstat`` of one descriptor that both give the fingerprint asked for, and were read
-when any later change had to give another one.
-
-Limits: a listing sorts the names of one directory in memory, at most ``NAMES_MAX`` of them; a larger directory is scanned anew
-for every page.
+A whole directory is removed by a rename to ``.monofs-tmp-<operation>`` in the root, out of everybody's sight, and deleted from there by ``sweep``.
+Nothing here follows a link, and nothing is limited by how deep a tree is: neither descriptors nor the stack grow with it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import heapq
 import os
 import stat
-import threading
-import time
-from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count, groupby, islice
 
-from monofs.model.errors import (
-    MonofsError,
-    UfsBadBody,
-    UfsBucketNotFound,
-    UfsChanged,
-    UfsDenied,
-    UfsFailed,
-    UfsNotFound,
-    UfsOption,
-    UfsUnreachable,
-)
-from monofs.model.paths import name_problem
-from monofs.ufs.base import UfsEntry, UfsPage
-from monofs.ufs.observe import Observer, observed
-from monofs.ufs.options import Option, flag
+from monofs.model.errors import MonofsError, UfsChanged, UfsNotEmpty, UfsNotFound
+from monofs.ufs.base import MIB, Condition, UfsEntry, UfsPage
+from monofs.ufs.local_files import Act, LocalFiles, hidden, rename_new
+from monofs.ufs.local_reading import HIDDEN_PREFIX, ODD_MAX, SCAN, entry_of
+from monofs.ufs.observe import observed
 
-OPTIONS: tuple[Option, ...] = (
-    Option(
-        "own_file_system",
-        "Whether the directory is where a file system is mounted, without which there is nothing to read; empty: as it is found "
-        "when monofs mounts or updates it.",
-        read=flag,
-    ),
-)
-HIDDEN_PREFIX = b".monofs-tmp-"
-RACY_NS = 2_000_000_000
-"""A file or directory that changed less than this before it was looked at may change again under the same times."""
-TICK_NS = 20_000_000
-"""Changes further apart than this get different times: two ticks of the slowest kernel clock (100 Hz)."""
-CHUNK_BYTES = 1 << 20
-ODD_MAX = 100
-NAMES_MAX = 1_000_000
-SNAPSHOTS_MAX = 8
-SNAPSHOT_LIFE_S = 60.0
-
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_SCAN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-_UNREACHABLE = (
-    errno.ETIMEDOUT,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ENOTCONN,
-    errno.ECONNREFUSED,
-    errno.ENETDOWN,
-)
+_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
+_CANNOT_HIDE = (errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY)
 
 
-def root_path(uri: str) -> bytes:
-    """The directory a URI names. Raises ``UfsOption``."""
-    if uri.startswith("/"):
-        raw = os.fsencode(uri)
-    else:
-        host, slash, path = uri.removeprefix("file://").partition("/")
-        if host not in ("", "localhost") or not slash:
-            raise UfsOption(f"cannot mount {uri!r}: write a local directory as file:///dir, with three slashes")
-        raw = b"/" + unquote_to_bytes(path)
-    parts = [part for part in raw.split(b"/") if part]
-    if b"\0" in raw or b"." in parts or b".." in parts:
-        raise UfsOption(f"cannot mount {uri!r}: the directory must be absolute, without '.', '..' or NUL")
-    return b"/" + b"/".join(parts)
-
-
-def normal_uri(uri: str) -> str:
-    """``file:///dir``, percent-encoded, without empty components or a trailing slash (but for the root of the file system)."""
-    return "file://" + quote_from_bytes(root_path(uri), safe="/-._~!$&'()*+,;=:@")
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """Sorted names of one directory (``/`` after directories) and the identity of the directory when they were read."""
-
-    identity: tuple[int, int, int, int]
-    names: list[bytes]
-    taken_s: float
-
-
-class LocalStore:
+class LocalStore(LocalFiles):
     """The store behind ``file://``; thread-safe. It keeps no descriptor open between calls."""
 
     scheme = "file"
+    renames = True
+    part_bytes = 8 * MIB
 
-    def __init__(self, uri: str, *, own_file_system: bool | None = None, observe: Observer | None = None) -> None:
-        """``own_file_system``: the root must be a mount point, need not be one, or (None) must stay one once it was seen as one."""
-        self._root = root_path(uri)
-        self._shown = normal_uri(uri)
-        self._observe = observe
-        self._lock = threading.Lock()
-        self._snapshots: OrderedDict[bytes, _Snapshot] = OrderedDict()
-        self._device = -1
-        self._must_be_mounted = own_file_system is True
-        self._may_be_unmounted = own_file_system is False
-
-    def check(self) -> bool:
-        """Prove that the root is a directory that may be listed."""
+    def rename(self, source: bytes, target: bytes, condition: Condition, *, directory: bool) -> UfsEntry:
+        """One rename; directories above the target come into being. Within one file system only."""
         with (
-            observed(self._observe, "list"),
-            self._mapped(b""),
-            self._open_directory(b"", _SCAN) as fd,
-            os.scandir(fd) as entries,
+            self._acting("rename", source) as act,
+            self._open_parent(source, SCAN) as (old, name),
         ):
-            return next(entries, None) is not None
+            found = os.stat(name, dir_fd=old, follow_symlinks=False)
+            if not (stat.S_ISDIR(found.st_mode) if directory else stat.S_ISREG(found.st_mode)):
+                raise UfsNotFound(f"{self._name(source)} is not a {'directory' if directory else 'file'} in the store")
+            with self._make_parent(target) as (new, final):
+                if not directory:
+                    self._check_target(new, final, target, condition)
+                self._move(act, (old, name), (new, final), target, condition)
+                os.fsync(new)
+                os.fsync(old)
+                return entry_of(target, os.stat(final, dir_fd=new, follow_symlinks=False))
 
-    def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
-        """One ``lstat`` below the root: a name is a file or a directory, never both."""
-        with observed(self._observe, "head"), self._mapped(key):
-            if not key:
-                with self._open_directory(b"") as fd:
-                    return None, _entry(b"", os.fstat(fd))
-            try:
-                with self._open_parent(key) as (fd, name):
-                    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            except OSError as error:
-                if error.errno in _ABSENT and os.path.isdir(self._root):
-                    return None, None
-                raise  # a root that is gone must never look like files that were deleted
-            except UfsNotFound:
-                return None, None
-        if stat.S_ISDIR(found.st_mode):
-            return None, _entry(key, found)
-        return (_entry(key, found), None) if stat.S_ISREG(found.st_mode) else (None, None)
-
-    def list(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
-        """A page of one directory. Names come from a snapshot only while the directory provably has not changed since."""
-        with observed(self._observe, "list"), self._mapped(key), self._open_directory(key, _SCAN) as fd:
-            names, complete = self._names_after(fd, key, after, limit)
-            entries: list[UfsEntry] = []
-            odd: list[bytes] = []
-            position = after
-            for name in names:
-                if len(entries) >= limit or len(odd) >= ODD_MAX:
-                    complete = False
-                    break
-                position = name
-                found = self._look(fd, key, name)
-                if isinstance(found, UfsEntry):
-                    entries.append(found)
-                elif found is not None:
-                    odd.append(found)
-            if complete:
-                with self._lock:
-                    self._snapshots.pop(key, None)
-            return UfsPage(entries, None if complete else position, odd)
-
-    def read(self, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[memoryview]:
-        """Yield the range in pieces of at most 1 MiB, each checked by ``fstat`` before it is handed out."""
-        with observed(self._observe, "get") as request, self._mapped(key), self._open_file(key) as fd:
-            self._unchanged(fd, key, fingerprint)
-            _wait_until_told_apart(os.fstat(fd))
-            size = self._unchanged(fd, key, fingerprint)
-            end = min(offset + length, size)
-            while offset < end:
-                chunk = os.pread(fd, min(CHUNK_BYTES, end - offset), offset)
-                self._unchanged(fd, key, fingerprint)
-                if not chunk:
-                    raise UfsBadBody(f"{self._name(key)} ended at byte {offset}, before its size of {size}")
-                offset += len(chunk)
-                request.bytes += len(chunk)
-                yield memoryview(chunk)
-
-    def close(self) -> None:
-        """Forget the names kept for listings."""
-        with self._lock:
-            self._snapshots.clear()
-
-    # ---- opening below the root -----------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _open_directory(self, key: bytes, flags: int = _DIRECTORY) -> Iterator[int]:
-        """A descriptor of directory ``key``; the last one opened with ``flags``."""
-        parts = key.split(b"/") if key else []
-        fd = os.open(self._root, (flags if not parts else _DIRECTORY) & ~os.O_NOFOLLOW)
+    def _move(
+        self, act: Act, old: tuple[int, bytes], new: tuple[int, bytes], target: bytes, condition: Condition
+    ) -> None:
         try:
-            self._check_mounted(fd)
-            for depth, part in enumerate(parts, 1):
-                if _unsafe(part):
-                    raise UfsNotFound(f"{self._name(key)} is not a name a directory can hold")
-                below = os.open(part, flags if depth == len(parts) else _DIRECTORY, dir_fd=fd)
-                os.close(fd)
-                fd = below
-            yield fd
-        finally:
-            os.close(fd)
-
-    def _check_mounted(self, root: int) -> None:
-        """Raise ``UfsUnreachable`` when the root was a mount point and its file system is gone: the empty directory that is left must
-        not look like files that were deleted."""
-        device = os.fstat(root).st_dev
-        if device == self._device or self._may_be_unmounted:
-            return
-        is_mounted = _is_mounted(root)
-        if self._must_be_mounted and not is_mounted:
-            raise UfsUnreachable(
-                f"the file system of {self._shown} is not mounted any more: mount it again; to serve the directory "
-                "below it, use `monofs mount update` with --option own_file_system=false"
-            )
-        self._device, self._must_be_mounted = device, is_mounted
-
-    @contextlib.contextmanager
-    def _open_parent(self, key: bytes) -> Iterator[tuple[int, bytes]]:
-        directory, _, name = key.rpartition(b"/")
-        if _unsafe(name):
-            raise UfsNotFound(f"{self._name(key)} is not a name a directory can hold")
-        with self._open_directory(directory) as fd:
-            yield fd, name
-
-    @contextlib.contextmanager
-    def _open_file(self, key: bytes) -> Iterator[int]:
-        """A descriptor of a regular file. A FIFO or device is looked at, never opened."""
-        with self._open_parent(key) as (parent, name):
-            if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                raise UfsNotFound(f"{self._name(key)} is not a regular file")
-            fd = os.open(name, _FILE, dir_fd=parent)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-
-    def _unchanged(self, fd: int, key: bytes, fingerprint: str) -> int:
-        """The size of the open file; raises ``UfsChanged`` when it is not the version asked for."""
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise UfsNotFound(f"{self._name(key)} is not a regular file")
-        if fingerprint_of(found) != fingerprint:
-            raise UfsChanged(f"{self._name(key)} changed since it was listed")
-        return found.st_size
-
-    # ---- listing --------------------------------------------------------------------------------------------------------
-
-    def _names_after(self, fd: int, key: bytes, after: bytes, limit: int) -> tuple[Iterator[bytes], bool]:
-        """Sorted names of the directory greater than ``after``, and whether these are all (else: enough for one page)."""
-        began_ns, found = time.time_ns(), os.fstat(fd)
-        identity = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-        with self._lock:
-            self._forget_old()
-            kept = self._snapshots.get(key)
-            if kept is not None and kept.identity == identity:
-                self._snapshots.move_to_end(key)
-                return _tail(kept.names, after), True
-        names = _scan(fd)
-        held: list[bytes] = []
-        for name in names:
-            held.append(name)
-            if len(held) > NAMES_MAX:
-                wanted = limit + ODD_MAX + 1
-                least = heapq.nsmallest(wanted, _beyond(held, names, after))
-                return iter(least), len(least) < wanted
-        held.sort()
-        if began_ns - max(found.st_mtime_ns, found.st_ctime_ns) >= RACY_NS and len(held) > limit:
-            self._remember(key, _Snapshot(identity, held, time.monotonic()))
-        return _tail(held, after), True
-
-    def _remember(self, key: bytes, snapshot: _Snapshot) -> None:
-        with self._lock:
-            self._snapshots[key] = snapshot
-            total = sum(len(kept.names) for kept in self._snapshots.values())
-            while len(self._snapshots) > SNAPSHOTS_MAX or total > NAMES_MAX:
-                total -= len(self._snapshots.popitem(last=False)[1].names)
-
-    def _forget_old(self) -> None:
-        horizon = time.monotonic() - SNAPSHOT_LIFE_S
-        for key in [key for key, kept in self._snapshots.items() if kept.taken_s < horizon]:
-            del self._snapshots[key]
-
-    def _look(self, fd: int, key: bytes, name: bytes) -> UfsEntry | bytes | None:
-        """The entry of a name, or its key when it is odd. None: gone since the scan, or now of the other kind, whose sorting name differs."""
-        bare = name.removesuffix(b"/")
-        try:
-            found = os.stat(bare, dir_fd=fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        is_directory = stat.S_ISDIR(found.st_mode)
-        if not (is_directory or stat.S_ISREG(found.st_mode)) or name_problem(bare):
-            shown = bare + b"/" if is_directory else bare
-            return key + b"/" + shown if key else shown
-        return _entry(bare, found) if is_directory == name.endswith(b"/") else None
-
-    # ---- errors ---------------------------------------------------------------------------------------------------------
-
-    def _name(self, key: bytes) -> str:
-        return f"{self._shown}/{key.decode('utf-8', 'backslashreplace')}"
-
-    @contextlib.contextmanager
-    def _mapped(self, key: bytes) -> Iterator[None]:
-        """Turn what the system says into the 6xxx family."""
-        try:
-            yield
+            if condition.absent:
+                rename_new(*old, *new)
+            else:
+                os.rename(old[1], new[1], src_dir_fd=old[0], dst_dir_fd=new[0])
         except OSError as error:
-            raise self._translate(error, key) from None
+            if error.errno == errno.EEXIST and condition.absent:
+                raise self._changed(target) from None
+            if error.errno in _NOT_EMPTY:
+                raise UfsNotEmpty(f"{self._name(target)} is not empty in the store") from None
+            if error.errno == errno.ENOTDIR:
+                raise UfsChanged(f"{self._name(target)} is a file in the store") from None
+            raise
+        act.begun = True
 
-    def _translate(self, error: OSError, key: bytes) -> MonofsError:
-        what, why = self._name(key), error.strerror
-        if error.errno in _ABSENT:
-            if not key or not os.path.isdir(self._root):
-                return UfsBucketNotFound(f"{self._shown} is not a directory on this machine: {why}")
-            return UfsNotFound(f"{what} does not exist")
-        if error.errno in (errno.EACCES, errno.EPERM):
-            return UfsDenied(f"{what} may not be read by the user monofs runs as: {why}")
-        if error.errno in _UNREACHABLE:
-            return UfsUnreachable(f"{what} cannot be reached: {why}")
-        return UfsFailed(f"{what}: {why}")
+    # ---- deleting -------------------------------------------------------------------------------------------------------
+
+    def delete(self, key: bytes) -> None:
+        """Unlink; a directory or a link of that name is no file, and stays."""
+        for error in self._delete_all([key]).values():
+            raise error
+
+    def delete_many(self, keys: Sequence[bytes]) -> dict[bytes, MonofsError]:
+        """Files directory by directory, each synced once; then directories, the deepest first."""
+        with self._acting("delete", b""), self._open_directory(b""):
+            pass  # a root that is gone must not look like files that are
+        files = sorted(key for key in keys if not key.endswith(b"/"))
+        failed: dict[bytes, MonofsError] = {}
+        for _, together in groupby(files, key=lambda key: key.rpartition(b"/")[0]):
+            failed |= self._delete_all(list(together))
+        for key in sorted((key for key in keys if key.endswith(b"/")), reverse=True):
+            try:
+                self.remove_directory(key[:-1])
+            except MonofsError as error:
+                failed[key] = error
+        return failed
+
+    def _delete_all(self, keys: Sequence[bytes]) -> dict[bytes, MonofsError]:
+        """Unlink files of one directory; which could not be, and why."""
+        failed: dict[bytes, MonofsError] = {}
+        with self._acting("delete", keys[0]) as act:
+            try:
+                with self._open_parent(keys[0], SCAN) as (parent, _):
+                    for key in keys:
+                        try:
+                            self._unlink(act, parent, key)
+                        except MonofsError as error:
+                            failed[key] = error
+                    if act.begun:
+                        os.fsync(parent)
+            except (OSError, UfsNotFound) as error:
+                if not self._is_absent(error):
+                    raise
+        return failed
+
+    def _unlink(self, act: Act, parent: int, key: bytes) -> None:
+        name = key.rpartition(b"/")[2]
+        with self._mapped(key, "deleted"):
+            try:
+                if stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                    os.unlink(name, dir_fd=parent)
+                    act.begun = True
+            except FileNotFoundError:
+                pass
+
+    # ---- directories ----------------------------------------------------------------------------------------------------
+
+    def make_directory(self, key: bytes, operation: str) -> UfsEntry:  # noqa: ARG002
+        """Make it and those above."""
+        with self._acting("make", key), self._make_directory(key) as fd:
+            return entry_of(key, os.fstat(fd))
+
+    def remove_directory(self, key: bytes) -> None:
+        """One rmdir; a file or a link of that name is no directory, and stays."""
+        with self._acting("delete", key) as act:
+            try:
+                with self._open_parent(key, SCAN) as (parent, name):
+                    os.rmdir(name, dir_fd=parent)
+                    act.begun = True
+                    os.fsync(parent)
+            except (OSError, UfsNotFound) as error:
+                if isinstance(error, OSError) and error.errno in _NOT_EMPTY:
+                    raise UfsNotEmpty(f"{self._name(key)} is not empty in the store") from None
+                if not self._is_absent(error):
+                    raise
+
+    # ---- trees ----------------------------------------------------------------------------------------------------------
+
+    def scan(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
+        """A walk in key order; the directories on the way to ``after`` are listed again for every page, as far as no snapshot serves."""
+        entries: list[UfsEntry] = []
+        odd: list[bytes] = []
+        position = after
+        with observed(self._observe, "list"), self._mapped(key):
+            for name, found in self._walk(key, after, limit):
+                if len(entries) >= limit or len(odd) >= ODD_MAX:
+                    return UfsPage(entries, position, odd)
+                position = name
+                if isinstance(found, bytes):
+                    odd.append(found)
+                else:
+                    entries.append(replace(found, name=name))
+        return UfsPage(entries, None, odd)
+
+    def _walk(self, key: bytes, after: bytes, limit: int) -> Iterator[tuple[bytes, UfsEntry | bytes]]:
+        """(name relative to ``key``, entry or odd key) of all that lies below and sorts after ``after``."""
+        base, levels = b"", []
+        while b"/" in after:
+            part, _, after = after.partition(b"/")
+            levels.append((base, self._level(key, base, part + b"/", limit)))
+            base += part + b"/"
+        levels.append((base, self._level(key, base, after, limit)))
+        while levels:
+            base, level = levels[-1]
+            name, found = next(level, (b"", None))
+            if found is None:
+                levels.pop()
+                continue
+            yield base + name, found
+            if name.endswith(b"/") and isinstance(found, UfsEntry):
+                levels.append((base + name, self._level(key, base + name, b"", limit)))
+
+    def _level(self, key: bytes, base: bytes, after: bytes, limit: int) -> Iterator[tuple[bytes, UfsEntry | bytes]]:
+        """One directory of a walk, some names at a time; one that is gone is empty. No descriptor is held in between."""
+        directory = (key + b"/" + base if key else base).removesuffix(b"/")
+        wanted = limit + ODD_MAX
+        while True:
+            try:
+                with self._open_directory(directory, SCAN) as fd:
+                    names, complete = self._names_after(fd, directory, after, limit)
+                    some = list(islice(names, wanted))
+                    looked = [(name, self._look(fd, directory, name, any_name=True)) for name in some]
+            except (OSError, UfsNotFound) as error:
+                if self._is_absent(error):
+                    return
+                raise
+            for name, found in looked:
+                if found is not None:
+                    yield name, found
+            if complete and len(some) < wanted:
+                return
+            after = some[-1]
+
+    def remove_tree(self, key: bytes, operation: str) -> bool:
+        """One rename into the root; False where that is another file system, or may not be written."""
+        name = hidden(operation)
+        with self._acting("delete", key) as act, self._open_directory(b"", SCAN) as root:
+            try:
+                with self._open_parent(key, SCAN) as (parent, old):
+                    if not stat.S_ISDIR(os.stat(old, dir_fd=parent, follow_symlinks=False).st_mode):
+                        return True
+                    rename_new(parent, old, root, name)
+                    act.begun = True
+                    os.fsync(root)
+                    os.fsync(parent)
+            except (OSError, UfsNotFound) as error:
+                if isinstance(error, FileExistsError) or self._is_absent(error):
+                    return True  # taken away before, or never there
+                if isinstance(error, OSError) and error.errno in _CANNOT_HIDE:
+                    return False
+                raise
+        return True
+
+    def sweep(self, operation: str, key: bytes) -> None:
+        """Delete the hidden file beside ``key``, and the hidden file or tree in the root."""
+        with self._acting("delete", key):
+            for directory in {b"", key.rpartition(b"/")[0]}:
+                try:
+                    with self._open_directory(directory, SCAN) as fd:
+                        if _delete_tree(fd, hidden(operation)):
+                            os.fsync(fd)
+                except (OSError, UfsNotFound) as error:
+                    if not self._is_absent(error):
+                        raise
 
 
-def learned_options(uri: str) -> dict[str, str]:
-    """Options to keep with a mount of ``uri``, as things are now; blocking."""
+def _delete_tree(parent: int, name: bytes) -> bool:
+    """Delete a file or a whole directory; False: there was none. Directories inside are moved up to be emptied there, so the depth does not matter.
+
+    What cannot be deleted is left, and the first reason is raised when all the rest is gone."""
     try:
-        fd = os.open(root_path(uri), _DIRECTORY & ~os.O_NOFOLLOW)
-    except OSError:
-        return {}
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=parent)
+            return True
+    except FileNotFoundError:
+        return False
+    top = os.open(name, SCAN, dir_fd=parent)
     try:
-        return {"own_file_system": "true"} if _is_mounted(fd) else {}
+        fresh = (HIDDEN_PREFIX + b"%d" % number for number in count())
+        progress, reason = 1, None
+        while progress:
+            progress, reason = _delete_inside(top, top, fresh)
+        if reason is not None:
+            raise reason
     finally:
-        os.close(fd)
+        os.close(top)
+    os.rmdir(name, dir_fd=parent)
+    return True
 
 
-def _is_mounted(directory: int) -> bool:
-    """Whether a file system is mounted at the open directory."""
-    return os.fstat(directory).st_dev != os.stat("..", dir_fd=directory).st_dev
+def _delete_inside(fd: int, top: int, fresh: Iterator[bytes]) -> tuple[int, OSError | None]:
+    """Delete what lies in directory ``fd``: files, and at the ``top`` emptied directories; elsewhere directories are moved to the top.
 
-
-def _unsafe(part: bytes) -> bool:
-    """Whether opening ``part`` below a directory could mean anything but an entry of that directory that readers may see."""
-    return part in (b"", b".", b"..") or b"\0" in part or part.startswith(HIDDEN_PREFIX)
-
-
-def fingerprint_of(found: os.stat_result) -> str:
-    """``t:size:mtime_ns:ctime_ns:inode``."""
-    return f"t:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
-
-
-def _entry(name: bytes, found: os.stat_result) -> UfsEntry:
-    mode, uid, gid = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
-    if stat.S_ISDIR(found.st_mode):
-        return UfsEntry(name, True, 0, found.st_mtime_ns, "", mode, uid, gid)
-    racy = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < RACY_NS
-    return UfsEntry(name, False, found.st_size, found.st_mtime_ns, fingerprint_of(found), mode, uid, gid, racy)
-
-
-def _wait_until_told_apart(found: os.stat_result) -> None:
-    """Sleep until a change made from now on must show in the file's times.
-
-    A file changed twice within one tick of the clock keeps its times: bytes read between the two would pass for both versions.
-    """
-    newest_ns = max(found.st_mtime_ns, found.st_ctime_ns)
-    tick_ns = RACY_NS if found.st_mtime_ns % 10**9 == found.st_ctime_ns % 10**9 == 0 else TICK_NS
-    wait_ns = newest_ns + tick_ns - time.time_ns()
-    if wait_ns > 0:
-        time.sleep(min(wait_ns, tick_ns) / 1e9)  # a clock of another machine may be ahead of ours
-
-
-def _scan(fd: int) -> Iterator[bytes]:
-    """All names a reader may see, in no order, ``/`` after directories."""
+    How many names went, and why the first of the others stayed."""
+    gone, reason = 0, None
     with os.scandir(fd) as entries:
         for entry in entries:
             name = os.fsencode(entry.name)
-            if not name.startswith(HIDDEN_PREFIX):
-                yield name + b"/" if entry.is_dir(follow_symlinks=False) else name
+            try:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(name, dir_fd=fd)
+                elif fd == top:
+                    _delete_directory(name, top, fresh)
+                else:
+                    _move_up(fd, name, top, fresh)
+                gone += 1
+            except OSError as error:
+                reason = reason or error
+    return gone, reason
 
 
-def _tail(names: list[bytes], after: bytes) -> Iterator[bytes]:
-    return islice(names, bisect_right(names, after), None) if after else iter(names)
+def _delete_directory(name: bytes, top: int, fresh: Iterator[bytes]) -> None:
+    try:
+        os.rmdir(name, dir_fd=top)
+        return
+    except OSError as error:
+        if error.errno not in _NOT_EMPTY:
+            raise
+    inner = os.open(name, SCAN, dir_fd=top)
+    try:
+        progress, reason = 1, None
+        while progress:
+            progress, reason = _delete_inside(inner, top, fresh)
+        if reason is not None:
+            raise reason
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=top)
 
 
-def _beyond(held: list[bytes], rest: Iterator[bytes], after: bytes) -> Iterator[bytes]:
-    for group in (held, rest):
-        yield from (name for name in group if name > after)
+def _move_up(fd: int, name: bytes, top: int, fresh: Iterator[bytes]) -> None:
+    while True:
+        try:
+            rename_new(fd, name, top, next(fresh))
+            return
+        except FileExistsError:
+            continue

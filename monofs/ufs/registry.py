@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from monofs.model.errors import UfsOption
-from monofs.ufs import local, s3, s3_settings
+from monofs.ufs import local, local_root, s3, s3_settings
 from monofs.ufs.base import UnderStorage
 from monofs.ufs.observe import Observer
 from monofs.ufs.options import Option, read_options
 
-OPTIONS: dict[str, tuple[Option, ...]] = {"s3": s3_settings.OPTIONS, "file": local.OPTIONS}
+OPTIONS: dict[str, tuple[Option, ...]] = {"s3": s3_settings.OPTIONS, "file": local_root.OPTIONS}
 """Scheme to the options of its mounts."""
 
 SECRET_OPTIONS: frozenset[str] = frozenset(
@@ -38,7 +38,7 @@ def normal_uri(uri: str) -> str:
     """The normal form of ``uri``. Raises ``UfsOption`` saying what is wrong with it."""
     if scheme_of(uri) == "s3":
         return s3_settings.normal_uri(uri)
-    return local.normal_uri(uri)
+    return local_root.normal_uri(uri)
 
 
 def check_options(uri: str, options: Mapping[str, str]) -> None:
@@ -61,10 +61,10 @@ def open_ufs(
     check_options(uri, options)
     if scheme_of(uri) == "s3":
         return s3.S3Store(s3_settings.read_settings(uri, options), timeout_s=timeout_s, observe=observe)
-    values = read_options("file", local.OPTIONS, options)
+    values = read_options("file", local_root.OPTIONS, options)
     return local.LocalStore(uri, own_file_system=values["own_file_system"], observe=observe)
 
 
 def learned_options(uri: str) -> dict[str, str]:
     """Options to keep with a mount because of how its root is found now, where the user gives none; blocking."""
-    return local.learned_options(uri) if scheme_of(uri) == "file" else {}
+    return local_root.learned_options(uri) if scheme_of(uri) == "file" else {}

@@ -1,361 +1,102 @@
-"""A bucket of S3, or of a server that speaks its protocol, as a store.
+"""A bucket of S3, or of a server that speaks its protocol, as a store: the whole of it, with deleting and directories.
 
-Bytes come through obstore (Rust: no copy in Python, no GIL while waiting); listings, and reads of the keys obstore cannot express,
-through signed requests of our own (``s3_requests``). There are no retries here: the caller sees each failure once.
+Built in layers, each a file: the connections (``s3_link``), what is there (``s3_reading``), one whole object (``s3_objects``), uploads
+and copies (``s3_uploads``). There are no retries in any of them: the caller sees each failure once.
 
-Invariant: every GET carries ``If-Match`` with the etag asked for, and the answer's etag, range and length are checked before and
-after its bytes are handed out.
-
-A status is one LIST, not HEAD + LIST: the same request tells the object and the prefix, its etag and time are those listings
-show, and it costs the store no more. Not supported: directory buckets (S3 Express), whose listings are unordered.
+A directory is its marker, the empty object ``key/``, or nothing but the keys below it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import re
-import threading
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+import hashlib
+from base64 import b64encode
+from collections.abc import Sequence
 
-import obstore
-from obstore.store import S3Store as ObstoreS3
-
-from monofs.model.errors import (
-    InvariantBroken,
-    UfsBadBody,
-    UfsChanged,
-    UfsDenied,
-    UfsNotFound,
-    UfsOption,
-)
-from monofs.model.paths import name_problem
-from monofs.ufs.base import UfsEntry, UfsPage
-from monofs.ufs.observe import Observed, Observer, observed
-from monofs.ufs.s3_errors import BeyondEnd, Where, obstore_error
-from monofs.ufs.s3_listing import Listed, ListPage, read_list_page, strong_etag
-from monofs.ufs.s3_requests import CONNECT_TIMEOUT_S, USER_AGENT, S3Requests
-from monofs.ufs.s3_settings import S3Settings
-
-if TYPE_CHECKING:
-    from obstore import GetOptions
-    from obstore.store import ClientConfig, S3Config, S3Credential
-
-CHUNK_BYTES = 1 << 20
-ODD_MAX = 100
-STATUS_KEYS = 8
-"""Keys a status asks for: names that sort between ``a`` and ``a/`` (``a-1``, ``a.txt``) may stand between the two answers."""
-REQUEST_TIMEOUTS = 20
-"""A whole request may take this many times the silence allowed within it."""
-KEY_MAX_BYTES = 1024
-
-_LAST = "\U0010ffff".encode()
-_EXPRESSIBLE = re.compile(r"(?!\.{1,2}(?:/|\Z))[^/\x00-\x1f\x7f]+(?:/(?!\.{1,2}(?:/|\Z))[^/\x00-\x1f\x7f]+)*\Z")
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+from monofs.model.errors import MonofsError, NotSupported, UfsChanged, UfsNotEmpty
+from monofs.ufs.base import MIB, Condition, UfsEntry
+from monofs.ufs.observe import observed
+from monofs.ufs.s3_documents import delete_document, is_plain, read_failed
+from monofs.ufs.s3_errors import read_refusal, refusal_error
+from monofs.ufs.s3_objects import META, OPERATION
+from monofs.ufs.s3_uploads import S3Uploads
 
 
-class _Got(NamedTuple):
-    """An answer to a ranged GET: which version, from which byte on, out of how many."""
-
-    etag: str
-    modified_s: int
-    start: int
-    total: int
-    chunks: Iterator[Any]
-
-
-class S3Store:
+class S3Store(S3Uploads):
     """The store behind ``s3://``; thread-safe."""
 
     scheme = "s3"
+    renames = False
+    part_bytes = 8 * MIB
 
-    def __init__(self, settings: S3Settings, *, timeout_s: float = 30.0, observe: Observer | None = None) -> None:
-        self._settings = settings
-        self._prefix = settings.prefix
-        self._timeout_s = timeout_s
-        self._observe = observe
-        self._requests = S3Requests(settings, timeout_s)
-        self._lock = threading.Lock()
-        self._obstore: ObstoreS3 | None = None
+    def rename(self, source: bytes, target: bytes, condition: Condition, *, directory: bool) -> UfsEntry:  # noqa: ARG002
+        """S3 has no such call: copy, then delete."""
+        raise NotSupported(f"{self._settings.uri} cannot rename: its objects are copied and deleted")
 
-    def check(self) -> bool:
-        """List the root, and read one byte of the first object found below it; one that is archived or just gone proves enough."""
-        page = self._ask(self._prefix, "", max_keys=10)
-        first = next((item for item in page.items if item.size), None)
-        if first is None:
-            return any(item.key != self._prefix for item in page.items)
-        try:
-            for _ in self.read(first.key[len(self._prefix) :], 0, 1, _entry(first.key, first).fingerprint):
-                pass
-        except (UfsChanged, UfsNotFound):
-            return True
-        except UfsDenied as error:
-            if error.detail.get("store_code") != "InvalidObjectState":
-                raise
-        return True
+    def delete(self, key: bytes) -> None:
+        """DELETE."""
+        self._delete(key)
 
-    def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
-        """One LIST in nearly all cases; two when more than ``STATUS_KEYS`` names lie between ``key`` and ``key/``."""
-        if not key:
-            return None, UfsEntry(b"", True)
-        full, directory = self._prefix + key, self._prefix + key + b"/"
-        page = self._ask(full, "/", max_keys=STATUS_KEYS, kind="head")
-        file = next((_entry(key, item) for item in page.items if item.key == full and item.etag is not None), None)
-        found = any(item.key == directory for item in page.items)
-        if not found and page.cut and page.items[-1].key < directory:
-            found = bool(self._ask(directory, "", max_keys=1, kind="head").items)
-        return file, UfsEntry(key, True) if found else None
-
-    def list(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
-        """A page of the keys below ``key/``; usually one request. A missing directory is an empty page."""
-        below = self._prefix + key + b"/" if key else self._prefix
-        start = _past(below + after) if after else b""
-        while True:
-            # one more than wanted: the directory's own marker, or one already listed, may come again
-            asked = min(limit + 1, self._settings.list_page) if self._settings.list_page > 1 else 2
-            page = self._ask(below, "/", max_keys=asked, start_after=start)
-            shown = self._page(page, below, after, limit)
-            if shown.next is None or shown.entries or shown.odd:
-                return shown
-            last = _past(page.items[-1].key)
-            if last <= start:
-                raise UfsBadBody(f"the listing of {self._name(key)} does not go on")
-            start = last
-
-    def read(self, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[memoryview]:
-        """Yield the range in the pieces it arrives in; see ``UnderStorage.read``."""
-        if length <= 0:
-            return
-        full = self._prefix + key
-        text = _expressible(full)
-        with observed(self._observe, "get") as request:
+    def delete_many(self, keys: Sequence[bytes]) -> dict[bytes, MonofsError]:
+        """One DeleteObjects for the keys its document can hold, one DELETE for each of the others."""
+        failed: dict[bytes, MonofsError] = {}
+        plain = [self._prefix + key for key in keys if is_plain(self._prefix + key)]
+        if plain:
+            failed = self._delete_plain(plain)
+        for key in keys:
+            if is_plain(self._prefix + key):
+                continue
             try:
-                if text is not None:
-                    got = self._get_fast(text, key, offset, length, fingerprint)
-                    yield from self._deliver(got, request, key, offset, length, fingerprint)
-                else:
-                    with self._get_signed(full, key, offset, length, fingerprint) as got:
-                        yield from self._deliver(got, request, key, offset, length, fingerprint)
-            except BeyondEnd:
-                self._check_beyond(key, offset, fingerprint)
+                self._delete(key)
+            except MonofsError as error:
+                failed[key] = error
+        return failed
 
-    def close(self) -> None:
-        """Close idle connections."""
-        self._requests.close()
-        with self._lock:
-            self._obstore = None
+    def make_directory(self, key: bytes, operation: str) -> UfsEntry:
+        """Put its marker, unless there is one."""
+        if not key:
+            return UfsEntry(key, True)
+        marker = key + b"/"
+        headers = {META + OPERATION: operation, "Content-Type": "application/x-directory"}
 
-    # ---- listing --------------------------------------------------------------------------------------------------------
+        def send(condition: dict[str, str]) -> UfsEntry:
+            with observed(self._observe, "put"):
+                etag = self._put(marker, (), {**headers, **condition})
+            return self._made(marker, 0, etag)
 
-    def _ask(
-        self,
-        prefix: bytes,
-        delimiter: str,
-        *,
-        max_keys: int,
-        start_after: bytes = b"",
-        kind: str = "list",
-    ) -> ListPage:
-        query = {"prefix": prefix, "max-keys": str(max_keys).encode()}
-        if delimiter:
-            query["delimiter"] = delimiter.encode()
-        if start_after:
-            query["start-after"] = start_after
-        what = f"{self._settings.uri} (listing)"
-        with observed(self._observe, kind):
-            page = read_list_page(self._requests.list(query, what))
-            if any(not item.key.startswith(prefix) for item in page.items):
-                raise UfsBadBody(f"{what}: the answer has keys of another prefix")
-            return page
-
-    def _page(self, page: ListPage, below: bytes, after: bytes, limit: int) -> UfsPage:
-        """Sort one answer into names and odd keys; cut where either list is full."""
-        entries: list[UfsEntry] = []
-        odd: list[bytes] = []
-        position = after
-        for item in page.items:
-            name = item.key[len(below) :]
-            if name <= after:
-                continue  # the directory's own marker, or a directory already listed
-            if len(entries) >= limit or len(odd) >= ODD_MAX:
-                return UfsPage(entries, position, odd)
-            position = name
-            bare = name[:-1] if item.etag is None else name
-            if name_problem(bare):
-                odd.append(item.key[len(self._prefix) :])
-            else:
-                entries.append(_entry(bare, item))
-        return UfsPage(entries, position if page.cut else None, odd)
-
-    # ---- reading --------------------------------------------------------------------------------------------------------
-
-    def _get_fast(self, text: str, key: bytes, offset: int, length: int, fingerprint: str) -> _Got:
-        options: GetOptions = {"range": (offset, offset + length)}
-        if fingerprint.startswith("e:"):
-            options["if_match"] = f'"{fingerprint[2:]}"'
         try:
-            result = obstore.get(self._store(), text, options=options)
-        except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise self._translate(error, key) from None
-        meta = result.meta
-        start, stop = result.range
-        etag, modified_s = strong_etag(meta.get("e_tag") or ""), int(meta["last_modified"].timestamp())
-        return _Got(etag, modified_s, start, meta["size"], self._chunks(result, stop - start, key))
+            made = self._act("put", marker, operation, Condition(absent=True), send)
+        except UfsChanged:
+            return UfsEntry(key, True)
+        return UfsEntry(key, True, 0, made.mtime_ns)
 
-    def _chunks(self, result: obstore.GetResult, size: int, key: bytes) -> Iterator[Any]:
-        """The body: a small one in one piece, without a copy; a large one as it arrives."""
-        try:
-            if size <= 2 * CHUNK_BYTES:
-                yield result.bytes()
-            else:
-                yield from result.stream(CHUNK_BYTES)
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise self._translate(error, key, in_body=True) from None
+    def remove_directory(self, key: bytes) -> None:
+        """Delete its marker, if nothing else lies below."""
+        marker = self._prefix + key + b"/"
+        found = self._ask(marker, "", max_keys=2).items
+        if any(item.key != marker for item in found):
+            raise UfsNotEmpty(f"{self._name(key)} is not empty in the store")
+        if found:
+            self._delete(key + b"/")
 
-    @contextlib.contextmanager
-    def _get_signed(self, full: bytes, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[_Got]:
-        headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
-        if fingerprint.startswith("e:"):
-            headers["If-Match"] = f'"{fingerprint[2:]}"'
-        with self._requests.get(full, {}, headers, self._name(key), length) as answer:
-            start, total = self._range(answer.status, answer.headers.get("content-range", ""), key)
-            modified = answer.headers.get("last-modified")
-            modified_s = int(parsedate_to_datetime(modified).timestamp()) if modified else 0
-            yield _Got(strong_etag(answer.headers.get("etag", "")), modified_s, start, total, answer.chunks)
+    def remove_tree(self, key: bytes, operation: str) -> bool:  # noqa: ARG002
+        """Never: there is no such call."""
+        return False
 
-    def _range(self, status: int, value: str, key: bytes) -> tuple[int, int]:
-        """First byte and size of the whole object, from a Content-Range."""
-        match = _CONTENT_RANGE.fullmatch(value.strip())
-        if status != 206 or match is None:
-            raise UfsBadBody(f"{self._name(key)}: the store ignored the range asked for")
-        return int(match[1]), int(match[2])
+    def sweep(self, operation: str, key: bytes) -> None:
+        """Nothing: an upload is known by its id alone, and aborted by it."""
 
-    def _deliver(
-        self, got: _Got, request: Observed, key: bytes, offset: int, length: int, fingerprint: str
-    ) -> Iterator[memoryview]:
-        """Check version and range before the first byte, and the count after the last."""
-        if fingerprint.startswith("e:"):
-            same = got.etag == fingerprint[2:]
-        else:
-            same = fingerprint == _timed(got.total, got.modified_s)
-        if not same:
-            raise UfsChanged(f"{self._name(key)} changed in the store")
-        if got.start != offset:
-            raise UfsBadBody(f"{self._name(key)}: the store answered with another range than asked for")
-        left = min(length, got.total - offset)
-        for chunk in got.chunks:
-            view = memoryview(chunk)
-            left -= len(view)
-            if left < 0:
-                raise UfsBadBody(f"{self._name(key)}: more bytes came than asked for")
-            request.bytes += len(view)
-            yield view
-        if left:
-            raise UfsBadBody(f"{self._name(key)}: the answer ended {left} bytes early")
-
-    def _check_beyond(self, key: bytes, offset: int, fingerprint: str) -> None:
-        """After a 416: raise unless the range lies beyond the end of that very version."""
-        file, _ = self.status(key)
-        if file is None:
-            raise UfsNotFound(f"{self._name(key)} does not exist")
-        if file.fingerprint != fingerprint or offset < file.size:
-            raise UfsChanged(f"{self._name(key)} changed in the store")
-
-    def _store(self) -> ObstoreS3:
-        """The obstore client, made at first use: the credential chain may have to ask the network."""
-        with self._lock:
-            if self._obstore is None:
-                self._obstore = self._open()
-            return self._obstore
-
-    def _open(self) -> ObstoreS3:
-        settings = self._settings
-        client: ClientConfig = {
-            "allow_http": True,
-            "user_agent": USER_AGENT,
-            "connect_timeout": timedelta(seconds=min(CONNECT_TIMEOUT_S, self._timeout_s)),
-            "read_timeout": timedelta(seconds=self._timeout_s),
-            "timeout": timedelta(seconds=self._timeout_s * REQUEST_TIMEOUTS),
-        }
-        if not settings.verify_tls:
-            client["allow_invalid_certificates"] = True
-        try:
-            if settings.ca_file:
-                with open(settings.ca_file, "rb") as file:
-                    client["root_certificate"] = file.read()
-            # every setting is given, so that none is taken from this process's environment
-            config: S3Config = {
-                "aws_endpoint_url_s3": settings.base,
-                "region": settings.region,
-                "virtual_hosted_style_request": settings.host_style,
-                "skip_signature": settings.credentials.anonymous,
-                "unsigned_payload": False,
-                "request_payer": False,
-                "s3_express": False,
-            }
-            # asked once here, so that a chain without keys is told in our words
-            provider = None if settings.credentials.current() is None else self._provide_keys
-            return ObstoreS3(
-                settings.bucket,
-                config=config,
-                client_options=client,
-                retry_config={"max_retries": 0},
-                credential_provider=provider,
-            )
-        except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise UfsOption(f"{settings.uri} cannot be opened: {_first_line(error)}") from None
-
-    def _provide_keys(self) -> S3Credential:
-        """Keys for obstore; those of a chain are asked for again after ten minutes (obstore renews five minutes early)."""
-        keys = self._settings.credentials.current()
-        if keys is None:
-            raise InvariantBroken("obstore asks for keys only when requests are signed")
-        changing = self._settings.credentials.changing
-        return {
-            "access_key_id": keys.access_key,
-            "secret_access_key": keys.secret_key,
-            "token": keys.token,
-            "expires_at": datetime.now(UTC) + timedelta(minutes=10) if changing else None,
-        }
-
-    # ---- errors ---------------------------------------------------------------------------------------------------------
-
-    def _name(self, key: bytes) -> str:
-        return f"{self._settings.uri}/{key.decode('utf-8', 'backslashreplace')}"
-
-    def _translate(self, error: BaseException, key: bytes, *, in_body: bool = False) -> Exception:
-        keys = self._settings.credentials.given
-        where = Where(self._name(key), self._settings.bucket, self._settings.endpoint, keys.access_key if keys else "")
-        return obstore_error(str(error), where, in_body=in_body)
-
-
-def _expressible(key: bytes) -> str | None:
-    """The key as obstore's path, or None where its path rules would refuse or change the key."""
-    try:
-        text = key.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return text if _EXPRESSIBLE.match(text) else None
-
-
-def _entry(name: bytes, item: Listed) -> UfsEntry:
-    if item.etag is None:
-        return UfsEntry(name, True)
-    fingerprint = f"e:{item.etag}" if item.etag else _timed(item.size, item.mtime_ns // 1_000_000_000)
-    return UfsEntry(name, False, item.size, item.mtime_ns, fingerprint)
-
-
-def _past(key: bytes) -> bytes:
-    """What to start a listing after: ``key``, and if it is a directory everything inside it, where a key may be that long."""
-    return key + _LAST if key.endswith(b"/") and len(key) + len(_LAST) <= KEY_MAX_BYTES else key
-
-
-def _timed(size: int, modified_s: int) -> str:
-    """Fingerprint of an object without a strong etag: what LIST and GET agree on, whole seconds."""
-    return f"t:{size}:{modified_s * 1_000_000_000}:0:0"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0][:200]
+    def _delete_plain(self, full: Sequence[bytes]) -> dict[bytes, MonofsError]:
+        what = f"{self._settings.uri} (deleting)"
+        document = delete_document(full)
+        md5 = b64encode(hashlib.md5(document, usedforsecurity=False).digest()).decode()
+        headers = {"Content-MD5": md5, "Content-Type": "application/xml"}
+        with observed(self._observe, "delete"):
+            reply = self._requests.send("POST", b"", {"delete": b""}, headers, what, [document], slow=True)
+            refused = read_failed(reply.body, what)
+        failed: dict[bytes, MonofsError] = {}
+        for key, said in refused.items():
+            relative = key[len(self._prefix) :]
+            refusal = read_refusal(403 if b"<Code>AccessDenied<" in said else 500, said)
+            if refusal.code not in ("NoSuchKey", "NoSuchVersion"):
+                failed[relative] = refusal_error(refusal, self._where(relative))
+        return failed

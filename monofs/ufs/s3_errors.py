@@ -16,6 +16,7 @@ from monofs.model.errors import (
     UfsChanged,
     UfsDenied,
     UfsFailed,
+    UfsFull,
     UfsNotFound,
     UfsOption,
     UfsThrottled,
@@ -47,6 +48,16 @@ _ELSEWHERE = {
     "IllegalLocationConstraintException",
     "InvalidRegionName",
 }
+
+
+_FULL = {
+    "QuotaExceeded",
+    "InsufficientStorage",
+    "XMinioStorageFull",
+    "XMinioAdminBucketQuotaExceeded",
+    "NoSpaceLeft",
+}
+"""Codes of a store without room: radosgw, other servers, MinIO."""
 
 
 class Refusal(NamedTuple):
@@ -89,6 +100,8 @@ def refusal_error(refusal: Refusal, where: Where) -> MonofsError:
         error.detail["store_code"] = refusal.code
     if refusal.request_id:
         error.detail["request_id"] = refusal.request_id
+    if (400 <= refusal.status < 500 and refusal.status not in (408, 429)) or refusal.status in (301, 307, 308, 501):
+        error.detail["not_done"] = 1  # the server understood, and refused
     return error
 
 
@@ -116,12 +129,17 @@ def obstore_error(said: str, where: Where, *, in_body: bool = False) -> Exceptio
     first = said.strip().split("\n", 1)[0].removeprefix("Generic S3 error: ").rpartition(" - ")[2][:MESSAGE_MAX]
     if not kind:  # no trouble with the connection: an answer came, and its headers make no sense
         return UfsBadBody(f"the store's answer for {what} is not usable: {first}")
-    return UfsUnreachable(f"no connection to {endpoint}: {reason or first}")
+    lost = UfsUnreachable(f"no connection to {endpoint}: {reason or first}")
+    if kind == "Connect":
+        lost.detail["not_done"] = 1
+    return lost
 
 
 def untrusted(endpoint: str) -> UfsUnreachable:
     """The server's certificate is not one we trust."""
-    return UfsUnreachable(f"the certificate of {endpoint} is not trusted: give its authority with option ca_file")
+    return UfsUnreachable(
+        f"the certificate of {endpoint} is not trusted: give its authority with option ca_file", not_done=1
+    )
 
 
 def _last(pattern: re.Pattern[str], said: str) -> str:
@@ -144,7 +162,7 @@ def _by_code(refusal: Refusal, what: str, bucket: str, endpoint: str, access_key
             return UfsDenied(f"the clocks of this machine and {endpoint} differ too much: set the clock")
         case "InvalidObjectState":
             return UfsDenied(f"{what} is archived: restore it from its storage class first")
-        case "PreconditionFailed":
+        case "PreconditionFailed" | "ConditionalRequestConflict":
             return UfsChanged(f"{what} changed in the store")
         case "RequestTimeout":
             return UfsUnreachable(f"{endpoint} waited too long for a request about {what}")
@@ -152,6 +170,8 @@ def _by_code(refusal: Refusal, what: str, bucket: str, endpoint: str, access_key
             return UfsOption(f"{endpoint} does not accept bucket name {bucket!r}")
     if code in _TOKEN:
         return UfsDenied(f"{endpoint} does not accept the session token ({code}): renew the credentials")
+    if code in _FULL or status == 507:
+        return UfsFull(f"{endpoint} has no room for {what} ({code or status}{': ' + message if message else ''})")
     if code in _THROTTLED:
         return UfsThrottled(f"{endpoint} asks to slow down ({code}) at {what}")
     if code in _ELSEWHERE or status in (301, 307, 308):

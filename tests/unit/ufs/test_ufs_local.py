@@ -23,7 +23,9 @@ from monofs.model.errors import (
     UfsUnreachable,
 )
 from monofs.ufs.base import UfsEntry
-from monofs.ufs.local import TICK_NS, LocalStore, learned_options
+from monofs.ufs.local import LocalStore
+from monofs.ufs.local_reading import TICK_NS
+from monofs.ufs.local_root import learned_options
 from monofs.ufs.registry import normal_uri, open_ufs
 
 HOUR_NS = 3600 * 10**9
@@ -269,8 +271,8 @@ def test_a_directory_that_just_changed_is_never_remembered(root: Path, store: Lo
 def test_names_beyond_the_bound_are_paged_without_being_kept(
     root: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monofs.ufs.local.NAMES_MAX", 50)
-    monkeypatch.setattr("monofs.ufs.local.ODD_MAX", 3)
+    monkeypatch.setattr("monofs.ufs.local_reading.NAMES_MAX", 50)
+    monkeypatch.setattr("monofs.ufs.local_reading.ODD_MAX", 3)
     make_many(root, 200)
     later(monkeypatch, 10)
     for limit in (1, 7, 500):
