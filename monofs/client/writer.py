@@ -22,6 +22,7 @@ from monofs.client.errors import python_error
 from monofs.client.info import FileInfo
 from monofs.client.sending import PART_BYTES, WRITE_BYTES, How, Sending, check_again, write_whole
 from monofs.client.session import Session
+from monofs.client.staging import Staged, process_staging
 from monofs.model.errors import Closed, MonofsError, NotSupported, UfsChanged
 from monofs.model.inode import Inode
 
@@ -41,13 +42,14 @@ class Writer(io.RawIOBase):
         self.info: FileInfo | None = None
         self._session = session
         self._how = how
-        self._staged = staged
+        self._waits_for_commit = staged
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._kept: list[memoryview] = []
         """Full pieces of WRITE_BYTES that were not sent, while nothing is begun."""
         self._tail = bytearray()
         self._position = 0
+        self._staged: Staged | None = None
         self._sending: Sending | None = None
         self._failure: MonofsError | None = None
         self._over = False
@@ -132,8 +134,11 @@ class Writer(io.RawIOBase):
             try:
                 if self._failure is not None:
                     raise self._failure
-                if not self._staged and not self._over:
-                    self._publish()
+                if not self._over:
+                    if self._waits_for_commit:
+                        self._stage()
+                    else:
+                        self._publish()
             finally:
                 super().close()
             return self.info
@@ -167,7 +172,8 @@ class Writer(io.RawIOBase):
         except BaseException:
             self._drop()
             raise
-        self._kept, self._tail, self._sending = [], bytearray(), None
+        self._sending = None
+        self._let_go()
         self.info = FileInfo(self.path, inode)
 
     def _finish(self) -> Inode:
@@ -180,16 +186,28 @@ class Writer(io.RawIOBase):
             raise
 
     def _pieces(self) -> Iterator[memoryview]:
-        yield from self._kept
-        if self._tail:
-            yield memoryview(self._tail)
+        if self._staged is not None:
+            return self._staged.pieces(WRITE_BYTES)
+        return iter([*self._kept, memoryview(self._tail)] if self._tail else self._kept)
+
+    def _stage(self) -> None:
+        """Closed, and to be committed later: a program may hold back more files than fit into memory."""
+        if self._sending is None and self._staged is None:
+            self._staged = process_staging().keep([*self._pieces()])
+            self._kept, self._tail = [], bytearray()
 
     def _drop(self) -> None:
         self._over = True
         sending, self._sending = self._sending, None
-        self._kept, self._tail = [], bytearray()
+        self._let_go()
         if sending is not None:
             sending.abort()
+
+    def _let_go(self) -> None:
+        staged, self._staged = self._staged, None
+        self._kept, self._tail = [], bytearray()
+        if staged is not None:
+            staged.drop()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,6 +1,5 @@
 """What a writer sends, keeps and gives up, and what it does when the other side fails, against a far side that does what it is told."""
 
-import gc
 import io
 import multiprocessing
 import os
@@ -14,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import monofs
-from monofs.client import Writer
+from monofs.client import Writer, staging
 from monofs.model.errors import (
     AlreadyExists,
     CapabilityExpired,
@@ -178,6 +177,11 @@ def test_an_exception_inside_with_leaves_nothing(fs, side):
     assert len(side.aborted) == 1, "the streaming one was begun"
 
 
+def drop(file, data):
+    file.write(data)
+    del file
+
+
 def test_abort_and_a_file_nobody_closed_leave_nothing(fs, side):
     file = fs.open("/f", "wb")
     file.write(bytes(9 * MIB))
@@ -187,10 +191,7 @@ def test_abort_and_a_file_nobody_closed_leave_nothing(fs, side):
     assert len(side.aborted) == 1
     for mode, data in (("wb", b"x"), ("w", "x")):
         with pytest.warns(ResourceWarning, match="never closed: not written"):
-            dropped = fs.open("/g", mode)
-            dropped.write(data)
-            del dropped
-            gc.collect()
+            drop(fs.open("/g", mode), data)
     assert side.files == {}
 
 
@@ -206,6 +207,23 @@ def test_a_staged_file_waits_for_commit(fs, side):
         dropped.discard()
         assert side.files.pop("/kept") == data
         assert side.files == {}
+
+
+def test_staged_files_over_the_bound_wait_in_one_temporary_file(fs, side, monkeypatch):
+    monkeypatch.setattr(staging, "MEMORY_BYTES", 3 * MIB)
+    before = len(os.listdir("/proc/self/fd"))
+    data = [blob(number, 2 * MIB + number) for number in range(20)]
+    files = [fs.writer(f"/{number}", staged=True) for number in range(20)]
+    for file, each in zip(files, data, strict=True):
+        file.write(each)
+        file.close()
+    assert len(os.listdir("/proc/self/fd")) <= before + 2, "the temporary file, and the connection"
+    for file in files[10:]:
+        file.discard()
+    for file in files[:10]:
+        file.commit()
+    assert side.files == {f"/{number}": data[number] for number in range(10)}
+    assert (staging.process_staging()._memory_bytes, staging.process_staging()._fd) == (0, -1)
 
 
 def test_threads_may_share_a_writer(fs, side):
