@@ -26,7 +26,7 @@ _WORDS = {
     "free": ("freed", "files"),
     "delete": ("deleted", "objects"),
     "move": ("moved", "objects"),
-    "sync": ("synced", "directories"),
+    "sync": ("compared", "names"),
 }
 """Kind of job → what it did, and what it counts."""
 
@@ -68,7 +68,7 @@ def show(session: Session, numbers: tuple[int, ...], as_json: bool) -> None:
             print_json(each)
             continue
         for name, value in told(each):
-            click.echo(f"{name:9} {value}")
+            click.echo(f"{name:11} {value}")
 
 
 @job.command()
@@ -155,9 +155,10 @@ def summary(ended: JobInfo) -> str:
     """One line about a job that is not at work any more."""
     did, unit = _WORDS.get(ended.kind, ("did", "items"))
     size = f", {format_bytes(ended.bytes_done)}" if ended.bytes_done else ""
+    counts = "".join(f", {count} {name}" for name, count in ended.counts.items())
     how = "" if ended.state == "done" else f"; {ended.state}{': ' if ended.error else ''}{ended.error}"
     failed = f"; {ended.failed} failed" if ended.failed else ""
-    return f"{did} {ended.done} {unit}{size}{failed}{how}"
+    return f"{did} {ended.done} {unit}{size}{counts}{failed}{how}"
 
 
 def told(each: JobInfo) -> Iterator[tuple[str, str]]:
@@ -170,6 +171,8 @@ def told(each: JobInfo) -> Iterator[tuple[str, str]]:
     unit = _WORDS.get(each.kind, ("", "items"))[1]
     done = f"{each.done} of {each.total} {unit}" if each.total >= 0 else f"{each.done} {unit}"
     yield "done", done + (f", {format_bytes(each.bytes_done)}" if each.bytes_done else "")
+    for name, count in each.counts.items():
+        yield name, str(count)
     if each.rate is not None:
         yield "speed", f"{each.rate:.3g} {unit} a second"
     if each.eta_s is not None:

@@ -60,6 +60,11 @@ def test_a_job_is_told_with_its_speed_what_is_left_and_what_failed():
 
 def test_a_job_that_has_ended_is_summed_up_in_one_line():
     assert summary(job(state="done", done=12)) == "loaded 12 files, 3.0 MiB"
+    counts = {"directories": 2, "changed": 1}
+    assert (
+        summary(job(kind="sync", state="done", bytes_done=0, counts=counts))
+        == "compared 3 names, 2 directories, 1 changed"
+    )
     ended = job(kind="delete", state="stopped", error="no room", bytes_done=0, failed=2)
     assert summary(ended) == "deleted 3 objects; 2 failed; stopped: no room"
 
