@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from monofs.metadata.known_jobs import is_open
 from monofs.metadata.sessions import ANSWERS_PER_CLIENT_MAX, split_answer_key
 from monofs.metadata.snapshot import Snapshot
 from monofs.metadata.state import decode_mount
@@ -21,6 +22,7 @@ from monofs.metadata.tables import (
     FEED_CONTENTS_MAX,
     GRAVES,
     IDS,
+    JOBS,
     MOUNTS,
     REMOVAL,
     RETIRED,
@@ -28,10 +30,12 @@ from monofs.metadata.tables import (
     TOMBSTONES,
     WORKERS,
     FeedKind,
+    JobKind,
     Meta,
     decode_detached,
     decode_feed,
     decode_grave,
+    decode_job,
     decode_tombstone,
     pack_id,
     unpack_id,
@@ -81,7 +85,9 @@ class Survey:
         self.inode_ids = Bits()
         self.contents: dict[int, Bits] = {}
         self.reached = Bits()
+        self.jobs = [decode_job(raw) for _, raw in self.all(JOBS)]
         self.detached = {decode_detached(raw).directory for _, raw in self.all(REMOVAL)}
+        self.detached |= {job.directory for job in self.jobs if job.kind == JobKind.DELETE and is_open(job)}
         self.mount_points = 0
 
     def all(self, space: int) -> Iterator[tuple[bytes, bytes]]:

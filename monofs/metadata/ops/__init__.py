@@ -24,16 +24,23 @@ from monofs.metadata.ops.create import create
 from monofs.metadata.ops.delete import delete
 from monofs.metadata.ops.end import abandon, end
 from monofs.metadata.ops.expire_clients import expire_clients
+from monofs.metadata.ops.forget import forget
 from monofs.metadata.ops.free import free
 from monofs.metadata.ops.initialize import initialize
+from monofs.metadata.ops.jobs import add_job, update_job
 from monofs.metadata.ops.make_directory import make_directory
+from monofs.metadata.ops.moved import moved
 from monofs.metadata.ops.register_worker import register_worker
 from monofs.metadata.ops.remove_below import remove_below
 from monofs.metadata.ops.remove_mount import remove_mount
+from monofs.metadata.ops.remove_tree import remove_tree
 from monofs.metadata.ops.rename import rename
+from monofs.metadata.ops.rename_tree import rename_tree
 from monofs.metadata.ops.set_level import set_level
 from monofs.metadata.ops.set_pin import set_pin
+from monofs.metadata.ops.set_policy import set_policy
 from monofs.metadata.ops.set_ttl import set_ttl
+from monofs.metadata.ops.touch import touch
 from monofs.metadata.ops.trim_feed import trim_feed
 from monofs.metadata.ops.update_mount import update_mount
 
@@ -66,5 +73,13 @@ OPERATIONS: dict[int, Operation] = {
     EntryKind.BEGIN_COPY: begin_copy,
     EntryKind.END: end,
     EntryKind.ABANDON: abandon,
+    EntryKind.REMOVE_TREE: remove_tree,
+    EntryKind.RENAME_TREE: rename_tree,
+    EntryKind.MOVED: moved,
+    EntryKind.ADD_JOB: add_job,
+    EntryKind.UPDATE_JOB: update_job,
+    EntryKind.SET_POLICY: set_policy,
     EntryKind.SET_TTL: set_ttl,
+    EntryKind.FORGET: forget,
+    EntryKind.TOUCH: touch,
 }
