@@ -175,7 +175,7 @@ def know_mount(mount: int) -> None:
     """A mount exists: its counters are there from now on, at 0, so that ratios of them have a value from the start."""
     label = str(mount)
     _GONE.pop(label, None)  # a process that outlives a cluster may meet the same id in another
-    for family in (PAGE_HITS, PAGE_MISSES, STORE_BYTES, DESCRIPTOR_BYTES, STALE_SERVED):
+    for family in (PAGE_HITS, PAGE_MISSES, STORE_BYTES, STORE_WRITTEN, DESCRIPTOR_BYTES, STALE_SERVED):
         family(label)
 
 
@@ -199,7 +199,7 @@ def store_observer(mount: int) -> Callable[[str, str, float, int], None]:
         STORE_REQUESTS(label, kind, outcome).add()
         STORE_TIME(label, kind).add(seconds)
         if size:
-            STORE_BYTES(label).add(size)
+            (STORE_BYTES if kind == "get" else STORE_WRITTEN)(label).add(size)
 
     return observe
 
@@ -251,13 +251,15 @@ RPC_REFUSED = counter("monofs_rpc_refused", "Connections refused or ended by thi
 # ---- under storage ------------------------------------------------------------------------------------------------------
 STORE_REQUESTS = counter(
     "monofs_store_requests",
-    "Requests to stores, by mount, kind (list, head, get) and outcome (ok, abandoned or the error's name).",
+    "Requests to stores, by mount, kind (list, head, get; look, put, upload, part, complete, abort, copy, rename, make, delete) and outcome (ok, "
+    "abandoned or the error's name).",
     "mount",
     "kind",
     "outcome",
 )
 STORE_TIME = histogram("monofs_store_seconds", "Time of one request to a store until its last byte.", "mount", "kind")
 STORE_BYTES = counter("monofs_store_read_bytes", "Bytes read from stores, by mount.", "mount")
+STORE_WRITTEN = counter("monofs_store_written_bytes", "Bytes written to stores, by mount.", "mount")
 STALE_SERVED = counter(
     "monofs_stale_served",
     "Answers from metadata older than its sync interval, while the mount's store was unavailable.",

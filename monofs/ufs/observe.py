@@ -1,7 +1,8 @@
 """How a store tells its owner about every request, for metrics: kind, outcome, seconds, bytes.
 
-Kinds are ``list``, ``head`` and ``get``; the outcome is ``ok`` or the name of the error's class. The callback runs on the thread
-that made the request and must not block.
+Kinds are ``list``, ``head`` and ``get`` for what is asked; ``look``, ``put``, ``upload`` (its beginning), ``part``, ``complete``, ``abort``, ``copy``, ``rename``,
+``make`` and ``delete`` for acts. The outcome is ``ok`` or the name of the error's class. The bytes of a ``get`` were read, those of any other kind
+written. The callback runs on the thread that made the request and must not block.
 """
 
 from __future__ import annotations
