@@ -75,7 +75,7 @@ def add(
         shared=shared,
         dry_run=dry_run,
         sync_interval_s=sync_interval,
-        **({"ufs_mode": ufs_mode} if ufs_mode else {}),
+        ufs_mode=ufs_mode or UfsMode.READ_WRITE,
     )
     click.echo(f"{'would mount' if dry_run else 'mounted'} {info.uri} at {info.path}")
     if info.note:
@@ -152,7 +152,7 @@ def update(
         readonly=readonly,
         sync_interval_s=sync_interval,
         dry_run=dry_run,
-        **({"ufs_mode": ufs_mode} if ufs_mode else {}),
+        ufs_mode=ufs_mode,
     )
     before = mounts.get(after.path)
     old = dict.fromkeys(before.secrets, "***") | before.options if before else {}

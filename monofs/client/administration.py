@@ -54,14 +54,19 @@ class Administration(Connected):
         shared: bool = False,
         dry_run: bool = False,
         sync_interval_s: float | None = None,
+        ufs_mode: str = "readWrite",
     ) -> MountInfo:
         """Mount the store ``uri`` at ``path``; it is reached first, and nothing is mounted when it does not answer.
+
+        ``ufs_mode``: readWrite, readOnly or noAccess: what may be done with the store for now.
 
         Raises ``MountExists``, ``UfsDenied``, ``UfsBucketNotFound``, ``UfsUnreachable``, ``UfsOption``.
         """
         return self._change(
             Method.MOUNT_ADD,
-            lambda id: MountAddRequest(path, uri, options or {}, readonly, shared, dry_run, sync_interval_s, id),
+            lambda id: MountAddRequest(
+                path, uri, options or {}, readonly, shared, dry_run, sync_interval_s, id, ufs_mode
+            ),
             MountInfo,
         )
 
@@ -80,11 +85,14 @@ class Administration(Connected):
         readonly: bool | None = None,
         sync_interval_s: float | None = None,
         dry_run: bool = False,
+        ufs_mode: str | None = None,
     ) -> MountInfo:
         """Merge ``options`` into a mount's (an empty value removes one), or replace them all; others stay when None."""
         return self._change(
             Method.MOUNT_UPDATE,
-            lambda number: MountUpdateRequest(path, options or {}, replace, readonly, sync_interval_s, dry_run, number),
+            lambda number: MountUpdateRequest(
+                path, options or {}, replace, readonly, sync_interval_s, dry_run, number, ufs_mode
+            ),
             MountInfo,
         )
 
