@@ -76,6 +76,9 @@ class Acts:
                 return None
             case IntentKind.MAKE_DIRECTORY:
                 entry = await self._until(lambda: self._there(store, intent), lambda: self._make(store, intent))
+            case IntentKind.RENAME if is_unstored(intent):
+                await self._delete(store, intent)
+                return None
             case IntentKind.RENAME if store.renames:
                 entry = await self._until(lambda: self._moved(store, intent), lambda: self._move(store, intent))
             case IntentKind.RENAME | IntentKind.COPY:
@@ -96,6 +99,9 @@ class Acts:
                 return None
             case IntentKind.MAKE_DIRECTORY:
                 entry = await self._there(store, intent)
+            case IntentKind.RENAME if is_unstored(intent):
+                await self._delete(store, intent)
+                return None
             case IntentKind.RENAME if store.renames:
                 entry = await self._moved(store, intent)
             case _:
@@ -145,7 +151,7 @@ class Acts:
     async def _gone(self, store: MountedStore, intent: Intent) -> UfsEntry | bool | None:
         """Whether what is to be deleted is gone."""
         entry = await self.look(store, intent.key)
-        if entry is not None and entry.fingerprint != intent.replaced:
+        if entry is not None and intent.replaced and entry.fingerprint != intent.replaced:
             raise UfsChanged(f"{intent.path} was replaced in its store: it is not deleted", path=intent.path)
         return True if entry is None else None
 
@@ -171,7 +177,7 @@ class Acts:
         key = intent.key.encode()
         if intent.directory:  # only an empty one goes, and a missing one is no error: asking again is harmless
             await self._until(_never, lambda: store.act("delete", intent.key, lambda ufs: ufs.remove_directory(key)))
-        elif intent.replaced:  # else no store has it
+        else:  # of a file that no store has an older version may lie there
             await self._until(
                 lambda: self._gone(store, intent), lambda: store.act("delete", intent.key, lambda ufs: ufs.delete(key))
             )
@@ -205,7 +211,6 @@ class Acts:
     def _copy(self, store: MountedStore, intent: Intent) -> Deferred[UfsEntry]:
         source, target = intent.key.encode(), intent.target_key.encode()
         condition = _replacing(intent.target_replaced)
-        inode = self._namespace.lookup(parse_path(intent.path)).inode
         return store.act(
             "copy",
             intent.target_key,
@@ -217,7 +222,7 @@ class Acts:
                 condition,
                 begun=lambda upload: self._record(intent, upload),
             ),
-            size=0 if inode is None else inode.size,
+            size=max(0, intent.size),
         )
 
     def _record(self, intent: Intent, upload: str) -> None:
@@ -264,6 +269,11 @@ class Acts:
             if found is not None:
                 return found
         raise unclear or Internal("an act neither ended nor failed")
+
+
+def is_unstored(intent: Intent) -> bool:
+    """Whether a file is renamed that only workers hold: all there can be in the store is an older version."""
+    return not intent.directory and not intent.replaced
 
 
 def made_key(intent: Intent) -> str:

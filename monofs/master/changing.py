@@ -1,47 +1,86 @@
-"""MAKE_DIRECTORY, CREATE, DELETE, RENAME, SET_PIN and FREE.
+"""Changes of names: MAKE_DIRECTORY, CREATE, DELETE, RENAME, COPY, TOUCH and REMOVE_TREE.
 
-Each is one proposal; whether it may be done is decided in ``apply`` (law 3). What is checked here before saves work only, but for
-rights and modes, which are decided here. A change is audited once its outcome is known.
+Under no mount a change is one entry. Below a mount it is an intent, the act on the store, and its end (design.md section 6): a directory of an
+object store that is renamed or removed with all below it is one entry too, and a job does the rest. Whether anything may be done is decided
+in ``apply`` (law 3); what is checked here before saves work only, but for rights and modes, which are decided here.
+
+What changed in the store meanwhile (``UfsChanged``) is adopted, and the change begun again with fresh knowledge, ``TRIES`` times. An act
+with an unclear end is left to the resolver, and its asker gets ``UfsUnknown``. A change is audited once its outcome is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
 
-from monofs.master.access import R_OK, W_OK, X_OK, check_access
+from monofs.master.acting import TOLD, Acts, step
 from monofs.master.auditing import audited
+from monofs.master.intents import Intents, raised
+from monofs.master.locks import Locks, Place
 from monofs.master.members import Members
+from monofs.master.preparing import Preparing
 from monofs.master.proposing import Proposer
-from monofs.master.reading import Reading
-from monofs.master.walking import Met, walk_contents
-from monofs.metadata.entries import Change, Create, Delete, Free, MakeDirectory, Rename, SetPin
+from monofs.master.resolving import Resolver
+from monofs.master.stores import Stores, Unclear
+from monofs.metadata.entries import (
+    BeginCopy,
+    BeginDelete,
+    BeginMakeDirectory,
+    BeginRename,
+    BeginWrite,
+    Change,
+    Create,
+    Delete,
+    MakeDirectory,
+    RemoveTree,
+    Rename,
+    RenameTree,
+    Stamp,
+    Touch,
+)
 from monofs.metadata.namespace import Namespace
-from monofs.model.errors import IsADirectory, MonofsError, NotFound
-from monofs.model.inode import Inode
+from monofs.metadata.state import Lookup
+from monofs.metadata.tables import Intent
+from monofs.model.errors import (
+    ConditionFailed,
+    CrossMount,
+    Internal,
+    MonofsError,
+    NotEmpty,
+    NotFound,
+    NotSupported,
+    UfsChanged,
+    UfsNotEmpty,
+    UfsNotFound,
+    UfsUnknown,
+)
+from monofs.model.options import WriteType
 from monofs.model.paths import Parts, format_path, parse_path
-from monofs.model.principal import Right
+from monofs.observe.failpoints import failpoint
 from monofs.rpc.api import (
+    CopyRequest,
     CreateRequest,
     DeleteRequest,
     Empty,
-    FeedKind,
-    FreeAnswer,
-    FreeRequest,
     InodeAnswer,
     MakeDirectoryRequest,
     Message,
+    RemoveTreeAnswer,
+    RemoveTreeRequest,
+    RenameAnswer,
     RenameRequest,
-    SetPinRequest,
+    TouchRequest,
 )
 from monofs.rpc.service import Call
 
-FEED_CONTENTS = 1000
-FREE_WAIT_S = 10.0
+TRIES = 3
+FILE_MODE, DIRECTORY_MODE = 0o644, 0o755
 _MODE_BITS = 0o7777
+Begin = Callable[[Stamp], Change]
+Result = Deferred[Any] | None
 
 
 class Changing:
@@ -51,83 +90,250 @@ class Changing:
         self,
         namespace: Namespace,
         proposer: Proposer,
-        reading: Reading,
+        preparing: Preparing,
+        locks: Locks,
+        intents: Intents,
+        acts: Acts,
+        resolver: Resolver,
+        stores: Stores,
         members: Members,
-        *,
-        permissions: bool,
-        reactor: Any,
     ) -> None:
-        self._namespace, self._proposer, self._reading, self._members = namespace, proposer, reading, members
-        self._permissions, self._reactor = permissions, reactor
+        self._namespace, self._proposer, self._preparing, self._locks = namespace, proposer, preparing, locks
+        self._intents, self._acts, self._resolver = intents, acts, resolver
+        self._stores, self._members = stores, members
 
-    # ---- one entry each -----------------------------------------------------------------------------------------------
+    # ---- handlers -----------------------------------------------------------------------------------------------------
 
-    def make_directory(self, request: MakeDirectoryRequest, call: Call) -> None:
-        """Answers the record. ``AlreadyExists``, ``NotFound`` (no parent), ``ReadOnly`` and the journal's errors."""
+    def make_directory(self, request: MakeDirectoryRequest, call: Call) -> Result:
+        """Answers the record. ``AlreadyExists``, ``NotFound`` (no parent), ``ReadOnly``, ``Busy`` and the store's errors."""
         parts = parse_path(request.path)
-        principal = call.principal
-
-        def change() -> Change:
-            self._check_parent(parts, call)
-            gid = principal.groups[0] if principal.groups else 0
-            stamp = self._proposer.stamp(request.request)
+        if self._is_unmounted(parts):
+            uid, gid = _owner(call)
             mode = request.mode & _MODE_BITS
-            return MakeDirectory(stamp, request.path, mode, principal.uid, gid, request.parents, request.exist_ok)
 
-        self._propose(call, "mkdir", request.path, "", change, _inode_answer)
+            def change(stamp: Stamp) -> Change:
+                return MakeDirectory(stamp, request.path, mode, uid, gid, request.parents, request.exist_ok)
 
-    def create(self, request: CreateRequest, call: Call) -> None:
-        """Answers the record of the new, empty file."""
+            return self._one_entry(call, "mkdir", (parts,), request.request, change, _inode_answer)
+        record = audited(call, "mkdir", request.path, "")
+        return record.around(self._make_directory(request, parts, call)).addCallback(_inode_answer)
+
+    async def _make_directory(self, request: MakeDirectoryRequest, parts: Parts, call: Call) -> Any:
+        self._preparing.check(call, parts)
+
+        async def make() -> Any:
+            found = await self._preparing.known(parts, call)
+            if not request.parents and found.depth < len(parts) - 1:
+                await self._preparing.known(parts[:-1], call)
+            place = self._preparing.place(parts)
+            await self._preparing.make_room(place, call)
+            asker, mode = self._intents.asker(request.request, call.principal), request.mode & _MODE_BITS
+
+            def begin(stamp: Stamp) -> Change:
+                return BeginMakeDirectory(stamp, request.path, mode, request.parents, request.exist_ok, asker)
+
+            return await self._through([place], begin, call)
+
+        return await self._intents.once(request.request, make)
+
+    def create(self, request: CreateRequest, call: Call) -> Result:
+        """Answers the record of the new, empty file under no mount. Below a mount ``NotSupported``: it is a write there."""
+        uid, gid = _owner(call)
         parts = parse_path(request.path)
-        principal = call.principal
 
-        def change() -> Change:
-            self._check_parent(parts, call)
-            gid = principal.groups[0] if principal.groups else 0
-            return Create(
-                self._proposer.stamp(request.request), request.path, request.mode & _MODE_BITS, principal.uid, gid
+        def change(stamp: Stamp) -> Change:
+            return Create(stamp, request.path, request.mode & _MODE_BITS, uid, gid)
+
+        return self._one_entry(call, "create", (parts,), request.request, change, _inode_answer)
+
+    def delete(self, request: DeleteRequest, call: Call) -> Result:
+        """Removes a file or an empty directory, in its store too."""
+        parts = parse_path(request.path)
+        if self._is_unmounted(parts):
+            return self._one_entry(
+                call, "delete", (parts,), request.request, lambda stamp: Delete(stamp, request.path), _empty_answer
+            )
+        record = audited(call, "delete", request.path, "")
+        return record.around(self._delete(request, parts, call)).addCallback(_empty_answer)
+
+    async def _delete(self, request: DeleteRequest, parts: Parts, call: Call) -> None:
+        self._preparing.check(call, parts)
+
+        async def delete() -> None:
+            await self._preparing.known(parts, call)
+            asker = self._intents.asker(request.request, call.principal)
+            await self._through(
+                [self._preparing.place(parts)], lambda stamp: BeginDelete(stamp, request.path, asker), call
             )
 
-        self._propose(call, "create", request.path, "", change, _inode_answer)
+        await self._intents.once(request.request, delete)
 
-    def delete(self, request: DeleteRequest, call: Call) -> None:
-        """Removes a file or an empty directory."""
-        parts = parse_path(request.path)
-
-        def change() -> Change:
-            self._check_parent(parts, call)
-            return Delete(self._proposer.stamp(request.request), request.path)
-
-        self._propose(call, "delete", request.path, "", change, _empty_answer)
-
-    def rename(self, request: RenameRequest, call: Call) -> None:
-        """Answers the record under its new name."""
+    def rename(self, request: RenameRequest, call: Call) -> Result:
+        """Answers the record under its new name, and the job that moves the objects of a directory."""
         source, target = parse_path(request.source), parse_path(request.target)
+        if self._is_unmounted(source) and self._is_unmounted(target):
+            return self._one_entry(
+                call,
+                "rename",
+                (source, target),
+                request.request,
+                lambda stamp: Rename(stamp, request.source, request.target),
+                lambda raw: RenameAnswer(msgspec.Raw(raw)),
+            )
+        record = audited(call, "rename", request.source, request.target)
+        return record.around(self._rename(request, source, target, call)).addCallback(
+            lambda result: self._renamed(result, target)
+        )
 
-        def change() -> Change:
-            self._check_parent(source, call)
-            self._check_parent(target, call)
-            return Rename(self._proposer.stamp(request.request), request.source, request.target)
+    def _renamed(self, result: Any, target: Parts) -> RenameAnswer:
+        """From the record, or from (number of the job, 0)."""
+        if isinstance(result, bytes):
+            return RenameAnswer(msgspec.Raw(result))
+        found = self._namespace.lookup(target)
+        if found.raw is None:
+            raise NotFound(f"{format_path(target)} was renamed, and is gone again", path=format_path(target))
+        return RenameAnswer(msgspec.Raw(found.raw), result[0])
 
-        self._propose(call, "rename", request.source, request.target, change, _inode_answer)
+    async def _rename(self, request: RenameRequest, source: Parts, target: Parts, call: Call) -> Any:
+        self._preparing.check(call, source, target)
 
-    def _propose(
+        async def rename() -> Any:
+            found = await self._preparing.known(source, call)
+            is_directory = found.inode is not None and found.inode.is_directory
+            if is_directory:
+                await self._preparing.known(target, call)
+            else:
+                await self._preparing.known_to_write(target, call)
+            places = [
+                self._preparing.place(source, tree=is_directory),
+                self._preparing.place(target, tree=is_directory),
+            ]
+            await self._preparing.make_room(places[1], call)
+            if is_directory and source != target and not self._renames_at_once(found):
+                stamp = self._proposer.stamp(request.request)
+                change = RenameTree(stamp, request.source, request.target, call.principal.name)
+                return await self._tree(places, change, call)
+            asker = self._intents.asker(request.request, call.principal)
+            return await self._through(
+                places, lambda stamp: BeginRename(stamp, request.source, request.target, asker), call
+            )
+
+        return await self._intents.once(request.request, rename)
+
+    def _renames_at_once(self, found: Lookup) -> bool:
+        return found.located is None or self._stores.of(found.located.mount).renames
+
+    def copy(self, request: CopyRequest, call: Call) -> Deferred[Any]:
+        """Answers the record of the copy. ``CrossMount`` or ``NotSupported`` where no store can copy it: read it and write it."""
+        source, target = parse_path(request.source), parse_path(request.target)
+        record = audited(call, "copy", request.source, request.target)
+        return record.around(self._copy(request, source, target, call)).addCallback(_inode_answer)
+
+    async def _copy(self, request: CopyRequest, source: Parts, target: Parts, call: Call) -> Any:
+        self._preparing.check(call, target)
+        if self._is_unmounted(source) or self._is_unmounted(target):
+            raise CrossMount(
+                f"no store has both {request.source} and {request.target}: read one and write the other",
+                path=request.source,
+            )
+
+        async def copy() -> Any:
+            await self._preparing.known(source, call)
+            await self._preparing.known_to_write(target, call, exclusive=request.exclusive)
+            place = self._preparing.place(target)
+            await self._preparing.make_room(place, call)
+            asker = self._intents.asker(request.request, call.principal)
+
+            def begin(stamp: Stamp) -> Change:
+                return BeginCopy(stamp, request.source, request.target, request.parents, request.exclusive, asker)
+
+            return await self._through([place], begin, call)
+
+        return await self._intents.once(request.request, copy)
+
+    def touch(self, request: TouchRequest, call: Call) -> Deferred[Any]:
+        """Answers the record. What exists below a mount keeps its time, which is its store's: ``NotSupported``."""
+        parts = parse_path(request.path)
+        record = audited(call, "touch", request.path, "")
+        return record.around(self._touch(request, parts, call)).addCallback(_inode_answer)
+
+    async def _touch(self, request: TouchRequest, parts: Parts, call: Call) -> Any:
+        self._preparing.check(call, parts)
+
+        async def touch() -> Any:
+            found = await self._preparing.known(parts, call)
+            if self._is_unmounted(parts):
+                return await self._touch_unmounted(request, parts, found, call)
+            if found.inode is not None:
+                raise NotSupported(
+                    f"{request.path} exists, and its time is that of its store: write it again to change it",
+                    path=request.path,
+                )
+            place = self._preparing.place(parts)
+            await self._preparing.make_room(place, call)
+            asker = self._intents.asker(request.request, call.principal)
+
+            def begin(stamp: Stamp) -> Change:
+                through = WriteType.THROUGH
+                return BeginWrite(stamp, request.path, FILE_MODE, request.parents, True, None, 0, through, 0, asker)
+
+            return await self._through([place], begin, call)
+
+        return await self._intents.once(request.request, touch)
+
+    async def _touch_unmounted(self, request: TouchRequest, parts: Parts, found: Lookup, call: Call) -> Any:
+        uid, gid = _owner(call)
+        places = [self._preparing.place(parts)]
+        if found.inode is None and request.parents and found.depth < len(parts) - 1:
+            above = MakeDirectory(
+                self._proposer.stamp(), format_path(parts[:-1]), DIRECTORY_MODE, uid, gid, parents=True, exist_ok=True
+            )
+            await self._tree(places, above, call)
+        stamp = self._proposer.stamp(request.request)
+        change = Touch(stamp, request.path) if found.inode else Create(stamp, request.path, FILE_MODE, uid, gid)
+        return await self._tree(places, change, call)
+
+    def remove_tree(self, request: RemoveTreeRequest, call: Call) -> Deferred[Any]:
+        """Answers which job deletes in the store what is gone from the tree; 0: nothing is left to delete."""
+        parts = parse_path(request.path)
+        record = audited(call, "delete -r", request.path, "")
+        return record.around(self._remove_tree(request, parts, call)).addCallback(RemoveTreeAnswer)
+
+    async def _remove_tree(self, request: RemoveTreeRequest, parts: Parts, call: Call) -> Any:
+        self._preparing.check(call, parts)
+
+        async def remove() -> Any:
+            await self._preparing.known(parts, call)
+            stamp = self._proposer.stamp(request.request)
+            place = self._preparing.place(parts, tree=True)
+            return await self._tree([place], RemoveTree(stamp, request.path, call.principal.name), call)
+
+        return await self._intents.once(request.request, remove)
+
+    # ---- one entry ----------------------------------------------------------------------------------------------------
+
+    def _is_unmounted(self, parts: Parts) -> bool:
+        return self._namespace.natural_key(parts) is None
+
+    def _one_entry(
         self,
         call: Call,
         command: str,
-        source: str,
-        target: str,
-        make: Callable[[], Change],
+        paths: Sequence[Parts],
+        request: Any,
+        make: Begin,
         answer: Callable[[Any], Message],
-    ) -> None:
-        """No Deferred: this is the hot path of writers."""
-        record = audited(call, command, source, target)
+    ) -> Result:
+        """No Deferred while nothing is in the way: this is the hot path of writers under no mount."""
+        record = audited(call, command, format_path(paths[0]), format_path(paths[1]) if len(paths) > 1 else "")
         try:
-            check_access(call.principal, Right.WRITE)
-            change = make()
+            self._preparing.check_rights(call, *paths)
         except MonofsError as error:
             record(error)
             raise
+        places = [self._preparing.place(parts) for parts in paths]
+        if self._locks.obstacle(places) is not None:
+            return record.around(self._tree(places, make(self._proposer.stamp(request)), call)).addCallback(answer)
 
         def done(result: Any) -> None:
             if isinstance(result, MonofsError):
@@ -138,74 +344,72 @@ class Changing:
                 call.answer(answer(result))
             self._members.wake()
 
-        self._proposer.propose_to(change, done)
+        self._proposer.propose_to(make(self._proposer.stamp(request)), done)
+        return None
 
-    def _check_parent(self, parts: Parts, call: Call) -> None:
-        """Changing a name needs write and search permission on the deepest directory that exists above it."""
-        if self._permissions:
-            check_access(call.principal, Right.WRITE, self._reading.chain(parts[:-1]), W_OK | X_OK)
+    async def _tree(self, places: Sequence[Place], change: Change, call: Call) -> Any:
+        """A change that is one entry, once nothing is in its way."""
+        call.waits_for = f"other changes of {format_path(places[0].parts)} to end"
+        return await self._locks.begin(places, lambda: self._proposer.propose(change))
 
-    # ---- pins and free ------------------------------------------------------------------------------------------------
+    # ---- through a store ----------------------------------------------------------------------------------------------
 
-    def set_pin(self, request: SetPinRequest, call: Call) -> Deferred[Any]:
-        """Answers the record; workers are told through the feed to pin or unpin what they have of the contents below."""
-        record = audited(call, "pin" if request.pinned else "unpin", request.path, "")
-        return record.around(self._set_pin(request, call))
+    async def _through(self, places: Sequence[Place], begin: Begin, call: Call) -> Any:
+        """Open an intent, act, end it: the record's bytes, None for a deletion."""
+        for _ in range(TRIES - 1):
+            try:
+                return await self._once_through(places, begin, call)
+            except UfsChanged:
+                continue  # what is there now was adopted
+        return await self._once_through(places, begin, call)
 
-    async def _set_pin(self, request: SetPinRequest, call: Call) -> InodeAnswer:
-        parts = parse_path(request.path)
-        check_access(call.principal, Right.WRITE, self._reading.chain(parts), W_OK if self._permissions else 0)
-        await self._reading.known(parts)
-        raw = await self._proposer.propose(SetPin(self._proposer.stamp(request.request), request.path, request.pinned))
-        found = self._namespace.lookup(parts)
-        if found.inode is not None and found.pinned == request.pinned:
-            kind = FeedKind.PIN if request.pinned else FeedKind.UNPIN
-            await self._feed(found.inode, kind, lambda met: request.pinned or not met.pinned)
-        return InodeAnswer(msgspec.Raw(raw))
+    async def _once_through(self, places: Sequence[Place], begin: Begin, call: Call) -> Any:
+        path = format_path(places[0].parts)
+        call.waits_for = f"another change of {path} to end"
+        intent = await self._intents.begin(places, begin)
+        if not isinstance(intent, Intent):
+            return intent
+        at = self._preparing.now()
+        call.waits_for = f"the store to change {path}"
+        try:
+            step("intent.begun")
+            found = await self._acts.do(intent)
+            step("intent.acted")
+        except Unclear as unclear:
+            self._resolver.take(intent, unclear.error)
+            raise UfsUnknown(f"whether {path} was changed is not known: {unclear.error.message}", path=path) from None
+        except MonofsError as error:
+            raise await self._given_up(intent, error) from None
+        except Exception:
+            self._resolver.take(intent, Internal())
+            raise
+        try:
+            raw = await self._intents.end(intent, found)
+        except MonofsError as error:  # the journal did not take it
+            self._resolver.take(intent, error)
+            raise
+        self._preparing.note(intent, raw, at, was_missing=True)
+        failpoint("intent.ended")
+        return raised(raw)
 
-    def free(self, request: FreeRequest, call: Call) -> Deferred[Any]:
-        """Answers once every live worker has dropped the pages, or after ten seconds with how many have not yet."""
-        return audited(call, "free", request.path, "").around(self._free(request, call))
+    async def _given_up(self, intent: Intent, error: MonofsError) -> MonofsError:
+        """The store refused, or has something else: the intent goes, and what the store has is taken over. What the asker is told."""
+        if isinstance(error, UfsNotFound):
+            error = NotFound(f"{intent.path} is gone from its store", path=intent.path)
+        elif isinstance(error, UfsNotEmpty):
+            error = NotEmpty(f"{intent.path} is not empty in its store", path=intent.path)
+        if intent.upload:
+            self._resolver.take(intent, error)
+            return error
+        await self._intents.abandon(intent, error, remember=not isinstance(error, UfsChanged))
+        if isinstance(error, (*TOLD, NotFound, NotEmpty, ConditionFailed)):
+            await self._preparing.adopt(intent.path, intent.target)
+        return error
 
-    async def _free(self, request: FreeRequest, call: Call) -> FreeAnswer:
-        parts = parse_path(request.path)
-        check_access(call.principal, Right.WRITE, self._reading.chain(parts), R_OK if self._permissions else 0)
-        found = self._namespace.lookup(parts)
-        if found.inode is None:
-            raise NotFound(f"{format_path(parts)} is not known here, so nothing of it is cached", path=request.path)
-        if found.inode.is_directory and not request.recursive:
-            raise IsADirectory(
-                f"{format_path(parts)} is a directory: free it recursively (fs free -R)", path=request.path
-            )
-        kept = 0
-        above = found.pinned
 
-        def wanted(met: Met) -> bool:
-            nonlocal kept
-            if request.force or not (above or met.pinned):
-                return True
-            kept += 1
-            return False
-
-        kind = FeedKind.FREE_FORCED if request.force else FeedKind.FREE
-        files, last = await self._feed(found.inode, kind, wanted)
-        behind = await self._members.when_passed(last, FREE_WAIT_S) if files else 0
-        return FreeAnswer(files, kept, behind)
-
-    async def _feed(self, top: Inode, kind: FeedKind, wanted: Callable[[Met], bool]) -> tuple[int, int]:
-        """Put the wanted contents below ``top`` into the feed; (how many, last feed index)."""
-        total, last = 0, 0
-        waiting: list[int] = []
-        async for slice_ in walk_contents(self._namespace, top, self._reactor):
-            waiting.extend(met.content for met in slice_ if wanted(met))
-            while len(waiting) >= FEED_CONTENTS:
-                last = await self._proposer.insist(Free(self._proposer.stamp(), kind, waiting[:FEED_CONTENTS]))
-                total += FEED_CONTENTS
-                del waiting[:FEED_CONTENTS]
-        if waiting:
-            last = await self._proposer.insist(Free(self._proposer.stamp(), kind, waiting))
-            total += len(waiting)
-        return total, last
+def _owner(call: Call) -> tuple[int, int]:
+    principal = call.principal
+    return principal.uid, principal.groups[0] if principal.groups else 0
 
 
 def _inode_answer(raw: bytes) -> InodeAnswer:

@@ -1,7 +1,7 @@
-"""Capabilities: sealing them for readers, renewing them, and knowing which contents are retired.
+"""Capabilities: sealing them for readers and writers, renewing them, and knowing which contents are retired.
 
 A capability names content, not a path: a reader in flight may finish old content, so renewal looks only at the seal, the age and a
-bounded memory of recently retired contents, which workers have been told to unlink. Life and grace are model.capability's.
+bounded memory of recently retired contents, which workers have been told to unlink; that of a writer ends with its intent. Life and grace are model.capability's.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from collections.abc import Callable
 import msgspec
 
 from monofs.metadata.namespace import Namespace
+from monofs.metadata.state import Lookup
+from monofs.metadata.tables import Intent
+from monofs.model.block import DEFAULT_LAYOUT
 from monofs.model.capability import GRACE_S, LIFE_S, CacheGroup, Capability, Rights, open_capability, seal_capability
 from monofs.model.errors import CapabilityExpired, CapabilityInvalid, InvalidArgument, NotReady
-from monofs.model.ids import NO_CONTENT, MountId
+from monofs.model.ids import NO_CONTENT, ContentId, MountId
 from monofs.model.inode import Inode
 from monofs.model.mount import Located
+from monofs.model.paths import Parts, format_path
 from monofs.rpc.api import FeedKind, RenewAnswer, RenewRequest
 
 RENEW_MAX = 1000
@@ -34,7 +38,7 @@ class Issuer:
         self._retired: OrderedDict[int, None] = OrderedDict()
         self._cursor = max(0, namespace.feed_bounds()[0] - 1)
 
-    def issue(self, inode: Inode, located: Located | None, *, pinned: bool) -> tuple[bytes, int]:
+    def issue(self, parts: Parts, inode: Inode, located: Located | None, *, pinned: bool) -> tuple[bytes, int]:
         """(token, expiry in whole seconds since 1970) for reading a file; an empty token when there are no bytes to read."""
         issued_s = self._now_ns() // 1_000_000_000
         if not inode.size or inode.content == NO_CONTENT:
@@ -48,12 +52,47 @@ class Issuer:
             MountId(0) if located is None else located.mount.id,
             "" if located is None else located.key,
             inode.fingerprint,
-            CacheGroup.PINNED if pinned else CacheGroup.DEFAULT,
+            self._group(parts, pinned=pinned),
             Rights.READ,
             issued_s,
             issued_s + LIFE_S,
         )
         return seal_capability(granted, self.keys[self._newest]), granted.expires_s
+
+    def issue_write(self, intent: Intent, parts: Parts, found: Lookup) -> bytes:
+        """The token to write the file of an open intent; ``found`` is what has the name now. Under no mount the key is the path."""
+        issued_s = self._now_ns() // 1_000_000_000
+        replaced = found.inode
+        granted = Capability(
+            self._newest,
+            self._namespace.cluster,
+            ContentId(intent.content),
+            intent.size,
+            DEFAULT_LAYOUT,
+            MountId(intent.mount),
+            intent.key if intent.mount else format_path(parts)[1:],
+            intent.replaced,
+            self._group(parts, pinned=found.pinned),
+            Rights.WRITE,
+            issued_s,
+            issued_s + LIFE_S,
+            intent.number,
+            intent.name,
+            intent.write_type,
+            NO_CONTENT if replaced is None else replaced.content,
+            0 if replaced is None else replaced.size,
+        )
+        return seal_capability(granted, self.keys[self._newest])
+
+    def opened(self, token: bytes) -> Capability | None:
+        """What a token of ours grants or granted, however old; None: it is none."""
+        try:
+            return open_capability(token, self.keys, self._namespace.cluster, 0)
+        except (CapabilityExpired, CapabilityInvalid):
+            return None
+
+    def _group(self, parts: Parts, *, pinned: bool) -> int:
+        return self._namespace.policy_for(parts).id * 2 + (CacheGroup.PINNED if pinned else CacheGroup.DEFAULT)
 
     def renew(self, request: RenewRequest) -> RenewAnswer:
         """A token that is not ours or too old, or whose content is retired, comes back empty: its file is to be opened again."""
@@ -70,11 +109,11 @@ class Issuer:
             held = open_capability(token, self.keys, self._namespace.cluster, now_s, grace_s=GRACE_S)
         except (CapabilityExpired, CapabilityInvalid):
             return b""
-        if held.content in self._retired:
+        if held.content in self._retired or (held.operation and self._namespace.intent(held.operation) is None):
             return b""
         # whether its file is pinned now is not known here, and a pin that has ended must not come back
         renewed = msgspec.structs.replace(
-            held, key_id=self._newest, group=CacheGroup.DEFAULT, issued_s=now_s, expires_s=now_s + LIFE_S
+            held, key_id=self._newest, group=held.group & ~CacheGroup.PINNED, issued_s=now_s, expires_s=now_s + LIFE_S
         )
         return seal_capability(renewed, self.keys[self._newest])
 

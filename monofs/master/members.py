@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -56,6 +56,16 @@ def assign_slots(workers: list[int]) -> list[tuple[int, list[int]]]:
     return [(position * SLOTS // count, [worker]) for position, worker in enumerate(workers)]
 
 
+class Resolver(Protocol):
+    """Brings to an end the writes of workers that are at them no more."""
+
+    def registered(self, worker: int, operations: list[int]) -> None:
+        """A worker began anew, and is at these."""
+
+    def heartbeat(self, worker: int, operations: list[int] | None) -> None:
+        """A worker is at these; None: it does not tell."""
+
+
 @dataclass(slots=True)
 class Member:
     """A registered worker."""
@@ -94,6 +104,8 @@ class Members:
         version: str,
         address: Callable[[], str],
     ) -> None:
+        self.resolver: Resolver | None = None
+        """Hears of what writes workers are at; set once there is one."""
         self._namespace, self._proposer, self._vault, self._keys = namespace, proposer, vault, keys
         self._reactor, self._clock, self._now_ns, self._version = reactor, clock, now_ns, version
         self.members: dict[int, Member] = {}
@@ -142,6 +154,11 @@ class Members:
             self._live, self._slots = live, assign_slots(live)
             self._changes += 1
         self._settle_passing()
+
+    def heard_s(self, worker: int) -> float | None:
+        """When a worker was last heard; None: never by this master."""
+        member = self.members.get(worker)
+        return None if member is None else member.heard
 
     def trim_through(self) -> int:
         """The feed index every worker has acted on, and would have after a crash. Workers registered in the namespace but not heard since this master began to
@@ -203,6 +220,8 @@ class Members:
         self.members[worker] = Member(info, request.cursor, request.cursor, self._clock())
         self.check_leases()
         log.info("worker registered", worker=worker, address=request.address, unix=request.unix)
+        if self.resolver is not None:
+            self.resolver.registered(worker, request.operations)
         oldest, newest = self._namespace.feed_bounds()
         return RegisterAnswer(
             worker,
@@ -231,6 +250,8 @@ class Members:
             raise SessionExpired(f"the feed no longer reaches back to {request.cursor}: register again")
         member.heard, member.cursor = self._clock(), request.cursor
         member.durable = request.durable if request.durable >= 0 else request.cursor
+        if self.resolver is not None:
+            self.resolver.heartbeat(request.worker, request.operations)
         info = member.info
         member.info = WorkerInfo(
             info.id, info.address, info.unix, info.host, True, request.capacity_bytes, request.used_bytes
@@ -304,7 +325,7 @@ class Members:
                 if mount.changed_index not in self._broken:
                     log.error("workers are not told of a mount", mount=mount.path, error=str(error))
                 continue
-            grants.append(MountGrant(mount.id, mount.uri, options, mount.changed_index))
+            grants.append(MountGrant(mount.id, mount.uri, options, mount.changed_index, mount.ufs_mode))
         self._broken = broken
         return grants
 

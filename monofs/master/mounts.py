@@ -24,7 +24,7 @@ from monofs.metadata.namespace import Namespace
 from monofs.model.errors import HomeUnusable, InvalidArgument, MonofsError, MountExists, MountNotFound
 from monofs.model.ids import MountId
 from monofs.model.mount import Mount
-from monofs.model.options import SYNC_NEVER_S
+from monofs.model.options import SYNC_NEVER_S, UfsMode
 from monofs.model.paths import format_path, parse_path
 from monofs.model.principal import Right
 from monofs.observe.logs import logger
@@ -62,6 +62,7 @@ class Mounts:
         check_options(request.uri, options)
         uri = normal_uri(request.uri)
         interval_ms = _milliseconds(request.sync_interval_s)
+        _check_mode(request.ufs_mode)
         self._check_free(path, uri, options, shared=request.shared, numbered=bool(request.request.client))
         call.waits_for = f"the store {uri} to answer"
         probed = await self._stores.probe(uri, options)
@@ -71,13 +72,14 @@ class Mounts:
         shown, secrets = _split(options)
         if request.dry_run:
             mount = Mount(
-                MountId(0), path, uri, shown, b"", request.readonly, request.shared, sync_interval_ms=interval_ms
-            )
+                MountId(0), path, uri, shown, b"", request.readonly, request.shared,
+                sync_interval_ms=interval_ms, ufs_mode=request.ufs_mode,
+            )  # fmt: skip
             return _info(mount, sorted(secrets), "", note)
         sealed = self._vault.seal(path, uri, secrets)
         stamp = self._proposer.stamp(request.request)
         mount = await self._proposer.propose(
-            AddMount(stamp, path, uri, shown, sealed, request.readonly, request.shared, interval_ms)
+            AddMount(stamp, path, uri, shown, sealed, request.readonly, request.shared, interval_ms, request.ufs_mode)
         )
         log.info("mounted", path=path, uri=uri, mount=mount.id, readonly=mount.readonly)
         return self._shown(mount, note)
@@ -109,10 +111,12 @@ class Mounts:
         old = {} if request.replace else mount.options | self._secrets(mount)
         options = {name: value for name, value in (old | request.options).items() if value}
         check_options(mount.uri, options)
-        call.waits_for = f"the store {mount.uri} to answer"
-        probed = await self._stores.probe(mount.uri, options)
-        options = probed.learned | options
-        call.waits_for = ""
+        mode = mount.ufs_mode if request.ufs_mode is None else request.ufs_mode
+        _check_mode(mode)
+        if mode != UfsMode.NO_ACCESS:  # a store that is serviced is not asked
+            call.waits_for = f"the store {mount.uri} to answer"
+            options = (await self._stores.probe(mount.uri, options)).learned | options
+            call.waits_for = ""
         shown, secrets = _split(options)
         readonly = mount.readonly if request.readonly is None else request.readonly
         interval_ms = mount.sync_interval_ms
@@ -121,13 +125,13 @@ class Mounts:
         if request.dry_run:
             would_be = Mount(
                 mount.id, mount.path, mount.uri, shown, b"", readonly, mount.shared, mount.created_ns,
-                mount.changed_index, interval_ms,
+                mount.changed_index, interval_ms, mode,
             )  # fmt: skip
             return _info(would_be, sorted(secrets), "")
         sealed = self._vault.seal(mount.path, mount.uri, secrets)
         stamp = self._proposer.stamp(request.request)
         updated = await self._proposer.propose(
-            UpdateMount(stamp, mount.path, mount.changed_index, shown, sealed, readonly, interval_ms)
+            UpdateMount(stamp, mount.path, mount.changed_index, shown, sealed, readonly, interval_ms, mode)
         )
         log.info("mount updated", path=mount.path, mount=mount.id)
         return self._shown(updated)
@@ -202,7 +206,13 @@ def _info(mount: Mount, secrets: list[str], error: str, note: str = "") -> Mount
         "unavailable" if error else "ok",
         error,
         note,
+        mount.ufs_mode,
     )
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in set(UfsMode):
+        raise InvalidArgument(f"a store's mode is one of {', '.join(UfsMode)}, not {mode!r}")
 
 
 def _milliseconds(interval_s: float | None) -> int | None:

@@ -17,7 +17,7 @@ fingerprint is *racy* for two seconds (ufs/local.py) and is looked at again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -63,11 +63,16 @@ class Preparing:
 
     # ---- before -------------------------------------------------------------------------------------------------------
 
-    def check(self, call: Call, *paths: Parts) -> None:
-        """Raise unless the caller may change these names, and the mounts over them take changes."""
-        for parts in paths or ((),):
+    def check_rights(self, call: Call, *paths: Parts) -> None:
+        """Raise unless the caller may change these names: that needs write and search permission on the deepest directory that exists
+        above each."""
+        for parts in paths:
             chain = self._reading.chain(parts[:-1])
             check_access(call.principal, Right.WRITE, chain, W_OK | X_OK if self._permissions else 0)
+
+    def check(self, call: Call, *paths: Parts) -> None:
+        """The same, and that the mounts over them take changes."""
+        self.check_rights(call, *paths)
         for parts in paths:
             located = self._namespace.natural_key(parts)
             if located is not None:
@@ -132,10 +137,10 @@ class Preparing:
         """The clock of freshness: take it before an act, for :meth:`note`."""
         return self._loader.now()
 
-    def note(self, intent: Intent, raw: bytes | None, at: float, *, was_missing: bool = False) -> None:
-        """An intent was ended with this record: its paths count as looked at since ``at``. ``was_missing``: before the act, the store
+    def note(self, intent: Intent, raw: Any, at: float, *, was_missing: bool = False) -> None:
+        """An intent was ended with this record (an error: nothing was changed): its paths count as looked at since ``at``. ``was_missing``: before the act, the store
         had been seen to have nothing there, so a new directory is known to be empty."""
-        if not intent.mount:
+        if not intent.mount or isinstance(raw, MonofsError):
             return
         if intent.kind in (IntentKind.DELETE, IntentKind.RENAME):
             self._note_absent(parse_path(intent.path), at)

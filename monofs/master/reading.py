@@ -46,6 +46,7 @@ from monofs.rpc.api import (
 from monofs.rpc.service import Call
 
 BATCH_MAX = 1000
+_PERSISTED = int(Flag.PERSISTED)
 A = TypeVar("A", StatAnswer, OpenAnswer)
 M = TypeVar("M", StatManyAnswer, OpenManyAnswer)
 Answering = Callable[[Parts, Lookup, Call], A]
@@ -143,9 +144,15 @@ class Reading:
         if self._permissions:
             check_access(call.principal, Right.READ, self.chain(parts), R_OK)
         located = found.located
-        token, expires_s = self._issuer.issue(inode, located, pinned=found.pinned)
+        token, expires_s = self._issuer.issue(parts, inode, located, pinned=found.pinned)
         mount = 0 if located is None else located.mount.id
-        return OpenAnswer(msgspec.Raw(found.raw), token, expires_s, self._members.epoch, mount)
+        workers = [] if inode.flags & _PERSISTED or not inode.size else self._holders(inode)
+        return OpenAnswer(msgspec.Raw(found.raw), token, expires_s, self._members.epoch, mount, workers)
+
+    def _holders(self, inode: Inode) -> list[int]:
+        """Who holds bytes that no store has."""
+        places = self._namespace.places(inode.content)
+        return [] if places is None else list(dict.fromkeys(worker for _, chain in places.chains for worker in chain))
 
     # ---- many ---------------------------------------------------------------------------------------------------------
 

@@ -20,18 +20,25 @@ from monofs import __version__
 from monofs.config.schema import Config
 from monofs.journal.face import Consistency, Journal
 from monofs.master.access import check_access
+from monofs.master.acting import Acts
 from monofs.master.changing import Changing
 from monofs.master.duties import Duties
+from monofs.master.intents import Intents
 from monofs.master.issuing import Issuer
 from monofs.master.listing import Listing
 from monofs.master.loading import Loader
+from monofs.master.locks import Locks
 from monofs.master.members import Members
 from monofs.master.mounts import Mounts
+from monofs.master.pinning import Pinning
+from monofs.master.preparing import Preparing
 from monofs.master.proposing import Proposer
 from monofs.master.reading import Reading
 from monofs.master.reporting import Reporting
+from monofs.master.resolving import Resolver
 from monofs.master.secrets import Vault, WrappedKeys, make_keys, unwrap_keys
 from monofs.master.stores import OpenStore, Stores
+from monofs.master.writing import Writing
 from monofs.metadata.entries import Initialize
 from monofs.metadata.namespace import Namespace
 from monofs.model.errors import MonofsError, NotReady
@@ -98,6 +105,7 @@ class Master:
         """Where clients reach this master (``host:port``): whoever opens its door sets it."""
         self._stores: Stores | None = None
         self._reporting: Reporting | None = None
+        self._resolver: Resolver | None = None
         self._service = self._make_service()
 
     # ---- start and stop -----------------------------------------------------------------------------------------------
@@ -156,10 +164,11 @@ class Master:
         reading = Reading(namespace, loader, stores, issuer, members, permissions=permissions, clock=self._clock)
         self._duties = Duties(namespace, proposer, members, reactor=reactor)
         self._add_reading(reading, Listing(namespace, loader, reading))
-        self._add_changing(
-            Changing(namespace, proposer, reading, members, permissions=permissions, reactor=reactor),
+        self._add_mounts(
+            Pinning(namespace, proposer, reading, members, permissions=permissions, reactor=reactor),
             Mounts(namespace, proposer, stores, vault),
         )
+        self._add_changing(loader, reading, issuer, stores, members)
         reporting = self._reporting = Reporting(
             namespace,
             self._journal,
@@ -193,14 +202,48 @@ class Master:
         ):
             self._handlers[method] = self._behind_barrier(handler)
 
-    def _add_changing(self, changing: Changing, mounts: Mounts) -> None:
+    def _add_changing(self, loader: Loader, reading: Reading, issuer: Issuer, stores: Stores, members: Members) -> None:
+        namespace, proposer, reactor = self._namespace, self._proposer, self._reactor
+        permissions = self._config.security.permissions
+        locks = Locks(namespace, proposer, busy_wait_s=self._config.master.busy_wait_s, reactor=reactor)
+        intents = Intents(namespace, proposer, locks)
+        acts = Acts(namespace, stores, proposer, reactor=reactor)
+        preparing = Preparing(namespace, loader, reading, permissions=permissions)
+        resolver = self._resolver = members.resolver = Resolver(
+            namespace,
+            proposer,
+            intents,
+            acts,
+            preparing,
+            heard_s=members.heard_s,
+            clock=self._clock,
+            reactor=reactor,
+        )
+        changing = Changing(namespace, proposer, preparing, locks, intents, acts, resolver, stores, members)
+        writing = Writing(
+            namespace, proposer, reading, preparing, intents, resolver, members, issuer, permissions=permissions
+        )
         self._handlers |= {
             Method.MAKE_DIRECTORY: changing.make_directory,
             Method.CREATE: changing.create,
             Method.DELETE: changing.delete,
             Method.RENAME: changing.rename,
-            Method.SET_PIN: changing.set_pin,
-            Method.FREE: changing.free,
+            Method.COPY: changing.copy,
+            Method.TOUCH: changing.touch,
+            Method.REMOVE_TREE: changing.remove_tree,
+            Method.MAY_WRITE: writing.may_write,
+            Method.BEGIN_WRITE: writing.begin_write,
+            Method.RECORD_UPLOAD: writing.record_upload,
+            Method.PUBLISH: writing.publish,
+            Method.END_WRITE: writing.end_write,
+            Method.ABANDON_WRITE: writing.abandon_write,
+            Method.INTENT_LIST: self._behind_barrier(lambda _, __: intents.list()),
+        }
+
+    def _add_mounts(self, pinning: Pinning, mounts: Mounts) -> None:
+        self._handlers |= {
+            Method.SET_PIN: pinning.set_pin,
+            Method.FREE: pinning.free,
             Method.MOUNT_ADD: mounts.add,
             Method.MOUNT_LIST: self._behind_barrier(mounts.list),
             Method.MOUNT_REMOVE: mounts.remove,
@@ -216,6 +259,8 @@ class Master:
         self._ready = False
         if self._duties is not None:
             await self._duties.stop()
+        if self._resolver is not None:
+            self._resolver.stop()
         if self.members is not None:
             self.members.stop()
         if self._reporting is not None:
@@ -274,6 +319,16 @@ REQUESTS: dict[Method, type[Message]] = {
     Method.CREATE: api.CreateRequest,
     Method.DELETE: api.DeleteRequest,
     Method.RENAME: api.RenameRequest,
+    Method.COPY: api.CopyRequest,
+    Method.TOUCH: api.TouchRequest,
+    Method.REMOVE_TREE: api.RemoveTreeRequest,
+    Method.MAY_WRITE: api.MayWriteRequest,
+    Method.BEGIN_WRITE: api.BeginWriteRequest,
+    Method.RECORD_UPLOAD: api.RecordUploadRequest,
+    Method.PUBLISH: api.PublishRequest,
+    Method.END_WRITE: api.EndWriteRequest,
+    Method.ABANDON_WRITE: api.AbandonWriteRequest,
+    Method.INTENT_LIST: api.Empty,
     Method.SET_PIN: api.SetPinRequest,
     Method.FREE: api.FreeRequest,
     Method.MOUNT_ADD: api.MountAddRequest,

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,15 @@ ANSWERS: dict[Method, type[api.Message]] = {
     Method.CLUSTER: api.ClusterAnswer,
     Method.MAKE_DIRECTORY: api.InodeAnswer,
     Method.CREATE: api.InodeAnswer,
-    Method.RENAME: api.InodeAnswer,
+    Method.RENAME: api.RenameAnswer,
+    Method.COPY: api.InodeAnswer,
+    Method.TOUCH: api.InodeAnswer,
+    Method.REMOVE_TREE: api.RemoveTreeAnswer,
+    Method.BEGIN_WRITE: api.BeginWriteAnswer,
+    Method.PUBLISH: api.PublishAnswer,
+    Method.END_WRITE: api.InodeAnswer,
+    Method.ABANDON_WRITE: api.AbandonWriteAnswer,
+    Method.INTENT_LIST: api.IntentListAnswer,
     Method.SET_PIN: api.InodeAnswer,
     Method.FREE: api.FreeAnswer,
     Method.MOUNT_ADD: api.MountInfo,
@@ -118,11 +127,15 @@ class Loop:
 
 
 class WatchedStore:
-    """A real store whose calls are counted, and that can be told to fail or to wait."""
+    """A real store whose calls are counted, and that can be told to fail or to wait. Acts and looks after them pass through ``act``."""
 
     def __init__(self, inner: UnderStorage, watch: Watch) -> None:
         self._inner, self._watch = inner, watch
         self.scheme = inner.scheme
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        return partial(self._watch.act, name, found) if callable(found) else found
 
     def check(self) -> bool:
         self._watch.seen("check")
@@ -153,6 +166,10 @@ class Watch:
         self.error: Exception | None = None
         self.gate: threading.Event | None = None
         self.racy = False
+        self.before: dict[str, Callable[[], None]] = {}
+        """Name of a call that changes or looks -> what happens right before it is passed on; what is raised there, it raises."""
+        self.after: dict[str, Callable[[], None]] = {}
+        """The same, when the store has done it."""
 
     def seen(self, kind: str) -> None:
         self.asked.append(kind)
@@ -160,6 +177,15 @@ class Watch:
             assert self.gate.wait(30)
         if self.error is not None:
             raise self.error
+
+    def act(self, name: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        self.seen(name)
+        if name in self.before:
+            self.before[name]()
+        result = call(*arguments, **options)
+        if name in self.after:
+            self.after[name]()
+        return result
 
     def settled(self, entry: Any) -> Any:
         return replace(entry, racy=False) if entry is not None and entry.racy and not self.racy else entry

@@ -63,21 +63,6 @@ def test_the_maker_owns_what_he_makes(house: House) -> None:
     assert (inode.uid, inode.gid) == (1000, 100)
 
 
-def test_nothing_is_changed_below_a_mount_yet(house: House, data: Path) -> None:
-    write(data / "f", b"1")
-    house.mount("/lake", data)
-    house.stat("/lake/f")
-    for method, request in (
-        (Method.CREATE, api.CreateRequest("/lake/g")),
-        (Method.DELETE, api.DeleteRequest("/lake/f")),
-        (Method.RENAME, api.RenameRequest("/lake/f", "/lake/g")),
-    ):
-        with pytest.raises(MonofsError):
-            house.ask(method, request)
-    assert (data / "f").exists()
-    assert house.list("/lake") == ["f"]
-
-
 def test_a_retry_under_the_same_request_id_applies_once(house: House) -> None:
     request = api.CreateRequest("/f", request=RequestId(os.urandom(16), 1, 1))
     first = house.ask(Method.CREATE, request)

@@ -190,7 +190,7 @@ def test_freeing_answers_when_every_live_worker_has_acted(house: House, data: Pa
 
 
 def test_freeing_does_not_wait_for_ever_for_a_worker(house: House, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monofs.master.changing.FREE_WAIT_S", 0.05)
+    monkeypatch.setattr("monofs.master.pinning.FREE_WAIT_S", 0.05)
     write(data / "f", b"1")
     house.mount("/lake", data)
     house.stat("/lake/f")

@@ -1,0 +1,343 @@
+"""Writing files: MAY_WRITE and BEGIN_WRITE for clients; RECORD_UPLOAD, PUBLISH, END_WRITE and ABANDON_WRITE for the worker that takes the
+bytes.
+
+The path of a write is told in docs/architecture.md. Here an intent is opened, a worker named and a capability sealed; when the worker has
+acted, its outcome makes the name.
+
+Invariant: what a worker tells about a write counts only when it comes from a node, and from the write's own worker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from monofs.master.access import W_OK, check_access
+from monofs.master.auditing import audited
+from monofs.master.intents import Intents, raised
+from monofs.master.issuing import Issuer
+from monofs.master.members import Members
+from monofs.master.preparing import Preparing
+from monofs.master.proposing import Proposer
+from monofs.master.reading import Reading
+from monofs.master.resolving import Resolver
+from monofs.metadata.entries import BeginWrite, Found, Publish, RecordUpload, Stamp
+from monofs.metadata.namespace import Namespace
+from monofs.metadata.state import Lookup
+from monofs.metadata.tables import Intent, IntentKind
+from monofs.model.block import slot_of
+from monofs.model.errors import (
+    AlreadyExists,
+    ConditionFailed,
+    InvalidArgument,
+    IsADirectory,
+    MonofsError,
+    NotADirectory,
+    NotFound,
+    NoWorker,
+    PermissionDenied,
+    UfsChanged,
+    UfsUnknown,
+    from_code,
+)
+from monofs.model.ids import make_content_id
+from monofs.model.options import WriteType
+from monofs.model.paths import Parts, format_path, parse_path
+from monofs.model.principal import Right
+from monofs.observe.audit import audit
+from monofs.observe.failpoints import failpoint
+from monofs.rpc.api import (
+    AbandonWriteAnswer,
+    AbandonWriteRequest,
+    BeginWriteAnswer,
+    BeginWriteRequest,
+    Empty,
+    EndWriteRequest,
+    Failure,
+    InodeAnswer,
+    MayWriteRequest,
+    PublishAnswer,
+    PublishRequest,
+    RecordUploadRequest,
+)
+from monofs.rpc.service import Call
+
+_MODE_BITS = 0o7777
+
+
+class Writing:
+    """Handlers of one master."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        proposer: Proposer,
+        reading: Reading,
+        preparing: Preparing,
+        intents: Intents,
+        resolver: Resolver,
+        members: Members,
+        issuer: Issuer,
+        *,
+        permissions: bool,
+    ) -> None:
+        self._namespace, self._proposer, self._reading, self._preparing = namespace, proposer, reading, preparing
+        self._intents, self._resolver, self._members, self._issuer = intents, resolver, members, issuer
+        self._permissions = permissions
+        self._beginning = 0
+
+    # ---- for clients --------------------------------------------------------------------------------------------------
+
+    def may_write(self, request: MayWriteRequest, call: Call) -> Deferred[Empty]:
+        """Answers Empty, or with the error BEGIN_WRITE would meet now. Nothing is journaled, locks are not waited for."""
+        return Deferred.fromCoroutine(self._may_write(request, call))
+
+    async def _may_write(self, request: MayWriteRequest, call: Call) -> Empty:
+        parts = parse_path(request.path)
+        self._preparing.check(call, parts)
+        found = await self._preparing.known(parts, call)
+        self._check_file(parts, found, call)
+        path = format_path(parts)
+        if found.inode is not None and request.exclusive:
+            raise AlreadyExists(f"{path} exists already", path=path)
+        if found.parent is not None and not found.parent.is_directory:
+            raise NotADirectory(f"a component of {path} is a file", path=path)
+        if found.depth < len(parts) - 1 and not request.parents:
+            raise NotFound(f"the directory that should hold {path} does not exist", path=path)
+        self._worker()
+        return Empty()
+
+    def begin_write(self, request: BeginWriteRequest, call: Call) -> Deferred[Any]:
+        """Answers whom to send the bytes to. Refusals of ``apply``, ``NoWorker``, ``Busy``, the store's errors."""
+        record = audited(call, "write", request.path, "")
+        asked = self._intents.once(request.request, lambda: self._begin(request, call))
+
+        def failed(failure: Any) -> Any:
+            if isinstance(failure.value, MonofsError):
+                record(failure.value)
+            return failure
+
+        return asked.addCallback(self._begun).addErrback(failed)
+
+    async def _begin(self, request: BeginWriteRequest, call: Call) -> Intent:
+        parts = parse_path(request.path)
+        self._preparing.check(call, parts)
+        known = self._intents.of_request(request.request)
+        if known is not None:
+            return known
+        found = await self._preparing.known_to_write(
+            parts, call, exclusive=request.exclusive, if_match=request.if_match
+        )
+        self._check_file(parts, found, call)
+        if not request.parents and found.depth < len(parts) - 1:
+            await self._preparing.known(parts[:-1], call)
+        write_type = self._write_type(parts, request.write_type)
+        place = self._preparing.place(parts)
+        await self._preparing.make_room(place, call)
+        worker = self._worker()
+        asker = self._intents.asker(request.request, call.principal)
+        call.waits_for = f"another change of {request.path} to end"
+
+        def make(stamp: Stamp) -> BeginWrite:
+            return BeginWrite(
+                stamp,
+                request.path,
+                request.mode & _MODE_BITS,
+                request.parents,
+                request.exclusive,
+                request.if_match,
+                request.size,
+                write_type,
+                worker,
+                asker,
+            )
+
+        self._beginning += 1
+        try:
+            begun = await self._intents.begin([place] if request.size >= 0 else [], make)
+        finally:
+            self._beginning -= 1
+        assert isinstance(begun, Intent)  # noqa: S101 - a write is never there already
+        failpoint("intent.begun")
+        return begun
+
+    def _begun(self, intent: Any) -> BeginWriteAnswer:
+        if not isinstance(intent, Intent):
+            raise ConditionFailed("this write ended before: look at the path")
+        parts = parse_path(intent.path)
+        found = self._namespace.lookup(parts)
+        token = self._issuer.issue_write(intent, parts, found)
+        return BeginWriteAnswer(token, intent.number, intent.worker, intent.write_type, self._members.epoch)
+
+    def _check_file(self, parts: Parts, found: Lookup, call: Call) -> None:
+        inode, path = found.inode, format_path(parts)
+        if not parts or (inode is not None and inode.is_directory):
+            raise IsADirectory(f"{path} is a directory", path=path)
+        if inode is not None and self._permissions:
+            check_access(call.principal, Right.WRITE, self._reading.chain(parts), W_OK)
+
+    def _write_type(self, parts: Parts, asked: str) -> str:
+        """As the request says, or the path's policy, or CACHE_THROUGH; without a store only MUST_CACHE."""
+        if asked and asked not in set(WriteType):
+            raise InvalidArgument(f"write type {asked!r} is none of {', '.join(WriteType)}")
+        if self._namespace.natural_key(parts) is None:
+            if asked and asked != WriteType.MUST_CACHE:
+                raise InvalidArgument(
+                    f"{format_path(parts)} is under no mount: there is no store to write through to, only MUST_CACHE"
+                )
+            return WriteType.MUST_CACHE
+        return asked or self._namespace.policy_for(parts).write_type or WriteType.CACHE_THROUGH
+
+    def _worker(self) -> int:
+        """The owner of the first block of the content that is given next, where that can be foreseen, else any worker that lives."""
+        live = self._members.live()
+        if not live:
+            raise NoWorker("no worker is there to take the bytes: is one running, and does it reach this master?")
+        meta = self._namespace.meta
+        content = make_content_id(meta.incarnation, meta.last_content + 1 + self._beginning)
+        owners = self._members.owners(slot_of(content, 0))
+        return owners[0] if owners else live[0]
+
+    # ---- for the worker of a write ------------------------------------------------------------------------------------
+
+    def record_upload(self, request: RecordUploadRequest, call: Call) -> Deferred[Empty]:
+        """Answers once the id of an upload is journaled."""
+        self._of_worker(request.operation, request.worker, call)
+        change = RecordUpload(self._proposer.stamp(), request.operation, request.upload)
+        return Deferred.fromCoroutine(self._proposer.insist(change)).addCallback(lambda _: Empty())
+
+    def publish(self, request: PublishRequest, call: Call) -> Deferred[PublishAnswer]:
+        """Answers once the path is locked, with the condition of the act. Refused, the write stays open, to be abandoned."""
+        return Deferred.fromCoroutine(self._publish(request, call))
+
+    async def _publish(self, request: PublishRequest, call: Call) -> PublishAnswer:
+        intent = self._of_worker(request.operation, request.worker, call)
+        parts = parse_path(intent.path)
+        if not intent.acting:
+            await self._preparing.known(parts, call)
+            place = self._preparing.place(parts)
+            await self._preparing.make_room(place, call)
+            call.waits_for = f"another change of {intent.path} to end"
+            begun = await self._intents.begin([place], lambda stamp: Publish(stamp, intent.number, request.size))
+            assert isinstance(begun, Intent)  # noqa: S101 - PUBLISH gives the intent
+            intent = begun
+        return PublishAnswer(intent.replaced, intent.exclusive, intent.key)
+
+    def end_write(self, request: EndWriteRequest, call: Call) -> Deferred[InodeAnswer]:
+        """Answers the record of the file that was written; again, when asked again."""
+        return Deferred.fromCoroutine(self._end(request, call))
+
+    async def _end(self, request: EndWriteRequest, call: Call) -> InodeAnswer:
+        check_access(call.principal, Right.NODE)
+        if self._namespace.intent(request.operation) is None:
+            return InodeAnswer(msgspec.Raw(self._ended_before(request)))
+        intent = self._of_worker(request.operation, request.worker, call)
+        found = None
+        if request.persisted:
+            name = parse_path(intent.path)[-1]
+            found = Found(
+                name,
+                is_directory=False,
+                size=request.size,
+                mtime_ns=request.mtime_ns,
+                fingerprint=request.fingerprint,
+                mode=request.mode,
+                uid=request.uid,
+                gid=request.gid,
+            )
+        failpoint("intent.acted")
+        at = self._preparing.now()
+        raw = await self._intents.end(
+            intent, found, size=request.size, workers=[] if request.persisted else [intent.worker]
+        )
+        failpoint("intent.ended")
+        self._audit(intent, call, raw if isinstance(raw, MonofsError) else None)
+        raw = raised(raw)
+        self._preparing.note(intent, raw, at)
+        return InodeAnswer(msgspec.Raw(raw))
+
+    def _ended_before(self, request: EndWriteRequest) -> bytes:
+        """The record an END_WRITE was answered with; found by its content when this master does not remember."""
+        try:
+            raw = raised(self._intents.closed_with(request.operation))
+        except NotFound:
+            raw = self._written(request)
+        if not isinstance(raw, bytes):
+            raise NotFound(f"operation {request.operation} is not open: it was given up")
+        return raw
+
+    def _written(self, request: EndWriteRequest) -> bytes | None:
+        written = self._issuer.opened(request.capability)
+        if written is None or written.operation != request.operation:
+            return None
+        names = tuple(written.key.encode().split(b"/"))
+        point = next((at for at, mount in self._namespace.mounts() if mount.id == written.mount), ())
+        found = self._namespace.lookup(point + names)
+        inode = found.inode
+        if inode is None or inode.size != request.size or inode.fingerprint != request.fingerprint:
+            return None
+        return found.raw if inode.content == written.content or not inode.size else None
+
+    def abandon_write(self, request: AbandonWriteRequest, call: Call) -> Deferred[AbandonWriteAnswer]:
+        """Answers what the writer is to be told."""
+        return Deferred.fromCoroutine(self._abandon(request, call))
+
+    async def _abandon(self, request: AbandonWriteRequest, call: Call) -> AbandonWriteAnswer:
+        check_access(call.principal, Right.NODE)
+        if self._namespace.intent(request.operation) is None:
+            return AbandonWriteAnswer(request.error)
+        intent = self._of_worker(request.operation, request.worker, call)
+        error = from_code(request.error.code, request.error.message, request.error.detail)
+        if request.unknown:
+            self._resolver.take(intent, error)
+            error = UfsUnknown(f"whether {intent.path} was written is not known: {error.message}", path=intent.path)
+            return AbandonWriteAnswer(_failure(error))
+        error = _told(intent, error)
+        self._audit(intent, call, error)
+        if intent.upload:  # only here is it known whether the worker dropped it
+            self._resolver.take(intent, error)
+            return AbandonWriteAnswer(_failure(error))
+        await self._intents.abandon(intent, error, remember=False)
+        if isinstance(error, UfsChanged | AlreadyExists | ConditionFailed):
+            await self._preparing.adopt(intent.path)
+        return AbandonWriteAnswer(_failure(error))
+
+    def _of_worker(self, operation: int, worker: int, call: Call) -> Intent:
+        """The open write a worker speaks of."""
+        check_access(call.principal, Right.NODE)
+        intent = self._namespace.intent(operation)
+        if intent is None or intent.kind != IntentKind.WRITE:
+            raise NotFound(f"operation {operation} is not open: it ended, or was given up, before")
+        if worker and worker != intent.worker:
+            raise PermissionDenied(f"operation {operation} belongs to worker {intent.worker}, not {worker}")
+        return intent
+
+    @staticmethod
+    def _audit(intent: Intent, call: Call, error: MonofsError | None) -> None:
+        audit(
+            principal=intent.principal,
+            peer=call.peer,
+            command="write",
+            source=intent.path,
+            allowed=True,
+            succeeded=error is None,
+            error=0 if error is None else error.code,
+            trace=call.trace,
+        )
+
+
+def _told(intent: Intent, error: MonofsError) -> MonofsError:
+    """What a writer is told whose condition did not hold in the store."""
+    if not isinstance(error, UfsChanged):
+        return error
+    if intent.exclusive:
+        return AlreadyExists(f"{intent.path} exists already", path=intent.path)
+    if intent.if_match is not None:
+        return ConditionFailed(f"{intent.path} is not the version that was asked for", path=intent.path)
+    return error
+
+
+def _failure(error: MonofsError) -> Failure:
+    return Failure(error.code, error.message, error.detail)
