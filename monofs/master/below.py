@@ -1,18 +1,23 @@
-"""What the tree holds below one directory, asked by the flat keys of a store; and positions in such a run of keys.
+"""What the tree holds below one directory, by the flat keys a store would list: asked one by one, or walked in their order.
 
-Keys come sorted, so that those of one directory come together: the ids of the directories on the way to the last one are kept.
+Order of keys is the order of records: a directory's name ends in ``/``, and what it holds comes where that stands.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from typing import NamedTuple
 
 from monofs.metadata.namespace import Namespace
-from monofs.model.inode import Inode
+from monofs.model.inode import Flag, Inode, decode_inode
+
+SLICE = 1000
+_PINNED = int(Flag.PINNED)
 
 
 class Below:
-    """Records below the directory with inode id ``top``, attached to the tree or not."""
+    """Records below the directory with inode id ``top``, attached to the tree or not. Keys asked for come sorted, so that the
+    directory of the last one is kept."""
 
     def __init__(self, namespace: Namespace, top: int) -> None:
         self._namespace, self._top = namespace, top
@@ -59,3 +64,76 @@ class Frontier:
     def cursor(self, reached: bytes) -> bytes:
         """Everything up to this position is finished, when pieces were begun up to ``reached``."""
         return next(iter(self._open.values()), reached)
+
+
+class Met(NamedTuple):
+    """A file on a walk: its key relative to where the walk began, and whether a pin on it or on a directory on the way covers it."""
+
+    key: bytes
+    inode: Inode
+    pinned: bool
+
+
+class _Frame:
+    """A directory on the way of a walk: what was read of it and not met yet."""
+
+    __slots__ = ("after", "directory", "ended", "pinned", "prefix", "records")
+
+    def __init__(self, directory: int, prefix: bytes, after: bytes, *, pinned: bool) -> None:
+        self.directory, self.prefix, self.after, self.pinned = directory, prefix, after, pinned
+        self.records: deque[tuple[bytes, bytes]] = deque()
+        self.ended = False
+
+
+class Files:
+    """The files below directory ``top`` in the order of flat keys, beginning behind ``after``. Memory is O(depth times slice).
+
+    The tree may change between slices; what was there all along is met exactly once.
+    """
+
+    def __init__(self, namespace: Namespace, top: Inode, after: bytes = b"") -> None:
+        self._namespace = namespace
+        self._frames: list[_Frame] = []
+        directory, prefix, pinned = top, b"", False
+        *names, last = after.split(b"/")
+        for name in names:
+            self._frames.append(_Frame(directory.id, prefix, name + b"/", pinned=pinned))
+            child = namespace.get_inode(directory.id, name + b"/")
+            if child is None:
+                return
+            directory, prefix, pinned = child, prefix + name + b"/", pinned or bool(child.flags & _PINNED)
+        self._frames.append(_Frame(directory.id, prefix, last, pinned=pinned))
+
+    @property
+    def ended(self) -> bool:
+        """Whether all were met."""
+        return not self._frames
+
+    def slice(self) -> list[Met]:
+        """The next files, at most a thousand names' worth of work; it may be empty before the end."""
+        met: list[Met] = []
+        for _ in range(SLICE):
+            if not self._frames:
+                break
+            frame = self._frames[-1]
+            if not frame.records and not self._read(frame):
+                self._frames.pop()
+                continue
+            name, raw = frame.records.popleft()
+            inode = decode_inode(raw)
+            pinned = frame.pinned or bool(inode.flags & _PINNED)
+            if inode.is_directory:
+                self._frames.append(_Frame(inode.id, frame.prefix + name, b"", pinned=pinned))
+            else:
+                met.append(Met(frame.prefix + name, inode, pinned))
+        return met
+
+    def _read(self, frame: _Frame) -> bool:
+        """Read on in a directory; whether there was more."""
+        if frame.ended:
+            return False
+        frame.records.extend(self._namespace.children(frame.directory, frame.after, SLICE))
+        frame.ended = len(frame.records) < SLICE
+        if frame.records:
+            frame.after = frame.records[-1][0]
+        return bool(frame.records)

@@ -7,6 +7,7 @@ later look, never a wrong tree.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from monofs.metadata.entries import Found
 from monofs.model.inode import Flag, Inode, decode_inode
@@ -55,14 +56,31 @@ def _attributes_differ(record: Inode, found: Found) -> bool:
     return found.mode >= 0 and (found.mode & _MODE_BITS, found.uid, found.gid) != (record.mode, record.uid, record.gid)
 
 
+class Spoken(NamedTuple):
+    """What a listing does not speak for although it lies in its range."""
+
+    covered: frozenset[bytes]
+    """Names whose objects an open job deletes or moves as a whole."""
+    base: str | None
+    """Key of the directory that was listed, while objects are being moved: records that name a key elsewhere are none of its."""
+
+    def passes_over(self, name: bytes, record: Inode) -> bool:
+        """Whether the listing says nothing about a name."""
+        if name in self.covered:
+            return True
+        if self.base is None or record.store_path is None:
+            return False
+        bare = name.removesuffix(b"/").decode()
+        return record.store_path != (f"{self.base}/{bare}" if self.base else bare)
+
+
+EVERYTHING = Spoken(frozenset(), None)
+
+
 def page_differs(
-    known: Iterable[tuple[bytes, bytes]],
-    found: Sequence[Found],
-    read_index: int,
-    covered: frozenset[bytes] = frozenset(),
+    known: Iterable[tuple[bytes, bytes]], found: Sequence[Found], read_index: int, spoken: Spoken = EVERYTHING
 ) -> bool:
-    """Whether records ``known`` (name with ``/``, raw; sorted, of the page's range only) differ from the page ``found``. A listing
-    does not speak for names in ``covered``, nor for records that lie elsewhere in the store than where it was asked for."""
+    """Whether records ``known`` (name with ``/``, raw; sorted, of the page's range only) differ from the page ``found``."""
     position = 0
     for name, raw in known:
         if position < len(found) and key_of(found[position]) < name:
@@ -71,7 +89,7 @@ def page_differs(
         shown = found[position] if position < len(found) and key_of(found[position]) == name else None
         if shown is not None:
             position += 1
-        if record.store_path is None and name not in covered and record_differs(record, shown, read_index):
+        if record_differs(record, shown, read_index) and not spoken.passes_over(name, record):
             return True
     return position < len(found)
 

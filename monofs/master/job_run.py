@@ -33,7 +33,7 @@ BACKOFF_FIRST_S = 1.0
 BACKOFF_MOST_S = 60.0
 ERROR_MAX = 500
 """Characters of an error a record keeps."""
-_PASSING = (*UNAVAILABLE, NotLeader, OutcomeUnknown, Unclear)
+_PASSING: tuple[type[Exception], ...] = (*UNAVAILABLE, NotLeader, OutcomeUnknown, Unclear)
 
 
 class Halted(Exception):
@@ -78,16 +78,24 @@ class Window:
     async def landing(self) -> None:
         """Wait until one more has ended; raises the first failure."""
         self._raise()
+        await self._land()
+        self._raise()
+
+    async def _land(self) -> None:
         if self._flying:
             self._waiter = Deferred()
             await self._waiter
-        self._raise()
 
     async def drain(self) -> None:
         """Wait until all have ended; raises the first failure."""
         while self._flying:
             await self.landing()
         self._raise()
+
+    async def settle(self) -> None:
+        """Wait until all have ended, however they do."""
+        while self._flying:
+            await self._land()
 
     def cancel(self) -> None:
         """End all at their present step."""
@@ -204,15 +212,17 @@ class Run:
         """Let the reactor turn."""
         await self.pause(0)
 
-    async def persist(self, step: Callable[[], Awaitable[T]], *, tries: int = 0) -> T:
-        """A step that may be done twice, repeated with back-off while the store, or the journal, is not there for it; with ``tries``, so
-        often at most."""
-        backoff = Backoff()
+    async def persist(
+        self, step: Callable[[], Awaitable[T]], *, tries: int = 0, also: tuple[type[MonofsError], ...] = ()
+    ) -> T:
+        """A step that may be done twice, repeated with back-off while the store, or the journal, is not there for it, or it fails with
+        one of ``also``; with ``tries``, so often at most."""
+        backoff, passing = Backoff(), (*_PASSING, *also)
         while True:
             self.check()
             try:
                 result = await step()
-            except _PASSING as error:
+            except passing as error:
                 tries -= 1
                 if not tries:
                     raise
@@ -301,6 +311,11 @@ class Run:
         self._halting = True
         for sleeper in list(self._sleepers):
             sleeper.callback(None)
+
+    async def settle(self) -> None:
+        """Wait for what is in flight."""
+        for window in self._windows:
+            await window.settle()
 
     def cancel(self) -> None:
         """End at the present step, whatever it is."""

@@ -111,7 +111,10 @@ class Jobs:
         number, work, backoff = run.job.number, self._works[JobKind(run.job.kind)], Backoff()
         while True:
             try:
-                await work(run)
+                try:
+                    await work(run)
+                finally:
+                    await run.settle()
             except Halted:
                 return await self._save_halted(run)
             except CancelledError:

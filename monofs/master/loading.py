@@ -231,7 +231,7 @@ class Loader:
         at, read_index, mount = self._clock(), self._namespace.applied_index, located.mount
         key = located.key.encode()
         file, directory = await self._stores.of(mount).call("head", located.key, lambda ufs: ufs.status(key))
-        self.merger.check_mount(parts, mount)
+        self.merger.check_mount(parts, mount, located.key)
         found = self._namespace.lookup(parts)
         name = parts[-1]
         file_found = found_of(file, name) if file is not None else None

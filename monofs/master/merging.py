@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from monofs.master.comparing import found_of, key_of, page_differs, record_differs
+from monofs.master.comparing import Spoken, found_of, key_of, page_differs, record_differs
 from monofs.master.freshness import Freshness, Range
 from monofs.master.proposing import Proposer
 from monofs.master.stores import Stores
@@ -40,6 +40,8 @@ class Asked(NamedTuple):
     page: UfsPage
     mount: Mount
     """As it was when its store was asked."""
+    key: str
+    """Of the directory, where its objects lay then."""
     read_index: int
     at: float
 
@@ -98,41 +100,40 @@ class Merger:
         page = await self._stores.of(mount).call(
             "list", located.key, lambda ufs: ufs.list(key, after=after, limit=PAGE_ENTRIES)
         )
-        return Asked(page, mount, read_index, at)
+        return Asked(page, mount, located.key, read_index, at)
 
     async def take_over(self, parts: Parts, directory: Inode, after: bytes, asked: Asked, tally: Tally) -> Range:
         """Merge a page with the tree. ``ConditionFailed``: a change of the mount, or very many removals, overtook it: ask again."""
         page, read_index = asked.page, asked.read_index
-        self.check_mount(parts, asked.mount)
+        self.check_mount(parts, asked.mount, asked.key)
         room = PATH_MAX_BYTES - sum(len(name) + 1 for name in parts) - 1
         found = [found_of(entry, entry.name) for entry in page.entries if len(entry.name) <= room]
-        covered = self.covered_names(parts)
-        if covered:
-            found = [each for each in found if key_of(each) not in covered]
+        spoken = Spoken(self.covered_names(parts), asked.key if self._namespace.known_jobs.is_moving else None)
+        if spoken.covered:
+            found = [each for each in found if key_of(each) not in spoken.covered]
         self._note_odd(parts, [*page.odd, *(entry.name for entry in page.entries if len(entry.name) > room)])
         tally.seen += len(found)
-        proposals = await self._adopt(parts, directory, asked, after, found, tally)
+        proposals = await self._adopt(directory, asked, after, found, spoken, tally)
         racy = frozenset(entry.name for entry in page.entries if entry.racy)
         overtaken: frozenset[bytes] = frozenset()
         if self._namespace.applied_index - read_index > proposals:  # else nothing came between: the tree is the page
-            overtaken = self._overtaken(parts, directory, after, page.next, found)
+            overtaken = self._overtaken(directory, after, page.next, found, spoken)
         self._freshness.note_range(directory.id, Range(after, page.next, asked.at, racy | overtaken))
         if found:
             self._freshness.note_present(directory.id, asked.at)
         return Range(after, page.next, asked.at, racy, overtaken)
 
-    def check_mount(self, parts: Parts, asked: Mount) -> None:
-        """Raise ``ConditionFailed`` when the mount that was asked was changed meanwhile: another store may stand behind it now."""
+    def check_mount(self, parts: Parts, asked: Mount, key: str) -> None:
+        """Raise ``ConditionFailed`` when the mount that was asked was changed meanwhile, or what was asked about lies elsewhere now."""
         located = self._namespace.lookup(parts).located
-        if located is None or located.mount.changed_index != asked.changed_index:
+        if located is None or located.mount.changed_index != asked.changed_index or located.key != key:
             raise ConditionFailed(f"the mount over {format_path(parts)} was changed meanwhile: try again")
 
     def _overtaken(
-        self, parts: Parts, directory: Inode, after: bytes, through: bytes | None, found: list[Found]
+        self, directory: Inode, after: bytes, through: bytes | None, found: list[Found], spoken: Spoken
     ) -> frozenset[bytes]:
         """Names a page spoke for and the tree does not show so, because another look was taken over while this one was on its way."""
         now, shown = self._namespace.applied_index, {key_of(each): each for each in found}
-        covered = self.covered_names(parts)
         names: set[bytes] = set()
         low: bytes | None = after
         while low is not None and len(names) <= PAGE_ENTRIES:
@@ -141,20 +142,19 @@ class Merger:
                 if through is not None and name > through:
                     break
                 record, entry = decode_inode(raw), shown.pop(name, None)
-                if record.store_path is None and name not in covered and record_differs(record, entry, now):
+                if record_differs(record, entry, now) and not spoken.passes_over(name, record):
                     names.add(name)
             low = known[-1][0] if len(known) == SLICE and (through is None or known[-1][0] < through) else None
         names.update(shown)
         return frozenset(names)
 
     async def _adopt(
-        self, parts: Parts, directory: Inode, asked: Asked, after: bytes, found: list[Found], tally: Tally
+        self, directory: Inode, asked: Asked, after: bytes, found: list[Found], spoken: Spoken, tally: Tally
     ) -> int:
         """Merge a page with the tree, in slices of both, so that no proposal speaks for more than a slice of either; how many
         proposals that took."""
         proposals = 0
         through, read_index = asked.page.next, asked.read_index
-        covered = self.covered_names(parts)
         complete = self._freshness.completes(directory.id, after, through)
         low, last = after, False
         while not last:
@@ -166,7 +166,7 @@ class Merger:
                 known = [record for record in known if through is None or record[0] <= through]
             part = [each for each in found if low < key_of(each) and (high is None or key_of(each) <= high)]
             now_complete = last and complete
-            if (now_complete and not directory.flags & _LOADED) or page_differs(known, part, read_index, covered):
+            if (now_complete and not directory.flags & _LOADED) or page_differs(known, part, read_index, spoken):
                 stamp = self._proposer.stamp()
                 added, changed, removed = await self._proposer.insist(
                     AdoptPage(stamp, directory.id, asked.mount.id, read_index, low, high, part, now_complete)
