@@ -160,12 +160,14 @@ def tree_of(fs: Any, path: str) -> tuple[dict[str, bytes], set[str], set[str]]:
 
 
 def disagreements(fs: Any, path: str, place: Place) -> list[str]:
-    """Where tree and store do not agree on names or bytes of files that the store should have; what was left behind."""
+    """Where tree and store do not agree on names or bytes of files that the store should have; what was left behind.
+
+    Where only the cache has a file, the store may have what was there before."""
     files, directories, unpersisted = tree_of(fs, path)
     expected = {name: data for name, data in files.items() if name not in unpersisted}
     there = place.files()
     found = [f"not in the store: {name}" for name in sorted(expected.keys() - there.keys())]
-    found += [f"not in the tree: {name}" for name in sorted(there.keys() - expected.keys())]
+    found += [f"not in the tree: {name}" for name in sorted(there.keys() - files.keys())]
     found += [f"other bytes: {name}" for name in sorted(expected) if there.get(name, expected[name]) != expected[name]]
     found += [f"a directory the tree does not have: {name}" for name in sorted(place.directories() - directories)]
     return found + [f"left behind: {name}" for name in place.leftovers()]
