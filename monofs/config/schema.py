@@ -112,6 +112,9 @@ class WorkerConfig:
     write_threads: int = setting(16, "threads", "Puts and parts of uploads to stores in flight.")
     write_parts: int = setting(4, "parts", "Parts of one upload in flight.")
     write_bytes: int = setting(512 << 20, "bytes", "Bytes of unfinished writes held in memory before writers wait.")
+    overwrite_keep_bytes: int = setting(
+        64 << 20, "bytes", "Largest file read lately that is fetched whole before it is overwritten, for its readers."
+    )
     write_idle_s: float = setting(3600.0, "seconds", "A write that gets no bytes for so long is given up.")
 
 

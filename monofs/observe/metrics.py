@@ -316,8 +316,22 @@ TIER_USED = gauge("monofs_tier_used_bytes", "Bytes of cached pages.", "tier", "d
 TIER_CAPACITY = gauge("monofs_tier_capacity_bytes", "Most bytes the directory may hold.", "tier", "directory")
 NOT_ADMITTED = counter(
     "monofs_not_admitted",
-    "Reads served from the store without caching, by reason (full, unusable, no_cache: the reader asked for that).",
+    "Reads served from the store without caching, by reason (full, quota, unusable, no_cache: the reader asked for that).",
     "reason",
 )
 BAD_PAGES = counter("monofs_bad_pages", "Cached pages whose bytes did not match their CRC, dropped.", "tier")
 READ_TIME = histogram("monofs_read_seconds", "Time of a worker's read request until its last byte.", "source")
+WRITTEN_BYTES = counter("monofs_written_bytes", "Bytes of files written, by mount and write type.", "mount", "type")
+WRITES_OPEN = gauge("monofs_writes_open", "Files being written.")
+WRITE_TIME = histogram(
+    "monofs_write_seconds", "Time of a write from its first byte to its name, by write type.", "type"
+)
+WRITES_UNCACHED = counter(
+    "monofs_writes_uncached", "Files written that the cache could not take, by the error that told why.", "reason"
+)
+WRITES_UNCLEAR = counter(
+    "monofs_writes_unclear",
+    "Writes whose store did not tell how they ended, by what looking showed (done, not_done, unknown: it could not be asked).",
+    "mount",
+    "outcome",
+)

@@ -20,7 +20,7 @@ from functools import partial
 from monofs.config.schema import WorkerConfig
 from monofs.model.block import GROUP_PAGES, GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, pages_mask
 from monofs.model.capability import Capability
-from monofs.model.errors import CapabilityExpired, MonofsError, TierFull, invariant
+from monofs.model.errors import CapabilityExpired, MonofsError, invariant
 from monofs.model.ids import ContentId, MountId
 from monofs.observe import metrics
 from monofs.observe.tracing import TRACE
@@ -28,7 +28,7 @@ from monofs.rpc.api import Empty
 from monofs.rpc.service import Call
 from monofs.tiering.cache import Cache, Group
 from monofs.worker.disks import Disks
-from monofs.worker.fetcher import Fetcher, is_tier_error
+from monofs.worker.fetcher import Fetcher, is_tier_error, tier_reason
 from monofs.worker.gate import Gate
 from monofs.worker.planner import group_masks, run_length
 from monofs.worker.residency import is_resident, read_now
@@ -265,7 +265,7 @@ class Delivery:
         """The cache cannot take more: what is missing of this request comes straight from the store."""
         if not self._past_cache:
             self._past_cache = True
-            metrics.NOT_ADMITTED("full" if isinstance(error, TierFull) else "unusable").value += 1
+            metrics.NOT_ADMITTED(tier_reason(error)).value += 1
 
     def _take(self, number: int, offset: int, data: bytes, error: MonofsError | None) -> None:
         """A piece of a passing flight; it may begin before the position and go beyond the end."""

@@ -68,6 +68,12 @@ class Disks:
         mask = group.present
         self._submit(group, lambda: self._cache.check_pages(group, mask), done, failed, urgent=False)
 
+    def run(
+        self, group: Group, work: Callable[[], _T], done: Callable[[_T], None], failed: Callable[[MonofsError], None]
+    ) -> None:
+        """Do something with the group's file in a thread of its directory. Raises ``Overloaded`` at the bound."""
+        self._submit(group, work, done, failed)
+
     @property
     def queued(self) -> int:
         """Calls waiting for a thread."""

@@ -32,6 +32,7 @@ from monofs.model.errors import (
     NotCached,
     NotReady,
     Overloaded,
+    QuotaExceeded,
     TierFull,
     TierUnusable,
     UfsBadBody,
@@ -82,7 +83,8 @@ class Fetcher:
         """Start flights for those ``pages`` of group ``number`` that are neither present nor flying; the pages they bring.
 
         Ranges with a page of the bitmap ``urgent`` go first and raise ``Overloaded`` at the bound; others are skipped when the
-        pool is busy. Raises ``TierFull`` or ``TierUnusable`` when the group cannot be admitted, ``NotCached`` under no mount.
+        pool is busy. Raises ``TierFull``, ``QuotaExceeded`` or ``TierUnusable`` when the group cannot be admitted, ``NotCached`` or
+        ``PageCorrupt`` for bytes no store has.
         """
         content = capability.content
         group = self._cache.lookup(content, number)
@@ -92,6 +94,7 @@ class Fetcher:
             missing &= ~flight.mask
         if not missing:
             return 0
+        self._cache.check_kept(content)
         if not capability.mount:
             raise NotCached("these bytes exist in no store and not in this worker's cache")
         group = self._cache.admit(
@@ -153,6 +156,7 @@ class Fetcher:
 
         Joins a flight on its way that has not passed ``position`` yet; its pieces may begin earlier or end after ``end``.
         """
+        self._cache.check_kept(capability.content)
         if not capability.mount:
             raise NotCached("these bytes exist in no store and not in this worker's cache")
         for flight in self._passing.get(capability.content, ()):
@@ -456,7 +460,14 @@ class Fetcher:
 
 def is_tier_error(error: MonofsError) -> bool:
     """Whether the cache, not the store, is the trouble: readers are then served past it."""
-    return isinstance(error, TierFull | TierUnusable)
+    return isinstance(error, TierFull | TierUnusable | QuotaExceeded)
+
+
+def tier_reason(error: MonofsError | None) -> str:
+    """Why the cache did not take pages, as metrics name it."""
+    if isinstance(error, QuotaExceeded):
+        return "quota"
+    return "full" if isinstance(error, TierFull) else "unusable"
 
 
 def _remove(table: dict[Any, list[Flight]], key: object, flight: Flight) -> None:

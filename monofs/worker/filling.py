@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from monofs.model.block import GROUP_PAGES, GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, group_length, page_count
 from monofs.model.capability import Capability
-from monofs.model.errors import CapabilityExpired, MonofsError, TierFull, invariant
+from monofs.model.errors import CapabilityExpired, MonofsError, invariant
 from monofs.observe import metrics
 from monofs.observe.tracing import TRACE
 from monofs.rpc.api import FetchAnswer
@@ -15,7 +15,7 @@ from monofs.rpc.service import Call
 from monofs.tiering.cache import Group
 from monofs.tiering.group import mask_bytes
 from monofs.worker.delivery import Parts, count_pages
-from monofs.worker.fetcher import is_tier_error
+from monofs.worker.fetcher import is_tier_error, tier_reason
 from monofs.worker.planner import group_masks
 
 
@@ -45,7 +45,7 @@ class Filling:
             self._step()
         except MonofsError as failure:
             if is_tier_error(failure):
-                metrics.NOT_ADMITTED("full" if isinstance(failure, TierFull) else "unusable").value += 1
+                metrics.NOT_ADMITTED(tier_reason(failure)).value += 1
                 self._answer(cached=False)
                 return
             self._finish()

@@ -23,9 +23,14 @@ class Gate:
     """Keys, cluster and clock of one worker. ``wall`` gives seconds since 1970, ``monotonic`` seconds of any origin."""
 
     def __init__(
-        self, *, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+        self,
+        *,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        on_shown: Callable[[Capability], None] = lambda _: None,
     ) -> None:
-        self._wall, self._monotonic = wall, monotonic
+        """``on_shown`` is called with every capability for reading when its token is verified."""
+        self._wall, self._monotonic, self._on_shown = wall, monotonic, on_shown
         self._keys: dict[int, bytes] = {}
         self._cluster = b""
         self._offset_s = 0.0
@@ -77,6 +82,16 @@ class Gate:
             for old in list(self._seen)[: REMEMBERED_TOKENS // 4]:
                 del self._seen[old]
         self._seen[token] = capability
+        self._on_shown(capability)
+        return capability
+
+    def open_write(self, token: bytes) -> Capability:
+        """The capability of a token that may begin a write now. Raises as :meth:`open`."""
+        if not self._keys:
+            raise NotReady("this worker has not reached a master yet; try again shortly")
+        capability = open_capability(token, self._keys, self._cluster, self.now_s)
+        if not capability.rights & Rights.WRITE or not capability.operation:
+            raise CapabilityInvalid("the capability does not allow writing")
         return capability
 
     def is_stale(self, capability: Capability) -> bool:

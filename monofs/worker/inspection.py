@@ -22,6 +22,7 @@ from monofs.rpc.api import (
     CachedGroup,
     CachedRequest,
     Empty,
+    Gone,
     Message,
     Method,
     Pong,
@@ -97,6 +98,8 @@ class Inspection:
         counters = metrics.snapshot()
         counters["monofs_flights"] = self._fetcher.count
         counters["monofs_descriptors_out"] = len(self._leases)
+        counters["monofs_kept_bytes"] = self._cache.kept_bytes
+        counters["monofs_aside_bytes"] = self._cache.aside_bytes
         counters["monofs_index_written"], counters["monofs_index_queued"] = self._cache.index.progress
         return WorkerStatusAnswer(self._membership.worker, tiers, counters)
 
@@ -121,7 +124,13 @@ class Inspection:
                 for group in self._cache.groups(ContentId(content))
                 if group.present
             )
-        return CachedAnswer(shown)
+        asked = set(request.contents)
+        gone = [
+            Gone(content, number, why, at_ns)
+            for (content, number), (why, at_ns) in self._cache.gone.items()
+            if content in asked
+        ]
+        return CachedAnswer(shown, gone)
 
     async def _verify(self, _request: Empty, call: Call) -> Message:
         if not call.principal.rights & Right.ADMIN:

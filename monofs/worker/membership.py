@@ -1,8 +1,8 @@
 """Being a worker of a cluster: registering, heartbeats, and acting on what they bring.
 
 Order of doing, which is law: another cluster or incarnation, or a feed cursor the master's feed no longer reaches back to, drops all
-clean pages and pins *before* keys are taken over, because keys are what lets readers in; the cursor moves only when everything up to it
-was acted on. Secrets of mounts and keys stay in memory. Any failure ends in registering again, which is idempotent.
+clean pages and pins *before* keys are taken over, because keys are what lets readers in (another cluster ends all writes too); the cursor
+moves only when everything up to it was acted on. Secrets of mounts and keys stay in memory. Any failure ends in registering again, which is idempotent.
 
 Not here: which worker owns what (the master's slot table), the checks made with the keys (gate.py).
 """
@@ -26,6 +26,7 @@ from monofs.observe.logs import logger
 from monofs.rpc.api import (
     FeedItem,
     FeedKind,
+    GroupSpec,
     HeartbeatAnswer,
     HeartbeatRequest,
     Message,
@@ -34,7 +35,7 @@ from monofs.rpc.api import (
     RegisterAnswer,
     RegisterRequest,
 )
-from monofs.tiering.cache import Cache
+from monofs.tiering.cache import Cache, Rule
 from monofs.worker.gate import Gate
 from monofs.worker.pins import Pins
 
@@ -69,12 +70,16 @@ class Membership:
         reactor: Any,
         identity: bytes,
         on_mounts: Callable[[list[MountGrant]], None],
+        operations: Callable[[], list[int]] = list,
+        on_cluster: Callable[[], None] = lambda: None,
     ) -> None:
+        """``operations`` tells the writes this worker is at; ``on_cluster`` is called before another cluster is joined."""
         self._config, self._cache, self._gate, self._pins, self._master = config, cache, gate, pins, master
         self._reactor, self._identity, self._on_mounts = reactor, identity, on_mounts
+        self._operations, self._on_cluster = operations, on_cluster
         self.worker = 0
         self.epoch = 0
-        self._mounts_index = 0
+        self._mounts_index = self._policies_index = 0
         self._address = self._unix = ""
         self._first: Deferred[None] | None = None
         self._loop: Deferred[None] | None = None
@@ -129,12 +134,14 @@ class Membership:
             cache.durable_cursor,
             cache.cluster,
             cache.incarnation,
+            self._operations(),
         )
         answer: RegisterAnswer = await self._master.call(Method.REGISTER, request, RegisterAnswer, CALL_SLACK_S)
         is_new = True
         if (answer.cluster, answer.incarnation) != (cache.cluster, cache.incarnation):
             if cache.cluster:
                 log.warning("this is another cluster or incarnation: dropping what was cached")
+            self._on_cluster()
             cache.adopt_cluster(answer.cluster, answer.incarnation)
             cache.set_cursor(answer.feed_head)
         elif is_cursor_lost(cache.cursor, answer.feed_head, answer.feed_tail):
@@ -151,7 +158,8 @@ class Membership:
             self._pins.begin()
         self._gate.set_keys(answer.keys, answer.cluster)
         self._on_mounts(answer.mounts)
-        self.worker, self.epoch, self._mounts_index = answer.worker, answer.epoch, 0
+        self._take_groups(answer.groups)
+        self.worker, self.epoch, self._mounts_index, self._policies_index = answer.worker, answer.epoch, 0, 0
         if self._first is not None:
             first, self._first = self._first, None
             log.info("registered", worker=answer.worker, address=self._address)
@@ -168,6 +176,9 @@ class Membership:
             self._mounts_index,
             wait_s=interval_s,
             durable=cache.durable_cursor,
+            policies_index=self._policies_index,
+            group_bytes=cache.group_bytes(),
+            operations=self._operations(),
         )
         answer: HeartbeatAnswer = await self._master.call(
             Method.HEARTBEAT, request, HeartbeatAnswer, interval_s + CALL_SLACK_S
@@ -179,13 +190,19 @@ class Membership:
         if answer.mounts is not None:
             self._on_mounts(answer.mounts)
             self._mounts_index = answer.mounts_index
+        if answer.groups is not None:
+            self._take_groups(answer.groups)
+            self._policies_index = answer.policies_index
         for item in answer.feed:
             await self._act(item)
         if answer.cursor > cache.cursor:
             cache.set_cursor(answer.cursor)
         rest_s = interval_s - (time.monotonic() - began)
-        if rest_s > 0 and not answer.feed and answer.mounts is None and answer.keys is None:
+        if rest_s > 0 and not answer.feed and answer.mounts is None and answer.keys is None and answer.groups is None:
             await deferLater(self._reactor, rest_s)  # a master that answers nothing early must not be asked in a loop
+
+    def _take_groups(self, groups: list[GroupSpec]) -> None:
+        self._cache.set_groups({spec.id: Rule(spec.quota_bytes, spec.priority, spec.ttl_s) for spec in groups})
 
     async def _act(self, item: FeedItem) -> None:
         cache = self._cache

@@ -36,7 +36,7 @@ class Pins:
     def honour(self, capability: Capability) -> None:
         """Pin the content of a verified capability if its file was pinned when it was given."""
         content = capability.content
-        if capability.group != CacheGroup.PINNED or content in self._cache.pins:
+        if not capability.group & CacheGroup.PINNED or content in self._cache.pins:
             return
         if capability.issued_s < self._since_s or capability.issued_s <= self._ended.get(content, -1):
             return

@@ -1,11 +1,11 @@
-"""The worker service: READ and its kin for clients, started and stopped by the node.
+"""The worker service: READ and WRITE and their kin for clients, started and stopped by the node.
 
 A read of resident, verified pages is answered here in a plain call: capability, group, one ``preadv2``, DATA and ANSWER. Everything
 else goes to a Delivery (streams, misses, slow disks) or a Filling (FETCH). Invariants: nothing is served without an open gate;
-``stop`` lets flights finish for a bounded time, then fails them, and closes the cache last. The node opens the cache before
+``stop`` lets flights and writes finish for a bounded time, then fails them, and closes the cache last. The node opens the cache before
 :meth:`Worker.start`; the worker closes it.
 
-Not here: listeners (node), fetching (fetcher.py), cached files (tiering), what operators ask (inspection.py).
+Not here: listeners (node), fetching (fetcher.py), writing (writers.py), cached files (tiering), what operators ask (inspection.py).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from monofs.config.schema import WorkerConfig
 from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, group_length
 from monofs.model.capability import Capability
-from monofs.model.errors import InvalidArgument, MonofsError, NotReady, NotSupported
+from monofs.model.errors import InvalidArgument, MonofsError, NotReady, NotSupported, WriteLost
 from monofs.model.options import ReadType
 from monofs.observe import metrics
 from monofs.observe.logs import logger
@@ -53,6 +53,7 @@ from monofs.worker.pins import Pins
 from monofs.worker.planner import ReadAhead, group_masks
 from monofs.worker.residency import read_now
 from monofs.worker.stores import OpenStore, Stores
+from monofs.worker.writers import Writers
 
 log = logger(__name__)
 
@@ -60,6 +61,9 @@ PIECES_MAX = 1024
 MANY_BYTES_MAX = 16 << 20
 STOP_FLIGHTS_S = 5.0
 STOP_THREADS_S = 2.0
+EXPIRE_S = 1.0
+EXPIRED_MAX = 1000
+"""Groups of one policy dropped for their age in one turn of the reactor."""
 _PAST_CACHE = {ReadType.NO_CACHE: True, ReadType.CACHE: False, ReadType.CACHE_PROMOTE: False, ReadType.STORE: True}
 
 
@@ -80,11 +84,23 @@ class Worker:
         self._stores = Stores(open_store, timeout_s=config.store_timeout_s)
         self._fetcher = Fetcher(config, cache, self._stores, reactor)
         self._disks = Disks(config, cache, self._fetcher, reactor)
-        self._gate = Gate()
+        self._gate = Gate(on_shown=lambda capability: cache.regroup(capability.content, capability.group))
         self._pins = Pins(cache, self._gate)
         self._leases = Leases(cache, config.descriptors_per_client)
         self._read_ahead = ReadAhead(config.read_ahead_bytes)
         self._parts = Parts(config, cache, self._fetcher, self._disks, self._gate)
+        self._writers = Writers(
+            config,
+            cache,
+            self._gate,
+            self._stores,
+            self._fetcher,
+            self._disks,
+            self._pins,
+            master,
+            worker=lambda: self.worker,
+            reactor=reactor,
+        )
         self._membership = Membership(
             config,
             cache,
@@ -94,7 +110,11 @@ class Worker:
             reactor=reactor,
             identity=load_identity(home),
             on_mounts=self._take_mounts,
+            operations=lambda: self._writers.operations,
+            on_cluster=lambda: self._writers.lose_all(WriteLost("this worker serves another cluster now")),
         )
+        self._expiry = LoopingCall(cache.expire, EXPIRED_MAX)
+        self._expiry.clock = reactor
         self._hits: dict[int, metrics.Child] = {}
         self._read_time = metrics.READ_TIME("cache")
         self._stopping = False
@@ -113,11 +133,13 @@ class Worker:
         service.register(Method.DESCRIPTOR, DescriptorRequest, self._descriptor)
         service.register(Method.FETCH, FetchRequest, self._fetch)
         service.register(Method.RELEASE, ReleaseRequest, self._release)
+        self._writers.register_methods(service)
         self._inspection.register_methods(service)
         return service
 
     def start(self, address: str, unix: str) -> Deferred[None]:
         """Join the cluster as reachable under ``address`` and the socket path ``unix``; fires when registered."""
+        self._expiry.start(EXPIRE_S, now=False)
         return self._membership.start(address, unix)
 
     def stop(self) -> Deferred[None]:
@@ -126,7 +148,8 @@ class Worker:
             return succeed(None)
         self._stopping = True
         self._inspection.stop()
-        self._membership.stop()
+        if self._expiry.running:
+            self._expiry.stop()
         return Deferred.fromCoroutine(self._stop())
 
     @property
@@ -136,12 +159,15 @@ class Worker:
 
     async def _stop(self) -> None:
         deadline = time.monotonic() + STOP_FLIGHTS_S
+        await self._writers.stop(STOP_FLIGHTS_S)
+        self._membership.stop()
         while self._fetcher.count and time.monotonic() < deadline:
             await deferLater(self._reactor, 0.02)
         self._fetcher.abandon_all(NotReady("the worker is stopping"))
         retired = self._stores.update([])
 
         def end_threads() -> None:
+            self._writers.end_threads(STOP_THREADS_S)
             self._fetcher.stop(STOP_THREADS_S)
             self._disks.stop(STOP_THREADS_S)
             for opened in retired:
@@ -149,6 +175,7 @@ class Worker:
 
         await self._in_thread(end_threads)
         self._leases.release_everything()
+        self._writers.forget()
         self._fetcher.forget()
         self._disks.forget()
         self._inspection.forget()

@@ -1,0 +1,254 @@
+"""The store's side of one write: one put, or parts and their completion; and finding out what became of an act that did not tell.
+
+Parts may be sent again at will. The act that makes the file visible is conditional, so it may be tried again too: whenever a try may
+have been done, the store is asked who made what lies there now. So what leaves here is the file made by this operation; or an error that
+says it was not made; or ``UfsUnknown``: the store could not be asked, and the master goes on asking.
+
+Invariant: no part is sent before the upload's id is journaled. Not here: bytes and their order (writing.py).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from monofs.config.schema import WorkerConfig
+from monofs.model.capability import Capability
+from monofs.model.errors import Internal, MonofsError, UfsChanged, UfsNotFound, UfsUnknown, WriteLost
+from monofs.observe import metrics
+from monofs.observe.failpoints import failpoint
+from monofs.observe.logs import logger
+from monofs.rpc.api import PublishAnswer
+from monofs.ufs.base import Condition, UfsEntry, UnderStorage, may_be_done
+from monofs.worker.stores import Stores
+from monofs.worker.threads import Threads
+
+log = logger(__name__)
+
+TRIES = 5
+"""Tries of an act, a part or a look before its error is believed."""
+BACK_OFF_FIRST_S = 0.2
+BACK_OFF_MOST_S = 4.0
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True, frozen=True)
+class Part:
+    """Bytes of one part, not copied."""
+
+    number: int
+    offset: int
+    pieces: Sequence[memoryview]
+
+
+class Upload:
+    """What one write does to its store. Reactor thread only."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        stores: Stores,
+        threads: Threads,
+        reactor: Any,
+        capability: Capability,
+        record: Callable[[str], Deferred[Any]],
+    ) -> None:
+        """``record`` journals the upload's id."""
+        self._config, self._stores, self._threads, self._reactor = config, stores, threads, reactor
+        self._mount, self._key = capability.mount, capability.key.encode()
+        self._name, self._replaced = capability.operation_name, capability.fingerprint
+        self._record = record
+        self._id = ""
+        self._began = self._beginning = False
+        self._quiet: list[Deferred[None]] = []
+        self._queue: deque[tuple[Part, Deferred[None]]] = deque()
+        self._flying = 0
+        self._tags: dict[int, str] = {}
+        self._failure: MonofsError | None = None
+
+    # ---- one put --------------------------------------------------------------------------------------------------------
+
+    async def put(self, pieces: Sequence[memoryview], first: Callable[[], None]) -> UfsEntry:
+        """Make the file of these bytes; ``first`` is called in the thread before the first try.
+
+        Raises ``UfsChanged`` when another version lies there, ``UfsUnknown``, or what the store says.
+        """
+        todo = [first]
+
+        def act(store: UnderStorage) -> UfsEntry:
+            while todo:
+                todo.pop()()
+            failpoint("write.begun")
+            entry = store.put(self._key, pieces, self._name, _condition(self._replaced))
+            failpoint("write.acted")
+            return entry
+
+        return await self._conclude(act)
+
+    # ---- parts ----------------------------------------------------------------------------------------------------------
+
+    def send(self, part: Part) -> Deferred[None]:
+        """Send a part; fires when the store has it. At most ``worker.write_parts`` are on their way."""
+        done: Deferred[None] = Deferred()
+        self._queue.append((part, done))
+        if not self._began:
+            self._began = self._beginning = True
+            Deferred.fromCoroutine(self._begin()).addErrback(self._fail).addCallback(self._has_begun)
+        elif self._id:
+            self._pump()
+        return done
+
+    async def complete(self, size: int, answer: PublishAnswer) -> UfsEntry:
+        """All parts are sent and the path is locked: make the file visible. Raises as :meth:`put`."""
+        parts = [self._tags[number] for number in sorted(self._tags)]
+
+        def act(store: UnderStorage) -> UfsEntry:
+            failpoint("write.published")
+            entry = store.complete_upload(self._key, self._id, parts, size, self._name, _condition(answer.replaced))
+            failpoint("write.acted")
+            return entry
+
+        return await self._conclude(act)
+
+    async def abort(self) -> None:
+        """Forget the upload and its parts, once nothing of it is on its way. Raises when the store cannot be asked."""
+        self._failure = self._failure or WriteLost("the upload was aborted")
+        self._fail_waiting(self._failure)
+        if self._beginning or self._flying:
+            quiet: Deferred[None] = Deferred()
+            self._quiet.append(quiet)
+            await quiet
+        if self._id:
+            await self._patiently(lambda store: store.abort_upload(self._key, self._id))
+
+    async def _begin(self) -> None:
+        def act(store: UnderStorage) -> str:
+            failpoint("write.begun")
+            upload = store.begin_upload(self._key, self._name)
+            failpoint("write.upload-begun")
+            return upload
+
+        self._id = await self._patiently(act)
+        if self._failure is None:
+            await self._record(self._id)
+            self._pump()
+
+    def _has_begun(self, _: None) -> None:
+        self._beginning = False
+        self._maybe_quiet()
+
+    def _pump(self) -> None:
+        while self._queue and self._flying < self._config.write_parts and self._failure is None:
+            part, done = self._queue.popleft()
+            self._flying += 1
+            sent = Deferred.fromCoroutine(self._send(part))
+            sent.addBoth(self._landed)
+            sent.chainDeferred(done)
+
+    def _maybe_quiet(self) -> None:
+        if not self._beginning and not self._flying:
+            quiet, self._quiet = self._quiet, []
+            for waiter in quiet:
+                waiter.callback(None)
+
+    async def _send(self, part: Part) -> None:
+        def act(store: UnderStorage) -> str:
+            failpoint("write.upload-recorded")
+            tag = store.put_part(self._key, self._id, part.number, part.offset, part.pieces)
+            failpoint("write.part-sent")
+            return tag
+
+        self._tags[part.number] = await self._patiently(act)
+
+    def _landed(self, result: Any) -> Any:
+        self._flying -= 1
+        self._pump()
+        self._maybe_quiet()
+        return result
+
+    def _fail(self, failure: Any) -> None:
+        """The upload could not be begun."""
+        error = failure.value
+        if not isinstance(error, MonofsError):
+            log.error("an upload failed", exception=error)
+            error = Internal(f"an upload failed: {type(error).__name__}")
+        self._failure = error
+        self._fail_waiting(error)
+
+    def _fail_waiting(self, error: MonofsError) -> None:
+        waiting, self._queue = self._queue, deque()
+        for _, done in waiting:
+            done.errback(error)
+
+    # ---- asking the store -----------------------------------------------------------------------------------------------
+
+    async def _conclude(self, act: Callable[[UnderStorage], UfsEntry]) -> UfsEntry:
+        """The outcome of an act that makes the file visible."""
+        unclear = False
+        for attempt in range(TRIES):
+            try:
+                return await self._once(act)
+            except MonofsError as error:
+                failure = error
+            unclear = unclear or may_be_done(failure)
+            if unclear or isinstance(failure, UfsChanged | UfsNotFound):
+                found = await self._look(failure)
+                if found is not None and found.operation == self._name:
+                    metrics.WRITES_UNCLEAR(str(self._mount), "done").value += 1
+                    return found
+            if isinstance(failure, UfsChanged | UfsNotFound) or not failure.retry or attempt == TRIES - 1:
+                break
+            await self._pause(attempt)
+        if unclear:
+            metrics.WRITES_UNCLEAR(str(self._mount), "not_done").value += 1
+        raise failure
+
+    async def _look(self, cause: MonofsError) -> UfsEntry | None:
+        """What lies at the key now. Raises ``UfsUnknown`` when the store cannot be asked."""
+        try:
+            return await self._patiently(lambda store: store.look(self._key))
+        except MonofsError as error:
+            metrics.WRITES_UNCLEAR(str(self._mount), "unknown").value += 1
+            raise UfsUnknown(
+                f"{self._stores.describe(self._mount)} did not tell whether the file was written"
+                f" ({cause.message}), and cannot be asked ({error.message})",
+                mount=self._mount,
+            ) from None
+
+    async def _patiently(self, work: Callable[[UnderStorage], _T]) -> _T:
+        """The result of something that may be repeated at will; tried again while that can help."""
+        attempt = 0
+        while True:
+            try:
+                return await self._once(work)
+            except MonofsError as error:
+                attempt += 1
+                if not error.retry or attempt == TRIES:
+                    raise
+            await self._pause(attempt - 1)
+
+    async def _once(self, work: Callable[[UnderStorage], _T]) -> _T:
+        def call() -> _T:
+            opened = self._stores.find(self._mount)
+            store = self._stores.enter(opened)
+            try:
+                return work(store)
+            finally:
+                opened.leave()
+
+        return await self._threads.run(call)
+
+    async def _pause(self, attempt: int) -> None:
+        pause_s = min(BACK_OFF_FIRST_S * 2**attempt, BACK_OFF_MOST_S) * (0.5 + random.random())  # noqa: S311 - spreads load
+        await deferLater(self._reactor, pause_s)
+
+
+def _condition(replaced: str) -> Condition:
+    """What must lie at the key: the version the tree knew; where it knew nothing, nothing."""
+    return Condition(fingerprint=replaced) if replaced else Condition(absent=True)
