@@ -6,6 +6,9 @@ nothing of the state was touched (law 3). Ids come from counters in the state, t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from monofs.metadata.open_intents import lock_paths
@@ -69,12 +72,10 @@ class Draft:
         "changes",
         "expired",
         "index",
-        "intents",
-        "jobs",
+        "kept",
         "meta",
         "new_workers",
         "now_ns",
-        "policies",
         "refreshed",
         "stale",
         "state",
@@ -92,10 +93,8 @@ class Draft:
         """Directories whose record changed in place: kept in the lookup cache rather than dropped from it."""
         self.expired: list[bytes] = []
         """Clients whose answers are deleted."""
-        self.intents: list[tuple[int, Intent | None]] = []
-        self.jobs: list[tuple[int, Job | None]] = []
-        self.policies: list[tuple[str, Policy | None]] = []
-        """What changes of the tables kept in memory, in order."""
+        self.kept: list[tuple[Callable[[Any, Any], None], int | str, Intent | Job | Policy | None]] = []
+        """What changes of the tables kept in memory, in order: (who takes it, key, record or None)."""
         self.new_workers: dict[int, bytes] = {}
         self._retired: list[int] = []
         self._pinned: list[int] = []
@@ -259,7 +258,7 @@ class Draft:
         self.meta.intents -= 1
         self._unlock(intent)
         self.changes.append((INTENTS, pack_id(intent.number), None))
-        self.intents.append((intent.number, None))
+        self.kept.append((self.state.open_intents.take, intent.number, None))
 
     def _put_intent(self, intent: Intent) -> bytes:
         raw = encode_record(intent)
@@ -267,7 +266,7 @@ class Draft:
         self.changes.append((INTENTS, number, raw))
         for path in lock_paths(intent):
             self.changes.append((LOCKS, path_key(path), number))
-        self.intents.append((intent.number, intent))
+        self.kept.append((self.state.open_intents.take, intent.number, intent))
         return raw
 
     def _unlock(self, intent: Intent) -> None:
@@ -277,17 +276,17 @@ class Draft:
     def put_job(self, job: Job) -> None:
         """Add or replace a job."""
         self.changes.append((JOBS, pack_id(job.number), encode_record(job)))
-        self.jobs.append((job.number, job))
+        self.kept.append((self.state.known_jobs.take, job.number, job))
 
     def forget_job(self, job: Job) -> None:
         """Remember an ended job no longer."""
         self.changes.append((JOBS, pack_id(job.number), None))
-        self.jobs.append((job.number, None))
+        self.kept.append((self.state.known_jobs.take, job.number, None))
 
     def put_policy(self, path: str, policy: Policy | None) -> None:
         """Set or remove the policy of a path."""
         self.changes.append((POLICIES, path_key(path), None if policy is None else encode_record(policy)))
-        self.policies.append((path, policy))
+        self.kept.append((self.state.known_policies.take, path, policy))
         self.meta.policies_index = self.index
 
     # ---- counters and queues

@@ -126,7 +126,8 @@ class UpdateMount(Change):
 class RemoveMount(Change):
     """Forget a mount. Its subtree is detached at once (its directory record gets a fresh inode id) and removed by REMOVE_BELOW.
 
-    Refused when another mount lies below. Result: None.
+    Refused when another mount lies below, and while intents or tree jobs owe the store something, unless the mount's ``ufs_mode`` is
+    noAccess: then they are given up. Result: None.
     """
 
     stamp: Stamp
@@ -157,9 +158,10 @@ class AdoptPage(Change):
     """Take over one page of a store's listing of one directory.
 
     The page speaks for every name ``after < name <= through`` (with its ``/``; through None: to the end). Names in the tree in that
-    range but not in ``found`` are removed, if the rules of sync allow: not EXPLICIT, no INTENT, PERSISTED, ``changed_index`` and
+    range but not in ``found`` are removed, if the rules of sync allow: not EXPLICIT, not locked, PERSISTED, ``changed_index`` and
     tombstones not newer than ``read_index``. A new or changed fingerprint gives a new content id and retires the old.
-    ``complete``: with this page the whole directory was taken over; sets LOADED. Result: (added, changed, removed).
+    ``complete``: with this page the whole directory was taken over; sets LOADED. ``key``: the store key that was listed (None: not told);
+    ``ConditionFailed`` when the directory lies elsewhere by now. Result: (added, changed, removed).
     """
 
     stamp: Stamp
@@ -170,12 +172,14 @@ class AdoptPage(Change):
     through: bytes | None
     found: list[Found]
     complete: bool
+    key: str | None = None
 
 
 class AdoptPath(Change):
     """Take over what a store showed for one path (both None: nothing there), making its parents as needed.
 
-    Result: the inode record (bytes) of the directory if present, else of the file, or NotFound as a value.
+    ``key``: the store key that was looked at, as in ADOPT_PAGE. Result: the inode record (bytes) of the directory if present, else of the
+    file, or NotFound as a value.
     """
 
     stamp: Stamp
@@ -184,6 +188,7 @@ class AdoptPath(Change):
     read_index: int
     file: Found | None
     directory: Found | None
+    key: str | None = None
 
 
 class MakeDirectory(Change):
@@ -307,7 +312,8 @@ class BeginDelete(Change):
 
 
 class BeginRename(Change):
-    """Open the renaming of a file (any store), or of a directory (stores that rename). Result: the Intent, encoded."""
+    """Open the renaming of a file (any store), or of a directory (stores that rename). Result: the Intent, encoded; or the record's
+    bytes, with a leading NUL byte, when source and target are the same path."""
 
     stamp: Stamp
     source: str

@@ -126,7 +126,7 @@ class Namespace(State):
         elif entry.kind in _ALWAYS:
             held = result
             draft, result = self._decide(draft, entry.kind, change)
-            if not draft.intents:
+            if not draft.kept:
                 result = held
         self._take_over(draft, int(term))
         return result
@@ -165,14 +165,10 @@ class Namespace(State):
             names.pop((parent, key[:-1] if key.endswith(b"/") else key), None)
         for parent, key, inode, raw in draft.refreshed:
             self._refresh_directory(parent, key, inode, raw)
-        for number, intent in draft.intents:
-            self.open_intents.take(number, intent)
-        if draft.jobs:
-            for number, job in draft.jobs:
-                self.known_jobs.take(number, job)
+        if draft.kept:
+            for take, kept_key, record in draft.kept:
+                take(kept_key, record)
             self.follow_moves()
-        for path, policy in draft.policies:
-            self.known_policies.take(path, policy)
 
     def _refresh_directory(self, parent: int, key: bytes, inode: Inode, raw: bytes) -> None:
         if not parent:

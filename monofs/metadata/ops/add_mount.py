@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from monofs.metadata.draft import EXPLICIT, LOADED, MADE, MOUNT, Draft, parent_directory, place_of
 from monofs.metadata.entries import AddMount
+from monofs.metadata.ops.guarding import check_no_tree_job, check_unlocked
 from monofs.metadata.state import Lookup, present
 from monofs.metadata.tables import ABOVE_ROOT, MOUNTS, MOUNTS_MAX, ROOT_KEY, encode_record, pack_id
-from monofs.model.errors import AlreadyExists, MountExists, NotEmpty, Overloaded
+from monofs.model.errors import AlreadyExists, InvalidArgument, MountExists, NotEmpty, Overloaded
 from monofs.model.ids import MountId
 from monofs.model.inode import Inode, Kind, decode_inode
 from monofs.model.mount import Mount
+from monofs.model.options import UfsMode
 from monofs.model.paths import Parts, format_path, is_prefix, parse_path
+
+_MODES = frozenset(UfsMode)
 
 
 def add_mount(draft: Draft, change: AddMount) -> Mount:
@@ -25,6 +29,9 @@ def add_mount(draft: Draft, change: AddMount) -> Mount:
         raise Overloaded(f"there are {MOUNTS_MAX} mounts already")
     found = draft.lookup(parts)
     _check_free(draft, path, parts, found, mounts)
+    check_ufs_mode(change.ufs_mode)
+    check_unlocked(draft, parts)
+    check_no_tree_job(draft, parts)
     keep_ancestors(draft, parts[: found.depth + 1])
     if found.inode is None:
         _make_mount_point(draft, parts, found)
@@ -45,9 +52,16 @@ def add_mount(draft: Draft, change: AddMount) -> Mount:
         created_ns=draft.now_ns,
         changed_index=draft.index,
         sync_interval_ms=change.sync_interval_ms,
+        ufs_mode=change.ufs_mode,
     )
     draft.changes.append((MOUNTS, pack_id(mount.id), encode_record(mount)))
     return mount
+
+
+def check_ufs_mode(mode: str) -> None:
+    """Raise unless this is a mode a mount can be in."""
+    if mode not in _MODES:
+        raise InvalidArgument(f"{mode} is no mode of a mount: give one of {', '.join(UfsMode)}")
 
 
 def _check_free(draft: Draft, path: str, parts: Parts, found: Lookup, mounts: list[tuple[Parts, Mount]]) -> None:

@@ -7,9 +7,11 @@ from operator import lt
 from monofs.metadata.draft import LOADED, Draft
 from monofs.metadata.entries import AdoptPage, Found
 from monofs.metadata.ops.adoption import Adoption, Effect
-from monofs.model.errors import InvalidArgument, NotFound
+from monofs.metadata.state import present
+from monofs.model.errors import ConditionFailed, InvalidArgument, NotFound
 from monofs.model.inode import Inode, decode_inode
-from monofs.model.paths import NAME_MAX_BYTES
+from monofs.model.mount import Located
+from monofs.model.paths import NAME_MAX_BYTES, Parts, format_path
 
 FOUND_MAX = 1000
 """Names in one page."""
@@ -30,6 +32,10 @@ def adopt_page(draft: Draft, change: AdoptPage) -> tuple[int, int, int]:
         raise NotFound("the directory that was listed is gone")
     covering, pinned = draft.state.mount_over(directory), draft.state.is_pinned(directory)
     adoption = Adoption(draft, covering, change.mount, change.read_index, pinned=pinned)
+    if adoption.is_guarded or change.key is not None:
+        parts = present(draft.state.path_of(directory), "a directory below a mount has a path")
+        check_key(draft.lookup(parts).located, change.key, parts)
+        adoption.enter(parts)
     found = _checked(change)
     counts = [0, 0, 0, 0]
     whole = _settle_known(draft, change, adoption, found, counts)
@@ -62,6 +68,13 @@ def _settle_known(
         if known is not None:
             counts[adoption.settle(directory, key, known, found.pop(key))] += 1
     return False
+
+
+def check_key(located: Located | None, asked: str | None, parts: Parts) -> None:
+    """Raise ``ConditionFailed`` when the store was asked about a key that is not the path's any more."""
+    if asked is not None and (located is None or asked != located.key):
+        path = format_path(parts)
+        raise ConditionFailed(f"{path} lies elsewhere in its store than when that was asked: ask again", path=path)
 
 
 def _mark_loaded(draft: Draft, place: tuple[int, bytes], inode: Inode) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monofs.metadata.draft import EXPLICIT, Draft
 from monofs.metadata.entries import AdoptPath, Found
+from monofs.metadata.ops.adopt_page import check_key
 from monofs.metadata.ops.adoption import Adoption, Effect
 from monofs.metadata.state import present
 from monofs.model.errors import InvalidArgument, NotFound
@@ -23,6 +24,7 @@ def adopt_path(draft: Draft, change: AdoptPath) -> bytes | NotFound:
     ):
         raise InvalidArgument("a file was found where a directory is told, or the reverse")
     found = draft.lookup(parts)
+    check_key(found.located, change.key, parts)
     covering = None if found.located is None else found.located.mount
     adoption = Adoption(draft, covering, change.mount, change.read_index, pinned=found.pinned)
     mount_parts = parse_path(present(covering, "the path is covered, or adoption would have refused").path)
@@ -30,9 +32,10 @@ def adopt_path(draft: Draft, change: AdoptPath) -> bytes | NotFound:
         return present(found.raw, "a mount has its mount point")
     point = present(draft.lookup(mount_parts).inode, "a mount has its mount point")
     something = change.file is not None or change.directory is not None
-    between = parts[len(mount_parts) : -1]
-    parent, passed = _descend(draft, adoption, point.id, between, make=something)
+    parent, passed = _descend(draft, adoption, point.id, parts[:-1], len(mount_parts), make=something)
     if parent is not None:
+        if adoption.is_guarded:
+            adoption.enter(parts[:-1], looked=present(found.located, "the path is covered").key)
         effects = _settle(draft, adoption, parent, parts[-1], change)
         if Effect.ADDED in effects:
             _confirm(draft, passed)
@@ -43,16 +46,20 @@ def adopt_path(draft: Draft, change: AdoptPath) -> bytes | NotFound:
 
 
 def _descend(
-    draft: Draft, adoption: Adoption, parent: int, names: Parts, *, make: bool
+    draft: Draft, adoption: Adoption, parent: int, parts: Parts, depth: int, *, make: bool
 ) -> tuple[int | None, list[tuple[Inode, _Place]]]:
-    """The id of the directory ``names`` lead to, making what is missing when asked, and the existing ones on the way.
+    """The id of the directory at ``parts``, beginning with ``parent`` at ``depth``, making what is missing when asked, and the existing
+    ones on the way.
 
     A file of the same name as a missing directory stays: its own look or listing judges it.
     """
     passed: list[tuple[Inode, _Place]] = []
     made = False
-    for name in names:
+    for at in range(depth, len(parts)):
+        name = parts[at]
         place = parent, name + b"/"
+        if adoption.is_guarded:
+            adoption.enter(parts[:at])
         inode = None if made else draft.state.get_inode(*place)
         if inode is not None:
             passed.append((inode, place))

@@ -1,8 +1,8 @@
 """The rules by which the namespace takes over what a store shows, for one name at a time (design, knowing the store).
 
 A listing or a look at one path is old news by the time it is applied. It carries the journal index read before the store was
-asked, and a name is passed over when its record or its tombstone is newer than that, when it carries an intent, or when it holds what
-the store does not have yet. What the namespace made for itself (explicit directories, mount points) is never removed.
+asked, and a name is passed over when its record or its tombstone is newer than that, when an intent locks it, when a tree job covers it, or
+when it holds what the store does not have. What the namespace made for itself (explicit directories, mount points) is never removed.
 
 Invariant: content ids never come to mean other bytes: another fingerprint or size gives a new one and retires the old.
 """
@@ -13,10 +13,14 @@ from enum import IntEnum
 
 from monofs.metadata.draft import EXPLICIT, HEADERS_UNKNOWN, MOUNT, PERSISTED, PINNED, Draft
 from monofs.metadata.entries import Found
+from monofs.metadata.known_jobs import covers
+from monofs.metadata.open_intents import path_bytes
+from monofs.metadata.state import join_key, present
 from monofs.model.errors import ConditionFailed, MountNotFound
 from monofs.model.ids import NO_CONTENT, MountId
 from monofs.model.inode import Inode, Kind
 from monofs.model.mount import Mount
+from monofs.model.paths import Parts
 
 FILE_MODE = 0o644
 DIRECTORY_MODE = 0o755
@@ -36,9 +40,23 @@ class Effect(IntEnum):
 
 class Adoption:
     """Adopts names into a draft. ``covering`` is the mount that covers them now; raises when it is not the one that was asked.
-    ``pinned``: a directory above them is pinned, and so is every new content."""
+    ``pinned``: a directory above them is pinned, and so is every new content.
 
-    __slots__ = ("_draft", "_pinned", "_read_index", "_remembers")
+    :meth:`enter` tells in which directory the next names lie."""
+
+    __slots__ = (
+        "_covers",
+        "_draft",
+        "_is_held",
+        "_key",
+        "_looked",
+        "_natural",
+        "_path",
+        "_pinned",
+        "_read_index",
+        "_remembers",
+        "is_guarded",
+    )
 
     def __init__(self, draft: Draft, covering: Mount | None, mount: MountId, read_index: int, *, pinned: bool) -> None:
         if covering is None or covering.id != mount:
@@ -49,9 +67,28 @@ class Adoption:
         self._pinned = pinned
         self._read_index = read_index
         self._remembers = draft.meta.buried_index > read_index
+        self._covers = draft.state.known_jobs.unsettled(mount, read_index)
+        self.is_guarded = bool(self._covers or draft.meta.intents)
+        """Whether anything is under way that a name may have to be kept from; if not, no path is looked at."""
+        self._path, self._key, self._natural = b"", "", ""
+        self._looked: str | None = None
+        self._is_held = False
+
+    def enter(self, parts: Parts, *, looked: str | None = None) -> None:
+        """The names settled from now on lie in this directory. ``looked``: the key of the one name that was looked at by itself. Only
+        needed if ``is_guarded``."""
+        draft = self._draft
+        natural = present(draft.state.natural_key(parts), "what is adopted lies below a mount")
+        listed = present(draft.lookup(parts).located, "what is adopted lies below a mount")
+        self._path, self._key, self._natural = path_bytes(parts), listed.key, natural.key
+        self._looked = looked
+        intents = self._draft.state.open_intents
+        self._is_held = bool(intents.at(path_bytes(parts)) or intents.above(parts))
 
     def settle(self, parent: int, key: bytes, known: Inode | None, found: Found | None) -> Effect:
         """Bring one name (``key`` with ``/`` for directories) in line with what the store showed; None: not there."""
+        if self.is_guarded and self._is_kept(key, known, found):
+            return Effect.NOTHING
         if known is None:
             if found is None or (self._remembers and self._draft.tombstone(parent, key) > self._read_index):
                 return Effect.NOTHING
@@ -64,6 +101,26 @@ class Adoption:
         if known.kind == Kind.DIRECTORY:
             return self._change_directory(parent, key, known, found)
         return self._change_file(parent, key, known, found)
+
+    def _is_kept(self, key: bytes, known: Inode | None, found: Found | None) -> bool:
+        """Whether the tree is the truth about a name, whatever the store showed."""
+        if self._is_held:
+            return True
+        is_directory = key.endswith(b"/")
+        name = (key[:-1] if is_directory else key,)
+        path = self._path + b"/" + name[0]
+        intents = self._draft.state.open_intents
+        if intents.at(path):
+            return True
+        natural, listed = join_key(self._natural, name), self._looked or join_key(self._key, name)
+        covered = natural + "/" if is_directory else natural
+        if any(covers(job, covered) for job in self._covers):
+            return True
+        if known is None:
+            return False
+        if known.store_path is not None and known.store_path != listed:
+            return True  # its object lies elsewhere: what was listed is not it
+        return is_directory and found is None and (natural != listed or intents.below(path) != 0)
 
     def _add(self, parent: int, key: bytes, found: Found) -> None:
         draft = self._draft
@@ -94,7 +151,10 @@ class Adoption:
         if known.flags & (EXPLICIT | MOUNT) or not known.flags & PERSISTED:
             return Effect.NOTHING
         if known.kind == Kind.DIRECTORY:
-            # whole, unlooked at: sound while all that can lie below is what the store showed, or is held by EXPLICIT directories above it
+            # Whole, unlooked at. Sound, for all that can lie below is what the store showed. Not so are: what no store has (END makes the
+            # directories above it EXPLICIT), mount points (likewise), what is being changed (below a lock, _is_kept), what was written since
+            # the store was asked (END confirms the directories above it), and what lies elsewhere in the store (_is_kept: no directory is
+            # removed from below one whose objects are being moved; once that is done, all lies where its path says).
             self._draft.detach(known.id)
             self._draft.remove_directory(parent, key, known)
         else:
@@ -123,6 +183,7 @@ class Adoption:
                 acl=known.acl,
                 changed_index=self._draft.index,
                 flags=flags,
+                store_path=known.store_path,
             ),
         )
         return Effect.CHANGED
@@ -159,6 +220,7 @@ class Adoption:
                 fingerprint=found.fingerprint,
                 changed_index=draft.index,
                 flags=known.flags | HEADERS_UNKNOWN,
+                store_path=known.store_path,
             ),
         )
         return Effect.CHANGED

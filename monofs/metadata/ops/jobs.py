@@ -19,6 +19,8 @@ TEXT_MAX = 1000
 """Characters kept of an error, a failure's key or an argument."""
 CURSOR_MAX_BYTES = 65_536
 DOOMED_MAX = 2000
+COUNTS_MAX = 32
+UPLOADS_MAX = 1000
 _KINDS = frozenset({JobKind.LOAD, JobKind.FREE, JobKind.SYNC})
 _STATES = frozenset(JobState)
 
@@ -56,7 +58,7 @@ def update_job(draft: Draft, change: UpdateJob) -> None:
     _check(job, change)
     given = {
         name: value
-        for name in ("cursor", "done", "total", "bytes_done", "failed", "doomed")
+        for name in ("cursor", "done", "total", "bytes_done", "failed", "doomed", "counts", "uploads")
         if (value := getattr(change, name)) is not None
     }
     if change.error is not None:
@@ -76,7 +78,13 @@ def end_job(draft: Draft, job: Job, state: int) -> None:
     draft.meta.jobs_index = draft.index
     draft.put_job(
         msgspec.structs.replace(
-            job, state=state, changed_ns=draft.now_ns, ended_ns=draft.now_ns, ended_index=draft.index, doomed=[]
+            job,
+            state=state,
+            changed_ns=draft.now_ns,
+            ended_ns=draft.now_ns,
+            ended_index=draft.index,
+            doomed=[],
+            uploads={},
         )
     )
     if job.kind == JobKind.DELETE:
@@ -104,3 +112,5 @@ def _check(job: Job, change: UpdateJob) -> None:
         raise InvalidArgument(f"the cursor of a job has at most {CURSOR_MAX_BYTES} bytes")
     if change.doomed is not None and len(change.doomed) > DOOMED_MAX:
         raise InvalidArgument(f"a job deletes at most {DOOMED_MAX} objects at a time")
+    if len(change.counts or ()) > COUNTS_MAX or len(change.uploads or ()) > UPLOADS_MAX:
+        raise InvalidArgument(f"a job counts at most {COUNTS_MAX} things and has at most {UPLOADS_MAX} uploads")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from monofs.metadata.draft import EXPLICIT, LOADED, MADE, MOUNT, PERSISTED, Draft, place_of
 from monofs.metadata.entries import RemoveMount
 from monofs.metadata.ops.add_mount import chain
+from monofs.metadata.ops.jobs import end_job
 from monofs.metadata.ops.update_mount import mount_at
 from monofs.metadata.state import present
-from monofs.metadata.tables import IDS, MOUNTS, pack_id
+from monofs.metadata.tables import IDS, MOUNTS, JobState, pack_id
 from monofs.model.errors import Busy
+from monofs.model.ids import ContentId
+from monofs.model.mount import Mount
+from monofs.model.options import UfsMode
 from monofs.model.paths import Parts, format_path, is_prefix, parse_path
 
+_WAY_OUT = "wait, or give it up by setting the mount's mode to noAccess before unmounting"
 NAMED_MAX = 5
 """Mounts named in a refusal."""
 
@@ -26,6 +33,7 @@ def remove_mount(draft: Draft, change: RemoveMount) -> None:
         more = f" and {len(below) - NAMED_MAX} more" if len(below) > NAMED_MAX else ""
         shown = ", ".join(below[:NAMED_MAX]) + more
         raise Busy(f"other mounts lie below {mount.path}: unmount them first: {shown}", path=mount.path)
+    _settle_debts(draft, mount)
     found = draft.lookup(parts)
     inode = present(found.inode, "a mount has its mount point")
     outer = next((at for at, _ in draft.state.mounts() if at != parts and is_prefix(at, parts)), None)
@@ -47,6 +55,25 @@ def remove_mount(draft: Draft, change: RemoveMount) -> None:
     draft.detach(inode.id)
     draft.changes.append((MOUNTS, pack_id(mount.id), None))
     draft.meta.mounts_index = draft.index
+
+
+def _settle_debts(draft: Draft, mount: Mount) -> None:
+    """Raise ``Busy`` while changes are under way in the mount's store. In mode noAccess nothing can be done there any more: they are given
+    up, their contents retire, and whoever waits hears that the operation is not open any more."""
+    given_up = mount.ufs_mode == UfsMode.NO_ACCESS
+    for intent in draft.state.open_intents.by_number.values():
+        if intent.mount != mount.id:
+            continue
+        if not given_up:
+            raise Busy(f"{intent.path} is being changed in {mount.uri}: {_WAY_OUT}", path=mount.path)
+        draft.close_intent(intent)
+        draft.retire(ContentId(intent.content))
+    for job in draft.state.open_tree_jobs():
+        if job.mount != mount.id:
+            continue
+        if not given_up:
+            raise Busy(f"job {job.number} is not done in {mount.uri}: {_WAY_OUT}", path=mount.path, job=job.number)
+        end_job(draft, msgspec.structs.replace(job, error=f"the mount {mount.path} was removed"), JobState.STOPPED)
 
 
 def _release_ancestors(draft: Draft, parts: Parts, outer: Parts, others: list[Parts]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monofs.metadata.draft import Draft
 from monofs.metadata.entries import UpdateMount
+from monofs.metadata.ops.add_mount import check_ufs_mode
 from monofs.metadata.tables import MOUNTS, encode_record, pack_id
 from monofs.model.errors import ConditionFailed, MountNotFound
 from monofs.model.mount import Mount
@@ -15,6 +16,7 @@ def update_mount(draft: Draft, change: UpdateMount) -> Mount:
     mount = mount_at(draft, change.path)
     if mount.changed_index != change.expected_index:
         raise ConditionFailed(f"the mount at {mount.path} was changed by someone else: look again", path=mount.path)
+    check_ufs_mode(change.ufs_mode)
     updated = Mount(
         id=mount.id,
         path=mount.path,
@@ -26,6 +28,7 @@ def update_mount(draft: Draft, change: UpdateMount) -> Mount:
         created_ns=mount.created_ns,
         changed_index=draft.index,
         sync_interval_ms=change.sync_interval_ms,
+        ufs_mode=change.ufs_mode,
     )
     draft.changes.append((MOUNTS, pack_id(mount.id), encode_record(updated)))
     draft.meta.mounts_index = draft.index
