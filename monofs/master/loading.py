@@ -245,7 +245,9 @@ class Loader:
             stamp = self._proposer.stamp()
             path = format_path(parts)
             try:
-                await self._proposer.insist(AdoptPath(stamp, path, mount.id, read_index, file_found, directory_found))
+                await self._proposer.insist(
+                    AdoptPath(stamp, path, mount.id, read_index, file_found, directory_found, located.key)
+                )
             except NotFound:
                 pass  # adopting that nothing is there says so
             except MountNotFound:

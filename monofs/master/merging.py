@@ -169,7 +169,7 @@ class Merger:
             if (now_complete and not directory.flags & _LOADED) or page_differs(known, part, read_index, spoken):
                 stamp = self._proposer.stamp()
                 added, changed, removed = await self._proposer.insist(
-                    AdoptPage(stamp, directory.id, asked.mount.id, read_index, low, high, part, now_complete)
+                    AdoptPage(stamp, directory.id, asked.mount.id, read_index, low, high, part, now_complete, asked.key)
                 )
                 tally.changed += added + changed + removed
                 ADOPTED("page").value += 1
