@@ -26,7 +26,7 @@ from monofs.metadata.entries import Abandon, Asker, Change, End, Found, Stamp
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.sessions import FRESH
 from monofs.metadata.tables import INTENTS_MAX, Intent, IntentKind, decode_intent
-from monofs.model.errors import ConditionFailed, Internal, MonofsError, NotFound, NotLeader, OutcomeUnknown, Overloaded
+from monofs.model.errors import ConditionFailed, Internal, MonofsError, NotLeader, OutcomeUnknown, Overloaded
 from monofs.model.paths import parse_path
 from monofs.model.principal import Principal
 from monofs.observe.metrics import INTENTS_OPEN
@@ -168,10 +168,8 @@ class Intents:
         return waiter
 
     def closed_with(self, number: int) -> Any:
-        """How an intent that closed lately ended: a record's bytes, None, or an error. ``NotFound`` when that is not known here."""
-        if number not in self._closed:
-            raise NotFound(f"operation {number} is not open: it ended, or was given up, before")
-        return self._closed[number]
+        """How an intent that closed lately ended: a record's bytes, or an error; None when that is not known here."""
+        return self._closed.get(number)
 
     # ---- showing ------------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ from monofs.model.errors import (
     PermissionDenied,
     UfsChanged,
     UfsUnknown,
+    WriteLost,
     from_code,
 )
 from monofs.model.ids import make_content_id
@@ -260,12 +261,11 @@ class Writing:
 
     def _ended_before(self, request: EndWriteRequest) -> bytes:
         """The record an END_WRITE was answered with; found by its content when this master does not remember."""
-        try:
-            raw = raised(self._intents.closed_with(request.operation))
-        except NotFound:
-            raw = self._written(request)
+        closed = self._intents.closed_with(request.operation)
+        raw = closed if closed is not None else self._written(request)
         if not isinstance(raw, bytes):
-            raise NotFound(f"operation {request.operation} is not open: it was given up")
+            why = f": {raw.message}" if isinstance(raw, MonofsError) else ""
+            raise WriteLost(f"operation {request.operation} was given up{why}")
         return raw
 
     def _written(self, request: EndWriteRequest) -> bytes | None:
@@ -309,7 +309,7 @@ class Writing:
         check_access(call.principal, Right.NODE)
         intent = self._namespace.intent(operation)
         if intent is None or intent.kind != IntentKind.WRITE:
-            raise NotFound(f"operation {operation} is not open: it ended, or was given up, before")
+            raise WriteLost(f"operation {operation} is not open: it ended, or was given up, before")
         if worker and worker != intent.worker:
             raise PermissionDenied(f"operation {operation} belongs to worker {intent.worker}, not {worker}")
         return intent

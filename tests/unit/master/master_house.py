@@ -299,6 +299,15 @@ class House:
         given.setdefault("uri", f"file://{directory}")
         return self.ask(Method.MOUNT_ADD, api.MountAddRequest(path, **given))
 
+    def settle(self) -> None:
+        """Wait until no intent is being resolved any more."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            if not self.loop.do(lambda: any(timer is None for timer in self.master._resolver._at_work.values())):
+                return
+            time.sleep(0.005)
+        raise AssertionError("an intent is being resolved for too long")
+
     def asked(self) -> list[str]:
         """What the stores were asked since the last time, background pages included."""
         self.loop.do(lambda: None)

@@ -16,7 +16,6 @@ from monofs.config.schema import Config, SecurityConfig
 from monofs.model.errors import (
     AlreadyExists,
     IsADirectory,
-    MonofsError,
     NotEmpty,
     NotFound,
     Overloaded,
