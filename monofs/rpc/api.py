@@ -883,10 +883,10 @@ class WriteRequest(Message):
 
 
 class WriteAnswer(Message):
-    """``inode`` after ``last``, else None. ``received`` bytes so far."""
+    """``inode`` after ``last``, else nil. ``received`` bytes so far."""
 
     received: int
-    inode: msgspec.Raw | None = None
+    inode: msgspec.Raw = msgspec.Raw(b"\xc0")
 
 
 class AbortWriteRequest(Message):

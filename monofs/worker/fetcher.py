@@ -94,9 +94,7 @@ class Fetcher:
             missing &= ~flight.mask
         if not missing:
             return 0
-        self._cache.check_kept(content)
-        if not capability.mount:
-            raise NotCached("these bytes exist in no store and not in this worker's cache")
+        self._check_store(capability)
         group = self._cache.admit(
             content, number, group_length(capability.size, number), capability.mount, capability.group
         )
@@ -111,6 +109,12 @@ class Fetcher:
         finally:
             self._cache.release(group)
         return started
+
+    def _check_store(self, capability: Capability) -> None:
+        """Raise unless a store has the bytes: what lies there under the name of a file never persisted is something else."""
+        self._cache.check_kept(capability.content)
+        if not capability.mount or not capability.fingerprint:
+            raise NotCached("these bytes exist in no store and not in this worker's cache")
 
     def _start(self, capability: Capability, group: Group, first: int, last: int, *, urgent: bool) -> None:
         base = group.number * GROUP_SIZE_BYTES
@@ -156,9 +160,7 @@ class Fetcher:
 
         Joins a flight on its way that has not passed ``position`` yet; its pieces may begin earlier or end after ``end``.
         """
-        self._cache.check_kept(capability.content)
-        if not capability.mount:
-            raise NotCached("these bytes exist in no store and not in this worker's cache")
+        self._check_store(capability)
         for flight in self._passing.get(capability.content, ()):
             if flight.position <= position < flight.end:
                 flight.takers.append(taker)

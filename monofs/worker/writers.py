@@ -186,8 +186,7 @@ class Writers:
         self._open.pop(operation, None)
         for token in writing.tokens:
             del self._tokens[token]
-        error = writing.error
-        self._ended[operation] = error if error is not None else WriteAnswer(writing.received, writing.inode)
+        self._ended[operation] = writing.answer or writing.error or WriteLost("the write ended")
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)
         if not self._open and self._sweep.running:

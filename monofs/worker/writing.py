@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
@@ -122,7 +121,7 @@ class Writing:
         self.received = 0
         self.heard_at = time.monotonic()
         self.error: MonofsError | None = None
-        self.inode: msgspec.Raw | None = None
+        self.answer: WriteAnswer | None = None
         self.closing = self.over = False
         self._began = time.monotonic()
         self._pieces: list[memoryview] = []
@@ -409,13 +408,13 @@ class Writing:
             self._ended_badly(error)
             return
         failpoint("write.ended")
-        self.inode = answer.inode
+        self.answer = WriteAnswer(self.received, answer.inode)
         mount, write_type = str(self.capability.mount), self.capability.write_type
         metrics.WRITTEN_BYTES(mount, write_type).value += self.received
         metrics.WRITE_TIME(write_type).observe(time.monotonic() - self._began)
         waiting = self._close()
         for call in waiting:
-            call.answer(WriteAnswer(self.received, self.inode))
+            call.answer(self.answer)
 
     def _ended_badly(self, error: MonofsError) -> None:
         """The act is done and the master does not take it: it finds out what lies in the store by itself."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.task import deferLater
@@ -31,19 +32,30 @@ from monofs.model.errors import (
     UfsThrottled,
     Unreachable,
 )
-from monofs.model.ids import ContentId, MountId, make_content_id
+from monofs.model.ids import NO_CONTENT, ContentId, MountId, make_content_id
+from monofs.model.options import WriteType
 from monofs.rpc.api import (
+    AbandonWriteAnswer,
+    AbandonWriteRequest,
     Empty,
+    EndWriteRequest,
     FeedItem,
     FetchAnswer,
     FetchRequest,
+    GroupSpec,
     HeartbeatAnswer,
+    InodeAnswer,
     Message,
     Method,
     MountGrant,
+    PublishAnswer,
+    PublishRequest,
     ReadManyRequest,
     ReadRequest,
+    RecordUploadRequest,
     RegisterAnswer,
+    WriteAnswer,
+    WriteRequest,
 )
 from monofs.rpc.direct import DirectClient
 from monofs.rpc.server import listen_tcp, listen_unix
@@ -185,6 +197,16 @@ class ScriptedMaster:
         self.silent = False
         self.now_ns = 0
         self.requests: list[Message] = []
+        self.groups: list[GroupSpec] = []
+        self.policies_index = 0
+        self.ended: list[EndWriteRequest] = []
+        self.abandoned: list[AbandonWriteRequest] = []
+        self.uploads: list[RecordUploadRequest] = []
+        self.published: list[PublishRequest] = []
+        self.replaced, self.publish_key = "", ""
+        """What PUBLISH answers; the key of every write under test."""
+        self.refusals: deque[tuple[Method, MonofsError]] = deque()
+        """Errors for the next requests of these methods, in order."""
         self._waiting: list[tuple[Any, Deferred[Any]]] = []
 
     def call(self, method: Method, request: Any, answer_type: type[Any], timeout_s: float = 30.0) -> Deferred[Any]:
@@ -205,14 +227,35 @@ class ScriptedMaster:
                     now_ns,
                     self.feed_head,
                     self.feed_tail,
+                    self.groups,
                 )
             )
+        if method is not Method.HEARTBEAT:
+            return self._hear(method, request)
         assert method is Method.HEARTBEAT
         deferred: Deferred[Any] = Deferred(lambda d: self._waiting.clear())
         self._waiting.append((request, deferred))
-        if any(item.index > request.cursor for item in self.feed) or request.mounts_index != self.mounts_index:
+        news = any(item.index > request.cursor for item in self.feed)
+        if news or (request.mounts_index, request.policies_index) != (self.mounts_index, self.policies_index):
             self.answer()
         return deferred
+
+    def _hear(self, method: Method, request: Any) -> Deferred[Any]:
+        """What a worker tells of its writes."""
+        if self.refusals and self.refusals[0][0] is method:
+            return fail(self.refusals.popleft()[1])
+        if method is Method.RECORD_UPLOAD:
+            self.uploads.append(request)
+            return succeed(Empty())
+        if method is Method.PUBLISH:
+            self.published.append(request)
+            return succeed(PublishAnswer(self.replaced, False, self.publish_key))
+        if method is Method.ABANDON_WRITE:
+            self.abandoned.append(request)
+            return succeed(AbandonWriteAnswer(request.error))
+        assert method is Method.END_WRITE
+        self.ended.append(request)
+        return succeed(InodeAnswer(msgspec.Raw(msgspec.msgpack.encode(request.size))))
 
     def answer(self) -> None:
         """Answer the heartbeat that waits, as when something happened."""
@@ -230,6 +273,8 @@ class ScriptedMaster:
                     self.keys,
                     None if same else self.mounts,
                     self.mounts_index,
+                    None if request.policies_index == self.policies_index else self.groups,
+                    self.policies_index,
                 )
             )
 
@@ -350,6 +395,40 @@ class World:
             1, cluster, content, size, 26, MountId(mount), key, fingerprint, group, Rights.READ, now, now + life_s
         )
         return seal_capability(capability, secret)
+
+    def write_capability(
+        self,
+        counter: int,
+        size: int,
+        key: str = "file",
+        *,
+        write_type: str = WriteType.CACHE_THROUGH,
+        replaced: str = "",
+        replaced_content: ContentId = NO_CONTENT,
+        replaced_size: int = 0,
+        mount: int = 1,
+        group: int = CacheGroup.DEFAULT,
+        life_s: int = LIFE_S,
+        operation: int = 0,
+    ) -> bytes:
+        """A token to write content ``counter`` as operation ``counter``."""
+        now, operation = int(time.time()), operation or counter
+        capability = Capability(
+            1, CLUSTER, make_content_id(1, counter), size, 26, MountId(mount), key, replaced, group, Rights.WRITE, now,
+            now + life_s, operation, f"c-1-{operation:x}", write_type, replaced_content, replaced_size,
+        )  # fmt: skip
+        return seal_capability(capability, KEY)
+
+    def write(
+        self, capability: bytes, data: bytes, *, piece: int = MIB, begin: int = 0, last: bool = True
+    ) -> WriteAnswer:
+        """Send bytes from offset ``begin`` on, in pieces, one after the other; the last answer."""
+        offsets = range(0, len(data), piece) or [0]
+        for offset in offsets:
+            is_last = last and offset == offsets[-1]
+            request = WriteRequest(capability, begin + offset, data[offset : offset + piece], is_last)
+            answer = self.tcp.call(Method.WRITE, request, WriteAnswer, PATIENCE_S)
+        return answer
 
     @staticmethod
     def content(counter: int = 1) -> ContentId:
