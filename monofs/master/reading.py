@@ -1,4 +1,4 @@
-"""STAT, STAT_MANY, OPEN, OPEN_MANY, RENEW and WHY.
+"""STAT, STAT_MANY, OPEN, OPEN_MANY and RENEW.
 
 A path that is fresh is answered by a plain call (one lookup, one struct); only one that must be looked at in its store makes a
 Deferred. A batch looks at all its stale paths together. Record bytes are spliced into answers unchanged.
@@ -8,24 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
 
 from monofs.master.access import R_OK, X_OK, check_access
-from monofs.master.freshness import NEVER
 from monofs.master.issuing import Issuer
 from monofs.master.loading import Loader, awaited, missing
 from monofs.master.members import Members
 from monofs.master.stores import UNAVAILABLE, Clock, Stores
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
-from monofs.model.block import LAYOUT_WHOLE, SLOTS, slot_of
 from monofs.model.errors import InvalidArgument, IsADirectory, MonofsError
-from monofs.model.ids import format_content_id
-from monofs.model.inode import Flag, Inode, Kind
-from monofs.model.mount import Located
+from monofs.model.inode import Flag, Inode
 from monofs.model.paths import Parts, format_path, parse_path
 from monofs.model.principal import Right
 from monofs.rpc.api import (
@@ -41,7 +37,6 @@ from monofs.rpc.api import (
     StatManyAnswer,
     StatManyRequest,
     StatRequest,
-    WhyAnswer,
 )
 from monofs.rpc.service import Call
 
@@ -146,10 +141,10 @@ class Reading:
         located = found.located
         token, expires_s = self._issuer.issue(parts, inode, located, pinned=found.pinned)
         mount = 0 if located is None else located.mount.id
-        workers = [] if inode.flags & _PERSISTED or not inode.size else self._holders(inode)
+        workers = [] if inode.flags & _PERSISTED or not inode.size else self.holders(inode)
         return OpenAnswer(msgspec.Raw(found.raw), token, expires_s, self._members.epoch, mount, workers)
 
-    def _holders(self, inode: Inode) -> list[int]:
+    def holders(self, inode: Inode) -> list[int]:
         """Who holds bytes that no store has."""
         places = self._namespace.places(inode.content)
         return [] if places is None else list(dict.fromkeys(worker for _, chain in places.chains for worker in chain))
@@ -223,64 +218,3 @@ class Reading:
                 good.append(None)
                 bad[position] = call.part_failed(error)
         return good, bad
-
-    # ---- why ----------------------------------------------------------------------------------------------------------
-
-    def why(self, request: StatRequest, call: Call) -> WhyAnswer | Deferred[WhyAnswer]:
-        """What this master knows about a path and how fresh it is. Looks at the store as STAT would."""
-        parts = parse(request.path)
-        found = self._namespace.lookup(parts)
-        if self._loader.is_fresh(parts, found, request.options):
-            return self._why(parts, found, request.options, call, "memory: fresh")
-        call.waits_for = awaited(found.located, parts)
-        looked = self._loader.refreshed(parts, found, request.options)
-        return looked.addCallback(
-            lambda now: self._why(parts, now, request.options, call, "store: was stale or unknown")
-        )
-
-    def _why(self, parts: Parts, found: Lookup, options: ReadOptions, call: Call, source: str) -> WhyAnswer:
-        if self._permissions:
-            check_access(call.principal, Right.READ, self.chain(parts))
-        facts: dict[str, Any] = {"path": format_path(parts), "answered_from": source}
-        located = found.located
-        if located is None:
-            facts["mount"] = None
-            facts["storage"] = "cache-only: under no mount, the bytes live in worker caches only"
-        else:
-            facts |= self._why_mount(parts, found, located, options)
-        inode = found.inode
-        if inode is None:
-            facts["exists"] = False
-            return WhyAnswer(facts)
-        facts |= {
-            "exists": True,
-            "kind": Kind(inode.kind).name.lower(),
-            "inode": inode.id,
-            "size": inode.size,
-            "flags": [flag.name.lower() for flag in Flag if inode.flags & flag and flag.name],
-            "pinned": found.pinned,
-            "changed_index": inode.changed_index,
-        }
-        if not inode.is_directory:
-            facts["content"] = format_content_id(inode.content)
-            facts["fingerprint"] = inode.fingerprint
-            facts["blocks"] = 1 if inode.layout == LAYOUT_WHOLE else -(-inode.size >> inode.layout)
-            slot = slot_of(inode.content, 0)
-            facts["slot"] = slot
-            facts["owners"] = self._members.owners(slot % SLOTS)
-        return WhyAnswer(facts)
-
-    def _why_mount(self, parts: Parts, found: Lookup, located: Located, options: ReadOptions) -> dict[str, Any]:
-        mount = located.mount
-        interval_s = self._loader.interval_s(parts, mount, options)
-        seen_at = self._loader.seen_at(parts, found)
-        error = self._stores.error_of(mount)
-        return {
-            "mount": mount.path,
-            "store": f"{mount.uri}/{located.key}" if located.key else mount.uri,
-            "sync_interval_s": interval_s,
-            "age_s": None if seen_at == NEVER else round(self._clock() - seen_at, 3),
-            "store_state": "unavailable" if error else "ok",
-            "store_error": error,
-            "stale_served": bool(error) and found.inode is not None,
-        }

@@ -23,6 +23,7 @@ from monofs.master.access import check_access
 from monofs.master.acting import Acts
 from monofs.master.changing import Changing
 from monofs.master.duties import Duties
+from monofs.master.explaining import Explaining
 from monofs.master.intents import Intents
 from monofs.master.issuing import Issuer
 from monofs.master.listing import Listing
@@ -198,7 +199,6 @@ class Master:
             (Method.OPEN, reading.open),
             (Method.OPEN_MANY, reading.open_many),
             (Method.RENEW, reading.renew),
-            (Method.WHY, reading.why),
         ):
             self._handlers[method] = self._behind_barrier(handler)
 
@@ -223,7 +223,9 @@ class Master:
         writing = Writing(
             namespace, proposer, reading, preparing, intents, resolver, members, issuer, permissions=permissions
         )
+        explaining = Explaining(namespace, loader, stores, members, reading, intents, clock=self._clock)
         self._handlers |= {
+            Method.WHY: self._behind_barrier(explaining.why),
             Method.MAKE_DIRECTORY: changing.make_directory,
             Method.CREATE: changing.create,
             Method.DELETE: changing.delete,

@@ -91,7 +91,8 @@ class Scribe:
 
     def abandon(self, begun: api.BeginWriteAnswer, error: MonofsError, *, unknown: bool = False) -> api.Failure:
         request = api.AbandonWriteRequest(begun.operation, api.Failure(error.code, error.message), unknown, self.number)
-        return self.house.ask(Method.ABANDON_WRITE, request).error
+        answer: api.AbandonWriteAnswer = self.house.ask(Method.ABANDON_WRITE, request)
+        return answer.error
 
     # ---- whole
 
