@@ -30,13 +30,16 @@ class Fault:
     and when ``after_bytes`` of the body went out, ``call`` and ``cut``.
 
     ``cut``: ``close`` (the body ends early under its full Content-Length), ``reset`` (RST), ``hang`` (silence until ``clear`` or
-    ``stop``). With ``after_bytes`` -1 even the head is not sent. ``used`` counts the requests it was applied to.
+    ``stop``). With ``after_bytes`` -1 even the head is not sent: the request landed, its answer is lost. With ``early`` it never lands.
+    A delay longer than its client's patience lets a request land after its client gave up. ``used`` counts the requests it was applied to.
     """
 
     kind: str = ""
     """Only requests of this kind: list, get, head, put, delete, post; empty: any."""
     key: bytes = b""
     """Only requests of this key; empty: any."""
+    query: str = ""
+    """Only requests with this in their query: ``uploads=``, ``partNumber=``, ``uploadId=``, ``delete=``; empty: any."""
     times: int = 0
     """Only so many requests; 0: all."""
     delay_s: float = 0.0
@@ -44,6 +47,12 @@ class Fault:
     code: str = "SlowDown"
     body: bytes = b""
     """With ``status``: this body; empty: an S3 error document with ``code``."""
+    lands: bool = False
+    """With ``status``: the store is asked all the same, and its answer dropped."""
+    early: bool = False
+    """``call`` and ``cut`` strike before the store is asked."""
+    twice: bool = False
+    """The store gets the request twice; the client gets the second answer."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Replaces headers of the store's answer; an empty value removes one."""
     cut: str = ""
@@ -224,25 +233,44 @@ class StoreProxy:
             time.sleep(self.latency_s)
         if fault and fault.delay_s:
             released.wait(fault.delay_s)
-        if fault and fault.status:
-            _copy_body(request, from_client, lambda _: None)
-            client.sendall(_refusal(fault))
+        sink = _Sink(client, fault, released)
+        if fault and ((fault.status and not fault.lands) or fault.early):
+            _copy_body(request, from_client, _drop)
+            if fault.early:
+                sink.end()
+            client.sendall(_refusal(fault, request))
             return True
-        store.sendall(request.encode())
-        _copy_body(request, from_client, store.sendall)
-        answer = _read_head(from_store)
-        while answer is not None and answer.line[1] == "100":
-            answer = _read_head(from_store)
-        if answer is None:
-            raise _Broken
+        if fault and fault.twice:
+            body = bytearray()
+            _copy_body(request, from_client, body.extend)
+            self._deliver(request, body)
+            store.sendall(request.encode() + body)
+        else:
+            store.sendall(request.encode())
+            _copy_body(request, from_client, store.sendall)
+        answer = _read_answer(from_store)
+        has_body = request.line[0] != "HEAD" and answer.line[1] not in ("204", "304")
+        if fault and fault.status:
+            client.sendall(_refusal(fault, request))
+            if has_body:
+                _copy_body(answer, from_store, _drop, until_end=True)
+            return True
         for name, value in fault.headers.items() if fault else ():
             answer.replace(name, value)
-        sink = _Sink(client, fault, released)
         sink.head(answer.encode())
-        if request.line[0] != "HEAD" and answer.line[1] not in ("204", "304"):
+        if has_body:
             _copy_body(answer, from_store, sink.body, until_end=True)
         sink.end()
         return "close" not in (request.get("connection").lower(), answer.get("connection").lower())
+
+    def _deliver(self, request: _Message, body: bytes | bytearray) -> None:
+        """Send a request to the store on a connection of its own, and read its answer."""
+        with socket.create_connection(self._upstream) as store, store.makefile("rb") as from_store:
+            store.sendall(request.encode() + body)
+            answer = _read_answer(from_store)
+            if request.line[0] != "HEAD" and answer.line[1] not in ("204", "304"):
+                with contextlib.suppress(_Broken):  # a body without a length ends with the connection
+                    _copy_body(answer, from_store, _drop, until_end=True)
 
     def _note(self, request: _Message) -> tuple[Fault | None, threading.Event]:
         """Log the request and find its rule."""
@@ -255,7 +283,8 @@ class StoreProxy:
         with self._lock:
             self._seen.append(Seen(kind, method, bucket, key, request.get("range"), query))
             for fault in self._faults:
-                if fault.kind in ("", kind) and fault.key in (b"", key) and not 0 < fault.times <= fault.used:
+                wanted = fault.kind in ("", kind) and fault.key in (b"", key) and fault.query in query
+                if wanted and not 0 < fault.times <= fault.used:
                     fault.used += 1
                     return fault, self._released
             return None, self._released
@@ -318,6 +347,20 @@ def _read_head(source: io.BufferedIOBase) -> _Message | None:
         message.headers.append((name.strip(), value.strip()))
 
 
+def _read_answer(source: io.BufferedIOBase) -> _Message:
+    """The head of the final answer."""
+    answer = _read_head(source)
+    while answer is not None and answer.line[1] == "100":
+        answer = _read_head(source)
+    if answer is None:
+        raise _Broken
+    return answer
+
+
+def _drop(data: bytes) -> None:
+    """Where bytes go that nobody wants."""
+
+
 def _copy_body(
     message: _Message, source: io.BufferedIOBase, sink: Callable[[bytes], None], *, until_end: bool = False
 ) -> None:
@@ -350,10 +393,10 @@ def _copy(source: io.BufferedIOBase, count: int, sink: Callable[[bytes], None]) 
         sink(block)
 
 
-def _refusal(fault: Fault) -> bytes:
+def _refusal(fault: Fault, request: _Message) -> bytes:
     body = fault.body or f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>".encode()
     answer = _Message(("HTTP/1.1", str(fault.status), "Injected"), [("Content-Length", str(len(body)))])
     answer.headers.append(("Content-Type", "application/xml"))
     for name, value in fault.headers.items():
         answer.replace(name, value)
-    return answer.encode() + body
+    return answer.encode() + (body if request.line[0] != "HEAD" else b"")

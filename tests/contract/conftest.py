@@ -32,7 +32,8 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     else:
         server = request.getfixturevalue(request.param)
         refused = refused_by_radosgw if request.param == "ceph" else refused_by_moto
-        made = S3World(server.endpoint, server.access_key, server.secret_key, refused)
+        is_atomic = request.param == "ceph"  # moto looks, and then writes
+        made = S3World(server.endpoint, server.access_key, server.secret_key, refused, is_atomic=is_atomic)
     yield made
     made.close()
 

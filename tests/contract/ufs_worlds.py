@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -31,12 +32,18 @@ class Root(Protocol):
 
     def delete(self, key: bytes) -> None: ...
 
+    def leftovers(self) -> list[bytes]:
+        """What unfinished acts left in the store: uploads, hidden files."""
+        ...
+
 
 class World(Protocol):
     """One kind of store."""
 
     has_prefixes: bool
     """Keys are flat: ``a`` beside ``a/b`` may exist, directories come and go with their keys."""
+    is_atomic: bool
+    """Of two conditional acts on one key at a time at most one is done."""
 
     def root(self) -> Root: ...
 
@@ -66,11 +73,20 @@ class LocalRoot:
     def delete(self, key: bytes) -> None:
         os.unlink(self.path(key))
 
+    def leftovers(self) -> list[bytes]:
+        return [
+            os.path.join(directory, name)
+            for directory, directories, files in os.walk(self.directory)
+            for name in directories + files
+            if name.startswith(b".monofs-tmp-")
+        ]
+
 
 class LocalWorld:
     """Directories of this machine."""
 
     has_prefixes = False
+    is_atomic = True
 
     def __init__(self) -> None:
         self._top = tempfile.mkdtemp(prefix="monofs-ufs-").encode()
@@ -103,13 +119,28 @@ class S3Root:
     def delete(self, key: bytes) -> None:
         self._world.request("DELETE", self._prefix + b"/" + key)
 
+    def leftovers(self) -> list[bytes]:
+        found = self._world.request("GET", b"", query="uploads=")
+        return [
+            key for key in re.findall(rb"<Upload>.*?<Key>([^<]*)</Key>", found) if key.startswith(self._prefix + b"/")
+        ]
+
 
 class S3World:
     """Prefixes of one bucket of an S3 server. Keys are sent byte for byte."""
 
     has_prefixes = True
 
-    def __init__(self, endpoint: str, access_key: str, secret_key: str, refuses: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        access_key: str,
+        secret_key: str,
+        refuses: Callable[[bytes], bool],
+        *,
+        is_atomic: bool = False,
+    ) -> None:
+        self.is_atomic = is_atomic
         self.bucket = "contract"
         self.endpoint = endpoint
         self.options = {"endpoint": endpoint, "access_key": access_key, "secret_key": secret_key}
@@ -124,12 +155,15 @@ class S3World:
     def holds(self, key: bytes) -> bool:
         return not self._refuses(key)
 
-    def request(self, method: str, key: bytes, data: bytes = b"") -> None:
-        target = f"/{self.bucket}" + ("/" + quote(key, safe="/-._~") if key else "")
-        signed = AWSRequest(method, self.endpoint + target, data=data)
+    def request(
+        self, method: str, key: bytes, data: bytes = b"", *, query: str = "", headers: dict[str, str] | None = None
+    ) -> bytes:
+        target = f"/{self.bucket}" + ("/" + quote(key, safe="/-._~") if key else "") + (f"?{query}" if query else "")
+        signed = AWSRequest(method, self.endpoint + target, data=data, headers=headers)
         S3SigV4Auth(self._keys, "s3", "us-east-1").add_auth(signed)
         answer = self._pool.urlopen(method, target, body=data, headers=dict(signed.headers.items()), retries=False)
         assert answer.status in (200, 204), (method, key, answer.status, answer.data)
+        return answer.data
 
     def close(self) -> None:
         self._pool.close()
@@ -179,6 +213,25 @@ def model_listing(keys: set[bytes], directory: bytes) -> tuple[list[bytes], list
         else:
             shown.add(name + slash)
     return sorted(shown), sorted(odd)
+
+
+def views(data: bytes, pieces: int = 1) -> list[memoryview]:
+    """What an act takes: the bytes in so many views."""
+    step = max(1, -(-len(data) // pieces))
+    return [memoryview(data)[at : at + step] for at in range(0, len(data), step)]
+
+
+def scan_all(store: UnderStorage, key: bytes = b"", limit: int = 1000, after: bytes = b"") -> list[bytes]:
+    """Names of a whole scan, page by page."""
+    found: list[bytes] = []
+    while True:
+        page = store.scan(key, after=after, limit=limit)
+        assert len(page.entries) <= limit
+        found += [entry.name for entry in page.entries]
+        if page.next is None:
+            return found
+        assert page.next > after
+        after = page.next
 
 
 def read_all(store: UnderStorage, key: bytes, offset: int, length: int, fingerprint: str) -> bytes:
