@@ -34,6 +34,11 @@ class Below:
             return None
         return self._namespace.get_inode(self._directory, name + slash)
 
+    @property
+    def parent(self) -> int | None:
+        """Inode id of the directory in which the last key asked for lies, or would."""
+        return self._directory
+
     def _find(self, relative: bytes) -> int | None:
         directory = self._top
         for name in relative.split(b"/") if relative else ():
@@ -72,6 +77,8 @@ class Met(NamedTuple):
     key: bytes
     inode: Inode
     pinned: bool
+    parent: int
+    """Inode id of the directory that holds it."""
 
 
 class _Frame:
@@ -94,6 +101,7 @@ class Files:
     def __init__(self, namespace: Namespace, top: Inode, after: bytes = b"") -> None:
         self._namespace = namespace
         self._frames: list[_Frame] = []
+        self._empty: list[bytes] = []
         directory, prefix, pinned = top, b"", False
         *names, last = after.split(b"/")
         for name in names:
@@ -125,7 +133,7 @@ class Files:
             if inode.is_directory:
                 self._frames.append(_Frame(inode.id, frame.prefix + name, b"", pinned=pinned))
             else:
-                met.append(Met(frame.prefix + name, inode, pinned))
+                met.append(Met(frame.prefix + name, inode, pinned, frame.directory))
         return met
 
     def _read(self, frame: _Frame) -> bool:
@@ -136,4 +144,11 @@ class Files:
         frame.ended = len(frame.records) < SLICE
         if frame.records:
             frame.after = frame.records[-1][0]
+        elif not frame.after:
+            self._empty.append(frame.prefix)
         return bool(frame.records)
+
+    def take_empty(self) -> list[bytes]:
+        """Directories found empty since the last time, with their ``/``; ``b""`` is the top itself."""
+        empty, self._empty = self._empty, []
+        return empty

@@ -10,6 +10,7 @@ lies before it is done, so a restart repeats work but never leaves any out.
 from __future__ import annotations
 
 import random
+import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -136,7 +137,7 @@ class Run:
         self.error = ""
         self._proposer, self._reactor, self._clock = proposer, reactor, clock
         self._began_s, self._began_at = clock(), job.done
-        self._windows: list[Window] = []
+        self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
         self._halting = False
         self._sleepers: set[Deferred[None]] = set()
         self._dirty = False
@@ -154,7 +155,7 @@ class Run:
     def window(self, size: int | None = None) -> Window:
         """A window that ends with the run."""
         window = Window(size or self.requests)
-        self._windows.append(window)
+        self._windows.add(window)
         return window
 
     def advance(self, items: int = 0, bytes_: int = 0) -> None:
@@ -314,13 +315,13 @@ class Run:
 
     async def settle(self) -> None:
         """Wait for what is in flight."""
-        for window in self._windows:
+        for window in list(self._windows):
             await window.settle()
 
     def cancel(self) -> None:
         """End at the present step, whatever it is."""
         self.halt()
-        for window in self._windows:
+        for window in list(self._windows):
             window.cancel()
         self.close()
 

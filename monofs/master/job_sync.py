@@ -74,8 +74,10 @@ class Walk:
         root: Parts,
         *,
         cursor: bytes,
+        quiet: bool = False,
         enough: Callable[[Parts, Lookup, bytes], Range | None] | None = None,
     ) -> None:
+        self._quiet = quiet
         self._namespace, self._loader, self._run, self._enough = namespace, loader, run, enough
         self._root = root
         self._ready: list[tuple[bytes, int, Directory]] = []
@@ -135,7 +137,7 @@ class Walk:
         except MonofsError as error:
             directory.after = None
             run.fail(format_path(directory.parts), error)
-        if begun:
+        if begun and not self._quiet:
             run.count("directories")
         del self._asked[number]
         self._push(directory)
@@ -173,8 +175,9 @@ class Walk:
                 asked = await self._ask(parts, after)
             else:
                 break
-        self._run.count("changed", tally.changed)
-        self._run.advance(tally.seen)
+        if not self._quiet:
+            self._run.count("changed", tally.changed)
+            self._run.advance(tally.seen)
         return seen
 
     async def _ask(self, parts: Parts, after: bytes) -> Asked | Exception:
@@ -249,17 +252,19 @@ class Syncing:
         parts: Parts,
         *,
         prefix: bytes = b"",
+        quiet: bool = False,
         enough: Callable[[Parts, Lookup, bytes], Range | None] | None = None,
     ) -> None:
-        """Walk all mounts at and below a directory, side by side. ``prefix`` stands before the cursor."""
+        """Walk all mounts at and below a directory, side by side. ``prefix`` stands before the cursor; ``quiet`` counts failures only."""
         roots = self._roots(parts)
         reached = _decode(run.cursor[len(prefix) :]) if run.cursor else {}
         walks: dict[int, Walk | None] = {}
         for mount, root in roots.items():
             start = reached.get(mount, b"")
-            walks[mount] = (
-                None if start is None else Walk(self._namespace, self._loader, run, root, cursor=start, enough=enough)
-            )
+            if start is None:
+                walks[mount] = None
+                continue
+            walks[mount] = Walk(self._namespace, self._loader, run, root, cursor=start, quiet=quiet, enough=enough)
 
         def cursor() -> bytes:
             return prefix + _told({mount: None if walk is None else walk.cursor() for mount, walk in walks.items()})

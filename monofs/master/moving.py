@@ -1,0 +1,273 @@
+"""Moving single objects after their renamed directory: copy, record, delete; for the passes of a MOVE job (job_move.py), and for
+writers who need the key of an object that still lies there.
+
+Invariants: an object is deleted only after the record that names its copy is journaled, and only while it is *doomed* in the job's record; a copy
+nobody recorded is deleted again. An object that came to the new key from outside after the renaming wins, as any change from outside
+does. Recording and deleting of one job are one at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred, DeferredLock
+
+from monofs.master.below import Below, Met
+from monofs.master.job_acts import Guard, came_after, mount_of, operation_of
+from monofs.master.job_sync import LOOK_NOW
+from monofs.master.loading import Loader
+from monofs.master.locks import Locks
+from monofs.master.proposing import Proposer
+from monofs.master.stores import UNAVAILABLE, MountedStore, Stores, Unclear
+from monofs.metadata.entries import Moved, MovedFile, UpdateJob
+from monofs.metadata.namespace import Namespace
+from monofs.metadata.tables import Job, JobKind
+from monofs.model.errors import Busy, MonofsError, NotReady, UfsChanged, UfsNotFound
+from monofs.model.inode import Flag, Inode
+from monofs.model.paths import Parts, format_path, parse_path
+from monofs.observe.failpoints import failpoint
+from monofs.ufs.base import Condition, UfsEntry
+
+RECORD_S = 30.0
+TOLD = "a job moves it to where its directory is now"
+_PERSISTED = int(Flag.PERSISTED)
+
+
+class Item(NamedTuple):
+    """A file whose object is to be moved: where its record is, and where its object lies and belongs."""
+
+    parts: Parts
+    parent: int
+    inode: Inode
+    old_key: str
+    new_key: str
+
+
+class Mover:
+    """Of one master."""
+
+    def __init__(
+        self, namespace: Namespace, proposer: Proposer, stores: Stores, locks: Locks, loader: Loader, *, reactor: Any
+    ) -> None:
+        self._namespace, self._proposer, self._stores, self._locks = namespace, proposer, stores, locks
+        self._loader, self._reactor = loader, reactor
+        self._recording: dict[int, DeferredLock] = {}
+        self._uploads: dict[int, dict[str, str]] = {}
+
+    def store(self, job: Job) -> MountedStore:
+        """Where the objects of a job are."""
+        return self._stores.of(mount_of(self._namespace, job))
+
+    def new_prefix(self, job: Job) -> str:
+        """The key the moved directory has now."""
+        located = self._namespace.natural_key(parse_path(job.target))
+        if located is None:
+            raise UfsNotFound(f"{job.target} lies under no mount any more")
+        return located.key
+
+    def guard(self, job: Job, keys: list[str]) -> Guard:
+        """Claim keys of a job's mount."""
+        return Guard(self._locks.try_claim(job.mount, keys, told=TOLD), self._reactor)
+
+    def item(self, job: Job, met: Met) -> Item | None:
+        """What is to be done with a file; None: nothing."""
+        relative = met.key.decode()
+        old_key = met.inode.store_path or f"{job.key}/{relative}"
+        new_key = f"{self.new_prefix(job)}/{relative}"
+        if old_key == new_key or not met.inode.flags & _PERSISTED:
+            return None
+        return Item((*parse_path(job.target), *met.key.split(b"/")), met.parent, met.inode, old_key, new_key)
+
+    async def look_at(self, parts: Parts) -> None:
+        """Take over how a file is in the store now."""
+        try:
+            await self._loader.refreshed(parts, self._namespace.lookup(parts), LOOK_NOW)
+        except MonofsError:
+            return  # the next pass meets it again
+
+    def begin(self, number: int) -> None:
+        """A run of a job begins: no copy is under way."""
+        self._uploads[number] = {}
+
+    def end(self, number: int) -> None:
+        """A job is done."""
+        self._recording.pop(number, None)
+        self._uploads.pop(number, None)
+
+    # ---- one file -----------------------------------------------------------------------------------------------------
+
+    async def copy(self, job: Job, guard: Guard, item: Item) -> MovedFile:
+        """Copy an object to its new key. ``UfsChanged``, ``UfsNotFound``: the version recorded is not there any more."""
+        operation = f"{operation_of(self._namespace, job)}-{item.inode.content:x}"
+        store, target = self.store(job), item.new_key.encode()
+        condition = Condition(absent=True)
+        for last in (False, False, True):
+            try:
+                entry = await self._copy_once(job, guard, store, item, operation, condition)
+                break
+            except (UfsChanged, Unclear):
+                there = await store.call("head", item.new_key, lambda ufs: ufs.look(target))
+                if there is not None and there.operation == operation:
+                    entry = there
+                    break
+                if last:
+                    raise
+                if there is None:
+                    if condition.absent:
+                        raise  # so it was the object that is to be copied
+                    condition = Condition(absent=True)
+                elif came_after(there, job.created_ns) and there.operation == "":
+                    return self._moved_file(item, item.inode.fingerprint, item.inode.mtime_ns)
+                else:
+                    condition = Condition(there.fingerprint)
+        failpoint("move.copied")
+        return self._moved_file(item, entry.fingerprint, entry.mtime_ns)
+
+    @staticmethod
+    def _moved_file(item: Item, fingerprint: str, mtime_ns: int) -> MovedFile:
+        name = item.parts[-1]
+        return MovedFile(item.parent, name, item.inode.content, item.old_key, item.new_key, fingerprint, mtime_ns)
+
+    def _copy_once(
+        self, job: Job, guard: Guard, store: MountedStore, item: Item, operation: str, condition: Condition
+    ) -> Deferred[UfsEntry]:
+        source, target, fingerprint = item.old_key.encode(), item.new_key.encode(), item.inode.fingerprint
+
+        def begun(upload: str) -> None:
+            self._record_upload(job.number, item.new_key, upload)
+
+        return guard.act(
+            store,
+            "copy",
+            item.new_key,
+            lambda ufs: ufs.copy(source, fingerprint, target, operation, condition, begun=begun),
+            size=item.inode.size,
+        )
+
+    def _record_upload(self, number: int, key: str, upload: str) -> None:
+        """On the thread that copies: go on once the id of its upload is journaled."""
+        recorded = threading.Event()
+        problems: list[BaseException] = []
+
+        def failed(failure: Any) -> None:
+            problems.append(failure.value)
+            recorded.set()
+
+        def record() -> None:
+            uploads = self._uploads.setdefault(number, {})
+            uploads[key] = upload
+            change = UpdateJob(self._proposer.stamp(), number, uploads=dict(uploads))
+            Deferred.fromCoroutine(self._proposer.insist(change)).addCallbacks(lambda _: recorded.set(), failed)
+
+        self._reactor.callFromThread(record)
+        if not recorded.wait(RECORD_S):
+            raise NotReady("the journal did not take the id of an upload in time")
+        if problems:
+            raise problems[0]
+
+    # ---- recording and deleting ---------------------------------------------------------------------------------------
+
+    async def record(self, job: Job, guard: Guard, done: Sequence[tuple[Item, MovedFile]]) -> list[Item]:
+        """Journal that these were copied, and delete what they were copied from; those that were taken over."""
+        if not done:
+            return []
+        lock = self._recording.setdefault(job.number, DeferredLock())
+        await lock.acquire()
+        try:
+            await self._proposer.insist(Moved(self._proposer.stamp(), job.number, [file for _, file in done]))
+            failpoint("move.recorded")
+            taken = [item for item, file in done if self._is_recorded(item, file)]
+            for item, file in done:
+                self._uploads.get(job.number, {}).pop(file.new_key, None)
+                if not self._is_recorded(item, file):
+                    await self._undo(job, guard, item, file)
+            await self._delete_doomed_locked(job.number, guard)
+        finally:
+            lock.release()
+        return taken
+
+    def _is_recorded(self, item: Item, file: MovedFile) -> bool:
+        """Whether the record names the copy. An entry whose outcome was unknown was proposed twice: only the state tells."""
+        now = self._namespace.get_inode(item.parent, item.parts[-1])
+        return now is not None and now.store_path == file.new_key and now.content == item.inode.content
+
+    async def _undo(self, job: Job, guard: Guard, item: Item, file: MovedFile) -> None:
+        """The file changed while it was copied: the copy is nobody's, unless something new has its key."""
+        found = self._namespace.lookup(item.parts)
+        if found.inode is not None and found.located is not None and found.located.key == file.new_key:
+            return
+        store, target = self.store(job), file.new_key.encode()
+        there = await store.call("head", file.new_key, lambda ufs: ufs.look(target))
+        mine = f"{operation_of(self._namespace, job)}-{item.inode.content:x}"
+        if there is not None and there.operation == mine:
+            await guard.act(store, "delete", file.new_key, lambda ufs: ufs.delete(target))
+
+    async def delete_doomed(self, number: int) -> bool:
+        """Delete what is doomed; False: some of it is left."""
+        lock = self._recording.setdefault(number, DeferredLock())
+        await lock.acquire()
+        try:
+            return await self._delete_doomed_locked(number, None)
+        finally:
+            lock.release()
+
+    async def _delete_doomed_locked(self, number: int, held: Guard | None) -> bool:
+        """``held``: a guard that has the keys already."""
+        job = self._namespace.job(number)
+        if job is None or not (job.doomed or job.uploads):
+            return True
+        guard = held or self.guard(job, job.doomed)
+        try:
+            going = [key for key in job.doomed if (held is None and key not in guard.refused) or key in guard.keys]
+            left = [key for key in job.doomed if key not in set(going)]
+            failed: dict[bytes, MonofsError] = {}
+            if going:
+                raw = [key.encode() for key in going]
+                failed = await guard.act(self.store(job), "delete", job.key, lambda ufs: ufs.delete_many(raw))
+                failpoint("move.deleted")
+        except (*UNAVAILABLE, Unclear):
+            return False
+        finally:
+            if held is None:
+                guard.release()
+        left += [key for key in going if key.encode() in failed]
+        uploads = dict(self._uploads.get(number, {}))
+        await self._proposer.insist(UpdateJob(self._proposer.stamp(), number, doomed=left, uploads=uploads))
+        return not left
+
+    # ---- for writers --------------------------------------------------------------------------------------------------
+
+    def move_first(self, number: int, key: str) -> Deferred[None]:
+        """Fires once no object of MOVE job ``number`` lies at the key ``key`` any more, so that something new may come there. ``Busy`` when
+        it cannot be moved now."""
+        return Deferred.fromCoroutine(self._move_first(number, key))
+
+    async def _move_first(self, number: int, key: str) -> None:
+        job = self._namespace.job(number)
+        if job is None or job.kind != JobKind.MOVE or not key.startswith(job.key + "/"):
+            return
+        if key in job.doomed:
+            await self.delete_doomed(number)
+            return
+        relative = key[len(job.key) + 1 :].encode()
+        below = Below(self._namespace, job.directory)
+        inode, parent = below.record(relative), below.parent
+        if inode is None or parent is None:
+            return
+        item = self.item(job, Met(relative, inode, False, parent))
+        if item is None or item.old_key != key:
+            return
+        guard = self.guard(job, [item.old_key, item.new_key])
+        try:
+            if guard.refused:
+                return  # whoever works at it is waited for by the asker
+            copied = await self.copy(job, guard, item)
+            await self.record(job, guard, [(item, copied)])
+        except (UfsChanged, UfsNotFound):
+            await self.look_at(item.parts)
+        except Unclear as error:
+            raise Busy(f"{format_path(item.parts)} cannot be moved out of the way: {error}") from error
+        finally:
+            guard.release()
