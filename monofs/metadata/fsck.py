@@ -11,18 +11,23 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from monofs.metadata.known_jobs import is_open
+from monofs.metadata.fsck_writing import (
+    RECORD_CHECKS_OF_WRITING,
+    WHOLE_CHECKS_OF_WRITING,
+    RecordCheck,
+    WholeCheck,
+)
 from monofs.metadata.sessions import ANSWERS_PER_CLIENT_MAX, split_answer_key
 from monofs.metadata.snapshot import Snapshot
 from monofs.metadata.state import decode_mount
 from monofs.metadata.store import Store
+from monofs.metadata.survey import Survey
 from monofs.metadata.tables import (
     ABOVE_ROOT,
     APPLIED,
     FEED_CONTENTS_MAX,
     GRAVES,
     IDS,
-    JOBS,
     MOUNTS,
     REMOVAL,
     RETIRED,
@@ -30,100 +35,23 @@ from monofs.metadata.tables import (
     TOMBSTONES,
     WORKERS,
     FeedKind,
-    JobKind,
-    Meta,
-    decode_detached,
     decode_feed,
     decode_grave,
-    decode_job,
     decode_tombstone,
     pack_id,
     unpack_id,
 )
-from monofs.model.errors import MonofsError, NotReady
+from monofs.model.errors import MonofsError
 from monofs.model.ids import COUNTER_BITS, NO_CONTENT
 from monofs.model.inode import Flag, Inode, Kind, decode_inode
 from monofs.model.paths import name_problem, parse_path
 
 FINDINGS_MAX = 100
 """Findings kept of one check."""
-_PAGE = 1000
 _COUNTER = (1 << COUNTER_BITS) - 1
-_ALL_FLAGS = sum(Flag)
+_ALL_FLAGS = sum(map(int, Flag)) - int(Flag.INTENT)
+"""INTENT was never set: intents lock paths (table ``locks``)."""
 _DIRECTORY_FLAGS = Flag.EXPLICIT | Flag.LOADED | Flag.MOUNT | Flag.MADE
-
-
-class Bits:
-    """A set of small integers."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-
-    def add(self, number: int) -> bool:
-        """Add a number; whether it was there before."""
-        at, bit = number >> 3, 1 << (number & 7)
-        if at >= len(self._bytes):
-            self._bytes.extend(bytes(at + 1 - len(self._bytes) + len(self._bytes) // 4))
-        was = self._bytes[at] & bit != 0
-        self._bytes[at] |= bit
-        return was
-
-    def __contains__(self, number: int) -> bool:
-        at = number >> 3
-        return at < len(self._bytes) and self._bytes[at] & (1 << (number & 7)) != 0
-
-
-class Survey:
-    """One look at the whole namespace."""
-
-    def __init__(self, view: Store | Snapshot, stopped: Callable[[], bool]) -> None:
-        self.view, self._stopped = view, stopped
-        stored = view.meta if isinstance(view, Store) else view.meta()
-        self.has_meta = stored is not None and bool(stored.applied_index)
-        self.meta: Meta = stored or Meta()
-        self.inodes = 0
-        self.inode_ids = Bits()
-        self.contents: dict[int, Bits] = {}
-        self.reached = Bits()
-        self.jobs = [decode_job(raw) for _, raw in self.all(JOBS)]
-        self.detached = {decode_detached(raw).directory for _, raw in self.all(REMOVAL)}
-        self.detached |= {job.directory for job in self.jobs if job.kind == JobKind.DELETE and is_open(job)}
-        self.mount_points = 0
-
-    def all(self, space: int) -> Iterator[tuple[bytes, bytes]]:
-        """Every record of a space."""
-        after = b""
-        while page := self.view.scan(space, after, _PAGE):
-            if self._stopped():
-                raise NotReady("the node is stopping: the check was cut short")
-            yield from page
-            after = page[-1][0]
-
-    def tree(self) -> Iterator[tuple[int, bytes, bytes]]:
-        """Every (parent, key, record) of ``tree``, whether it can be reached or not."""
-        yield from ((ABOVE_ROOT, key, raw) for key, raw in self.all(ABOVE_ROOT))
-        after = ABOVE_ROOT
-        while page := self.view.parents(after, _PAGE):
-            for parent in page:
-                yield from ((parent, key, raw) for key, raw in self.all(parent))
-            after = page[-1]
-
-    def directory(self, directory: int) -> tuple[int, bytes] | None:
-        """Where ``ids`` says a directory lies."""
-        raw = self.view.get(IDS, pack_id(directory))
-        return None if raw is None else (unpack_id(raw), raw[8:])
-
-    def record(self, parent: int, key: bytes) -> Inode | None:
-        """The record under a key, None if there is none that can be read."""
-        raw = self.view.get(parent, key)
-        try:
-            return None if raw is None else decode_inode(raw)
-        except msgspec.MsgspecError:
-            return None
-
-
-RecordCheck = Callable[[Survey, int, bytes, Inode], str | None]
-WholeCheck = Callable[[Survey], Iterator[str]]
 
 # ---- checks of one record -------------------------------------------------------------------------------------------
 
@@ -162,8 +90,9 @@ def _content_id_is_given_once(survey: Survey, _parent: int, _key: bytes, inode: 
         return f"content of incarnation {incarnation}, this cluster is in {survey.meta.incarnation}"
     if counter == 0 or (incarnation == survey.meta.incarnation and counter > survey.meta.last_content):
         return f"content counter {counter} was never given (it stands at {survey.meta.last_content})"
-    twice = survey.contents.setdefault(incarnation, Bits()).add(counter)
-    return f"content {inode.content:x} has two names" if twice else None
+    if not inode.flags & Flag.PERSISTED:
+        survey.unpersisted.add(inode.content)
+    return f"content {inode.content:x} has two names" if survey.contents.add(inode.content) else None
 
 
 def _content_fits_size(_: Survey, _parent: int, _key: bytes, inode: Inode) -> str | None:
@@ -185,10 +114,6 @@ def _flags_are_sane(_: Survey, _parent: int, _key: bytes, inode: Inode) -> str |
     return "a mount point is explicit" if flags & Flag.MOUNT and not flags & Flag.EXPLICIT else None
 
 
-def _no_intent_is_open(_: Survey, _parent: int, _key: bytes, inode: Inode) -> str | None:
-    return "an intent is marked, and this format has no table of intents" if inode.flags & Flag.INTENT else None
-
-
 def _changed_index_is_past(survey: Survey, _parent: int, _key: bytes, inode: Inode) -> str | None:
     if inode.changed_index <= survey.meta.applied_index:
         return None
@@ -208,9 +133,9 @@ RECORD_CHECKS: dict[str, RecordCheck] = {
     "content-id-is-given-once": _content_id_is_given_once,
     "content-fits-size": _content_fits_size,
     "flags-are-sane": _flags_are_sane,
-    "no-intent-is-open": _no_intent_is_open,
     "changed-index-is-past": _changed_index_is_past,
     "mounts-have-mount-points": _mount_flag_has_mount,
+    **RECORD_CHECKS_OF_WRITING,
 }
 
 # ---- checks of the whole --------------------------------------------------------------------------------------------
@@ -300,7 +225,7 @@ def _retired_content_has_no_name(survey: Survey) -> Iterator[str]:
     for key, raw in survey.all(RETIRED):
         record = decode_feed(raw)
         for content in record.contents if record.kind == FeedKind.RETIRED else ():
-            if content & _COUNTER in survey.contents.get(content >> COUNTER_BITS, Bits()):
+            if content in survey.contents:
                 yield f"content {content:x} is retired by feed record {unpack_id(key)} and still has a name"
 
 
@@ -315,8 +240,8 @@ def _tombstones_have_graves(survey: Survey) -> Iterator[str]:
         grave = survey.view.get(GRAVES, pack_id(stone.grave))
         if grave is None or pack_id(decode_grave(grave).parent) + decode_grave(grave).key != key:
             yield f"tombstone {key!r} has no grave {stone.grave}"
-        if not survey.meta.buried_floor <= stone.index <= survey.meta.buried_index:
-            yield f"tombstone {key!r} has index {stone.index} outside the range of tombstones kept"
+        if not 0 < stone.index <= survey.meta.buried_index:
+            yield f"tombstone {key!r} has index {stone.index}, the newest was made at {survey.meta.buried_index}"
 
 
 def _answers_are_bounded(survey: Survey) -> Iterator[str]:
@@ -361,6 +286,7 @@ WHOLE_CHECKS: dict[str, WholeCheck] = {
     "tombstones-have-graves": _tombstones_have_graves,
     "answers-are-bounded": _answers_are_bounded,
     "workers-are-distinct": _workers_are_distinct,
+    **WHOLE_CHECKS_OF_WRITING,
 }
 RECORD_DECODES = "record-decodes"
 CHECKS: tuple[str, ...] = (RECORD_DECODES, *dict.fromkeys((*RECORD_CHECKS, *WHOLE_CHECKS)))

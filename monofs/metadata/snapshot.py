@@ -24,8 +24,10 @@ from monofs.metadata.tables import (
 )
 from monofs.model.errors import HomeUnusable
 
-Databases = list["lmdb._Database"]
-"""Handles by table number; 0 is ``tree``."""
+Databases = list["lmdb._Database | None"]
+"""Handles by table number; 0 is ``tree``. None: a table the release that wrote this database did not have yet, so it is empty."""
+_FIRST_TABLES = Table.META
+"""Every database has the tables up to this one."""
 
 
 class Snapshot:
@@ -41,7 +43,8 @@ class Snapshot:
         """The value of a key, or None."""
         if space >= 0:
             return self._txn.get(pack_id(space) + key, None, self._databases[0])
-        return self._txn.get(key, None, self._databases[-space])
+        database = self._databases[-space]
+        return None if database is None else self._txn.get(key, None, database)
 
     def scan(self, space: int, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Up to ``limit`` (key, value) of a space with keys greater than ``after``, in key order."""
@@ -49,7 +52,10 @@ class Snapshot:
         start = prefix + after
         cut = len(prefix)
         found: list[tuple[bytes, bytes]] = []
-        with self._txn.cursor(self._databases[table]) as cursor:
+        database = self._databases[table]
+        if database is None:
+            return found
+        with self._txn.cursor(database) as cursor:
             if not (cursor.set_range(start) if start else cursor.first()):
                 return found
             if after and cursor.key() == start and not cursor.next():
@@ -98,9 +104,16 @@ def read_meta(raw: bytes) -> Meta:
 
 
 def open_databases(environment: lmdb.Environment, *, create: bool) -> Databases:
-    """Open the named databases, ``tree`` first."""
-    names = [TREE_NAME, *(TABLE_NAMES[table] for table in Table)]
-    return [environment.open_db(name, create=create) for name in names]
+    """Open the named databases, ``tree`` first. Those of later tables may be missing in a database that is not written to."""
+    databases: Databases = [environment.open_db(TREE_NAME, create=create)]
+    for table in Table:
+        try:
+            databases.append(environment.open_db(TABLE_NAMES[table], create=create))
+        except lmdb.NotFoundError:
+            if table <= _FIRST_TABLES:
+                raise
+            databases.append(None)
+    return databases
 
 
 @contextlib.contextmanager
