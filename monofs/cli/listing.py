@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from monofs.cli.main import Duration, Session
-from monofs.cli.output import print_json, print_table, show_mode, show_size, show_time
+from monofs.cli.output import print_json, print_table, show_mode, show_seconds, show_size, show_time
 from monofs.cli.paths import TREE_PATH
 from monofs.client.info import FileInfo
 from monofs.model.errors import NotFound
@@ -135,12 +135,27 @@ def stat(session: Session, paths: tuple[str, ...], form: str | None, as_json: bo
         info = session.fs.stat(path)
         if form:
             click.echo(format_info(info, form))
-        elif as_json:
-            print_json(describe(info))
-        else:
-            for name, value in describe(info).items():
+            continue
+        facts = session.fs.why(path)
+        known = describe(info) | {name: facts.get(name) for name in ("store", "moves_to", "job", "ttl")}
+        if as_json:
+            print_json(known)
+            continue
+        if known["job"] is not None:
+            known["job"] = f"{known['job']['number']} ({known['job']['kind']} of {known['job']['path']})"
+        if known["ttl"] is not None:
+            known["ttl"] = show_ttl(known["ttl"])
+        for name, value in known.items():
+            if value is not None or name in ("content", "fingerprint", "mount_id"):
                 click.echo(f"{name:12} {'-' if value is None else value}")
-            click.echo(f"{'modified':12} {show_time(info.mtime_ns)}")
+        click.echo(f"{'modified':12} {show_time(info.mtime_ns)}")
+
+
+def show_ttl(ttl: dict[str, Any]) -> str:
+    """A time to live as `stat` and `why` tell it."""
+    left_s = ttl["expires_ns"] / 1e9 - time.time()
+    when = f"in {show_seconds(round(left_s))}" if left_s >= 1 else "now"
+    return f"{ttl['action']} {when} ({show_time(ttl['expires_ns'])}), set on {printable(ttl['path'])}"
 
 
 def format_info(info: FileInfo, form: str) -> str:

@@ -75,7 +75,7 @@ def add(session: Session, /, path: str, **given: Any) -> None:
     if settings["ttl_s"] is not None:
         settings["ttl_s"] = int(settings["ttl_s"])
     after = session.fs.set_policy(path, **settings)
-    click.echo(f"{printable(after.path)}: {' '.join(_words(after)) or 'no policy any more'}")
+    click.echo(f"{printable(after.path)}: {' '.join(policy_words(after)) or 'no policy any more'}")
 
 
 _FIELDS = {
@@ -98,7 +98,8 @@ def _shown(value: T | None, show: Callable[[T], str]) -> str:
     return "-" if value is None else show(value)
 
 
-def _words(each: PolicyInfo) -> list[str]:
+def policy_words(each: PolicyInfo) -> list[str]:
+    """What a policy says, in the words it is given in."""
     row = dict(zip(("sync", "write-type", "quota", "priority", "ttl"), _cells(each), strict=True))
     return [f"{name} {value}" for name, value in row.items() if value != "-"]
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
-from monofs.cli.listing import json_option
+from monofs.cli.job import age
+from monofs.cli.listing import json_option, printable, show_ttl
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, progress, show_seconds, show_time
 from monofs.cli.paths import TREE_PATH
+from monofs.cli.policy import policy_words
 from monofs.config.units import format_bytes
 from monofs.model.errors import MonofsError, NoMaster, NoWorker
-from monofs.rpc.api import CachedAnswer, CachedGroup
+from monofs.model.options import UfsMode
+from monofs.rpc.api import CachedAnswer, CachedGroup, PolicyInfo
 
 
 @click.command()
@@ -170,6 +173,11 @@ _LABELS = {
     "changed_index": "changed by journal entry",
     "fingerprint": "version in the store",
     "owners": "workers responsible",
+    "places": "workers that keep it",
+    "moves_to": "its object will move to",
+    "intents": "open changes",
+    "ufs_mode": "store's mode",
+    "ttl": "time to live",
     "left_the_cache": "left the cache, so that the next read misses",
     "missed_because": "why a read misses",
 }
@@ -179,20 +187,46 @@ def told(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """The facts of `why` for people: names without underscores, units, and nothing that says nothing."""
     for name, value in facts.items():
         label = _LABELS.get(name, name)
-        if name in ("store_error", "stale_served") and not value:
+        if name in ("store_error", "stale_served", "ufs_mode") and value in ("", False, UfsMode.READ_WRITE):
             continue
-        if name == "flags":
-            yield label, [_FLAGS.get(flag, flag) for flag in value]
-        elif name == "sync_interval_s" and value is not None:
-            yield label, "any age" if value < 0 else show_seconds(value) if value else "looked at each time"
-        elif name == "age_s":
-            yield label, "not since the master started" if value is None else f"{show_seconds(value)} ago"
-        elif name == "size":
-            yield label, f"{value} bytes" + (f" ({format_bytes(value)})" if value >= 1024 else "")
+        if name in _TOLD:
+            yield label, _TOLD[name](value)
         elif isinstance(value, bool):
             yield label, "yes" if value else "no"
         else:
             yield label, "-" if value is None or value == "" else value
+
+
+def _interval(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "any age" if value < 0 else show_seconds(value) if value else "looked at each time"
+
+
+def _intent(each: dict[str, Any]) -> str:
+    why = f": {each['error']}" if each["error"] else ""
+    return f"{each['operation']}: {each['kind']}, {each['state']}, for {age(each['since_ns'])}{why}"
+
+
+def _policy(each: dict[str, Any]) -> str:
+    info = PolicyInfo(**each)
+    return f"{', '.join(policy_words(info))} (set on {printable(info.path)})"
+
+
+_TOLD: dict[str, Callable[[Any], Any]] = {
+    "flags": lambda value: [_FLAGS.get(flag, flag) for flag in value],
+    "sync_interval_s": _interval,
+    "age_s": lambda value: "not since the master started" if value is None else f"{show_seconds(value)} ago",
+    "size": lambda value: f"{value} bytes" + (f" ({format_bytes(value)})" if value >= 1024 else ""),
+    "intents": lambda value: [_intent(each) for each in value],
+    "job": lambda value: f"{value['number']}: {value['kind']} of {printable(value['path'])}",
+    "policy": _policy,
+    "ttl": show_ttl,
+    "persistence": lambda value: value.replace("persisted", "persisted (the store holds it)").replace(
+        "cache-only", "cache-only (no store holds it: lost with the last worker that keeps it)"
+    ),
+}
+"""How facts are told that are not plain words and numbers."""
 
 
 def run_load(session: Session, paths: tuple[str, ...], *, threads: int, as_json: bool) -> int:

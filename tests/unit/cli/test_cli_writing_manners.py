@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from monofs.cli.job import summary, told
 from monofs.cli.main import main
 from monofs.cli.output import exit_code
-from monofs.cli.policy import _words
+from monofs.cli.policy import policy_words
 from monofs.cli.syncing import show_difference
 from monofs.model.errors import Busy, QuotaExceeded, UfsNotEmpty, UfsOption, UfsUnknown
 from monofs.rpc.api import Difference, JobInfo, PolicyInfo
@@ -71,8 +71,8 @@ def test_a_job_that_has_ended_is_summed_up_in_one_line():
 
 def test_a_policy_is_told_in_the_words_it_was_given_in():
     given = PolicyInfo("/x", -1.0, "THROUGH", 1 << 30, "LOW", 86400)
-    assert _words(given) == ["sync never", "write-type THROUGH", "quota 1.0 GiB", "priority LOW", "ttl 1 d"]
-    assert _words(PolicyInfo("/x")) == []
+    assert policy_words(given) == ["sync never", "write-type THROUGH", "quota 1.0 GiB", "priority LOW", "ttl 1 d"]
+    assert policy_words(PolicyInfo("/x")) == []
 
 
 def test_a_difference_is_one_line(capsys):
