@@ -51,7 +51,7 @@ FINDINGS_MAX = 100
 _COUNTER = (1 << COUNTER_BITS) - 1
 _ALL_FLAGS = sum(map(int, Flag)) - int(Flag.INTENT)
 """INTENT was never set: intents lock paths (table ``locks``)."""
-_DIRECTORY_FLAGS = Flag.EXPLICIT | Flag.LOADED | Flag.MOUNT | Flag.MADE
+_DIRECTORY_FLAGS = Flag.EXPLICIT | Flag.LOADED | Flag.MOUNT | Flag.MADE | Flag.KEPT
 
 # ---- checks of one record -------------------------------------------------------------------------------------------
 
@@ -111,6 +111,8 @@ def _flags_are_sane(_: Survey, _parent: int, _key: bytes, inode: Inode) -> str |
         return f"flags of a directory on kind {inode.kind}: {flags:#x}"
     if inode.kind == Kind.DIRECTORY and flags & Flag.HEADERS_UNKNOWN:
         return "a directory has no headers"
+    if flags & Flag.KEPT and not flags & Flag.EXPLICIT:
+        return "a directory is kept and not explicit"
     return "a mount point is explicit" if flags & Flag.MOUNT and not flags & Flag.EXPLICIT else None
 
 

@@ -33,7 +33,7 @@ class Flag(IntFlag):
     PINNED = 4
     """Never evicted; set on a directory it covers everything below."""
     INTENT = 8
-    """An operation on the under storage is open for this path."""
+    """Not used: what is open for a path is in the table of locks."""
     HEADERS_UNKNOWN = 16
     """User metadata was not fetched yet (listings do not carry it)."""
     LOADED = 32
@@ -42,6 +42,9 @@ class Flag(IntFlag):
     """A mount point."""
     MADE = 128
     """A directory made by mounting, as the mount point or on the way to it: goes when the last mount below goes and nothing else is there."""
+
+    KEPT = 256
+    """A directory below a mount that is EXPLICIT for the sake of what no store has below it, whatever mount points go."""
 
 
 class Inode(msgspec.Struct, array_like=True, gc=False, frozen=True):

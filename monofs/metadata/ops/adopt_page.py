@@ -36,6 +36,8 @@ def adopt_page(draft: Draft, change: AdoptPage) -> tuple[int, int, int]:
         parts = present(draft.state.path_of(directory), "a directory below a mount has a path")
         check_key(draft.lookup(parts).located, change.key, parts)
         adoption.enter(parts)
+        if adoption.is_held:
+            return 0, 0, 0
     found = _checked(change)
     counts = [0, 0, 0, 0]
     whole = _settle_known(draft, change, adoption, found, counts)

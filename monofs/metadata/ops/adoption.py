@@ -47,7 +47,6 @@ class Adoption:
     __slots__ = (
         "_covers",
         "_draft",
-        "_is_held",
         "_key",
         "_looked",
         "_natural",
@@ -56,6 +55,7 @@ class Adoption:
         "_read_index",
         "_remembers",
         "is_guarded",
+        "is_held",
     )
 
     def __init__(self, draft: Draft, covering: Mount | None, mount: MountId, read_index: int, *, pinned: bool) -> None:
@@ -72,7 +72,8 @@ class Adoption:
         """Whether anything is under way that a name may have to be kept from; if not, no path is looked at."""
         self._path, self._key, self._natural = b"", "", ""
         self._looked: str | None = None
-        self._is_held = False
+        self.is_held = False
+        """Whether nothing is adopted in this directory: it, or one above it, is being changed, or a tree job covers it."""
 
     def enter(self, parts: Parts, *, looked: str | None = None) -> None:
         """The names settled from now on lie in this directory. ``looked``: the key of the one name that was looked at by itself. Only
@@ -83,7 +84,7 @@ class Adoption:
         self._path, self._key, self._natural = path_bytes(parts), listed.key, natural.key
         self._looked = looked
         intents = self._draft.state.open_intents
-        self._is_held = bool(intents.at(path_bytes(parts)) or intents.above(parts))
+        self.is_held = bool(intents.at(self._path) or intents.above(parts)) or self._is_covered(natural.key + "/")
 
     def settle(self, parent: int, key: bytes, known: Inode | None, found: Found | None) -> Effect:
         """Bring one name (``key`` with ``/`` for directories) in line with what the store showed; None: not there."""
@@ -104,7 +105,7 @@ class Adoption:
 
     def _is_kept(self, key: bytes, known: Inode | None, found: Found | None) -> bool:
         """Whether the tree is the truth about a name, whatever the store showed."""
-        if self._is_held:
+        if self.is_held:
             return True
         is_directory = key.endswith(b"/")
         name = (key[:-1] if is_directory else key,)
@@ -113,14 +114,23 @@ class Adoption:
         if intents.at(path):
             return True
         natural, listed = join_key(self._natural, name), self._looked or join_key(self._key, name)
-        covered = natural + "/" if is_directory else natural
-        if any(covers(job, covered) for job in self._covers):
+        if self._is_covered(natural + "/" if is_directory else natural):
             return True
         if known is None:
             return False
         if known.store_path is not None and known.store_path != listed:
             return True  # its object lies elsewhere: what was listed is not it
-        return is_directory and found is None and (natural != listed or intents.below(path) != 0)
+        if not is_directory or found is not None:
+            return False
+        below = path + b"/"
+        return (
+            natural != listed
+            or intents.below(path) != 0
+            or any(job.target.encode().startswith(below) for job in self._covers)
+        )
+
+    def _is_covered(self, natural: str) -> bool:
+        return any(covers(job, natural) for job in self._covers)
 
     def _add(self, parent: int, key: bytes, found: Found) -> None:
         draft = self._draft
@@ -154,7 +164,7 @@ class Adoption:
             # Whole, unlooked at. Sound, for all that can lie below is what the store showed. Not so are: what no store has (END makes the
             # directories above it EXPLICIT), mount points (likewise), what is being changed (below a lock, _is_kept), what was written since
             # the store was asked (END confirms the directories above it), and what lies elsewhere in the store (_is_kept: no directory is
-            # removed from below one whose objects are being moved; once that is done, all lies where its path says).
+            # removed from above or below one whose objects are being moved; once that is done, all lies where its path says).
             self._draft.detach(known.id)
             self._draft.remove_directory(parent, key, known)
         else:

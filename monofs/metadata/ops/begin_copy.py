@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from monofs.metadata.draft import PERSISTED, Draft, existing
 from monofs.metadata.entries import BeginCopy
-from monofs.metadata.ops.guarding import check_asker, check_new_key, check_unlocked, new_intent_number
+from monofs.metadata.ops.guarding import check_may_begin, check_new_key, check_unlocked, new_intent_number
 from monofs.metadata.ops.placing import check_target, spot_of
 from monofs.metadata.ops.rename import check_one_mount
 from monofs.metadata.tables import Intent, IntentKind
@@ -20,7 +20,7 @@ def begin_copy(draft: Draft, change: BeginCopy) -> bytes:
     """The intent. ``CrossMount`` between mounts; ``NotSupported`` where no store has the source: read it and write it then."""
     parts, onto = parse_path(change.source), parse_path(change.target)
     path, target_path = format_path(parts), format_path(onto)
-    check_asker(draft, change.asker)
+    check_may_begin(draft, change.asker)
     source, target = draft.lookup(parts), draft.lookup(onto)
     inode = existing(source, path)
     if inode.kind != Kind.FILE:

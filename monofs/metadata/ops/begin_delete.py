@@ -5,7 +5,7 @@ from __future__ import annotations
 from monofs.metadata.draft import Draft, check_writable, existing
 from monofs.metadata.entries import BeginDelete
 from monofs.metadata.ops.guarding import (
-    check_asker,
+    check_may_begin,
     check_movable,
     check_not_moved,
     check_unlocked,
@@ -23,7 +23,7 @@ def begin_delete(draft: Draft, change: BeginDelete) -> bytes:
     """The intent. A file no store has is deleted there all the same: an older version may lie under its name."""
     parts = parse_path(change.path)
     path = format_path(parts)
-    check_asker(draft, change.asker)
+    check_may_begin(draft, change.asker)
     found = draft.lookup(parts)
     inode = existing(found, path)
     check_movable(parts, inode, path)

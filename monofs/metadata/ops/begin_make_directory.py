@@ -5,7 +5,7 @@ from __future__ import annotations
 from monofs.metadata.draft import Draft, parent_directory
 from monofs.metadata.entries import BeginMakeDirectory
 from monofs.metadata.ops.begin_rename import IN_VAIN
-from monofs.metadata.ops.guarding import check_asker, check_unlocked, new_intent_number, under_no_mount
+from monofs.metadata.ops.guarding import check_may_begin, check_unlocked, new_intent_number, under_no_mount
 from monofs.metadata.ops.make_directory import MODE_BITS
 from monofs.metadata.ops.placing import spot_of
 from monofs.metadata.state import present
@@ -19,7 +19,7 @@ def begin_make_directory(draft: Draft, change: BeginMakeDirectory) -> bytes:
     """The intent; of a directory that exists, with ``exist_ok``, its record led by a NUL byte."""
     parts = parse_path(change.path)
     path = format_path(parts)
-    check_asker(draft, change.asker)
+    check_may_begin(draft, change.asker)
     found = draft.lookup(parts)
     if found.inode is not None:
         if found.inode.kind == Kind.DIRECTORY and change.exist_ok:

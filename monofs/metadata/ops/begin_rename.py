@@ -5,7 +5,7 @@ from __future__ import annotations
 from monofs.metadata.draft import Draft, existing
 from monofs.metadata.entries import BeginRename
 from monofs.metadata.ops.guarding import (
-    check_asker,
+    check_may_begin,
     check_new_key,
     check_no_tree_job,
     check_unlocked,
@@ -27,7 +27,7 @@ def begin_rename(draft: Draft, change: BeginRename) -> bytes:
     """The intent; of a path onto itself its record, led by a NUL byte. Replaces a file, or an empty directory by a directory."""
     parts, onto = parse_path(change.source), parse_path(change.target)
     path, target_path = format_path(parts), format_path(onto)
-    check_asker(draft, change.asker)
+    check_may_begin(draft, change.asker)
     source, target = draft.lookup(parts), draft.lookup(onto)
     inode = existing(source, path)
     if parts == onto:

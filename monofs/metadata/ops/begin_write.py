@@ -10,7 +10,7 @@ import msgspec
 
 from monofs.metadata.draft import Draft
 from monofs.metadata.entries import BeginWrite, Publish, RecordUpload
-from monofs.metadata.ops.guarding import check_asker, check_new_key, check_unlocked, new_intent_number
+from monofs.metadata.ops.guarding import check_may_begin, check_new_key, check_unlocked, new_intent_number
 from monofs.metadata.ops.make_directory import MODE_BITS
 from monofs.metadata.ops.placing import check_target, spot_of
 from monofs.metadata.state import Lookup, present
@@ -26,7 +26,7 @@ def begin_write(draft: Draft, change: BeginWrite) -> bytes:
     """The intent. ``IsADirectory``, ``AlreadyExists``, ``ConditionFailed``, ``NotFound``, ``NotADirectory``, ``ReadOnly``, ``Busy``."""
     parts = parse_path(change.path)
     path = format_path(parts)
-    check_asker(draft, change.asker)
+    check_may_begin(draft, change.asker)
     found = draft.lookup(parts)
     check_target(found, parts, path, parents=change.parents, exclusive=change.exclusive)
     _check_match(found, path, change.if_match)

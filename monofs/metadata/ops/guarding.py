@@ -104,8 +104,9 @@ def _is_owned(draft: Draft, job: Job, key: str) -> bool:
     return inode is not None and (inode.store_path or join_key(at, (last,))) == key
 
 
-def check_asker(draft: Draft, asker: Asker) -> None:
-    """Raise what a request was answered before, or ``Busy`` while it is being carried out: it opens one intent, once."""
+def check_may_begin(draft: Draft, asker: Asker) -> None:
+    """Raise ``Overloaded`` when too many intents are open; what a request was answered before; ``Busy`` while it is being carried out:
+    it opens one intent, once."""
     if draft.meta.intents >= INTENTS_MAX:
         raise Overloaded(f"{INTENTS_MAX} changes of stores are in progress: try again shortly")
     if not asker.client:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from monofs.metadata.draft import EXPLICIT, MOUNT, PERSISTED, Draft, check_writable, parent_directory
+from monofs.metadata.draft import EXPLICIT, KEPT, MOUNT, PERSISTED, Draft, check_writable, parent_directory
 from monofs.metadata.state import Lookup, join_key, present
 from monofs.metadata.tables import ABOVE_ROOT, ROOT_KEY
 from monofs.model.errors import AlreadyExists, IsADirectory, NotFound
@@ -75,7 +75,7 @@ def way_to(draft: Draft, parts: Parts, *, kept: bool, uid: int = 0, gid: int = 0
     """
     mounted = draft.state.natural_key(parts)
     depth = len(parts) if mounted is None else len(parts) - (mounted.key.count("/") + 1 if mounted.key else 0)
-    flags = EXPLICIT if kept or mounted is None else PERSISTED
+    flags = EXPLICIT if mounted is None else EXPLICIT | KEPT if kept else PERSISTED
     inode = present(draft.state.get_inode(ABOVE_ROOT, ROOT_KEY), "an initialised namespace has a root")
     place = ABOVE_ROOT, ROOT_KEY
     key = ""
@@ -106,6 +106,7 @@ def way_to(draft: Draft, parts: Parts, *, kept: bool, uid: int = 0, gid: int = 0
 
 
 def _confirm(draft: Draft, inode: Inode, place: tuple[int, bytes], *, kept: bool) -> None:
-    if inode.flags & (EXPLICIT | MOUNT):
+    flags = inode.flags
+    if flags & MOUNT or (flags & EXPLICIT and (flags & KEPT or not kept)):
         return
-    draft.put_inode(*place, draft.changed(inode, flags=inode.flags | EXPLICIT if kept else None))
+    draft.put_inode(*place, draft.changed(inode, flags=flags | EXPLICIT | KEPT if kept else None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from monofs.metadata.draft import EXPLICIT, LOADED, MADE, MOUNT, PERSISTED, Draft, place_of
+from monofs.metadata.draft import EXPLICIT, KEPT, LOADED, MADE, MOUNT, PERSISTED, Draft, place_of
 from monofs.metadata.entries import RemoveMount
 from monofs.metadata.ops.add_mount import chain
 from monofs.metadata.ops.jobs import end_job
@@ -44,7 +44,7 @@ def remove_mount(draft: Draft, change: RemoveMount) -> None:
         _remove_ancestors(draft, parts)
     else:
         if outer is not None:
-            flags = (flags | PERSISTED) & ~(EXPLICIT | MADE)
+            flags = (flags | PERSISTED) & ~(EXPLICIT | MADE | KEPT)
             _release_ancestors(draft, parts, outer, others)
         else:
             flags &= ~PERSISTED
@@ -77,10 +77,10 @@ def _settle_debts(draft: Draft, mount: Mount) -> None:
 
 
 def _release_ancestors(draft: Draft, parts: Parts, outer: Parts, others: list[Parts]) -> None:
-    """Directories of the outer mount that were kept only for this mount point are its sync's to judge again."""
+    """Directories of the outer mount that were explicit only for this mount point are its sync's to judge again."""
     for depth, (directory, place) in enumerate(chain(draft, parts)):
         at = parts[:depth]
-        if depth > len(outer) and not any(is_prefix(at, other) for other in others):
+        if depth > len(outer) and not directory.flags & KEPT and not any(is_prefix(at, other) for other in others):
             flags = (directory.flags | PERSISTED) & ~(EXPLICIT | MADE)
             draft.put_inode(*place, draft.changed(directory, flags=flags))
 
