@@ -84,7 +84,7 @@ class Explaining:
             "changed_index": inode.changed_index,
         }
         if not inode.is_directory:
-            facts |= self._file(inode, is_written=any(each["kind"] == "write" for each in facts["intents"]))
+            facts |= self._file(inode, is_written=any(each["kind"] == "write" for each in facts.get("intents", ())))
         return WhyAnswer(facts)
 
     def _mounted(self, parts: Parts, found: Lookup, located: Located, options: ReadOptions) -> dict[str, Any]:
@@ -109,12 +109,12 @@ class Explaining:
     def _changes(self, parts: Parts) -> dict[str, Any]:
         """Intents about the path itself, and jobs that are at what lies there."""
         path, namespace = format_path(parts), self._namespace
-        facts: dict[str, Any] = {"intents": []}
+        facts: dict[str, Any] = {}
         if namespace.open_intents.is_touched(path):
             for intent in namespace.intents(0, INTENTS_MAX):
                 if path in (intent.path, intent.target):
                     info = self._intents.info(intent)
-                    facts["intents"].append(
+                    facts.setdefault("intents", []).append(
                         {
                             "operation": info.number,
                             "kind": info.kind,

@@ -198,6 +198,23 @@ class Watch:
         return WatchedStore(open_ufs(uri, options, **how), self)
 
 
+class Held:
+    """A place where calls of a store wait."""
+
+    def __init__(self) -> None:
+        self._there, self._released = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self._there.set()
+        assert self._released.wait(30)
+
+    def wait_until_there(self) -> None:
+        assert self._there.wait(30)
+
+    def release(self) -> None:
+        self._released.set()
+
+
 class House:
     """One master's home; ``restart`` closes and opens it again."""
 
@@ -298,6 +315,27 @@ class House:
     def mount(self, path: str, directory: Path, **given: Any) -> api.MountInfo:
         given.setdefault("uri", f"file://{directory}")
         return self.ask(Method.MOUNT_ADD, api.MountAddRequest(path, **given))
+
+    def hold(self, name: str) -> Held:
+        """Let the next calls ``name`` of stores wait before they act."""
+        held = Held()
+        self.watch.before = {name: held}
+        return held
+
+    def resolve(self) -> None:
+        """Let the resolver try again now what waits for its next try, until nothing is left to resolve."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            if not self.loop.do(self._try_again):
+                return
+            time.sleep(0.005)
+        raise AssertionError("an intent is not resolved")
+
+    def _try_again(self) -> bool:
+        at_work = self.master._resolver._at_work
+        for timer in [each for each in at_work.values() if each is not None and each.active()]:
+            timer.reset(0)
+        return bool(at_work)
 
     def settle(self) -> None:
         """Wait until no intent is being resolved any more."""
