@@ -125,9 +125,10 @@ class Holdings:
             self._kill(group, Why.DROPPED)
             return
         fits = bool(group.present) and not (group.holds or group.reserved or group.pinned or group.kept)
-        if fits and not group.listed:
-            group.listed = True
-            group.directory.policy.admitted(group, group.present_bytes)
+        if fits:
+            if not group.listed:
+                group.listed = True
+                group.directory.policy.admitted(group, group.present_bytes)
             if group.policy:
                 self._keep_quota(group.policy)
         elif group.listed and (group.pinned or group.reserved or group.kept):

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tiering_rig import PAGE, Rig
 
-from monofs.model.errors import TierFull
+from monofs.model.errors import QuotaExceeded, TierFull
 from monofs.model.ids import ContentId
-from monofs.tiering.cache import Group, TierSpec
+from monofs.model.options import Priority
+from monofs.tiering.cache import Group, Rule, TierSpec
 from monofs.tiering.group import mask_bytes, mask_pages
 
 CONTENTS = st.integers(1, 6)
@@ -31,6 +32,7 @@ class Known:
     group: Group
     present: int = 0
     verified: bool = True
+    kept: bool = False
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Stored:
     """What the durable index knew at its last flush."""
 
     groups: dict[Key, tuple[int, Path]] = field(default_factory=dict)
+    kept: dict[Key, int] = field(default_factory=dict)
     pins: set[int] = field(default_factory=set)
     cursor: int = 0
 
@@ -52,6 +55,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.cursor = 0
         self.held: list[Group] = []
         self.reservations: list[tuple[Group, int]] = []
+        self.rules: dict[int, Rule] = {}
         self.stored = Stored()
         self.rig = self.new_rig(self.top / "0")
         self.rig.open()
@@ -87,18 +91,66 @@ class CacheMachine(RuleBasedStateMachine):
         for key, known in list(self.known.items()):
             if not known.group.alive:
                 assert key[0] not in self.pins or not known.present, key  # an empty one goes when its fetch failed
+                assert not known.kept, key
                 assert known.group not in self.held, key
                 assert all(known.group is not group for group, _ in self.reservations)
                 del self.known[key]
 
+    # ---- policies -----------------------------------------------------------------------------------------------------
+
+    @rule(
+        policy=st.integers(1, 2), quota=st.sampled_from((0, PAGE, 3 * PAGE)), priority=st.sampled_from(list(Priority))
+    )
+    def rule_policy(self, policy: int, quota: int, priority: str) -> None:
+        self.rules[policy] = Rule(quota, priority)
+        self.rig.cache.set_groups(self.rules)
+        self.reconcile()
+
+    @rule(content=CONTENTS, policy=st.integers(0, 2))
+    def regroup(self, content: int, policy: int) -> None:
+        self.rig.cache.regroup(ContentId(content), 2 * policy)
+        self.reconcile()
+
+    # ---- keeping ------------------------------------------------------------------------------------------------------
+
+    @rule(content=CONTENTS, number=st.integers(0, 1))
+    def keep(self, content: int, number: int) -> None:
+        """A content no store has is written once, all of it, and durable before anybody hears of it."""
+        if any(key[0] == content for key in self.known) or content in self.rig.cache.kept:
+            return
+        try:
+            group = self.rig.admit(content, LENGTHS[content], number, durable=True)
+        except TierFull:
+            self.reconcile()
+            return
+        self.rig.cache.hold(group)
+        try:
+            taken = self.rig.cache.reserve(group, group.pages)
+        except TierFull:
+            self.rig.cache.release(group)
+            self.reconcile()
+            return
+        assert taken == group.pages
+        self.rig.cache.commit(group, self.rig.write(group, taken), keep=True)
+        self.rig.cache.release(group)
+        self.known[group.key] = Known(group, taken, kept=True)
+        self.reconcile()
+        self.flush()
+
+    def kept(self, content: int) -> bool:
+        return any(known.kept for key, known in self.known.items() if key[0] == content)
+
     # ---- filling ------------------------------------------------------------------------------------------------------
 
-    @rule(content=CONTENTS, number=st.integers(0, 1), mask=st.integers(1, 7))
-    def reserve(self, content: int, number: int, mask: int) -> None:
+    @rule(content=CONTENTS, number=st.integers(0, 1), mask=st.integers(1, 7), policy=st.integers(0, 2))
+    def reserve(self, content: int, number: int, mask: int, policy: int) -> None:
+        if self.kept(content):
+            return
         try:
-            group = self.rig.admit(content, LENGTHS[content], number)
+            group = self.rig.admit(content, LENGTHS[content], number, policy=policy)
             taken = self.rig.cache.reserve(group, mask)
-        except TierFull:
+        except (TierFull, QuotaExceeded):
+            self.settle_refused(content, number)
             self.reconcile()
             return
         if taken:
@@ -109,6 +161,11 @@ class CacheMachine(RuleBasedStateMachine):
             if self.known[group.key].group is not group:
                 self.known[group.key] = Known(group)
         self.reconcile()
+
+    def settle_refused(self, content: int, number: int) -> None:
+        group = self.rig.cache.lookup(ContentId(content), number)
+        if group is not None:
+            self.settle_empty(group)
 
     def settle_empty(self, group: Group) -> None:
         """An admitted group for which nothing was reserved stays empty until somebody fills or fails it."""
@@ -129,14 +186,15 @@ class CacheMachine(RuleBasedStateMachine):
             self.known[group.key].present |= written
         self.reconcile()
 
-    @rule(content=CONTENTS, number=st.integers(0, 1), mask=st.integers(1, 7))
-    def fill(self, content: int, number: int, mask: int) -> None:
+    @rule(content=CONTENTS, number=st.integers(0, 1), mask=st.integers(1, 7), policy=st.integers(0, 2))
+    def fill(self, content: int, number: int, mask: int, policy: int) -> None:
         before = len(self.reservations)
-        self.reserve(content, number, mask)
+        self.reserve(content, number, mask, policy)
         if len(self.reservations) > before:
             group, taken = self.reservations.pop()
-            self.rig.cache.commit(group, self.rig.write(group, taken))
             self.known[group.key].present |= taken
+            self.rig.cache.commit(group, self.rig.write(group, taken))
+            self.reconcile()
 
     # ---- using --------------------------------------------------------------------------------------------------------
 
@@ -194,10 +252,15 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(content=CONTENTS, force=st.booleans())
     def free(self, content: int, force: bool) -> None:
-        kept = self.rig.cache.free([ContentId(content)], force)
-        assert kept == (content in self.pins and not force)
-        if not kept:
+        stayed = self.rig.cache.free([ContentId(content)], force)
+        assert stayed == ((content in self.pins and not force) or self.kept(content))
+        if not stayed:
             self.forget(content)
+
+    @rule()
+    def drop_clean(self) -> None:
+        self.rig.cache.drop_clean()
+        self.known = {key: known for key, known in self.known.items() if known.kept}
 
     @rule(content=CONTENTS, pinned=st.booleans())
     def pin(self, content: int, pinned: bool) -> None:
@@ -206,7 +269,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     def at_rest(self) -> list[Key]:
         """Groups with pages that nobody holds: a bad file that is held would come back, unverified, after a kill."""
-        groups = [(key, known.group) for key, known in self.known.items()]
+        groups = [(key, known.group) for key, known in self.known.items() if not known.kept]
         return sorted(key for key, group in groups if group.present and not (group.holds or group.reserved))
 
     @precondition(lambda self: self.at_rest())
@@ -251,7 +314,8 @@ class CacheMachine(RuleBasedStateMachine):
 
     def remember(self) -> None:
         groups = {group.key: (group.present, self.rig.file(group)) for group in self.rig.cache if group.present}
-        self.stored = Stored(groups, set(self.pins), self.cursor)
+        kept = {key: known.present for key, known in self.known.items() if known.kept}
+        self.stored = Stored(groups, kept, set(self.pins), self.cursor)
 
     @rule()
     def restart(self) -> None:
@@ -265,12 +329,16 @@ class CacheMachine(RuleBasedStateMachine):
             assert group is not None
             assert group.verified == known.verified
             known.group = group
+            assert group.kept == known.kept
+        self.rig.cache.set_groups(self.rules)
+        self.reconcile()
         self.remember()
 
     @rule()
     def kill(self) -> None:
         rig = self.rig
         rig.pump()
+        retired = {key: mask for key, mask in self.stored.kept.items() if key not in self.known}
         expected = {key: present for key, (present, path) in self.stored.groups.items() if path.exists()}
         self.lives += 1
         home = self.top / str(self.lives)
@@ -283,7 +351,13 @@ class CacheMachine(RuleBasedStateMachine):
         self.pins, self.cursor = set(self.stored.pins), self.stored.cursor
         sizes = [mask_bytes(LENGTHS[key[0]], present) for key, present in expected.items()]
         self.found(expected, exactly=sum(sizes) <= QUOTA // 2)
-        self.known = {group.key: Known(group, group.present, verified=False) for group in self.rig.cache}
+        self.known = {
+            group.key: Known(group, group.present, verified=False, kept=group.kept) for group in self.rig.cache
+        }
+        kept = {key: known.present for key, known in self.known.items() if known.kept}
+        assert kept.items() >= (self.stored.kept.items() - retired.items())
+        self.rig.cache.set_groups(self.rules)
+        self.reconcile()
         self.rig.check()
         self.remember()
 

@@ -66,15 +66,29 @@ class Rig:
     def data(self, group: Group, page: int) -> bytes:
         return page_data(group.content, group.number, page, page_bytes(group.length, page))
 
-    def admit(self, content: int, length: int = PAGE, number: int = 0) -> Group:
-        return self.cache.admit(ContentId(content), number, length, MountId(1), 0)
+    def admit(
+        self, content: int, length: int = PAGE, number: int = 0, *, policy: int = 0, durable: bool = False
+    ) -> Group:
+        return self.cache.admit(ContentId(content), number, length, MountId(1), 2 * policy, durable=durable)
 
-    def fill(self, content: int, length: int = PAGE, mask: int | None = None, number: int = 0) -> Group:
+    def fill(
+        self, content: int, length: int = PAGE, mask: int | None = None, number: int = 0, *, policy: int = 0
+    ) -> Group:
         """Admit a group and make pages present, all or ``mask``."""
-        group = self.admit(content, length, number)
+        group = self.admit(content, length, number, policy=policy)
         mask = group.pages if mask is None else mask
         self.cache.reserve(group, mask)
         self.cache.commit(group, self.write(group, mask & ~group.present))
+        return group
+
+    def keep(self, content: int, length: int = PAGE, number: int = 0) -> Group:
+        """A whole group that no store has, durable."""
+        group = self.admit(content, length, number, durable=True)
+        pages = self.cache.reserve(group, group.pages)
+        crcs = self.write(group, pages)
+        self.cache.sync_file(group)
+        self.cache.commit(group, crcs, keep=True)
+        self.cache.index.flush()
         return group
 
     def cached(self) -> set[int]:
