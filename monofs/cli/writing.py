@@ -89,6 +89,7 @@ def place(session: Session, name: str, target: str, *, many: bool = False, exact
 @click.option("-r", "recursive", is_flag=True, help="Directories with everything below.")
 @click.option("-f", "force", is_flag=True, help="Replace files that exist.")
 @click.option("-n", "--no-overwrite", "keep", is_flag=True, help="Leave files that exist as they are, and go on.")
+@click.option("-T", "exact", is_flag=True, help="Onto PATH, never into it, also when it is a directory.")
 @click.option("--write-type", type=WRITE_TYPE, help="How the files are kept [default: as PATH's policy says].")
 @json_option
 @click.pass_obj
@@ -99,6 +100,7 @@ def put(
     recursive: bool,
     force: bool,
     keep: bool,
+    exact: bool,
     write_type: str | None,
     as_json: bool,
 ) -> None:
@@ -113,7 +115,7 @@ def put(
 
     def one(source: str) -> int:
         name = os.path.basename(os.path.abspath(source))
-        where = target if source == "-" else place(session, name, target, many=len(sources) > 1)
+        where = target if source == "-" else place(session, name, target, many=len(sources) > 1, exact=exact)
         try:
             if source == "-":
                 done = _put_stream(session, where, overwrite=force, write_type=write_type)
@@ -172,7 +174,7 @@ def mkdir(session: Session, paths: tuple[str, ...], parents: bool) -> None:
 @click.argument("paths", type=TREE_PATH, nargs=-1, required=True)
 @click.pass_obj
 def touch(session: Session, paths: tuple[str, ...]) -> None:
-    """Make empty files; of what exists, set the time to now where the store can."""
+    """Make empty files; of what exists, set the time to now, except below mounts, where it is the store's."""
 
     def make(path: str) -> int:
         session.fs.touch(path)

@@ -112,7 +112,7 @@ def test_a_directory_receives_files_under_their_own_names(at, local):
     ok(at.node, "fs", "mkdir", at / "d")
     ok(at.node, "fs", "put", local / "a.txt", at / "d")
     ok(at.node, "fs", "upload", local / "a.txt", at / "new/")
-    ok(at.node, "fs", "copyFromLocal", local / "a.txt", local / "deep/empty", f"{at / 'd'}/")
+    ok(at.node, "fs", "copyFromLocal", "-f", local / "a.txt", local / "deep/empty", f"{at / 'd'}/")
     assert sorted(at.place.files()) == ["d/a.txt", "d/empty", "new/a.txt"]
     many = run(at.node, "fs", "put", local / "a.txt", local / "deep/empty", at / "nowhere")
     assert many.returncode == 2
@@ -132,7 +132,7 @@ def test_what_exists_is_replaced_only_when_asked(at, local):
 
 def test_putting_a_tree_again_names_how_many_were_left(at, local):
     ok(at.node, "fs", "put", "-r", local, at / "up")
-    again = run(at.node, "fs", "put", "-r", local, at / "up", "-n", "--json")
+    again = run(at.node, "fs", "put", "-rT", local, at / "up", "-n", "--json")
     assert again.returncode == 0
     assert json.loads(again.stdout)["skipped"] == 3
     inside = run(at.node, "fs", "put", "-r", local, f"{at.path}/", "--json")
@@ -196,10 +196,19 @@ def test_directories_are_made_as_mkdir_makes_them(at):
     assert "c" in at.place.directories(), "the others are made all the same"
 
 
-def test_touch_makes_empty_files_and_keeps_others(at):
+def test_touch_makes_empty_files_and_keeps_others(at, local):
     at.place.put("old", b"bytes")
-    ok(at.node, "fs", "touch", at / "new", at / "old")
-    assert at.place.files() == {"new": b"", "old": b"bytes"}
+    done = run(at.node, "fs", "touch", at / "old", at / "new")
+    assert done.returncode == 1
+    assert b"its time is that of its store" in done.stderr
+    assert at.place.files() == {"new": b"", "old": b"bytes"}, "the others are made all the same"
+    ok(at.node, "fs", "put", local / "a.txt", "/touched")
+    before = rows(at.node, "fs", "stat", "/touched")[0]
+    ok(at.node, "fs", "touch", "/touched")
+    after = rows(at.node, "fs", "stat", "/touched")[0]
+    assert after["mtime_ns"] > before["mtime_ns"]
+    assert cat(at.node, "/touched") == b"one"
+    ok(at.node, "fs", "rm", "/touched")
 
 
 def test_rm_refuses_directories_without_r_and_takes_the_others(at):
