@@ -126,7 +126,6 @@ class Changing:
             if not request.parents and found.depth < len(parts) - 1:
                 await self._preparing.known(parts[:-1], call)
             place = self._preparing.place(parts)
-            await self._preparing.make_room(place, call)
             asker, mode = self._intents.asker(request.request, call.principal), request.mode & _MODE_BITS
 
             def begin(stamp: Stamp) -> Change:
@@ -208,7 +207,6 @@ class Changing:
                 self._preparing.place(source, tree=is_directory),
                 self._preparing.place(target, tree=is_directory),
             ]
-            await self._preparing.make_room(places[1], call)
             if is_directory and source != target and not self._renames_at_once(found):
                 stamp = self._proposer.stamp(request.request)
                 change = RenameTree(stamp, request.source, request.target, call.principal.name)
@@ -241,7 +239,6 @@ class Changing:
             await self._preparing.known(source, call)
             await self._preparing.known_to_write(target, call, exclusive=request.exclusive)
             place = self._preparing.place(target)
-            await self._preparing.make_room(place, call)
             asker = self._intents.asker(request.request, call.principal)
 
             def begin(stamp: Stamp) -> Change:
@@ -270,7 +267,6 @@ class Changing:
                     path=request.path,
                 )
             place = self._preparing.place(parts)
-            await self._preparing.make_room(place, call)
             asker = self._intents.asker(request.request, call.principal)
 
             def begin(stamp: Stamp) -> Change:
@@ -366,7 +362,8 @@ class Changing:
     async def _once_through(self, places: Sequence[Place], begin: Begin, call: Call) -> Any:
         path = format_path(places[0].parts)
         call.waits_for = f"another change of {path} to end"
-        intent = await self._intents.begin(places, begin)
+        made = places[-1]  # where something is made, if anything is
+        intent = await self._intents.begin(places, begin, room=lambda: self._preparing.make_room(made, call))
         if not isinstance(intent, Intent):
             return intent
         at = self._preparing.now()

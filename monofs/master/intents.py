@@ -14,7 +14,7 @@ Not here: acts on stores (acting.py), bringing to an end what nobody works on an
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -107,9 +107,15 @@ class Intents:
         gid = principal.groups[0] if principal.groups else 0
         return Asker(request.client, request.sequence, request.lowest, principal.name, principal.uid, gid)
 
-    async def begin(self, places: Sequence[Place], make: Callable[[Stamp], Change]) -> Intent | bytes:
+    async def begin(
+        self,
+        places: Sequence[Place],
+        make: Callable[[Stamp], Change],
+        *,
+        room: Callable[[], Awaitable[None]] | None = None,
+    ) -> Intent | bytes:
         """Open an intent as soon as nothing is in the way; the record's bytes where there is nothing to do."""
-        raw = await self._locks.begin(places, lambda: self._proposer.propose(make(self._proposer.stamp())))
+        raw = await self._locks.begin(places, lambda: self._proposer.propose(make(self._proposer.stamp())), room=room)
         return raw[1:] if raw[:1] == b"\0" else decode_intent(raw)
 
     async def end(self, intent: Intent, found: Found | None, *, size: int = 0, workers: Sequence[int] = ()) -> Any:

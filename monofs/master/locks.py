@@ -19,7 +19,7 @@ Invariant: no change begins at or below a claimed key, and no key is claimed at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -31,6 +31,7 @@ from monofs.model.errors import Busy
 from monofs.model.ids import MountId
 from monofs.model.paths import Parts, format_path
 
+JOB_STEP_S = 0.2
 INTENT_NAMES = {
     IntentKind.WRITE: "write",
     IntentKind.DELETE: "delete",
@@ -83,22 +84,38 @@ class Locks:
 
     # ---- beginning ----------------------------------------------------------------------------------------------------
 
-    async def begin(self, places: Sequence[Place], propose: Callable[[], Deferred[Any]]) -> Any:
-        """What ``propose`` gives, once nothing is in the way of ``places``. ``Busy`` after ``master.busy_wait_s``."""
+    async def begin(
+        self,
+        places: Sequence[Place],
+        propose: Callable[[], Deferred[Any]],
+        *,
+        room: Callable[[], Awaitable[None]] | None = None,
+    ) -> Any:
+        """What ``propose`` gives, once nothing is in the way of ``places``. ``room`` is awaited before each try: it has objects moved away
+        that lie where something is to be made. ``Busy`` after ``master.busy_wait_s``."""
         until = self._reactor.seconds() + self._busy_wait_s
         refused: Busy | None = None
         while True:
+            if room is not None:
+                await room()
             obstacle = self.obstacle(places)
             if obstacle is not None:
                 refused = None
                 await self._gone(obstacle, places, until)
                 continue
             if refused is not None:
-                raise refused  # no lock: what is busy stays so, such as a mount point
+                await self._job_moved_on(refused, until)
             try:
                 return await self._propose(places, propose)
             except Busy as error:
                 refused = error
+
+    async def _job_moved_on(self, refused: Busy, until: float) -> None:
+        """Wait until a job that stood in the way in ``apply`` may be a step further. What else is busy stays so, such as a mount point."""
+        job, left_s = refused.detail.get("job"), until - self._reactor.seconds()
+        if job is None or left_s <= 0:
+            raise refused
+        await self._woken(("job", job), min(left_s, JOB_STEP_S))
 
     async def _propose(self, places: Sequence[Place], propose: Callable[[], Deferred[Any]]) -> Any:
         keys = [(each.mount, each.key) for each in places]

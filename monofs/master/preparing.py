@@ -127,9 +127,9 @@ class Preparing:
         """What is to be made at a key must not meet an object that still waits there to be moved away."""
         job = self._namespace.covering_job(place.mount, place.key) if place.mount else None
         if job is not None and job.kind == JobKind.MOVE and self.mover is not None:
-            call.waits_for = f"job {job.number} to move {place.key} out of the way"
+            waited, call.waits_for = call.waits_for, f"job {job.number} to move {place.key} out of the way"
             await self.mover.move_first(job.number, place.key)
-            call.waits_for = ""
+            call.waits_for = waited
 
     # ---- after --------------------------------------------------------------------------------------------------------
 

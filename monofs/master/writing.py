@@ -136,7 +136,6 @@ class Writing:
             await self._preparing.known(parts[:-1], call)
         write_type = self._write_type(parts, request.write_type)
         place = self._preparing.place(parts)
-        await self._preparing.make_room(place, call)
         worker = self._worker()
         asker = self._intents.asker(request.request, call.principal)
         call.waits_for = f"another change of {request.path} to end"
@@ -157,7 +156,10 @@ class Writing:
 
         self._beginning += 1
         try:
-            begun = await self._intents.begin([place] if request.size >= 0 else [], make)
+            if request.size < 0:  # the path is locked, and its place made free, when it is published
+                begun = await self._intents.begin([], make)
+            else:
+                begun = await self._intents.begin([place], make, room=lambda: self._preparing.make_room(place, call))
         finally:
             self._beginning -= 1
         assert isinstance(begun, Intent)  # noqa: S101 - a write is never there already
@@ -219,9 +221,12 @@ class Writing:
         if not intent.acting:
             await self._preparing.known(parts, call)
             place = self._preparing.place(parts)
-            await self._preparing.make_room(place, call)
             call.waits_for = f"another change of {intent.path} to end"
-            begun = await self._intents.begin([place], lambda stamp: Publish(stamp, intent.number, request.size))
+            begun = await self._intents.begin(
+                [place],
+                lambda stamp: Publish(stamp, intent.number, request.size),
+                room=lambda: self._preparing.make_room(place, call),
+            )
             assert isinstance(begun, Intent)  # noqa: S101 - PUBLISH gives the intent
             intent = begun
         return PublishAnswer(intent.replaced, intent.exclusive, intent.key)

@@ -223,6 +223,8 @@ class House:
         self.watch = Watch()
         self.now_s = 1000.0
         """Monotonic time of freshness and leases: stands still unless a test moves it."""
+        self.later_ns = 0
+        """How far the wall clock of stamps is ahead."""
         self.secret = SECRET
         self.failures: list[BaseException] = []
         self.start()
@@ -271,6 +273,7 @@ class House:
             settings=list,
             open_store=self.watch.open_store,
             clock=lambda: self.now_s,
+            now_ns=lambda: time.time_ns() + self.later_ns,
         )
         self.service = self.master.service()
 

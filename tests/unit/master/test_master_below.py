@@ -55,7 +55,7 @@ class Store:
         assert self.directory is not None
         return (self.directory / key).read_bytes()
 
-    def keys(self) -> list[str]:
+    def listed(self) -> list[str]:
         """Files and markers; of a directory also what directories are empty."""
         if self.bucket is not None:
             return self.bucket.keys()
@@ -107,7 +107,7 @@ def test_a_deleted_file_is_gone_from_both(house: House, lake: Store) -> None:
     lake.put("d/f", b"1")
     lake.put("d/g", b"2")
     ask(house, Method.DELETE, "/lake/d/f")
-    assert lake.keys() == ["d/g"]
+    assert lake.listed() == ["d/g"]
     house.asked()
     with pytest.raises(NotFound):
         house.stat("/lake/d/f")
@@ -137,7 +137,7 @@ def test_a_rename_replaces_a_file(house: House, lake: Store) -> None:
     lake.put("g", b"old bytes")
     replaced = house.stat("/lake/g").content
     ask(house, Method.RENAME, "/lake/f", "/lake/g")
-    assert lake.keys() == ["g"]
+    assert lake.listed() == ["g"]
     assert lake.get("g") == b"new"
     assert house.stat("/lake/g").size == 3
     assert replaced in [content for _, kind, some in house.namespace.feed(0, 100) if kind == 1 for content in some]
@@ -159,7 +159,7 @@ def test_a_copy_is_made_by_the_store(house: House, lake: Store) -> None:
 def test_directories_are_made_and_removed_while_empty(house: House, lake: Store) -> None:
     made = inode_of(ask(house, Method.MAKE_DIRECTORY, "/lake/a/b", parents=True))
     assert made.kind == Kind.DIRECTORY
-    assert lake.keys() == ["a/b/"]
+    assert lake.listed() == ["a/b/"]
     with pytest.raises(AlreadyExists):
         ask(house, Method.MAKE_DIRECTORY, "/lake/a/b")
     assert inode_of(ask(house, Method.MAKE_DIRECTORY, "/lake/a/b", exist_ok=True)) == made
@@ -199,7 +199,7 @@ def test_a_directory_is_renamed_at_once_where_the_store_can_and_by_a_job_elsewhe
     assert house.stat("/lake/final/f").size == 1
     if lake.bucket is None:
         assert answer.job == 0
-        assert lake.keys() == ["final/d/g", "final/f"]
+        assert lake.listed() == ["final/d/g", "final/f"]
     else:
         assert answer.job == 1
         assert inode_of(answer).store_path == "tmp"
@@ -226,7 +226,7 @@ def test_what_only_workers_hold_is_renamed_and_deleted_and_uncovers_nothing(hous
     kept = scribe.write("/lake/f", b"kept", write_type="MUST_CACHE")
     renamed = inode_of(ask(house, Method.RENAME, "/lake/f", "/lake/g"))
     assert (renamed.content, renamed.flags & Flag.PERSISTED) == (kept.content, 0)
-    assert lake.keys() == []
+    assert lake.listed() == []
     house.now_s += 3600
     with pytest.raises(NotFound):
         house.stat("/lake/f", 0)
@@ -264,7 +264,7 @@ def test_a_rename_begins_again_when_its_target_came_from_outside_meanwhile(house
     lake.put("g", b"from outside")
     answer = inode_of(ask(house, Method.RENAME, "/lake/f", "/lake/g"))
     assert answer.size == 4
-    assert (lake.keys(), lake.get("g")) == (["g"], b"mine")
+    assert (lake.listed(), lake.get("g")) == (["g"], b"mine")
 
 
 def test_what_is_gone_from_the_store_is_told_and_taken_over(house: House, lake: Store) -> None:
@@ -338,7 +338,7 @@ def test_an_act_that_tells_nothing_is_looked_after(house: House, lake: Store, is
         house.watch.before, house.watch.after = ({}, acts) if is_done else (acts, {})
         ask(house, method, *arguments)
         assert failures == 0
-    assert lake.keys() == ["c", "d/", "g", "t"]
+    assert lake.listed() == ["c", "d/", "g", "t"]
     assert not is_open(house)
 
 
@@ -362,7 +362,7 @@ def test_who_cannot_be_told_what_happened_is_told_so_and_the_master_finds_out(ho
     assert why["intents"][0]["kind"] == "delete"
     is_silent = False
     house.resolve()
-    assert lake.keys() == []
+    assert lake.listed() == []
     assert not is_open(house)
 
 
@@ -384,7 +384,7 @@ def test_nothing_is_made_below_a_directory_that_is_being_deleted(house: House, l
     made()
     house.now_s += 3600
     assert house.list("/lake/d", 0) == ["e/", "f"]
-    assert set(lake.keys()) - {"d/"} == {"d/e/", "d/f"}
+    assert set(lake.listed()) - {"d/"} == {"d/e/", "d/f"}
 
 
 def test_a_file_below_a_directory_being_renamed_lands_in_what_has_the_name_then(house: House, lake: Store) -> None:
@@ -401,7 +401,7 @@ def test_a_file_below_a_directory_being_renamed_lands_in_what_has_the_name_then(
     renamed()
     begun = created()
     scribe.end(begun, scribe.put(begun, b"1"), 1)
-    assert lake.keys() == ["d/g", "e/f"]
+    assert lake.listed() == ["d/g", "e/f"]
     assert house.list("/lake", 0) == ["d/", "e/"]
 
 
@@ -429,7 +429,7 @@ def test_a_rename_waits_for_the_writer_of_its_target_and_replaces_what_he_wrote(
     renamed = house.begin(Method.RENAME, api.RenameRequest("/lake/f", "/lake/g"))
     scribe.end(begun, scribe.put(begun, b"1"), 1)
     renamed()
-    assert (lake.keys(), lake.get("g")) == (["g"], b"renamed")
+    assert (lake.listed(), lake.get("g")) == (["g"], b"renamed")
 
 
 def test_a_reader_of_what_is_renamed_over_keeps_its_content(house: House, lake: Store) -> None:
