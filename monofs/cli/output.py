@@ -43,13 +43,22 @@ _BY_CODE = {
 }  # fmt: skip
 
 
-def exit_code(error: MonofsError) -> int:
+_BY_ERRNO = {errno.ENOENT: 3, errno.EEXIST: 4, errno.EACCES: 5, errno.EPERM: 5, errno.ENOSPC: 10, errno.EDQUOT: 10}
+"""Of the local disk's own failures."""
+
+
+def exit_code(error: OSError | MonofsError) -> int:
     """The exit code of an expected failure."""
+    if not isinstance(error, MonofsError):
+        return _BY_ERRNO.get(error.errno or 0, 1)
     return _BY_CODE.get(error.code, 7 if 6000 <= error.code < 7000 else 1)
 
 
-def print_error(error: MonofsError) -> None:
+def print_error(error: OSError | MonofsError) -> None:
     """One line, and a hint when there is one."""
+    if not isinstance(error, MonofsError):
+        click.echo(f"monofs: {error.filename or ''}{': ' if error.filename else ''}{error.strerror or error}", err=True)
+        return
     click.echo(f"monofs: {error}", err=True)
     if error.hint and error.hint not in str(error):
         click.echo(f"  hint: {error.hint}", err=True)
@@ -73,8 +82,8 @@ def errors_as_exit_codes() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        click.echo(f"monofs: {error.filename or ''}{': ' if error.filename else ''}{error.strerror or error}", err=True)
-        sys.exit(10 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1)
+        print_error(error)
+        sys.exit(exit_code(error))
 
 
 def each_of(paths: tuple[str, ...], act: Callable[[str], int]) -> None:
@@ -83,9 +92,9 @@ def each_of(paths: tuple[str, ...], act: Callable[[str], int]) -> None:
     for path in paths:
         try:
             code = act(path)
-        except (NoMaster, NoWorker):
+        except (NoMaster, NoWorker, BrokenPipeError):
             raise  # going on with the next path would only take as long again
-        except MonofsError as error:
+        except (MonofsError, OSError) as error:
             print_error(error)
             code = exit_code(error)
         first = first or code

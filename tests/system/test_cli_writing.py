@@ -155,11 +155,10 @@ def test_a_local_directory_without_r_and_a_missing_local_file_are_errors(at, loc
     refused = run(at.node, "fs", "put", local, at / "up")
     assert refused.returncode == 2
     assert b"add -r" in refused.stderr
-    missing = run(at.node, "fs", "put", local / "none", at / "up")
-    assert missing.returncode != 0
-    assert b"none" in missing.stderr
-    assert b"Traceback" not in missing.stderr
-    assert at.place.files() == {}
+    missing = run(at.node, "fs", "put", local / "none", local / "a.txt", f"{at.path}/")
+    assert missing.returncode == 3
+    assert b"none: No such file or directory" in missing.stderr
+    assert at.place.files() == {"a.txt": b"one"}, "the others are put all the same"
 
 
 def test_write_types_say_where_the_bytes_are(at, local):
