@@ -1,4 +1,5 @@
-"""What the leader does by itself: removing detached subtrees, trimming the feed, expiring silent clients, watching leases.
+"""What the leader does by itself: removing detached subtrees, trimming the feed, expiring silent clients, watching leases, acting on
+paths whose time to live has passed.
 
 Duties run only between two calls of ``on_role`` that make this master leader and not; what was left undone is found again in the
 state (``pending_removal``), so a restart or a new leader goes on. Every proposal here is idempotent.
@@ -6,7 +7,7 @@ state (``pending_removal``), so a restart or a new leader goes on. Every proposa
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -22,6 +23,7 @@ from monofs.observe.logs import logger
 
 log = logger(__name__)
 LEASE_CHECK_S = 1.0
+PATHS_S = 1.0
 TRIM_S = 10.0
 EXPIRE_S = 3600.0
 CLIENT_SILENT_NS = 3600 * 10**9
@@ -32,8 +34,17 @@ EXPIRE_SLICE = 1000
 class Duties:
     """Started with the master; follows its role."""
 
-    def __init__(self, namespace: Namespace, proposer: Proposer, members: Members, *, reactor: Any) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        proposer: Proposer,
+        members: Members,
+        act_on_expired: Callable[[], Coroutine[Deferred[Any], Any, None]],
+        *,
+        reactor: Any,
+    ) -> None:
         self._namespace, self._proposer, self._members, self._reactor = namespace, proposer, members, reactor
+        self._act_on_expired = act_on_expired
         self._loops: list[LoopingCall] = []
         self._removing: Deferred[None] | None = None
         self._stopped = False
@@ -45,7 +56,12 @@ class Duties:
         if not leads or self._stopped:
             return
         self._members.has_begun()
-        for every_s, duty in ((LEASE_CHECK_S, self._check_leases), (TRIM_S, self.trim), (EXPIRE_S, self.expire)):
+        for every_s, duty in (
+            (LEASE_CHECK_S, self._check_leases),
+            (PATHS_S, self.expire_paths),
+            (TRIM_S, self.trim),
+            (EXPIRE_S, self.expire),
+        ):
             loop = LoopingCall(duty)
             loop.clock = self._reactor
             self._loops.append(loop)
@@ -114,6 +130,10 @@ class Duties:
         silent = [client for client, seen_ns in self._namespace.clients().items() if seen_ns < horizon]
         for first in range(0, len(silent), EXPIRE_SLICE):
             await self._proposer.insist(ExpireClients(stamp, silent[first : first + EXPIRE_SLICE]))
+
+    def expire_paths(self) -> Deferred[None]:
+        """Act on paths whose time to live has passed."""
+        return self._quietly("act on expired paths", self._act_on_expired())
 
     def _quietly(self, what: str, duty: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
         """A duty that fails is logged and tried again at its next turn."""

@@ -9,10 +9,12 @@ Invariant: the ranges of a directory are disjoint and sorted, and a range speaks
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import NamedTuple
 
 from monofs.model.ids import InodeId
+from monofs.model.paths import Parts
 
 PRESENT_MAX = 200_000
 """Paths known to exist whose look is remembered on its own."""
@@ -24,6 +26,8 @@ RACY_MAX = 1000
 """Racy names a range may carry; two ranges with more together are not joined."""
 RACY_TOTAL_MAX = 100_000
 """Racy names remembered in all; the directories listed longest ago are forgotten first."""
+DISTRUSTED_MAX = 10_000
+"""Paths that are not trusted as seen before a time; beyond that, nothing is."""
 JOIN_WITHIN_S = 5.0
 """Neighbouring ranges looked at within this time become one, as old as the older."""
 NEVER = float("-inf")
@@ -64,9 +68,23 @@ class Freshness:
         self._absent: OrderedDict[tuple[int, bytes], float] = OrderedDict()
         self._listed: OrderedDict[int, list[Range]] = OrderedDict()
         self._racy = 0
+        self.distrusted: dict[Parts, float] = {}
+        """Path → what was seen of it and everything below before this time is not trusted; asked on the hot path whether it is empty."""
+
+    def distrust(self, parts: Parts, at: float) -> None:
+        """Trust nothing that was seen of a path and below before ``at``."""
+        if len(self.distrusted) >= DISTRUSTED_MAX and parts not in self.distrusted:
+            self.distrusted.clear()
+            parts = ()
+        self.distrusted[parts] = math.nextafter(at, NEVER)
+
+    def trusted_since(self, parts: Parts) -> float:
+        """What was seen of a path later than this is trusted; ``NEVER``: whenever it was."""
+        distrusted = self.distrusted
+        return max((distrusted.get(parts[:depth], NEVER) for depth in range(len(parts) + 1)), default=NEVER)
 
     def clear(self) -> None:
-        """Forget everything: mounts changed, so what a directory's store is may have, too."""
+        """Forget everything that was seen: mounts changed, so what a directory's store is may have, too."""
         self.present.clear()
         self._absent.clear()
         self._listed.clear()
@@ -74,7 +92,12 @@ class Freshness:
 
     def counts(self) -> dict[str, int]:
         """How much is remembered."""
-        return {"present": len(self.present), "absent": len(self._absent), "directories": len(self._listed)}
+        return {
+            "present": len(self.present),
+            "absent": len(self._absent),
+            "directories": len(self._listed),
+            "distrusted": len(self.distrusted),
+        }
 
     def note_present(self, inode: InodeId, at: float) -> None:
         """The path of ``inode`` was looked at and exists."""

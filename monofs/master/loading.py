@@ -108,13 +108,12 @@ class Loader:
             self._forget()
         if self._namespace.known_jobs.open_trees and self.merger.is_covered(parts):
             return True
-        interval_s = self.interval_s(parts, located.mount, options)
+        since = self.since(parts, located, options)
         inode = found.inode
         if inode is None:
-            return self._known_missing(parts, found, options.load, interval_s)
-        if interval_s < 0 or inode.flags & _EXPLICIT:
+            return self._known_missing(parts, found, options.load, since)
+        if since == NEVER or inode.flags & _EXPLICIT:
             return True
-        since = self._clock() - interval_s
         at = self.freshness.present.get(inode.id)
         if at is not None and at > since:
             return True
@@ -130,7 +129,7 @@ class Loader:
     def _named_at(self, parent: Inode, name: bytes, inode: Inode) -> float:
         return self.freshness.named_at(parent.id, name + b"/" if inode.is_directory else name)
 
-    def _known_missing(self, parts: Parts, found: Lookup, load: str, interval_s: float) -> bool:
+    def _known_missing(self, parts: Parts, found: Lookup, load: str, since: float) -> bool:
         if load == LoadType.NEVER:
             return True
         if load != LoadType.ONCE:
@@ -140,9 +139,8 @@ class Loader:
         parent = found.parent
         if parent is None:
             return False
-        if interval_s < 0 and parent.is_directory and parent.flags & _LOADED:
+        if since == NEVER and parent.is_directory and parent.flags & _LOADED:
             return True
-        since = NEVER if interval_s < 0 else self._clock() - interval_s
         rest = parts[found.depth :]
         freshness = self.freshness
         if freshness.absent_at(parent.id, b"/".join(rest)) > since or freshness.absent_at(parent.id, rest[0]) > since:
@@ -154,7 +152,13 @@ class Loader:
     def since(self, parts: Parts, located: Located, options: ReadOptions) -> float:
         """A look that began at this time or later is fresh enough."""
         interval_s = self.interval_s(parts, located.mount, options)
-        return NEVER if interval_s < 0 else self._clock() - interval_s
+        since = NEVER if interval_s < 0 else self._clock() - interval_s
+        freshness = self.freshness
+        return max(since, freshness.trusted_since(parts)) if freshness.distrusted else since
+
+    def distrust(self, parts: Parts) -> None:
+        """Trust nothing seen of a path and everything below until now: the next access looks at the store."""
+        self.freshness.distrust(parts, self._clock())
 
     # ---- one path -----------------------------------------------------------------------------------------------------
 

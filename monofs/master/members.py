@@ -12,12 +12,13 @@ Invariant: grants (mounts with their secrets in clear, capability keys) are give
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
 from monofs.master.access import check_access
+from monofs.master.policies import group_specs
 from monofs.master.proposing import Proposer
 from monofs.master.secrets import Vault
 from monofs.metadata.entries import RegisterWorker
@@ -76,6 +77,8 @@ class Member:
     """The cursor that would outlive a crash of the worker."""
     heard: float
     live: bool = True
+    group_bytes: dict[int, int] = field(default_factory=dict)
+    """Policy id → bytes cached, as last told."""
 
 
 class _Poll:
@@ -160,6 +163,14 @@ class Members:
         member = self.members.get(worker)
         return None if member is None else member.heard
 
+    def group_bytes(self) -> dict[int, int]:
+        """Policy id → bytes that live workers have cached of its pages."""
+        total: dict[int, int] = {}
+        for member in self.members.values():
+            for policy, count in member.group_bytes.items() if member.live else ():
+                total[policy] = total.get(policy, 0) + count
+        return total
+
     def trim_through(self) -> int:
         """The feed index every worker has acted on, and would have after a crash. Workers registered in the namespace but not heard since this master began to
         lead hold the feed for ``FORGET_S``."""
@@ -234,6 +245,7 @@ class Members:
             self._now_ns(),
             newest,
             oldest,
+            group_specs(self._namespace),
         )
 
     def heartbeat(self, request: HeartbeatRequest, call: Call) -> HeartbeatAnswer | None:
@@ -250,6 +262,7 @@ class Members:
             raise SessionExpired(f"the feed no longer reaches back to {request.cursor}: register again")
         member.heard, member.cursor = self._clock(), request.cursor
         member.durable = request.durable if request.durable >= 0 else request.cursor
+        member.group_bytes = request.group_bytes
         if self.resolver is not None:
             self.resolver.heartbeat(request.worker, request.operations)
         info = member.info
@@ -299,11 +312,17 @@ class Members:
             poll.call.answer(self._news(poll.request))
 
     def _has_news(self, request: HeartbeatRequest) -> bool:
-        return request.mounts_index != self._namespace.mounts_index or self._namespace.feed_bounds()[1] > request.cursor
+        namespace = self._namespace
+        return (
+            request.mounts_index != namespace.mounts_index
+            or request.policies_index != namespace.meta.policies_index
+            or namespace.feed_bounds()[1] > request.cursor
+        )
 
     def _news(self, request: HeartbeatRequest) -> HeartbeatAnswer:
         records = self._namespace.feed(request.cursor, FEED_RECORDS)
         changed = request.mounts_index != self._namespace.mounts_index
+        policies_index = self._namespace.meta.policies_index
         return HeartbeatAnswer(
             [FeedItem(index, kind, contents) for index, kind, contents in records],
             records[-1][0] if records else request.cursor,
@@ -312,6 +331,8 @@ class Members:
             self._keys if changed else None,
             self._grants() if changed else None,
             self._namespace.mounts_index,
+            group_specs(self._namespace) if request.policies_index != policies_index else None,
+            policies_index,
         )
 
     def _grants(self) -> list[MountGrant]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,9 @@ from monofs.config.schema import Config
 from monofs.journal.face import Consistency, Journal
 from monofs.master.access import check_access
 from monofs.master.acting import Acts
+from monofs.master.background import Background
 from monofs.master.changing import Changing
+from monofs.master.channels import Dial
 from monofs.master.duties import Duties
 from monofs.master.explaining import Explaining
 from monofs.master.intents import Intents
@@ -76,8 +78,8 @@ class _Barrier:
 
 
 class Master:
-    """One master. ``secret`` is the cluster secret; ``home`` names the node in messages only; ``settings`` gives CONF's answer;
-    ``clock`` tells monotonic seconds for freshness and leases, ``now_ns`` wall time for stamps and capabilities."""
+    """One master. ``secret`` is the cluster secret; ``home`` names the node in messages only; ``settings`` gives CONF's answer; ``dial`` opens
+    channels to workers; ``clock`` tells monotonic seconds for freshness and leases, ``now_ns`` wall time for stamps and capabilities."""
 
     def __init__(
         self,
@@ -90,12 +92,13 @@ class Master:
         home: str,
         settings: Callable[[], list[Setting]],
         open_store: OpenStore = open_ufs,
+        dial: Dial | None = None,
         clock: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._config, self._journal, self._namespace = config, journal, namespace
         self._reactor, self._secret, self._home, self._settings = reactor, secret, home, settings
-        self._open_store, self._clock, self._now_ns = open_store, clock, now_ns
+        self._open_store, self._clock, self._now_ns, self._dial = open_store, clock, now_ns, dial
         self._proposer = Proposer(journal, reactor=reactor, now_ns=now_ns, held_back=lambda: namespace.store.held_back)
         self._handlers: dict[Method, Handler] = {}
         self._ready = False
@@ -107,6 +110,7 @@ class Master:
         self._stores: Stores | None = None
         self._reporting: Reporting | None = None
         self._resolver: Resolver | None = None
+        self._background: Background | None = None
         self._service = self._make_service()
 
     # ---- start and stop -----------------------------------------------------------------------------------------------
@@ -163,13 +167,13 @@ class Master:
         )
         issuer = Issuer(namespace, keys, self._now_ns)
         reading = Reading(namespace, loader, stores, issuer, members, permissions=permissions, clock=self._clock)
-        self._duties = Duties(namespace, proposer, members, reactor=reactor)
         self._add_reading(reading, Listing(namespace, loader, reading))
         self._add_mounts(
             Pinning(namespace, proposer, reading, members, permissions=permissions, reactor=reactor),
             Mounts(namespace, proposer, stores, vault),
         )
-        self._add_changing(loader, reading, issuer, stores, members)
+        background = self._add_changing(loader, reading, issuer, stores, members)
+        self._duties = Duties(namespace, proposer, members, background.expiring.act, reactor=reactor)
         reporting = self._reporting = Reporting(
             namespace,
             self._journal,
@@ -202,7 +206,9 @@ class Master:
         ):
             self._handlers[method] = self._behind_barrier(handler)
 
-    def _add_changing(self, loader: Loader, reading: Reading, issuer: Issuer, stores: Stores, members: Members) -> None:
+    def _add_changing(
+        self, loader: Loader, reading: Reading, issuer: Issuer, stores: Stores, members: Members
+    ) -> Background:
         namespace, proposer, reactor = self._namespace, self._proposer, self._reactor
         permissions = self._config.security.permissions
         locks = Locks(namespace, proposer, busy_wait_s=self._config.master.busy_wait_s, reactor=reactor)
@@ -223,6 +229,25 @@ class Master:
         writing = Writing(
             namespace, proposer, reading, preparing, intents, resolver, members, issuer, permissions=permissions
         )
+        background = self._background = Background(
+            namespace,
+            proposer,
+            stores,
+            locks,
+            loader,
+            reading,
+            issuer,
+            members,
+            service=self._service,
+            dial=self._dial,
+            permissions=permissions,
+            requests=self._config.master.job_requests,
+            reactor=reactor,
+            clock=self._clock,
+            now_ns=self._now_ns,
+        )
+        preparing.mover = background.mover
+        self._handlers |= background.handlers(self._behind_barrier)
         explaining = Explaining(namespace, loader, stores, members, reading, intents, clock=self._clock)
         self._handlers |= {
             Method.WHY: self._behind_barrier(explaining.why),
@@ -241,6 +266,7 @@ class Master:
             Method.ABANDON_WRITE: writing.abandon_write,
             Method.INTENT_LIST: self._behind_barrier(lambda _, __: intents.list()),
         }
+        return background
 
     def _add_mounts(self, pinning: Pinning, mounts: Mounts) -> None:
         self._handlers |= {
@@ -253,6 +279,10 @@ class Master:
             Method.MOUNT_TEST: mounts.test,
         }
 
+    def take_events(self, events: Sequence[tuple[str, str, str]]) -> bool:
+        """Take what stores tell: (bucket, key, etag). False: not now, or not here."""
+        return self._ready and self._background is not None and self._background.events.take(events)
+
     def stop(self) -> Deferred[None]:
         """Take no more requests, end duties and polls, release the stores. The journal and namespace stay open."""
         return Deferred.fromCoroutine(self._stop())
@@ -263,6 +293,8 @@ class Master:
             await self._duties.stop()
         if self._resolver is not None:
             self._resolver.stop()
+        if self._background is not None:
+            await self._background.stop()
         if self.members is not None:
             self.members.stop()
         if self._reporting is not None:
@@ -331,6 +363,14 @@ REQUESTS: dict[Method, type[Message]] = {
     Method.END_WRITE: api.EndWriteRequest,
     Method.ABANDON_WRITE: api.AbandonWriteRequest,
     Method.INTENT_LIST: api.Empty,
+    Method.JOB_ADD: api.JobAddRequest,
+    Method.JOB_LIST: api.JobListRequest,
+    Method.JOB_STEER: api.JobSteerRequest,
+    Method.POLICY_SET: api.PolicySetRequest,
+    Method.POLICY_LIST: api.Empty,
+    Method.SET_TTL: api.SetTtlRequest,
+    Method.COMPARE: api.CompareRequest,
+    Method.NEEDS_SYNC: api.NeedsSyncRequest,
     Method.SET_PIN: api.SetPinRequest,
     Method.FREE: api.FreeRequest,
     Method.MOUNT_ADD: api.MountAddRequest,

@@ -39,6 +39,7 @@ from monofs.rpc.server import Limits, Listener, Security, listen_tcp, listen_uni
 from monofs.tiering.cache import Cache
 from monofs.tiering.spec import parse_tiers
 from monofs.web.console import listen_console
+from monofs.web.events import EventsDoor
 from monofs.worker.service import Worker
 
 log = logger(__name__)
@@ -135,8 +136,15 @@ class Node:
             secret=self._secret,
             home=self.home.directory,
             settings=self.settings,
+            dial=self._dial,
         )
         self.master.service().on_fatal = self.on_fatal
+
+    def _dial(self, info: api.WorkerInfo) -> Client | DirectClient:
+        """The master's channel to a worker."""
+        if self.worker is not None and info.address == self.doors.get("worker"):
+            return DirectClient(self.worker.service(), NODE)
+        return Client(self.reactor, info.address, Credential(self._secret))
 
     def _open_worker(self, stack: ExitStack) -> None:
         config = self.config.worker
@@ -209,7 +217,10 @@ class Node:
                 "exception with security.insecure=true"
             )
         try:
-            self._console = listen_console(self.reactor, settings.host, settings.port, self.health)
+            events = None
+            if self.master is not None:
+                events = EventsDoor(self.config.master.events_token, self.master.take_events)
+            self._console = listen_console(self.reactor, settings.host, settings.port, self.health, events)
         except CannotListenError as error:
             why = error.socketError
             shown = why.strerror if isinstance(why, OSError) else why
