@@ -307,6 +307,8 @@ class Writing:
     async def _conclude(self, part: Part) -> None:
         entry = None
         if self._upload is None:
+            if self.capability.size < 0:
+                await self._publish()
             await self._keep(part)
         elif part.number == 1:
             entry = await self._put(part, self._upload)
@@ -357,11 +359,15 @@ class Writing:
         if failed is not None:
             raise failed
         await self._tools.sparing.spare(self.capability)
-        request = PublishRequest(self.operation, self.received, self._tools.worker())
-        answer = await self._ask(Method.PUBLISH, request, PublishAnswer, PUBLISH_PATIENCE_S)
+        answer = await self._publish()
         if answer.key != self.capability.key:
             raise ConditionFailed("the directory was moved while the file was written: write it again")
         return await upload.complete(self.received, answer)
+
+    async def _publish(self) -> PublishAnswer:
+        """Lock the path of a write whose size was not announced."""
+        request = PublishRequest(self.operation, self.received, self._tools.worker())
+        return await self._ask(Method.PUBLISH, request, PublishAnswer, PUBLISH_PATIENCE_S)
 
     async def _keep(self, part: Part) -> None:
         """Make bytes that no store has safe on this worker's disks."""
