@@ -12,19 +12,32 @@ from monofs.metadata.entries import (
     AddMount,
     AdoptPage,
     AdoptPath,
+    Asker,
+    BeginCopy,
+    BeginDelete,
+    BeginMakeDirectory,
+    BeginRename,
+    BeginWrite,
     Change,
     Create,
     Delete,
+    End,
     Found,
     Initialize,
     MakeDirectory,
+    Moved,
+    MovedFile,
+    RemoveTree,
     Rename,
+    RenameTree,
     Stamp,
+    UpdateJob,
     encode_entry,
 )
 from monofs.metadata.fsck import check_namespace
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.store import Store
+from monofs.metadata.tables import Intent, decode_intent
 from monofs.model.entry import Entry
 from monofs.model.errors import MonofsError
 from monofs.model.inode import Inode, decode_inode
@@ -32,6 +45,7 @@ from monofs.model.mount import Mount
 from monofs.model.paths import parse_path
 
 CLUSTER = b"c" * 16
+NOBODY = Asker()
 
 
 class Home:
@@ -111,8 +125,9 @@ class Home:
     def rename(self, source: str, target: str) -> Any:
         return self.apply(Rename(self.stamp(), source, target))
 
-    def mount(self, path: str, *, readonly: bool = False) -> Any:
-        return self.apply(AddMount(self.stamp(), path, f"s3://bucket{path}", {}, b"", readonly, False))
+    def mount(self, path: str, *, readonly: bool = False, ufs_mode: str = "readWrite") -> Any:
+        uri = f"s3://bucket{path}"
+        return self.apply(AddMount(self.stamp(), path, uri, {}, b"", readonly, False, None, ufs_mode))
 
     def adopt(
         self,
@@ -164,7 +179,96 @@ class Home:
             )
         )
 
+    # ---- intents in short: what is refused comes back as its error
+
+    def begin(self, change: Change) -> Any:
+        """The intent a BEGIN entry opened."""
+        result = self.apply(change)
+        return decode_intent(result) if isinstance(result, bytes) else result
+
+    def begin_write(
+        self,
+        path: str,
+        *,
+        size: int = 10,
+        write_type: str = "CACHE_THROUGH",
+        parents: bool = True,
+        exclusive: bool = False,
+        if_match: str | None = None,
+        asker: Asker = NOBODY,
+    ) -> Any:
+        return self.begin(
+            BeginWrite(self.stamp(), path, 0o600, parents, exclusive, if_match, size, write_type, 1, asker)
+        )
+
+    def begin_delete(self, path: str, asker: Asker = NOBODY) -> Any:
+        return self.begin(BeginDelete(self.stamp(), path, asker))
+
+    def begin_rename(self, source: str, target: str, asker: Asker = NOBODY) -> Any:
+        return self.begin(BeginRename(self.stamp(), source, target, asker))
+
+    def begin_mkdir(self, path: str, *, parents: bool = False, exist_ok: bool = False) -> Any:
+        return self.begin(BeginMakeDirectory(self.stamp(), path, 0o700, parents, exist_ok, NOBODY))
+
+    def begin_copy(self, source: str, target: str, *, parents: bool = False, exclusive: bool = False) -> Any:
+        return self.begin(BeginCopy(self.stamp(), source, target, parents, exclusive, NOBODY))
+
+    def end(self, intent: Intent, found: Found | None, *, size: int | None = None, stamp: Stamp | None = None) -> Any:
+        """End an intent; worker 1 has what no store has."""
+        told = max(intent.size, 0) if size is None else size
+        return self.apply(End(stamp or self.stamp(), intent.number, found, told, [1] if found is None else []))
+
+    def write(self, path: str, version: str = "1", size: int = 10) -> Any:
+        """A file below a mount, written whole."""
+        intent = self.begin_write(path, size=size)
+        if isinstance(intent, MonofsError):
+            return intent
+        return self.end(intent, file(path.rpartition("/")[2], version, size))
+
+    def keep(self, path: str, size: int = 10) -> Any:
+        """A file that no store has."""
+        intent = self.begin_write(path, size=size, write_type="MUST_CACHE")
+        return intent if isinstance(intent, MonofsError) else self.end(intent, None)
+
+    def remove_tree(self, path: str) -> Any:
+        return self.apply(RemoveTree(self.stamp(), path, "ann"))
+
+    def rename_tree(self, source: str, target: str) -> Any:
+        return self.apply(RenameTree(self.stamp(), source, target, "ann"))
+
+    def moved(self, number: int, *paths: str) -> Any:
+        """Tell that the files at ``paths`` were copied to where their paths say."""
+        files = []
+        for path in paths:
+            inode, found = self.inode(path), self.namespace.lookup(parse_path(path))
+            assert found.parent is not None
+            name = parse_path(path)[-1]
+            files.append(
+                MovedFile(found.parent.id, name, inode.content, self.key(path), self.natural(path), "e:moved", 10**18)
+            )
+        return self.apply(Moved(self.stamp(), number, files))
+
+    def finish_move(self, number: int) -> Any:
+        """Tell that the old objects are deleted, and that nothing is left."""
+        self.apply(UpdateJob(self.stamp(), number, doomed=[]))
+        return self.apply(Moved(self.stamp(), number, [], True))
+
+    def update_job(self, number: int, **fields: Any) -> Any:
+        return self.apply(UpdateJob(self.stamp(), number, **fields))
+
     # ---- looking
+
+    def key(self, path: str) -> str:
+        """Where a path's object lies."""
+        located = self.namespace.lookup(parse_path(path)).located
+        assert located is not None
+        return located.key
+
+    def natural(self, path: str) -> str:
+        """Where the path says its object lies."""
+        located = self.namespace.natural_key(parse_path(path))
+        assert located is not None
+        return located.key
 
     def covering(self, path: str) -> Mount:
         located = self.namespace.lookup(parse_path(path)).located
