@@ -251,10 +251,8 @@ class StoreProxy:
         answer = _read_answer(from_store)
         has_body = request.line[0] != "HEAD" and answer.line[1] not in ("204", "304")
         if fault and fault.status:
-            client.sendall(_refusal(fault, request))
-            if has_body:
-                _copy_body(answer, from_store, _drop, until_end=True)
-            return True
+            client.sendall(_refusal(fault, request, last=True))
+            return False
         for name, value in fault.headers.items() if fault else ():
             answer.replace(name, value)
         sink.head(answer.encode())
@@ -393,10 +391,12 @@ def _copy(source: io.BufferedIOBase, count: int, sink: Callable[[bytes], None]) 
         sink(block)
 
 
-def _refusal(fault: Fault, request: _Message) -> bytes:
+def _refusal(fault: Fault, request: _Message, *, last: bool = False) -> bytes:
     body = fault.body or f"<Error><Code>{fault.code}</Code><Message>injected</Message></Error>".encode()
     answer = _Message(("HTTP/1.1", str(fault.status), "Injected"), [("Content-Length", str(len(body)))])
     answer.headers.append(("Content-Type", "application/xml"))
+    if last:
+        answer.headers.append(("Connection", "close"))
     for name, value in fault.headers.items():
         answer.replace(name, value)
     return answer.encode() + (body if request.line[0] != "HEAD" else b"")

@@ -12,8 +12,24 @@ import platform
 import struct
 
 _NUMBERS = {
-    "x86_64": {"fsync": 74, "fdatasync": 75, "pwrite64": 18, "fallocate": 285, "seccomp": 317},
-    "aarch64": {"fsync": 82, "fdatasync": 83, "pwrite64": 68, "fallocate": 47, "seccomp": 277},
+    "x86_64": {
+        "fsync": 74,
+        "fdatasync": 75,
+        "pwrite64": 18,
+        "fallocate": 285,
+        "renameat2": 316,
+        "linkat": 265,
+        "seccomp": 317,
+    },
+    "aarch64": {
+        "fsync": 82,
+        "fdatasync": 83,
+        "pwrite64": 68,
+        "fallocate": 47,
+        "renameat2": 276,
+        "linkat": 37,
+        "seccomp": 277,
+    },
 }
 _SET_MODE_FILTER, _TSYNC, _PR_SET_NO_NEW_PRIVS = 1, 1, 38
 _LOAD_NUMBER, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06

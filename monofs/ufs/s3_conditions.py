@@ -41,10 +41,10 @@ class S3Conditions:
         with self._lock:
             self._honoured[act, kind] = honoured
 
-    def note_refused(self, act: str) -> None:
-        """The server refused an etag that holds: it wants it without quotes; and if that was said already, it cannot compare."""
+    def note_refused(self, act: str, sent: dict[str, str]) -> None:
+        """The server refused an etag that holds: it wants it without quotes; and if it had none, it cannot compare."""
         with self._lock:
-            if self._quoted:
+            if sent.get("If-Match", "").startswith('"'):
                 self._quoted = False
             else:
                 self._honoured[act, "match"] = False

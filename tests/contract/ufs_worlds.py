@@ -113,11 +113,18 @@ class S3Root:
         self.uri = f"s3://{world.bucket}/{prefix.decode()}"
         self.store = open_ufs(self.uri, world.options, timeout_s=10)
 
-    def put(self, key: bytes, data: bytes) -> None:
-        self._world.request("PUT", self._prefix + b"/" + key, data)
+    def full(self, key: bytes) -> bytes:
+        """The key in the bucket."""
+        return self._prefix + b"/" + key
+
+    def put(self, key: bytes, data: bytes, headers: dict[str, str] | None = None) -> None:
+        self._world.request("PUT", self.full(key), data, headers=headers)
+
+    def headers(self, key: bytes) -> dict[str, str]:
+        return self._world.headers(self.full(key))
 
     def delete(self, key: bytes) -> None:
-        self._world.request("DELETE", self._prefix + b"/" + key)
+        self._world.request("DELETE", self.full(key))
 
     def leftovers(self) -> list[bytes]:
         found = self._world.request("GET", b"", query="uploads=")
@@ -158,12 +165,21 @@ class S3World:
     def request(
         self, method: str, key: bytes, data: bytes = b"", *, query: str = "", headers: dict[str, str] | None = None
     ) -> bytes:
+        return self._ask(method, key, data, query, headers).data
+
+    def headers(self, key: bytes) -> dict[str, str]:
+        """What a HEAD tells, names in small letters."""
+        return {name.lower(): value for name, value in self._ask("HEAD", key, b"", "", None).headers.items()}
+
+    def _ask(
+        self, method: str, key: bytes, data: bytes, query: str, headers: dict[str, str] | None
+    ) -> urllib3.BaseHTTPResponse:
         target = f"/{self.bucket}" + ("/" + quote(key, safe="/-._~") if key else "") + (f"?{query}" if query else "")
         signed = AWSRequest(method, self.endpoint + target, data=data, headers=headers)
         S3SigV4Auth(self._keys, "s3", "us-east-1").add_auth(signed)
         answer = self._pool.urlopen(method, target, body=data, headers=dict(signed.headers.items()), retries=False)
         assert answer.status in (200, 204), (method, key, answer.status, answer.data)
-        return answer.data
+        return answer
 
     def close(self) -> None:
         self._pool.close()

@@ -6,18 +6,32 @@ import contextlib
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Answer = tuple[int, dict[str, str], bytes]
 
 
+@dataclass(frozen=True)
+class Request:
+    """One request as it came; names of headers in small letters."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
 class Stub:
-    """Every GET is answered by ``answer(path with query, headers)``; ``asked`` holds them, oldest first."""
+    """Every GET is answered by ``answer(path with query, headers)``; ``asked`` holds them, oldest first. With ``act`` set, it answers
+    everything; ``requests`` holds all that came."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.answer: Callable[[str, dict[str, str]], Answer] = lambda path, headers: (404, {}, b"")
+        self.requests: list[Request] = []
+        self.act: Callable[[Request], Answer] | None = None
 
 
 @contextlib.contextmanager
@@ -30,13 +44,33 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Stub]:
 
         def do_GET(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            stub.asked.append((self.path, headers))
-            status, given, body = stub.answer(self.path, headers)
+            request = Request(
+                self.command, self.path, headers, self.rfile.read(int(headers.get("content-length", "0")))
+            )
+            stub.requests.append(request)
+            if stub.act is not None:
+                status, given, body = stub.act(request)
+            else:
+                stub.asked.append((self.path, headers))
+                status, given, body = stub.answer(self.path, headers)
             self.send_response_only(status)
             for name, value in {"Content-Length": str(len(body)), **given}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_PUT(self) -> None:
+            self.do_GET()
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def do_DELETE(self) -> None:
+            self.do_GET()
 
         def log_message(self, *args: object) -> None:
             pass

@@ -31,18 +31,6 @@ from monofs.ufs.registry import normal_uri, open_ufs
 HOUR_NS = 3600 * 10**9
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    made = tmp_path / "root"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def store(root: Path) -> LocalStore:
-    return LocalStore(root.as_uri())
-
-
 def age(path: Path | bytes, ns: int = HOUR_NS) -> None:
     """Give a file or directory an old mtime (its ctime stays of now)."""
     found = os.stat(path)
