@@ -208,16 +208,18 @@ class Changing(Reading):
         return answer.job
 
     @public
-    def move(self, source: str, target: str, *, progress: Progress | None = None, threads: int = THREADS) -> int:
+    def move(
+        self, source: str, target: str, *, progress: Progress | None = None, threads: int = THREADS
+    ) -> TransferProgress:
         """:meth:`rename`; between stores: copy, read back and compare, then delete file by file what was copied.
 
-        What changed meanwhile, or could not be copied, stays. Returns the job as :meth:`rename` does.
+        A single file raises what went wrong. Of a directory, what changed meanwhile or could not be copied stays, and is named in
+        ``failures`` of the result. ``job`` of the result is as of :meth:`rename`.
         """
         try:
-            return self.rename(source, target)
+            return TransferProgress(listed=True, job=self.rename(source, target))
         except CrossMount:
-            Transfer(self, threads, progress).move(clean(source), clean(target))
-            return 0
+            return Transfer(self, threads, progress).move(clean(source), clean(target))
 
     @public
     def copy(

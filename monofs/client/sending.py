@@ -101,6 +101,7 @@ class Sending:
                 path, how.mode, how.parents, how.exclusive, how.if_match, size, how.write_type, number
             ),
             BeginWriteAnswer,
+            alone=True,
         )
         self._capability = begun.capability
         self._worker = begun.worker

@@ -89,11 +89,15 @@ class Session:
         answer_type: type[A],
         *,
         timeout_s: float | None = None,
+        alone: bool = False,
     ) -> A:
-        """Ask the master for a change, which it applies once however often it is asked (design.md, law 3)."""
+        """Ask the master for a change, which it applies once however often it is asked (design.md, law 3).
+
+        ``alone``: under a client id of its own. For BEGIN_WRITE, whose answer masters do not hold: they know its open intent by the id.
+        """
         renewed = False
         while True:
-            request_id = self._new_request_id()
+            request_id = RequestId(secrets.token_bytes(16), 1, 1) if alone else self._new_request_id()
             request = make(request_id)
             asked = 0
 
@@ -103,7 +107,10 @@ class Session:
                 return self._masters.call(method, request, answer_type, left_s)
 
             try:
-                return self._retry(attempt, timeout_s, _AGAIN_CHANGE)
+                answer = self._retry(attempt, timeout_s, _AGAIN_CHANGE)
+                if not alone:
+                    self._known(request_id)
+                return answer
             except SessionExpired:
                 self._forget_client(request_id.client)
                 if asked > 1 or renewed:
@@ -188,10 +195,17 @@ class Session:
     def _connect(self, address: str) -> Pool:
         return Pool((address,), self.options.credential)
 
-    def _new_request_id(self) -> RequestId:
+    def _known(self, request_id: RequestId) -> None:
+        """The master holds the answer to this request, and so knows its client: later requests may be numbered after it."""
         with self._lock:
             if not self._client:
-                self._client, self._sequence, self._unanswered = secrets.token_bytes(16), 0, set()
+                self._client, self._sequence, self._unanswered = request_id.client, request_id.sequence, set()
+
+    def _new_request_id(self) -> RequestId:
+        """The next number; while no client of this process is known to the master, the first one of another client."""
+        with self._lock:
+            if not self._client:
+                return RequestId(secrets.token_bytes(16), 1, 1)
             self._sequence += 1
             self._unanswered.add(self._sequence)
             return RequestId(self._client, self._sequence, min(self._unanswered))

@@ -53,6 +53,8 @@ class TransferProgress:
     failed: int = 0
     listed: bool = False
     failures: tuple[tuple[str, Exception], ...] = field(default=(), repr=False)
+    job: int = 0
+    """Of a rename: the job that goes on in the store; 0: none."""
 
 
 Progress = Callable[[TransferProgress], None]
@@ -75,6 +77,8 @@ class Transfer:
         if not 1 <= threads <= 256:
             raise InvalidArgument(f"threads must be 1 to 256, not {threads}")
         self._fs, self._threads, self._report = fs, threads, report
+        self._keep = False
+        """Files that exist are left as they are."""
         self._lock = threading.Lock()
         self._counts = TransferProgress()
         self._over = threading.Event()
@@ -84,6 +88,7 @@ class Transfer:
 
     def upload(self, local: str, path: str, how: How, *, recursive: bool, follow: bool) -> TransferProgress:
         """See FileSystem.upload."""
+        self._keep = how.exclusive
         if not os.path.isdir(local):
             return self._one(_Task(local, os.stat(local).st_size, lambda count: self._put(local, path, how, count)))
         if not recursive:
@@ -92,6 +97,7 @@ class Transfer:
 
     def download(self, path: str, local: str, *, recursive: bool, overwrite: bool) -> TransferProgress:
         """See FileSystem.download."""
+        self._keep = not overwrite
         top = self._fs.stat(path)
 
         def task(info: FileInfo, to: str) -> _Task:
@@ -105,8 +111,6 @@ class Transfer:
         def tasks() -> Iterator[_Task]:
             os.makedirs(local, exist_ok=True)
             for info in self._fs.walk(path):
-                if info.path == path:
-                    continue
                 to = os.path.join(local, info.path[len(path.rstrip("/")) + 1 :])
                 yield _Task(info.path, 0, _maker(to)) if info.is_dir else task(info, to)
 
@@ -114,6 +118,7 @@ class Transfer:
 
     def copy(self, source: str, target: str, *, recursive: bool, overwrite: bool) -> TransferProgress:
         """See FileSystem.copy."""
+        self._keep = not overwrite
 
         def work(info: FileInfo, to: str, count: Count) -> None:
             count(self._fs.copy_file(info.path, to, overwrite=overwrite).size)
@@ -166,7 +171,9 @@ class Transfer:
             raise IsADirectory(f"{source} is a directory: give recursive=True", path=source)
 
         def tasks() -> Iterator[_Task]:
-            above: FileInfo | None = None
+            above: FileInfo | None = top
+            if directories is not None:
+                directories.append(source)
             for info in self._fs.walk(source):
                 if above is not None and not info.path.startswith(f"{above.path.rstrip('/')}/"):
                     yield task(above)
@@ -316,8 +323,12 @@ class Transfer:
 
         try:
             task.work(count)
-        except AlreadyExists:
-            self._count(bytes=-done, skipped=1)
+        except AlreadyExists as error:
+            self._count(bytes=-done)
+            if self._keep:
+                self._count(skipped=1)
+            else:
+                self._fail(task.name, error)
         except (NoMaster, NoWorker) as error:
             self._silence = error
             self._over.set()  # asking for every other file would take as long again

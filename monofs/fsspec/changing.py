@@ -87,7 +87,7 @@ class Changing(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     def pipe(self, path: str | dict[str, Any], value: Any = None, **kwargs: Any) -> None:
         """Make one file of ``value``, or many of a dictionary."""
         if isinstance(path, dict):
-            self._each(path.items(), lambda pair: self.pipe_file(pair[0], pair[1], **kwargs))
+            self._each(path.items(), lambda pair: self.pipe_file(*pair, **kwargs))
         else:
             self.pipe_file(path, value, **kwargs)
 
@@ -187,9 +187,11 @@ class Changing(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
                 super().mv(path1, path2, recursive=recursive)
                 return
             target = f"{target.rstrip('/')}/{source.rsplit('/', 1)[1]}"
-        self.client.move(source, target)
+        moved = self.client.move(source, target)
         self.invalidate_cache(source)
         self.invalidate_cache(target)
+        if moved.failures:
+            raise moved.failures[0][1]
 
     # ---- many at a time ------------------------------------------------------------------------------------------------
 
