@@ -9,22 +9,34 @@ import msgspec
 import pytest
 from metadata_home import Home, directory, file
 
-from monofs.metadata.entries import Free, RegisterWorker, RemoveBelow
+from monofs.metadata.entries import Free, RegisterWorker, RemoveBelow, SetPolicy, SetTtl
 from monofs.metadata.fsck import CHECKS, FINDINGS_MAX, check_namespace
 from monofs.metadata.sessions import ANSWERS_PER_CLIENT_MAX, answer_key, encode_result
 from monofs.metadata.snapshot import open_offline
 from monofs.metadata.tables import (
     APPLIED,
+    EXPIRY,
     GRAVES,
     IDS,
+    INTENTS,
+    JOBS,
+    JOBS_MAX,
+    LOCKS,
     MOUNTS,
+    PLACES,
+    POLICIES,
     REMOVAL,
     RETIRED,
     TOMBSTONES,
+    TTLS,
     WORKERS,
     Detached,
     FeedRecord,
+    Job,
+    Places,
+    Policy,
     Tombstone,
+    Ttl,
     encode_record,
     pack_id,
 )
@@ -47,6 +59,17 @@ def sound(tmp_path: Path) -> Home:
     home.apply(Free(home.stamp(), 4, [home.inode("/m/x").content]))
     home.apply(RegisterWorker(home.stamp(), b"w" * 16))
     home.apply(RegisterWorker(home.stamp(b"client", 1), b"v" * 16))
+    home.keep("/m/d/scratch")
+    home.begin_write("/m/d/new")
+    home.begin_write("/m/parts", size=-1)
+    home.adopt("/m", [directory("d"), directory("e"), directory("g"), file("x")], complete=False)
+    home.adopt("/m/g", [file("moving")])
+    home.remove_tree("/m/e")
+    home.rename_tree("/m/g", "/m/h")
+    home.write("/m/h/new")
+    home.apply(SetPolicy(home.stamp(), "/m", ttl_s=5))
+    home.apply(SetPolicy(home.stamp(), "/m/d", ttl_s=6))
+    home.apply(SetTtl(home.stamp(), "/m/x", 77, "free"))
     return home
 
 
@@ -69,6 +92,30 @@ def meta(**fields: int | bytes) -> Callable[[Home], None]:
             setattr(home.store.meta, name, value)
 
     return damage
+
+
+def intent(home: Home, at: int, **fields: object) -> None:
+    """Overwrite fields of an intent."""
+    found = home.namespace.intent(at)
+    assert found is not None
+    put(INTENTS, pack_id(at), encode_record(msgspec.structs.replace(found, **fields)))(home)
+
+
+def job(home: Home, at: int, **fields: object) -> None:
+    """Overwrite fields of a job."""
+    found = home.namespace.job(at)
+    assert found is not None
+    put(JOBS, pack_id(at), encode_record(msgspec.structs.replace(found, **fields)))(home)
+
+
+def many_jobs(home: Home) -> None:
+    home.store.meta.last_job = JOBS_MAX + 2
+    for number in range(3, JOBS_MAX + 3):
+        put(JOBS, pack_id(number), encode_record(Job(number, 1, 1, "/")))(home)
+
+
+def nobody_has(home: Home, path: str) -> None:
+    put(PLACES, pack_id(home.inode(path).content), encode_record(Places([(0, [])])))(home)
 
 
 def record(**fields: object) -> bytes:
@@ -98,7 +145,8 @@ DAMAGE: list[tuple[str, Callable[[Home], None]]] = [
     ("flags-are-sane", lambda home: change(home, "/a", flags=Flag.HEADERS_UNKNOWN)),
     ("flags-are-sane", lambda home: change(home, "/m", flags=Flag.MOUNT)),
     ("flags-are-sane", lambda home: change(home, "/f", flags=1 << 30)),
-    ("no-intent-is-open", lambda home: change(home, "/f", flags=Flag.INTENT)),
+    ("flags-are-sane", lambda home: change(home, "/f", flags=Flag.INTENT)),
+    ("flags-are-sane", lambda home: change(home, "/a", flags=Flag.KEPT)),
     ("changed-index-is-past", lambda home: change(home, "/f", changed_index=10**6)),
     ("mounts-have-mount-points", lambda home: change(home, "/m", flags=Flag.EXPLICIT)),
     ("mounts-have-mount-points", lambda home: change(home, "/a", flags=Flag.EXPLICIT | Flag.MOUNT)),
@@ -131,6 +179,43 @@ DAMAGE: list[tuple[str, Callable[[Home], None]]] = [
     ),
     ("workers-are-distinct", put(WORKERS, pack_id(2), b"w" * 16)),
     ("workers-are-distinct", put(WORKERS, pack_id(3), b"u" * 16)),
+    ("store-paths-lead-to-objects", lambda home: change(home, "/m/x", store_path="elsewhere")),
+    ("store-paths-lead-to-objects", lambda home: change(home, "/m/h", store_path="elsewhere")),
+    ("store-paths-lead-to-objects", lambda home: change(home, "/m/h/new", store_path="g")),
+    ("unpersisted-is-kept", lambda home: change(home, "/m/d", flags=Flag.PERSISTED)),
+    ("places-are-of-unpersisted", lambda home: change(home, "/m/d/scratch", flags=Flag.PERSISTED)),
+    ("places-are-of-unpersisted", lambda home: put(PLACES, pack_id(home.inode("/m/d/scratch").content), None)(home)),
+    ("places-are-of-unpersisted", put(PLACES, pack_id(77), encode_record(Places([(0, [1])])))),
+    ("places-are-of-unpersisted", lambda home: nobody_has(home, "/m/d/scratch")),
+    ("locks-follow-intents", put(LOCKS, b"/m/d/new", None)),
+    ("locks-follow-intents", put(LOCKS, b"/m/d/new", pack_id(99))),
+    ("locks-follow-intents", put(LOCKS, b"/m/other", pack_id(2))),
+    ("locks-follow-intents", lambda home: intent(home, 3, acting=True, path="/m/d/new")),
+    ("intents-are-sound", meta(intents=1)),
+    ("intents-are-sound", meta(last_intent=1)),
+    ("intents-are-sound", lambda home: intent(home, 2, number=9)),
+    ("intents-are-sound", lambda home: intent(home, 2, kind=9)),
+    ("intents-are-sound", lambda home: intent(home, 2, mount=9)),
+    ("intents-are-sound", lambda home: intent(home, 2, content=home.inode("/m/x").content)),
+    ("intents-are-sound", lambda home: intent(home, 2, content=9 << 48 | 1)),
+    ("jobs-are-sound", meta(last_job=1)),
+    ("jobs-are-sound", lambda home: job(home, 1, number=2)),
+    ("jobs-are-sound", lambda home: job(home, 1, state=9)),
+    ("jobs-are-sound", lambda home: job(home, 1, mount=9)),
+    ("jobs-are-sound", lambda home: job(home, 1, directory=home.inode("/m/d").id)),
+    ("jobs-are-sound", lambda home: job(home, 2, key="elsewhere")),
+    ("jobs-are-sound", lambda home: job(home, 2, directory=99)),
+    ("jobs-are-sound", many_jobs),
+    ("policies-are-distinct", put(POLICIES, b"/m", encode_record(Policy(2, "/m")))),
+    ("policies-are-distinct", put(POLICIES, b"/m", encode_record(Policy(1, "/other")))),
+    ("policies-are-distinct", meta(last_policy=1)),
+    ("expiry-follows-ttls", put(EXPIRY, pack_id(77) + b"/m/x", None)),
+    ("expiry-follows-ttls", put(EXPIRY, pack_id(78) + b"/m/x", b"")),
+    ("expiry-follows-ttls", put(TTLS, b"/m/x", None)),
+    ("expiry-follows-ttls", put(TTLS, b"/m/x", encode_record(Ttl(1, 77, "free", "/m/y")))),
+    ("expiry-follows-ttls", meta(ttls=0)),
+    ("record-decodes", put(JOBS, pack_id(1), b"\xc1")),
+    ("record-decodes", put(INTENTS, pack_id(2), b"\xc1")),
 ]
 
 

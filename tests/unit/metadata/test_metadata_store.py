@@ -15,10 +15,11 @@ from metadata_home import Home, refused
 
 from monofs.config.schema import NamespaceConfig
 from monofs.metadata.flusher import SLICE, slices
+from monofs.metadata.fsck import CHECKS, check_namespace
 from monofs.metadata.memtable import Memtable
 from monofs.metadata.snapshot import open_offline
 from monofs.metadata.store import HOLD_BACK_FLUSHES, Store
-from monofs.metadata.tables import IDS, META_KEY, Meta, encode_record, pack_id
+from monofs.metadata.tables import IDS, META_KEY, TABLE_NAMES, Meta, Table, encode_record, pack_id
 from monofs.model.errors import DiskFull, HomeUnusable, NotFound
 
 
@@ -311,3 +312,29 @@ def test_the_store_is_a_sorted_dict_whatever_is_flushed_when(tmp_path_factory: A
     for (space, key), value in model.items():
         assert box.store.get(space, key) == value
     box.store.close()
+
+
+def test_a_home_of_a_release_without_the_tables_of_writing_is_checked_and_opened(tmp_path: Path) -> None:
+    home = Home(tmp_path / "db")
+    home.initialize()
+    home.mkdir("/d")
+    home.close()
+    environment = lmdb.open(home.directory, max_dbs=32)
+    for table in Table:
+        if table > Table.META:
+            handle = environment.open_db(TABLE_NAMES[table])
+            with environment.begin(write=True) as transaction:
+                transaction.drop(handle)
+    environment.close()
+    with open_offline(home.directory) as offline:
+        assert offline.scan(-Table.INTENTS, b"", 10) == []
+        assert offline.get(-Table.PLACES, b"x") is None
+        assert check_namespace(offline) == {name: [] for name in CHECKS}
+    home.open()
+    home.keep("/d/f")
+    home.begin_write("/d/g", write_type="MUST_CACHE")
+    home.close()
+    home.open()
+    assert home.namespace.places(home.inode("/d/f").content) is not None
+    assert len(home.namespace.intents(0, 10)) == 1
+    home.close()
