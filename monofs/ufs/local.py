@@ -79,10 +79,14 @@ class LocalStore(LocalFiles):
         """Files directory by directory, each synced once; then directories, the deepest first."""
         with self._acting("delete", b""), self._open_directory(b""):
             pass  # a root that is gone must not look like files that are
-        files = sorted(key for key in keys if not key.endswith(b"/"))
+        files = sorted((key for key in keys if not key.endswith(b"/")), key=_split)
         failed: dict[bytes, MonofsError] = {}
-        for _, together in groupby(files, key=lambda key: key.rpartition(b"/")[0]):
-            failed |= self._delete_all(list(together))
+        for _, together in groupby(files, key=lambda key: _split(key)[0]):
+            some = list(together)
+            try:
+                failed |= self._delete_all(some)
+            except MonofsError as error:
+                failed |= dict.fromkeys(some, error)
         for key in sorted((key for key in keys if key.endswith(b"/")), reverse=True):
             try:
                 self.remove_directory(key[:-1])
@@ -109,7 +113,7 @@ class LocalStore(LocalFiles):
         return failed
 
     def _unlink(self, act: Act, parent: int, key: bytes) -> None:
-        name = key.rpartition(b"/")[2]
+        name = _split(key)[1]
         with self._mapped(key, "deleted"):
             try:
                 if stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
@@ -227,6 +231,12 @@ class LocalStore(LocalFiles):
                 except (OSError, UfsNotFound) as error:
                     if not self._is_absent(error):
                         raise
+
+
+def _split(key: bytes) -> tuple[bytes, bytes]:
+    """Directory and name."""
+    directory, _, name = key.rpartition(b"/")
+    return directory, name
 
 
 def _delete_tree(parent: int, name: bytes) -> bool:

@@ -111,8 +111,8 @@ class S3Objects(S3Reading):
                 return found
             if isinstance(error, UfsNotFound) and error.detail.get("store_code") != "NoSuchKey":
                 break  # the upload is gone, or the bucket
-            if kind_of(condition) != "match":
-                break
+            if kind_of(condition) != "match" or error.detail.get("store_code") == "ConditionalRequestConflict":
+                break  # the latter tells of another act at the same moment, not of what lies there
             if found is None or found.fingerprint != condition.fingerprint:
                 raise self._changed(key) from None
             self._conditions.note_refused(act, sent)

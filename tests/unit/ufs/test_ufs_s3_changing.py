@@ -251,6 +251,23 @@ def test_what_a_refusal_means_for_an_act(
     assert may_be_done(caught.value) == unclear
 
 
+def test_a_conflict_with_another_act_says_nothing_about_what_the_server_honours(stub: Stub) -> None:
+    server, store = Server(stub), opened(stub)
+    made = store.put(b"k", views(b"0"), "op-0", ABSENT)
+    made = store.put(b"k", views(b"1"), "op-1", Condition(made.fingerprint))
+    conflict = refusal(409, "ConditionalRequestConflict")
+    stub.act = lambda request: conflict if request.method == "PUT" else server.answer(request)
+    for number in range(3):
+        with pytest.raises(UfsChanged):
+            store.put(b"k", views(b"2"), f"op-2-{number}", Condition(made.fingerprint))
+    stub.act = server.answer
+    stub.requests.clear()
+    store.put(b"k", views(b"3"), "op-3", Condition(made.fingerprint))
+    assert [(request.method, request.headers["if-match"]) for request in stub.requests] == [
+        ("PUT", f'"{made.fingerprint[2:]}"')
+    ]
+
+
 def test_which_keys_were_not_deleted_is_read_from_the_answer(stub: Stub) -> None:
     body = (
         b'<?xml version="1.0"?><DeleteResult xmlns="x"><Error><Key>a&amp;b</Key><Code>AccessDenied</Code><Message>no</Message></Error>'
