@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
+
 from monofs.master.access import R_OK, check_access
 from monofs.master.channels import Channels, Dial
 from monofs.master.consistency import Consistency
@@ -58,7 +60,9 @@ class Background:
     ) -> None:
         self._loader, self._reading, self._permissions = loader, reading, permissions
         self._channels = Channels(members, dial)
-        self.mover = Mover(namespace, proposer, stores, locks, loader, reactor=reactor)
+        self._namespace = namespace
+        self.mover = mover = Mover(namespace, proposer, stores, locks, loader, reactor=reactor)
+        self._deleting = deleting = Deleting(namespace, stores, locks, reactor=reactor)
         syncing = Syncing(namespace, loader)
         self.jobs = Jobs(
             namespace,
@@ -67,8 +71,8 @@ class Background:
             {
                 JobKind.LOAD: Loading(namespace, loader, syncing, issuer, self._channels).work,
                 JobKind.FREE: Freeing(namespace, proposer, members).work,
-                JobKind.DELETE: Deleting(namespace, stores, locks, reactor=reactor).work,
-                JobKind.MOVE: Moving(namespace, proposer, self.mover, syncing).work,
+                JobKind.DELETE: deleting.work,
+                JobKind.MOVE: Moving(namespace, proposer, mover, syncing).work,
                 JobKind.SYNC: syncing.work,
             },
             permissions=permissions,
@@ -108,6 +112,15 @@ class Background:
         check_access(call.principal, Right.READ, self._reading.chain(parts), R_OK if self._permissions else 0)
         self._loader.distrust(parts)
         return Empty()
+
+    def make_room(self, job: int, key: str) -> Deferred[None]:
+        """Fires once no object that a tree job is to move or delete lies at a natural key any more; or when another change of that key is
+        in the way, for which the asker waits."""
+        record = self._namespace.job(job)
+        if record is None:
+            return succeed(None)
+        maker = self.mover if record.kind == JobKind.MOVE else self._deleting
+        return Deferred.fromCoroutine(maker.make_room(record, key))
 
     async def stop(self) -> None:
         """End everything at its present step."""

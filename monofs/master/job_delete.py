@@ -20,7 +20,9 @@ from monofs.master.job_run import Backoff, Run
 from monofs.master.locks import Locks
 from monofs.master.stores import UNAVAILABLE, MountedStore, Stores, Unclear
 from monofs.metadata.namespace import Namespace
-from monofs.model.errors import MonofsError, UfsFailed, UfsNotEmpty
+from monofs.metadata.tables import Job, JobState
+from monofs.model.errors import Busy, MonofsError, UfsFailed, UfsNotEmpty
+from monofs.model.inode import Inode
 from monofs.model.mount import Mount
 from monofs.model.paths import format_path, parse_path
 from monofs.observe.failpoints import failpoint
@@ -29,6 +31,7 @@ from monofs.ufs.base import UfsEntry
 BATCH = 1000
 SWEPT = b"s"
 REACHED = b"k"
+CLAIM_TURNS = 3
 TOLD = "a job deletes what was there before"
 
 
@@ -56,7 +59,7 @@ class Deleting:
         if run.cursor[:1] == REACHED:
             return False
         if run.cursor != SWEPT:
-            guard = Guard(self._locks.try_claim(job.mount, [job.key], told=TOLD), self._reactor)
+            guard = await self._claimed(run)
             try:
                 if guard.refused or self._namespace.lookup(parse_path(job.path)).inode is not None:
                     return False
@@ -70,14 +73,46 @@ class Deleting:
         await run.persist(lambda: store.act("sweep", job.key, lambda ufs: ufs.sweep(operation, key)))
         return True
 
+    async def _claimed(self, run: Run) -> Guard:
+        """The whole directory; the change that removed it may still be about to tell its asker."""
+        for _ in range(CLAIM_TURNS):
+            guard = self.guard(run, [run.job.key])
+            if not guard.refused:
+                break
+            guard.release()
+            await run.breathe()
+        return guard
+
+    async def make_room(self, job: Job, key: str) -> None:
+        """Delete what lies at a key now, if it is the job's to delete. ``Busy`` when the store does not tell."""
+        store, raw = self._stores.of(mount_of(self._namespace, job)), key.encode()
+        if not key.startswith(job.key + "/") or job.state == JobState.DONE:
+            return
+        relative = raw[len(job.key.encode()) + 1 :]
+        guard = Guard(self._locks.try_claim(job.mount, [key], told=TOLD), self._reactor)
+        try:
+            new = self._new(job)
+            if guard.refused or (new is not None and new.record(relative) is not None):
+                return
+            there = await store.call("head", key, lambda ufs: ufs.look(raw))
+            if there is not None and is_doomed(job, Below(self._namespace, job.directory).record(relative), there):
+                await guard.act(store, "delete", key, lambda ufs: ufs.delete(raw))
+        except Unclear as error:
+            raise Busy(f"{key} cannot be cleared for something new: {error}") from error
+        finally:
+            guard.release()
+
+    def _new(self, job: Job) -> Below | None:
+        inode = self._namespace.lookup(parse_path(job.path)).inode
+        return Below(self._namespace, inode.id) if inode is not None and inode.is_directory else None
+
     def known(self, run: Run) -> Below:
         """What the tree knew below the directory when it was removed."""
         return Below(self._namespace, run.job.directory)
 
     def new(self, run: Run) -> Below | None:
         """What the tree has in its place now."""
-        inode = self._namespace.lookup(parse_path(run.job.path)).inode
-        return Below(self._namespace, inode.id) if inode is not None and inode.is_directory else None
+        return self._new(run.job)
 
     def store(self, mount: Mount) -> MountedStore:
         """Of the job's mount, as its options are now."""
@@ -135,7 +170,7 @@ class _Pass:
         for entry in entries:
             while self._open_directories and not entry.name.startswith(self._open_directories[-1]):
                 going.append(self._open_directories.pop())
-            if not self._goes(entry):
+            if not is_doomed(self._run.job, self._known.record(entry.name), entry):
                 self._run.count("kept")
             elif ordered and entry.is_directory:
                 self._open_directories.append(entry.name)
@@ -145,14 +180,6 @@ class _Pass:
             going += reversed(self._open_directories)
             self._open_directories.clear()
         return going
-
-    def _goes(self, entry: UfsEntry) -> bool:
-        if not came_after(entry, self._run.job.created_ns):
-            return True
-        record = self._known.record(entry.name)
-        if record is None:
-            return False
-        return entry.is_directory or is_version(entry, record.fingerprint, record.mtime_ns)
 
     async def _delete(self, names: list[bytes], piece: int, reached: bytes) -> None:
         """Delete these names, as far as nothing new is in their place, and count them."""
@@ -219,6 +246,15 @@ class _Pass:
             run.fail(format_path(parse_path(run.job.path)), UfsFailed(str(error)))
         finally:
             guard.release()
+
+
+def is_doomed(job: Job, record: Inode | None, entry: UfsEntry) -> bool:
+    """Whether what the store shows was there when the directory was removed. ``record``: what the tree knew of it then."""
+    if not came_after(entry, job.created_ns):
+        return True
+    if record is None:
+        return False
+    return entry.is_directory or is_version(entry, record.fingerprint, record.mtime_ns)
 
 
 def _natural(key: bytes) -> str | None:

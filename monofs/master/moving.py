@@ -23,7 +23,7 @@ from monofs.master.proposing import Proposer
 from monofs.master.stores import UNAVAILABLE, MountedStore, Stores, Unclear
 from monofs.metadata.entries import Moved, MovedFile, UpdateJob
 from monofs.metadata.namespace import Namespace
-from monofs.metadata.tables import Job, JobKind
+from monofs.metadata.tables import Job
 from monofs.model.errors import Busy, MonofsError, NotReady, UfsChanged, UfsNotFound
 from monofs.model.inode import Flag, Inode
 from monofs.model.paths import Parts, format_path, parse_path
@@ -239,17 +239,12 @@ class Mover:
 
     # ---- for writers --------------------------------------------------------------------------------------------------
 
-    def move_first(self, number: int, key: str) -> Deferred[None]:
-        """Fires once no object of MOVE job ``number`` lies at the key ``key`` any more, so that something new may come there. ``Busy`` when
-        it cannot be moved now."""
-        return Deferred.fromCoroutine(self._move_first(number, key))
-
-    async def _move_first(self, number: int, key: str) -> None:
-        job = self._namespace.job(number)
-        if job is None or job.kind != JobKind.MOVE or not key.startswith(job.key + "/"):
+    async def make_room(self, job: Job, key: str) -> None:
+        """Move what lies at a key away now, if it is a file's of the renamed directory. ``Busy`` when that cannot be done now."""
+        if not key.startswith(job.key + "/"):
             return
         if key in job.doomed:
-            await self.delete_doomed(number)
+            await self.delete_doomed(job.number)
             return
         relative = key[len(job.key) + 1 :].encode()
         below = Below(self._namespace, job.directory)

@@ -28,7 +28,7 @@ from monofs.master.locks import Place
 from monofs.master.reading import Reading
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
-from monofs.metadata.tables import Intent, IntentKind, JobKind
+from monofs.metadata.tables import Intent, IntentKind
 from monofs.model.errors import MonofsError, ReadOnly
 from monofs.model.inode import decode_inode
 from monofs.model.mount import Mount
@@ -46,20 +46,21 @@ COUNTED_DIRECTORIES = 10_000
 _NOW = ReadOptions(0.0, "ALWAYS")
 
 
-class Mover(Protocol):
-    """What moves objects of renamed directories."""
+class RoomMaker(Protocol):
+    """What moves or deletes objects of directories that were renamed or removed."""
 
-    def move_first(self, job: int, key: str) -> Deferred[None]:
-        """Fires once no object of MOVE job ``job`` lies at the natural key ``key`` any more, so that something new may come there."""
+    def make_room(self, job: int, key: str) -> Deferred[None]:
+        """Fires once no object that a tree job is to move or delete lies at the natural key ``key`` any more, so that something new may
+        come there; or when another change of that key is in the way."""
 
 
 class Preparing:
-    """Of one master. ``mover`` is set when there are jobs."""
+    """Of one master. ``room_maker`` is set when there are jobs."""
 
     def __init__(self, namespace: Namespace, loader: Loader, reading: Reading, *, permissions: bool) -> None:
         self._namespace, self._loader, self._reading, self._permissions = namespace, loader, reading, permissions
         self._looks: OrderedDict[int, tuple[int, float]] = OrderedDict()
-        self.mover: Mover | None = None
+        self.room_maker: RoomMaker | None = None
 
     # ---- before -------------------------------------------------------------------------------------------------------
 
@@ -124,11 +125,11 @@ class Preparing:
         return count < LOOKS
 
     async def make_room(self, place: Place, call: Call) -> None:
-        """What is to be made at a key must not meet an object that still waits there to be moved away."""
+        """What is to be made at a key must not meet an object that still waits there to be moved away or deleted."""
         job = self._namespace.covering_job(place.mount, place.key) if place.mount else None
-        if job is not None and job.kind == JobKind.MOVE and self.mover is not None:
-            waited, call.waits_for = call.waits_for, f"job {job.number} to move {place.key} out of the way"
-            await self.mover.move_first(job.number, place.key)
+        if job is not None and self.room_maker is not None:
+            waited, call.waits_for = call.waits_for, f"job {job.number} to clear {place.key}"
+            await self.room_maker.make_room(job.number, place.key)
             call.waits_for = waited
 
     # ---- after --------------------------------------------------------------------------------------------------------

@@ -246,7 +246,7 @@ class Master:
             clock=self._clock,
             now_ns=self._now_ns,
         )
-        preparing.mover = background.mover
+        preparing.room_maker = background
         self._handlers |= background.handlers(self._behind_barrier)
         explaining = Explaining(namespace, loader, stores, members, reading, intents, clock=self._clock)
         self._handlers |= {
