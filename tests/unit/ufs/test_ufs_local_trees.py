@@ -37,7 +37,7 @@ def test_a_tree_that_holds_links_is_removed_without_following_them(
 def test_a_tree_deeper_than_the_stack_and_the_descriptors_is_scanned_and_removed(root: Path) -> None:
     code = """
 import resource, sys
-depth = 1500
+depth = 1100
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 fd = os.open(store._root, os.O_RDONLY)
 for number in range(depth):
