@@ -173,7 +173,7 @@ class Watch:
         self.gate: threading.Event | None = None
         self.racy = False
         self.before: dict[str, Callable[[], None]] = {}
-        """Name of a call that changes or looks -> what happens right before it is passed on; what is raised there, it raises."""
+        """Name of a call (``head``: status) -> what happens right before it is passed on; what is raised there, it raises."""
         self.after: dict[str, Callable[[], None]] = {}
         """The same, when the store has done it."""
 
@@ -183,11 +183,11 @@ class Watch:
             assert self.gate.wait(30)
         if self.error is not None:
             raise self.error
+        if kind in self.before:
+            self.before[kind]()
 
     def act(self, name: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         self.seen(name)
-        if name in self.before:
-            self.before[name]()
         result = call(*arguments, **options)
         if name in self.after:
             self.after[name]()
@@ -324,6 +324,10 @@ class House:
     def mount(self, path: str, directory: Path, **given: Any) -> api.MountInfo:
         given.setdefault("uri", f"file://{directory}")
         return self.ask(Method.MOUNT_ADD, api.MountAddRequest(path, **given))
+
+    def impatient(self) -> None:
+        """From now on changes wait for others of the same path but a moment."""
+        self.master._background.mover._locks._busy_wait_s = 0.05
 
     def hold(self, name: str) -> Held:
         """Let the next calls ``name`` of stores wait before they act."""

@@ -31,7 +31,13 @@ from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.testing.buckets import Bucket
 
-IMPATIENT = Config(master=MasterConfig(busy_wait_s=0.2))
+PATIENT = Config(master=MasterConfig(busy_wait_s=30.0))
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monofs.master.acting.PAUSE_S", 0.001)
+    monkeypatch.setattr("monofs.master.stores.PAUSE_S", 0.001)
 
 
 class Store:
@@ -75,7 +81,7 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def house(make_house: Callable[..., House], lake: Store) -> House:
-    made = make_house(IMPATIENT)
+    made = make_house(PATIENT)
     if lake.bucket is not None:
         made.ask(Method.MOUNT_ADD, api.MountAddRequest("/lake", lake.bucket.uri, lake.bucket.options))
     else:
@@ -356,6 +362,7 @@ def test_who_cannot_be_told_what_happened_is_told_so_and_the_master_finds_out(ho
         ask(house, Method.DELETE, "/lake/f")
     shown = house.ask(Method.INTENT_LIST, api.Empty()).intents[0]
     assert (shown.kind, shown.path) == ("delete", "/lake/f")
+    house.impatient()
     with pytest.raises(Busy, match="delete of /lake/f"):
         ask(house, Method.RENAME, "/lake/f", "/lake/g")
     why = house.ask(Method.WHY, api.StatRequest("/lake/f")).facts
@@ -410,6 +417,7 @@ def test_a_tree_is_not_removed_or_renamed_over_a_write_below_it(house: House, la
     lake.put("d/old", b"1")
     house.list("/lake/d")
     begun = scribe.begin("/lake/d/f", 1)
+    house.impatient()
     for method, arguments in (
         (Method.REMOVE_TREE, ("/lake/d",)),
         (Method.RENAME, ("/lake/d", "/lake/e")),

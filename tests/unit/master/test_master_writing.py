@@ -35,12 +35,12 @@ from monofs.rpc.api import Method
 from monofs.ufs.base import Condition
 
 ADA = Principal("ada", uid=1000, groups=(100,), rights=Right.READ | Right.WRITE)
-IMPATIENT = Config(master=MasterConfig(busy_wait_s=0.2))
+PATIENT = Config(master=MasterConfig(busy_wait_s=30.0))
 
 
 @pytest.fixture
 def house(make_house: Callable[..., House], data: Path) -> House:
-    made = make_house(IMPATIENT)
+    made = make_house(PATIENT)
     made.mount("/lake", data)
     return made
 
@@ -242,6 +242,7 @@ def test_large_files_lock_their_path_only_when_they_are_published(house: House, 
     published = house.ask(Method.PUBLISH, api.PublishRequest(begun.operation, 5, scribe.number))
     assert published.replaced == house.stat("/lake/f").fingerprint
     assert published == house.ask(Method.PUBLISH, api.PublishRequest(begun.operation, 5, scribe.number))
+    house.impatient()
     with pytest.raises(Busy, match="write of /lake/f"):
         scribe.begin("/lake/f", 1)
     condition = scribe_condition(published)
@@ -270,6 +271,7 @@ def test_the_second_writer_of_a_path_waits_for_the_first_and_replaces_its_versio
 
 def test_who_waits_too_long_is_told_what_is_in_the_way(house: House, scribe: Scribe) -> None:
     begun = scribe.begin("/lake/d/f", 5)
+    house.impatient()
     for path in ("/lake/d/f", "/lake/d/f/below"):
         with pytest.raises(Busy, match=f"operation {begun.operation}"):
             scribe.begin(path, 1)

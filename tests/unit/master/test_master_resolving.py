@@ -1,0 +1,292 @@
+"""Intents nobody works on any more are brought to their end, whatever had happened in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from master_house import House
+from scribe import Asking, Scribe
+from test_master_below import PATIENT, Store, ask, is_open
+
+from monofs.model.errors import MonofsError, NotFound, UfsFailed, UfsUnknown, WriteLost
+from monofs.observe.metrics import INTENTS_RESOLVED
+from monofs.rpc import api
+from monofs.rpc.api import Method
+from monofs.ufs.base import Condition
+
+ACTS = ("delete", "rename", "copy", "make_directory", "put", "remove_directory")
+
+
+@pytest.fixture(params=["file", "s3"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "s3":
+        return Store(None, request.getfixturevalue("bucket"))
+    directory = tmp_path / "lake"
+    directory.mkdir()
+    return Store(directory, None)
+
+
+@pytest.fixture
+def house(make_house: Callable[..., House], lake: Store) -> House:
+    made = make_house(PATIENT)
+    if lake.bucket is not None:
+        made.ask(Method.MOUNT_ADD, api.MountAddRequest("/lake", lake.bucket.uri, lake.bucket.options))
+    else:
+        assert lake.directory is not None
+        made.mount("/lake", lake.directory)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monofs.master.acting.PAUSE_S", 0.001)
+    monkeypatch.setattr("monofs.master.stores.PAUSE_S", 0.001)
+
+
+class Silence:
+    """The store does (or does not do) what it is asked, and never answers."""
+
+    def __init__(self, house: House, *, acts: bool, names: tuple[str, ...] = ACTS) -> None:
+        self.ended = False
+        looks = dict.fromkeys(("look", "head"), self)
+        mute = dict.fromkeys(names, self)
+        house.watch.before, house.watch.after = (looks, mute) if acts else (looks | mute, {})
+        self._house = house
+
+    def __call__(self) -> None:
+        if not self.ended:
+            raise UfsFailed("no answer")
+
+    def end(self, *, restart: bool) -> None:
+        self.ended = True
+        self._house.watch.before, self._house.watch.after = {}, {}
+        if restart:
+            self._house.restart()
+        self._house.resolve()
+
+
+@pytest.fixture(params=[False, True], ids=["in place", "after a restart"])
+def restart(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.mark.parametrize("acts", [True, False], ids=["done", "not done"])
+@pytest.mark.parametrize(
+    ("method", "arguments", "done", "undone"),
+    [
+        (Method.DELETE, ("/lake/f",), ["d/old"], ["d/old"]),  # what is still there is deleted again
+        (Method.RENAME, ("/lake/f", "/lake/g"), ["d/old", "g"], ["d/old", "f"]),
+        (Method.COPY, ("/lake/f", "/lake/g"), ["d/old", "f", "g"], ["d/old", "f"]),
+        (Method.MAKE_DIRECTORY, ("/lake/e",), ["d/old", "e/", "f"], ["d/old", "f"]),
+        (Method.TOUCH, ("/lake/t",), ["d/old", "f", "t"], ["d/old", "f"]),
+    ],
+    ids=["delete", "rename", "copy", "mkdir", "touch"],
+)
+def test_a_change_with_an_unknown_end_rolls_forward_if_it_was_done_and_back_if_not(
+    house: House,
+    lake: Store,
+    restart: bool,
+    acts: bool,
+    method: Method,
+    arguments: tuple[str, ...],
+    done: list[str],
+    undone: list[str],
+) -> None:
+    lake.put("f", b"1")
+    lake.put("d/old", b"1")
+    house.list("/lake")
+    house.list("/lake/d")
+    silence = Silence(house, acts=acts)
+    with pytest.raises(UfsUnknown):
+        ask(house, method, *arguments)
+    assert is_open(house)
+    silence.end(restart=restart)
+    assert not is_open(house)
+    expected = done if acts else undone
+    assert lake.listed() == expected
+    house.now_s += 3600
+    names = {key.partition("/")[0] + ("/" if "/" in key else "") for key in expected}
+    assert house.list("/lake", 0) == sorted(names), "tree and store agree"
+
+
+def test_a_rename_that_had_copied_deletes_its_source(house: House, lake: Store, restart: bool) -> None:
+    if lake.bucket is None:
+        pytest.skip("directories rename files in one step")
+    lake.put("f", b"1")
+    house.list("/lake")
+    before = house.stat("/lake/f")
+    silence = Silence(house, acts=False, names=("delete",))
+    with pytest.raises(UfsUnknown):
+        ask(house, Method.RENAME, "/lake/f", "/lake/g")
+    assert lake.listed() == ["f", "g"]
+    silence.end(restart=restart)
+    assert lake.listed() == ["g"]
+    assert house.stat("/lake/g").content == before.content
+
+
+def test_what_came_from_outside_meanwhile_is_neither_deleted_nor_lost(house: House, lake: Store, restart: bool) -> None:
+    lake.put("f", b"1")
+    lake.put("g", b"1")
+    house.list("/lake")
+    silence = Silence(house, acts=False)
+    with pytest.raises(UfsUnknown):
+        ask(house, Method.DELETE, "/lake/f")
+    lake.put("f", b"from outside")
+    silence.end(restart=restart)
+    assert house.stat("/lake/f").size == len(b"from outside")
+    if lake.bucket is None:
+        return
+    house.list("/lake")
+    silence = Silence(house, acts=False, names=("delete",))
+    with pytest.raises(UfsUnknown):
+        ask(house, Method.RENAME, "/lake/g", "/lake/h")
+    lake.put("g", b"written anew from outside")
+    silence.end(restart=restart)
+    assert lake.listed() == ["f", "g", "h"]
+    assert (house.stat("/lake/g").size, house.stat("/lake/h").size) == (len(b"written anew from outside"), 1)
+
+
+def test_a_retry_of_a_change_that_had_no_effect_begins_anew(house: House, lake: Store) -> None:
+    lake.put("f", b"1")
+    house.list("/lake")
+    request = Asking().next()
+    silence = Silence(house, acts=False)
+    with pytest.raises(UfsUnknown):
+        ask(house, Method.COPY, "/lake/f", "/lake/g", request=request)
+    retry = house.begin(Method.COPY, api.CopyRequest("/lake/f", "/lake/g", request=request))
+    silence.end(restart=False)
+    retry()
+    assert lake.listed() == ["f", "g"]
+    assert not is_open(house)
+
+
+def test_a_retry_of_a_change_that_was_done_hears_so(house: House, lake: Store) -> None:
+    lake.put("f", b"1")
+    house.list("/lake")
+    request = Asking().next()
+    silence = Silence(house, acts=True)
+    with pytest.raises(UfsUnknown):
+        ask(house, Method.RENAME, "/lake/f", "/lake/g", request=request)
+    silence.end(restart=True)
+    ask(house, Method.RENAME, "/lake/f", "/lake/g", request=request)
+    assert lake.listed() == ["g"]
+
+
+# ---- writes whose worker is gone ----------------------------------------------------------------------------------------
+
+
+def test_a_write_of_a_silent_worker_is_ended_if_it_was_published_and_dropped_if_not(house: House, lake: Store) -> None:
+    scribe = Scribe(house)
+    done, undone = scribe.begin("/lake/done", 1), scribe.begin("/lake/undone", 1)
+    kept = scribe.begin("/lake/kept", 1, write_type="MUST_CACHE")
+    plain = scribe.begin("/plain", 1)
+    scribe.put(done, b"1")
+    house.loop.do(house.master._resolver.look_around)
+    house.settle()
+    assert len(house.ask(Method.INTENT_LIST, api.Empty()).intents) == 4, "a live worker is left to it"
+    house.now_s += 61
+    house.loop.do(house.master._resolver.look_around)
+    house.resolve()
+    assert not is_open(house)
+    assert house.stat("/lake/done").content == scribe.opened(done).content
+    for begun in (undone, kept, plain):
+        with pytest.raises(WriteLost):
+            scribe.end(begun, None, 1)
+    assert house.list("/lake", 0) == ["done"]
+
+
+def test_uploads_of_a_lost_worker_are_aborted_and_its_temporary_files_swept(house: House, lake: Store) -> None:
+    scribe = Scribe(house)
+    begun = scribe.begin("/lake/d/large", -1)
+    held = scribe.opened(begun)
+    store = scribe.store(held.mount)
+    upload = store.begin_upload(held.key.encode(), held.operation_name)
+    house.ask(Method.RECORD_UPLOAD, api.RecordUploadRequest(begun.operation, upload, scribe.number))
+    store.put_part(held.key.encode(), upload, 1, 0, [memoryview(b"part")])
+    scribe.register()
+    house.resolve()
+    assert not is_open(house)
+    if lake.bucket is not None:
+        assert lake.bucket.uploads() == {}
+    assert [key for key in lake.listed() if key != "d/"] == []
+    store.close()
+
+
+def test_an_upload_completed_by_a_worker_that_then_was_lost_is_a_file(house: House, lake: Store) -> None:
+    scribe = Scribe(house)
+    begun = scribe.begin("/lake/large", -1)
+    held = scribe.opened(begun)
+    store = scribe.store(held.mount)
+    key = held.key.encode()
+    upload = store.begin_upload(key, held.operation_name)
+    house.ask(Method.RECORD_UPLOAD, api.RecordUploadRequest(begun.operation, upload, scribe.number))
+    part = store.put_part(key, upload, 1, 0, [memoryview(b"whole")])
+    house.ask(Method.PUBLISH, api.PublishRequest(begun.operation, 5, scribe.number))
+    store.complete_upload(key, upload, [part], 5, held.operation_name, Condition(absent=True))
+    house.restart()
+    scribe.register()
+    house.resolve()
+    assert house.stat("/lake/large").size == 5
+    assert not is_open(house)
+    store.close()
+
+
+def test_a_worker_that_comes_back_keeps_the_writes_it_names(house: House, lake: Store) -> None:
+    scribe = Scribe(house)
+    named, unnamed = scribe.begin("/lake/named", 1), scribe.begin("/lake/unnamed", 1)
+    house.restart()
+    scribe.register((named.operation,))
+    house.resolve()
+    shown = house.ask(Method.INTENT_LIST, api.Empty()).intents
+    assert [one.number for one in shown] == [named.operation]
+    scribe.end(named, scribe.put(named, b"1"), 1)
+    with pytest.raises(WriteLost):
+        scribe.end(unnamed, None, 1)
+
+
+def test_a_write_of_which_no_byte_ever_came_does_not_lock_its_path_for_long(house: House, lake: Store) -> None:
+    scribe = Scribe(house)
+    begun = scribe.begin("/lake/f", 1)
+    scribe.heartbeat([])
+    scribe.heartbeat(None)
+    assert is_open(house), "its bytes may still be on their way"
+    house.later_ns = 31 * 10**9
+    scribe.heartbeat([begun.operation])
+    assert is_open(house)
+    scribe.heartbeat([])
+    house.resolve()
+    assert not is_open(house)
+
+
+# ---- told -----------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_resolved_is_counted_and_what_waits_says_why(house: House, lake: Store) -> None:
+    lake.put("f", b"1")
+    house.stat("/lake/f")
+    ended = INTENTS_RESOLVED("delete", "ended")
+    before = ended.value
+    silence = Silence(house, acts=False)
+    with pytest.raises(UfsUnknown):
+        ask(house, Method.DELETE, "/lake/f")
+    house.settle()
+    shown = house.ask(Method.INTENT_LIST, api.Empty()).intents[0]
+    assert (shown.state, "no answer" in shown.error) == ("waits for the store", True)
+    silence.end(restart=False)
+    assert ended.value == before + 1
+
+
+def test_intents_below_a_mount_that_is_gone_end(house: House, lake: Store) -> None:
+    scribe = Scribe(house)
+    begun = scribe.begin("/lake/f", 1)
+    try:
+        house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+    except MonofsError:
+        scribe.abandon(begun, NotFound("given up"))  # then nothing can be unmounted under a write
+        return
+    house.now_s += 61
+    house.loop.do(house.master._resolver.look_around)
+    house.resolve()
+    assert not is_open(house)
