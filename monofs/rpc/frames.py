@@ -124,14 +124,27 @@ class Splitter:
         """The frames completed by ``data``, in order."""
         if self.error is not None:
             return []
-        if self._held:
-            self._held += data
-            if len(self._held) < self._need:
-                return []
-            data = bytes(self._held)
-            self._held = bytearray()
         frames: list[Frame] = []
-        position, end, limit = 0, len(data), self.limit + REST_BYTES
+        position = 0
+        held = self._held
+        if held:
+            missing = self._need - len(held)
+            if len(data) < missing:
+                held += data
+                return []
+            self._held = bytearray()
+            if self._need > HEADER_BYTES:  # a long frame is put together once, not with all that follows it
+                held += memoryview(data)[:missing]
+                length, kind, descriptors, method, request, deadline_ms, trace = _unpack_header_from(held)
+                if kind > LAST_KIND or descriptors > DESCRIPTORS_MAX:
+                    self._refuse(length, kind, descriptors)
+                    return frames
+                body = bytes(memoryview(held)[HEADER_BYTES:])
+                frames.append(Frame(kind, descriptors, method, request, deadline_ms, trace, body))
+                position = missing
+            else:
+                data = bytes(held) + data
+        end, limit = len(data), self.limit + REST_BYTES
         while end - position >= HEADER_BYTES:
             length, kind, descriptors, method, request, deadline_ms, trace = _unpack_header_from(data, position)
             if not REST_BYTES <= length <= limit or kind > LAST_KIND or descriptors > DESCRIPTORS_MAX:
