@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,11 @@ def test_claims_of_one_mount_are_none_of_anothers_business(house: House, scribe:
 
 
 def test_many_writers_of_one_path_all_come_to_their_turn(house: House, scribe: Scribe, data: Path) -> None:
-    waiting = [scribe.begin_later("/lake/f", 2) for _ in range(20)]
-    for number, wait in enumerate(waiting):
-        begun = wait()
-        scribe.end(begun, scribe.put(begun, b"%02d" % number), 2)
-    assert (data / "f").read_bytes() == b"19"
-    assert house.stat("/lake/f").size == 2
+    with ThreadPoolExecutor(20) as writers:
+        written = list(writers.map(lambda number: scribe.write("/lake/f", b"%02d" % number), range(20)))
+    last = max(written, key=lambda inode: inode.changed_index)
+    assert house.stat("/lake/f") == last
+    assert len({inode.content for inode in written}) == 20
 
 
 def test_changes_of_different_paths_do_not_wait_for_each_other(house: House, scribe: Scribe) -> None:
