@@ -155,6 +155,7 @@ class _Pass:
                 return store.call("scan", run.job.key, lambda ufs: ufs.scan(key, after=position, limit=BATCH))
 
             page = await run.persist(scan)
+            run.check()
             going = self._going(page.entries, ordered=ordered, last=page.next is None)
             piece = self._frontier.begin(position)
             await window.begin(partial(self._delete, going, piece, page.next or position))

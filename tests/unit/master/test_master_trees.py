@@ -1,0 +1,411 @@
+"""Whole directories: removed and renamed in the tree at once, and in the store by jobs that meet writers, outsiders and restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lakes import Lake, ended, job, remove_tree, rename, start, steer, tree
+from master_house import Held, House
+from scribe import Scribe
+
+from monofs.config.schema import Config, MasterConfig
+from monofs.model.errors import Busy, NotFound, NotSupported, UfsDenied, UfsFailed, UfsThrottled
+from monofs.rpc import api
+from monofs.rpc.api import Method
+
+IMPATIENT = Config(master=MasterConfig(busy_wait_s=0.2))
+
+
+@pytest.fixture(params=["file", "s3"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    if request.param == "s3":
+        return Lake(None, request.getfixturevalue("bucket"))
+    directory = tmp_path / "lake"
+    directory.mkdir()
+    return Lake(directory, None)
+
+
+@pytest.fixture
+def house(make_house: Callable[..., House], lake: Lake) -> House:
+    made = make_house(IMPATIENT)
+    lake.mount(made)
+    return made
+
+
+@pytest.fixture
+def objects(bucket: object) -> Lake:
+    return Lake(None, bucket)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def object_house(make_house: Callable[..., House], objects: Lake) -> House:
+    made = make_house(IMPATIENT)
+    objects.mount(made)
+    return made
+
+
+def many(lake: Lake, count: int = 30) -> None:
+    for number in range(count):
+        lake.put(f"d/{number % 3}/f{number:03}", b"%d" % number)
+    lake.put("d/top", b"t")
+    lake.put("other/f", b"o")
+
+
+# ---- removing ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_removed_tree_is_gone_at_once_and_its_objects_follow(house: House, lake: Lake) -> None:
+    many(lake)
+    tree(house, "/lake")
+    number = remove_tree(house, "/lake/d")
+    assert tree(house, "/lake") == ["/lake/other/", "/lake/other/f"]
+    done = ended(house, number)
+    assert (done.kind, done.state, done.path, done.failed) == ("delete", "done", "/lake/d", 0)
+    assert lake.keys() == ["other/f"]
+    assert tree(house, "/lake", 0) == ["/lake/other/", "/lake/other/f"]
+
+
+def test_what_the_tree_never_saw_goes_with_its_directory(house: House, lake: Lake) -> None:
+    many(lake)
+    house.stat("/lake/d")
+    ended(house, remove_tree(house, "/lake/d"))
+    assert lake.keys() == ["other/f"]
+
+
+def test_an_empty_directory_goes_with_its_marker(house: House, lake: Lake) -> None:
+    lake.put("d/e/", b"")
+    lake.put("d/", b"")
+    house.list("/lake/d")
+    ended(house, remove_tree(house, "/lake/d"))
+    assert lake.keys() == []
+
+
+def test_a_new_tree_in_the_place_of_the_removed_one_is_left_alone(house: House, lake: Lake) -> None:
+    many(lake)
+    tree(house, "/lake")
+    held = house.hold("scan" if lake.bucket else "sweep")
+    number = remove_tree(house, "/lake/d")
+    held.wait_until_there()
+    scribe = Scribe(house)
+    scribe.write("/lake/d/0/f003", b"new")
+    scribe.write("/lake/d/new", b"newer")
+    assert tree(house, "/lake/d") == ["/lake/d/0/", "/lake/d/0/f003", "/lake/d/new"]
+    held.release()
+    assert ended(house, number).failed == 0
+    assert lake.keys() == ["d/0/f003", "d/new", "other/f"]
+    assert (lake.get("d/0/f003"), lake.get("d/new")) == (b"new", b"newer")
+    assert tree(house, "/lake/d", 0) == ["/lake/d/0/", "/lake/d/0/f003", "/lake/d/new"]
+
+
+def test_what_comes_from_outside_after_the_removal_stays_and_shows_when_the_job_is_done(
+    object_house: House, objects: Lake
+) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    tree(house, "/lake")
+    held = house.hold("scan")
+    number = remove_tree(house, "/lake/d")
+    held.wait_until_there()
+    lake.put("d/late", b"from outside")
+    lake.put("d/top", b"anew")
+    with pytest.raises(NotFound):
+        house.stat("/lake/d/late", 0)
+    held.release()
+    ended(house, number)
+    assert lake.keys() == ["d/late", "d/top", "other/f"]
+    house.now_s += 3600
+    assert tree(house, "/lake/d") == ["/lake/d/late", "/lake/d/top"]
+
+
+def test_a_paused_deletion_goes_on_when_resumed_and_cannot_be_stopped(house: House, lake: Lake) -> None:
+    many(lake)
+    tree(house, "/lake")
+    held = house.hold("scan" if lake.bucket else "remove_tree")
+    number = remove_tree(house, "/lake/d")
+    held.wait_until_there()
+    assert steer(house, number, "pause").state == "paused"
+    with pytest.raises(NotSupported, match="only paused"):
+        steer(house, number, "stop")
+    held.release()
+    with pytest.raises(Busy, match=f"job {number}"):
+        remove_tree(house, "/lake")
+    assert job(house, number).state == "paused"
+    assert steer(house, number, "resume").state == "running"
+    ended(house, number)
+    assert lake.keys() == ["other/f"]
+
+
+@pytest.mark.parametrize("point", ["scan", "delete_many", "remove_tree", "sweep"])
+def test_a_deletion_goes_on_after_a_restart(house: House, lake: Lake, point: str) -> None:
+    if (point in ("scan", "delete_many")) != (lake.bucket is not None):
+        pytest.skip("not a step of this store")
+    many(lake)
+    tree(house, "/lake")
+    held = house.hold(point)
+    number = remove_tree(house, "/lake/d")
+    held.wait_until_there()
+    held.release()
+    house.restart()
+    ended(house, number)
+    assert lake.keys() == ["other/f"]
+    assert tree(house, "/lake", 0) == ["/lake/other/", "/lake/other/f"]
+
+
+def test_objects_that_cannot_be_deleted_are_counted_named_and_tried_again(object_house: House, objects: Lake) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    tree(house, "/lake")
+    refused = 1
+
+    def refuse(name: str, *_: object) -> None:
+        nonlocal refused
+        if refused:
+            refused -= 1
+            raise UfsDenied("no permission to delete here")
+
+    house.watch.before["delete_many"] = lambda: refuse("delete_many")
+    number = remove_tree(house, "/lake/d")
+    done = ended(house, number)
+    assert (done.state, done.failed, done.failures) == ("done", 0, [])
+    assert lake.keys() == ["other/f"]
+
+
+def test_a_deletion_waits_for_a_store_that_does_not_answer(object_house: House, objects: Lake) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    tree(house, "/lake")
+    failures = 4
+
+    def fail() -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise UfsThrottled("slow down")
+
+    house.watch.before["scan"] = fail
+    number = remove_tree(house, "/lake/d")
+    done = ended(house, number)
+    assert (done.state, done.error, failures) == ("done", "", 0)
+    assert lake.keys() == ["other/f"]
+
+
+def test_a_tree_under_no_mount_needs_no_job(house: House) -> None:
+    Scribe(house).write("/scratch/a/b", b"1")
+    assert remove_tree(house, "/scratch") == 0
+    with pytest.raises(NotFound):
+        house.stat("/scratch")
+
+
+def test_keys_no_path_can_name_go_with_their_directory(object_house: House, objects: Lake) -> None:
+    house, lake = object_house, objects
+    lake.put("d/a", b"1")
+    lake.put("d//b", b"2")
+    lake.put("d/../c", b"3")
+    tree(house, "/lake")
+    ended(house, remove_tree(house, "/lake/d"))
+    assert lake.keys() == []
+
+
+# ---- renaming ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_renamed_directory_has_its_name_at_once_and_its_objects_follow(object_house: House, objects: Lake) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    before = {path: house.stat(path).content for path in tree(house, "/lake/d") if not path.endswith("/")}
+    held = house.hold("copy")
+    number = rename(house, "/lake/d", "/lake/e")
+    held.wait_until_there()
+    assert house.stat("/lake/e/top").content == before["/lake/d/top"]
+    with pytest.raises(NotFound):
+        house.stat("/lake/d/top", 0)
+    held.release()
+    done = ended(house, number)
+    assert (done.kind, done.state, done.done, done.total, done.failed) == ("move", "done", 31, 31, 0)
+    assert done.bytes_done == sum(len(b"%d" % number) for number in range(30)) + 1
+    assert not [key for key in lake.keys() if key.startswith("d/")]
+    house.now_s += 3600
+    after = {path: house.stat(path).content for path in tree(house, "/lake/e") if not path.endswith("/")}
+    assert after == {path.replace("/lake/d", "/lake/e"): content for path, content in before.items()}, "still warm"
+
+
+def test_what_only_the_store_knew_moves_along(object_house: House, objects: Lake) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    house.stat("/lake/d")
+    ended(house, rename(house, "/lake/d", "/lake/e"))
+    assert [key for key in lake.keys() if not key.startswith("e/")] == ["other/f"]
+    assert len(lake.keys()) == 32
+    assert house.stat("/lake/e/2/f002").size == 1
+
+
+def test_markers_and_unnameable_keys_move_along(object_house: House, objects: Lake) -> None:
+    house, lake = object_house, objects
+    for key in ("d/", "d/e/", "d/f/g/", "d//x"):
+        lake.put(key, b"")
+    lake.put("d/f/h", b"1")
+    tree(house, "/lake")
+    ended(house, rename(house, "/lake/d", "/lake/n"))
+    assert lake.keys() == ["n//x", "n/e/", "n/f/g/", "n/f/h"]
+    assert tree(house, "/lake", 0) == ["/lake/n/", "/lake/n/e/", "/lake/n/f/", "/lake/n/f/g/", "/lake/n/f/h"]
+
+
+def test_an_empty_directory_moves(object_house: House, objects: Lake) -> None:
+    house, lake = object_house, objects
+    house.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/lake/d"))
+    ended(house, rename(house, "/lake/d", "/lake/e"))
+    assert lake.keys() == ["e/"]
+    assert tree(house, "/lake", 0) == ["/lake/e/"]
+
+
+def test_a_file_written_at_a_former_path_comes_to_its_key_after_the_old_object_left_it(
+    object_house: House, objects: Lake
+) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    tree(house, "/lake")
+    number = rename(house, "/lake/d", "/lake/e")
+    steer(house, number, "pause")
+    scribe = Scribe(house)
+    scribe.write("/lake/d/top", b"new")
+    assert (lake.get("d/top"), lake.get("e/top")) == (b"new", b"t")
+    steer(house, number, "resume")
+    ended(house, number)
+    assert (lake.get("d/top"), lake.get("e/top")) == (b"new", b"t")
+    assert [key for key in lake.keys() if key.startswith("d/")] == ["d/top"]
+    assert tree(house, "/lake/d", 0) == ["/lake/d/top"]
+
+
+def test_files_written_removed_and_overwritten_below_the_new_name_meanwhile_end_as_told(
+    object_house: House, objects: Lake
+) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    tree(house, "/lake")
+    held = house.hold("copy")
+    number = rename(house, "/lake/d", "/lake/e")
+    held.wait_until_there()
+    steer(house, number, "pause")
+    held.release()
+    scribe = Scribe(house)
+    scribe.write("/lake/e/new", b"new")
+    scribe.write("/lake/e/2/f029", b"over")
+    house.ask(Method.DELETE, api.DeleteRequest("/lake/e/2/f026"))
+    steer(house, number, "resume")
+    ended(house, number)
+    assert not [key for key in lake.keys() if key.startswith("d/")]
+    assert (lake.get("e/new"), lake.get("e/2/f029")) == (b"new", b"over")
+    assert "e/2/f026" not in lake.keys()
+    assert house.stat("/lake/e/2/f029", 0).size == 4
+
+
+def test_an_object_put_at_the_new_key_from_outside_wins(object_house: House, objects: Lake) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    tree(house, "/lake")
+    held = house.hold("copy")
+    number = rename(house, "/lake/d", "/lake/e")
+    held.wait_until_there()
+    lake.put("e/2/f029", b"from outside")
+    held.release()
+    ended(house, number)
+    assert lake.get("e/2/f029") == b"from outside"
+    assert not [key for key in lake.keys() if key.startswith("d/")]
+    house.now_s += 3600
+    assert house.stat("/lake/e/2/f029").size == len(b"from outside")
+
+
+def test_what_comes_to_the_former_prefix_from_outside_shows_there_when_the_job_is_done(
+    object_house: House, objects: Lake
+) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    tree(house, "/lake")
+    held = house.hold("copy")
+    number = rename(house, "/lake/d", "/lake/e")
+    held.wait_until_there()
+    lake.put("d/late", b"from outside")
+    held.release()
+    ended(house, number)
+    assert [key for key in lake.keys() if key.startswith("d/")] == ["d/late"]
+    house.now_s += 3600
+    assert tree(house, "/lake/d") == ["/lake/d/late"]
+
+
+@pytest.mark.parametrize("point", ["copy", "delete_many", "scan"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_move_goes_on_after_a_restart_at_any_step(object_house: House, objects: Lake, point: str, when: str) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    before = {path: house.stat(path).content for path in tree(house, "/lake/d") if not path.endswith("/")}
+    held = Held()
+    (house.watch.before if when == "before" else house.watch.after)[point] = held
+    number = rename(house, "/lake/d", "/lake/e")
+    held.wait_until_there()
+    held.release()
+    house.restart()
+    ended(house, number)
+    assert [key for key in lake.keys() if not key.startswith("e/")] == ["other/f"]
+    after = {path: house.stat(path).content for path in tree(house, "/lake/e", 0) if not path.endswith("/")}
+    assert after == {path.replace("/lake/d", "/lake/e"): content for path, content in before.items()}
+
+
+def test_a_copy_whose_answer_was_lost_is_found(object_house: House, objects: Lake) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    tree(house, "/lake")
+    losses = 5
+
+    def lose() -> None:
+        nonlocal losses
+        if losses:
+            losses -= 1
+            raise UfsFailed("the answer was lost")
+
+    house.watch.after["copy"] = lose
+    done = ended(house, rename(house, "/lake/d", "/lake/e"))
+    assert (done.state, done.failed, losses) == ("done", 0, 0)
+    assert len(lake.keys()) == 32
+
+
+def test_a_chain_of_renames_leaves_the_objects_at_the_last_name(object_house: House, objects: Lake) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    tree(house, "/lake")
+    names = ["d", "e", "f", "g"]
+    for source, target in zip(names, names[1:], strict=False):
+        ended(house, rename(house, f"/lake/{source}", f"/lake/{target}"))
+    assert [key for key in lake.keys() if not key.startswith("g/")] == ["other/f"]
+    lake.put("g/top", b"changed outside")
+    house.now_s += 3600
+    house.list("/lake/g")
+    assert house.stat("/lake/g/top").size == len(b"changed outside")
+
+
+def test_tree_operations_over_an_open_job_get_busy_with_its_number(object_house: House, objects: Lake) -> None:
+    house, lake = object_house, objects
+    many(lake)
+    tree(house, "/lake")
+    held = house.hold("copy")
+    number = rename(house, "/lake/d", "/lake/e")
+    held.wait_until_there()
+    for act in (lambda: remove_tree(house, "/lake/e"), lambda: rename(house, "/lake/e", "/lake/f")):
+        with pytest.raises(Busy, match=f"job {number}"):
+            act()
+    held.release()
+    ended(house, number)
+
+
+# ---- told ----------------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_listed_newest_first_and_unknown_ones_are_named(house: House, lake: Lake) -> None:
+    many(lake)
+    first, second = start(house, "sync", "/lake"), start(house, "sync", "/lake/d")
+    ended(house, first)
+    ended(house, second)
+    assert [each.number for each in house.ask(Method.JOB_LIST, api.JobListRequest()).jobs] == [second, first]
+    with pytest.raises(NotFound, match="no job 99"):
+        job(house, 99)
