@@ -21,6 +21,7 @@ from monofs.model.errors import (
     NotADirectory,
     NotEmpty,
     NotFound,
+    NotSupported,
 )
 
 
@@ -301,7 +302,7 @@ class Copy(Operation):
     target: str
 
     def act(self, fs: Any, base: str) -> None:
-        fs.copy(f"{base}/{self.path}", f"{base}/{self.target}")
+        fs.copy_file(f"{base}/{self.path}", f"{base}/{self.target}")
 
     def apply(self, tree: Tree, *, flat: bool) -> tuple[Tree, Result]:
         errors = [*_absent(tree, self.path), *_blocked(tree, self.target)]
@@ -318,6 +319,8 @@ class Copy(Operation):
 
 @dataclass(frozen=True)
 class Touch(Operation):
+    """Times of what exists below a mount are the store's."""
+
     path: str
 
     def act(self, fs: Any, base: str) -> None:
@@ -327,7 +330,7 @@ class Touch(Operation):
         if errors := _blocked(tree, self.path):
             return tree, Result(errors=tuple(errors))
         if not _absent(tree, self.path):
-            return tree, Result()
+            return tree, Result(errors=(NotSupported,))
         return _with_file(tree, self.path, File(b""), flat=flat), Result()
 
 
