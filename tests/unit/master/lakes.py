@@ -40,7 +40,7 @@ class Lake:
         assert self.directory is not None
         return (self.directory / key).read_bytes()
 
-    def keys(self) -> list[str]:
+    def listed(self) -> list[str]:
         """Files and markers; of a directory also what directories are empty."""
         if self.bucket is not None:
             return self.bucket.keys()
