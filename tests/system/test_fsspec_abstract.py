@@ -103,14 +103,6 @@ class TestPipeOnBucket(AbstractPipeTests, OnBucket):
     pass
 
 
-class TestCopyOnCache(AbstractCopyTests, OnCache):
-    pass
-
-
-class TestPutOnCache(AbstractPutTests, OnCache):
-    pass
-
-
 class TestOpenOnCache(AbstractOpenTests, OnCache):
     pass
 

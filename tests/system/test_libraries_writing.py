@@ -55,6 +55,11 @@ def frame():
     )
 
 
+def files(bucket, prefix):
+    """Keys, but for those that stand for directories."""
+    return [key for key in bucket.keys(prefix) if not key.endswith("/")]
+
+
 def in_order(frame):
     return frame.sort_values("id").reset_index(drop=True)[["id", "value", "name"]]
 
@@ -98,7 +103,7 @@ def test_pyarrow_writes_datasets_and_files_of_several_parts(lake, url, fs, frame
         partitioning=partitioning,
         existing_data_behavior="overwrite_or_ignore",
     )
-    assert len(bucket.keys("arrow/set/year=")) == 4
+    assert len(files(bucket, "arrow/set/year=")) == 4
     back = ds.dataset("/lake/arrow/set", filesystem=fs, partitioning="hive").to_table()
     pd.testing.assert_frame_equal(in_order(back.to_pandas()), in_order(frame))
     noise = pa.table({"noise": pa.array([np.random.default_rng(n).bytes(1 << 20) for n in range(30)], pa.binary())})
@@ -119,7 +124,7 @@ def test_duckdb_copies_to_files_and_partitions(lake, url, fs):
             assert found == (50_000, sum(range(50_000)), "row 9999")
         assert bucket.get("duck/t.csv").count(b"\n") == 50_001
         db.execute(f"copy t to '{url}/duck/parts' (format parquet, partition_by (part), overwrite_or_ignore)")
-        assert {key.split("/")[2] for key in bucket.keys("duck/parts/")} == {"part=0", "part=1", "part=2"}
+        assert {key.split("/")[2] for key in files(bucket, "duck/parts/")} == {"part=0", "part=1", "part=2"}
         found = db.execute(f"select count(*), sum(n) from read_parquet('{url}/duck/parts/*/*.parquet')").fetchone()
         assert found == (50_000, sum(range(50_000)))
 
@@ -160,6 +165,7 @@ def test_zarr_stores_arrays_and_changes_some_chunks(lake, url):
 
 
 @needs("dask")
+@pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # dask's own
 def test_dask_writes_partitions_from_threads_and_processes(lake, url, frame):
     import dask
     import dask.dataframe as dd

@@ -106,14 +106,6 @@ def test_the_part_under_no_mount_can_be_changed(fs):
     assert not fs.exists("/made/c/b/file")
 
 
-def test_writing_bytes_is_refused_with_a_sentence(fs):
-    for mode in ("wb", "w", "ab", "r+", "xb"):
-        with pytest.raises(OSError, match="not available yet"):
-            fs.open("/data/new", mode)
-    with pytest.raises(OSError, match="is not one"):
-        fs.open("/data/small.bin", "q")
-
-
 def test_mounts_are_added_listed_updated_tested_and_removed(fs, tmp_path):
     (tmp_path / "f").write_bytes(b"mounted")
     assert fs.mount_add("/dry", f"file://{tmp_path}", dry_run=True).path == "/dry"

@@ -1,19 +1,16 @@
-"""``monofs://`` as fsspec's users and its own abstract tests see it."""
+"""``monofs://`` as fsspec's users see it. Its own abstract tests run in tests/system/test_fsspec_abstract.py."""
 
 import asyncio
 import datetime as dt
 import io
 import os
 import pickle
-import shutil
 import threading
 
 import fsspec
 import pytest
 from fsspec.asyn import AsyncFileSystem
 from fsspec.callbacks import Callback
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.tests.abstract import AbstractFixtures, AbstractGetTests, AbstractOpenTests
 
 from monofs.fsspec import MonofsFileSystem
 
@@ -25,80 +22,6 @@ def door(node, source):
     fs = MonofsFileSystem(node.doors["rpc"], skip_instance_cache=True)
     yield fs
     fs.client.close()
-
-
-# ---- fsspec's own tests: what only reads, over a mounted directory that the scenarios are written into ------------------
-
-
-@pytest.fixture(scope="module")
-def backing(node, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("abstract")
-    with node.connect() as client:
-        client.mount_add("/abstract", f"file://{directory}", sync_interval_s=0.0)
-    return directory
-
-
-class MountedFixtures(AbstractFixtures):
-    @pytest.fixture
-    def fs(self, node, backing):
-        fs = MonofsFileSystem(node.doors["rpc"], skip_instance_cache=True)
-        behind = LocalFileSystem(auto_mkdir=True)  # what a test itself makes, it makes behind the mount
-        fs.mkdir = lambda path, **_: behind.mkdir(path.replace("/abstract", str(backing)))
-        fs.touch = lambda path, **_: behind.touch(path.replace("/abstract", str(backing)))
-        yield fs
-        fs.client.close()
-
-    @pytest.fixture
-    def fs_path(self, written):
-        return "/abstract"
-
-    @pytest.fixture
-    def written(self, backing):
-        """Scenarios are made in the directory behind the mount, and seen through monofs."""
-        yield LocalFileSystem(auto_mkdir=True), os.path.join, str(backing)
-        for entry in os.scandir(backing):
-            shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
-
-    @pytest.fixture
-    def fs_bulk_operations_scenario_0(self, written, backing):
-        return self._bulk_operations_scenario_0(*written).replace(str(backing), "/abstract")
-
-    @pytest.fixture
-    def fs_glob_edge_cases_files(self, written, backing):
-        return self._glob_edge_cases_files(*written).replace(str(backing), "/abstract")
-
-    @pytest.fixture
-    def fs_dir_and_file_with_same_name_prefix(self, written, backing):
-        return self._dir_and_file_with_same_name_prefix(*written).replace(str(backing), "/abstract")
-
-    @pytest.fixture
-    def fs_10_files_with_hashed_names(self, written, backing):
-        return self._10_files_with_hashed_names(*written).replace(str(backing), "/abstract")
-
-    @pytest.fixture
-    def supports_empty_directories(self):
-        return True
-
-
-class TestGetOfFsspec(AbstractGetTests, MountedFixtures):
-    """Copying out, with all of fsspec's rules about globs and trailing slashes."""
-
-
-# ---- our own -------------------------------------------------------------------------------------------------------------
-
-
-def test_writing_tests_of_fsspec_do_not_apply_because_writing_is_refused(door):
-    assert [name for name in dir(AbstractOpenTests) if name.startswith("test_")] == ["test_open_exclusive"]
-    for call in (
-        lambda: door.open("/data/new", "wb"),
-        lambda: door.open("/data/new", "xb"),
-        lambda: door.pipe("/data/new", b"x"),
-        lambda: door.pipe_file("/data/new", b"x"),
-        lambda: door.put_file("/etc/hostname", "/data/new"),
-        lambda: door.cp_file("/data/small.bin", "/data/new"),
-    ):
-        with pytest.raises(OSError, match="not available yet"):
-            call()
 
 
 def test_urls_carry_the_master_and_paths_begin_with_a_slash(node, source):
@@ -324,8 +247,13 @@ def test_asynchronous_methods_answer_as_the_synchronous_ones(node, source):
         assert walked == ["/data/deep", "/data/deep/er"]
         with pytest.raises(FileNotFoundError):
             await fs._info("/data/none")
-        with pytest.raises(OSError, match="not available yet"):
-            await fs._pipe_file("/data/new", b"x")
+        await fs._makedirs("/async/made")
+        await fs._pipe({f"/async/{number}": bytes([number]) for number in range(20)})
+        await fs._cp_file("/async/7", "/async/made/7")
+        await fs._mv("/async/made", "/async/moved")
+        assert await fs._cat_file("/async/moved/7") == b"\x07"
+        await fs._rm("/async", recursive=True)
+        assert not await fs._exists("/async")
         fs.client.close()
 
     asyncio.run(use())
