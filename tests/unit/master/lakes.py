@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from master_house import House, write
 from twisted.internet.defer import Deferred
@@ -67,10 +68,11 @@ def ended(house: House, number: int) -> api.JobInfo:
 
     async def wait() -> None:
         until = time.monotonic() + 60
-        while house.namespace.job(number).ended_ns == 0:
-            assert time.monotonic() < until, f"job {number} does not end: {house.namespace.job(number)}"
-            await deferLater(house.loop.reactor, 0.01)
+        while (one := house.namespace.job(number)) is not None and not one.ended_ns:
+            assert time.monotonic() < until, f"job {number} does not end: {one}"
+            await deferLater(reactor, 0.01)
 
+    reactor: Any = house.loop.reactor
     house.loop.do(lambda: Deferred.fromCoroutine(wait()))
     return job(house, number)
 
@@ -96,11 +98,11 @@ def steer(house: House, number: int, action: str) -> api.JobInfo:
     return shown
 
 
-def tree(house: House, path: str, interval_s: float | None = None) -> list[str]:
+def tree(house: House, path: str, interval_s: float | None = None, load: str = "ONCE") -> list[str]:
     """All paths below, as LIST shows them."""
     found = []
-    for name in house.list(path, interval_s):
+    for name in house.list(path, interval_s, load=load):
         found.append(f"{path}/{name}")
         if name.endswith("/"):
-            found += tree(house, f"{path}/{name[:-1]}", interval_s)
+            found += tree(house, f"{path}/{name[:-1]}", interval_s, load)
     return found
