@@ -27,7 +27,6 @@ from monofs.rpc.api import (
     Message,
     Method,
     WriteAnswer,
-    WriteRequest,
 )
 from monofs.rpc.service import Call, Service
 from monofs.tiering.cache import Cache
@@ -52,6 +51,15 @@ ENDED_KEPT = 10_000
 TOKENS_MAX = 100
 """Renewed tokens of one write that are remembered; others are verified each time."""
 SWEEP_S = 1.0
+
+
+class ArrivedWrite(Message):
+    """A WriteRequest whose bytes stay where they came in: they go to the store and the disk from there, uncopied."""
+
+    capability: bytes
+    offset: int
+    data: memoryview
+    last: bool = False
 
 
 class Writers:
@@ -100,7 +108,7 @@ class Writers:
     def register_methods(self, service: Service) -> None:
         """Serve them."""
         self._service = service
-        service.register(Method.WRITE, WriteRequest, self._write)
+        service.register(Method.WRITE, ArrivedWrite, self._write)
         service.register(Method.ABORT_WRITE, AbortWriteRequest, self._abort)
 
     @property
@@ -136,10 +144,10 @@ class Writers:
 
     # ---- methods --------------------------------------------------------------------------------------------------------
 
-    def _write(self, request: WriteRequest, call: Call) -> Message | None:
+    def _write(self, request: ArrivedWrite, call: Call) -> Message | None:
         writing = self._tokens.get(request.capability)
         if writing is not None:
-            return writing.take(request, call)
+            return writing.take(request.offset, request.data, call, last=request.last)
         if self._stopping:
             raise NotReady("the worker is stopping")
         capability = self._gate.open_write(request.capability)
@@ -160,7 +168,7 @@ class Writers:
         elif len(writing.tokens) < TOKENS_MAX:  # renewed
             writing.tokens.append(request.capability)
             self._tokens[request.capability] = writing
-        return writing.take(request, call)
+        return writing.take(request.offset, request.data, call, last=request.last)
 
     async def _abort(self, request: AbortWriteRequest, _call: Call) -> Message:
         writing = self._tokens.get(request.capability)

@@ -54,7 +54,6 @@ from monofs.rpc.api import (
     PublishRequest,
     RecordUploadRequest,
     WriteAnswer,
-    WriteRequest,
 )
 from monofs.rpc.service import Call
 from monofs.tiering.cache import Cache
@@ -145,12 +144,12 @@ class Writing:
 
     # ---- bytes ----------------------------------------------------------------------------------------------------------
 
-    def take(self, request: WriteRequest, call: Call) -> Message | None:
-        """A WRITE. Raises ``InvalidArgument`` for bytes that leave a gap or are too many, ``Overloaded``, or why the write has failed."""
+    def take(self, offset: int, sent: bytes | memoryview, call: Call, *, last: bool) -> Message | None:
+        """A WRITE of bytes that nobody changes any more. Raises ``InvalidArgument`` for bytes that leave a gap or are too many, ``Overloaded``, or why the write has failed."""
         self.heard_at = time.monotonic()
         if self.error is not None:
             raise self.error
-        offset, data = request.offset, memoryview(request.data)
+        data = memoryview(sent)
         if len(data) > WRITE_BYTES_MAX:
             raise InvalidArgument(f"{len(data)} bytes in one request; at most {WRITE_BYTES_MAX}")
         if not 0 <= offset <= self.received:
@@ -159,10 +158,10 @@ class Writing:
             )
         fresh = data[self.received - offset :]
         if self.closing:
-            return self._take_again(fresh, call, last=request.last)
+            return self._take_again(fresh, call, last=last)
         size = self.capability.size
         end = self.received + len(fresh)
-        if 0 <= size < end or (request.last and 0 <= size != end):
+        if 0 <= size < end or (last and 0 <= size != end):
             raise InvalidArgument(f"{end} bytes of a file that was announced with {size}")
         if len(self._waiting) >= UNANSWERED_MAX:
             raise Overloaded(f"{UNANSWERED_MAX} requests of this file wait for room; wait for their answers")
@@ -171,7 +170,7 @@ class Writing:
         except MonofsError as error:  # no room that must be had, or too many parts
             self.give_up(error)
             raise
-        if request.last:
+        if last:
             self.closing = True
             self._waiting.append(call)
             call.waits_for = f"the file to be written to {self._tools.stores.describe(self.capability.mount)}"

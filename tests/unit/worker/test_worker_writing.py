@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ from monofs.rpc.api import (
     Method,
     MountGrant,
     WriteAnswer,
-    WriteRequest,
 )
 from monofs.tiering.checks import check_cache
+from monofs.worker import writing
 
 
 @pytest.fixture
@@ -315,27 +316,28 @@ def test_another_cluster_ends_all_writes_and_hears_nothing_of_them(writer: World
     holds(writer)
 
 
-def test_writers_wait_for_room_and_all_get_through(make_writer: Callable[..., World], store: Path) -> None:
-    """Four files of three parts each through a worker that holds one part: none can stop the others for good."""
-    writer = make_writer(write_bytes=8 * MIB)
-    data = {n: make_bytes(n, 20 * MIB) for n in range(1, 5)}
+def test_writers_wait_for_room_and_all_get_through(
+    make_writer: Callable[..., World], store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four files of three parts each through a worker that may hold one part: none can stop the others for good."""
+    monkeypatch.setattr(writing, "part_size", lambda _: 2 * MIB)
+    writer = make_writer(write_bytes=2 * MIB)
     writer.master.publish_key = "f"
-    tokens = {n: writer.write_capability(n, -1, "f", write_type=WriteType.THROUGH) for n in data}
-    pending = []
+    data = {number: make_bytes(number, 5 * MIB) for number in range(1, 5)}
+    tokens = {number: writer.write_capability(number, -1, "f") for number in data}
 
-    def send() -> None:
-        for offset in range(0, 20 * MIB, MIB):
-            for number, token in tokens.items():
-                last = offset == 19 * MIB
-                request = WriteRequest(token, offset, data[number][offset : offset + MIB], last)
-                answer = writer.direct.call(Method.WRITE, request, WriteAnswer, PATIENCE_S)
-                answer.addErrback(lambda failure: failure.value)
-                pending.append(answer)
+    def send(number: int) -> object:
+        try:
+            return writer.write(tokens[number], data[number], piece=MIB // 2)
+        except UfsChanged as error:
+            return error
 
-    writer.run(send)
-    writer.on_reactor_until(lambda: all(answer.called for answer in pending))
-    outcomes = [answer.result for answer in pending[-4:]]
-    assert sum(isinstance(outcome, WriteAnswer) for outcome in outcomes) == 1, "one name, one winner"
-    assert sum(isinstance(outcome, UfsChanged) for outcome in outcomes) == 3
-    assert (store / "f").read_bytes() in data.values()
-    assert writer.run(lambda: writer.worker._writers._tools.room.used) == 0
+    with ThreadPoolExecutor(4) as threads:
+        outcomes = list(threads.map(send, data))
+    winners = [number for number, outcome in zip(data, outcomes, strict=True) if isinstance(outcome, WriteAnswer)]
+    assert len(winners) == 1, "one name, one winner"
+    assert (store / "f").read_bytes() == data[winners[0]]
+    room = writer.worker._writers._tools.room
+    writer.on_reactor_until(lambda: not writer.worker._writers.operations)
+    assert writer.run(lambda: (room.used, room.waiting)) == (0, 0)
+    holds(writer)
