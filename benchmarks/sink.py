@@ -154,6 +154,8 @@ def listing(words: dict[str, list[str]]) -> str:
             stop = min(total, start + limit)
             keys = [_key(top, int(files), offset + n) for n in range(max(0, start), stop)]
             more = stop < total
+    elif delimiter and _TREE.match(prefix + "/"):
+        prefixes = [prefix + "/"]
     last = (prefixes or keys or [""])[-1]
     token = f"<NextContinuationToken>{last}</NextContinuationToken>" if more else ""
     return (
