@@ -64,10 +64,9 @@ class Steering(Reading, Administration):
     @public
     def job(self, number: int) -> JobInfo:
         """One job. Raises ``NotFound``."""
-        found = self._session().ask(Method.JOB_LIST, JobListRequest(number), JobListAnswer).jobs
-        if not found:
-            raise NotFound(f"no job {number} is remembered")
-        return found[0]
+        if number < 1:
+            raise NotFound(f"there is no job {number}: jobs are numbered from 1")
+        return self._session().ask(Method.JOB_LIST, JobListRequest(number), JobListAnswer).jobs[0]
 
     @public
     def steer_job(self, number: int, action: str) -> JobInfo:

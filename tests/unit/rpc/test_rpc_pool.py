@@ -410,3 +410,40 @@ def test_a_forked_child_talks_for_itself_and_the_parent_goes_on(house: House) ->
         [sys.executable, "-c", FORKS, house.tcp().address], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.stderr, done.returncode) == ("fine\n", "", 0)
+
+
+def begin_stat(pipeline: Any, path: str) -> int:
+    encode = msgspec.msgpack.encode
+    request: int = pipeline.send(Method.STAT, [b"\x91", memoryview(encode(path))], 10.0)
+    return request
+
+
+def test_a_pipeline_has_requests_in_flight_and_gives_its_connection_back(pool: Pool) -> None:
+    pipeline = pool.pipeline()
+    numbers = [begin_stat(pipeline, path) for path in ("/later", "/missing", "/plain" * 100_000)]
+    answers = dict(pipeline.receive(api.StatAnswer, 10.0) for _ in numbers)
+    assert msgspec.msgpack.decode(answers[numbers[0]].inode) == "/later"
+    assert isinstance(answers[numbers[1]], NotFound)
+    assert pipeline.unanswered == 0
+    pipeline.close()
+    assert stat(pool, "/plain") == "/plain"
+    assert len(pool._open) == 1, "the same connection"
+
+
+def test_a_pipeline_left_with_answers_to_come_closes_its_connection(house: House, pool: Pool) -> None:
+    pipeline = pool.pipeline()
+    begin_stat(pipeline, "/hold")
+    house.arrived.get(timeout=10)
+    pipeline.close()
+    assert pool._open == set()
+    house.wait_until(lambda: "close" in house.closed)
+    assert stat(pool, "/plain") == "/plain"
+
+
+def test_a_pipeline_ends_in_time(pool: Pool) -> None:
+    pipeline = pool.pipeline()
+    begin_stat(pipeline, "/deaf")
+    with pytest.raises(DeadlineExceeded):
+        pipeline.receive(api.StatAnswer, 0.1)
+    pipeline.close()
+    assert pool._open == set()
