@@ -46,7 +46,7 @@ def free(session: Session, path: str, recursive: bool, force: bool, detach: bool
     if not recursive:
         run_free(session, path, recursive=False, force=force, as_json=as_json)
         return
-    arguments = {"recursive": "true"} | ({"force": "true"} if force else {})
+    arguments = {"force": "true"} if force else {}
     sys.exit(start(session, "free", (path,), detach=detach, as_json=as_json, **arguments))
 
 

@@ -113,7 +113,11 @@ def steer(session: Session, numbers: tuple[int, ...], action: str) -> None:
 
 def start(session: Session, kind: str, paths: tuple[str, ...], *, detach: bool, as_json: bool, **arguments: Any) -> int:
     """Begin one job a path, all at once, and follow them unless ``detach``; returns the exit code."""
-    started = [session.fs.start_job(kind, path, **arguments) for path in paths]
+    try:
+        started = [session.fs.start_job(kind, path, **arguments) for path in paths]
+    except KeyboardInterrupt:
+        click.echo("jobs that were begun go on: `monofs job ls` shows them", err=True)
+        raise
     if detach:
         for each in started:
             tell_started(each, as_json=as_json)

@@ -13,7 +13,7 @@ from monofs.cli.main import INTERVAL, Duration, Session
 from monofs.cli.output import print_json, print_table, show_interval, show_seconds
 from monofs.cli.paths import TREE_PATH
 from monofs.config.units import format_bytes, parse_bytes
-from monofs.model.errors import ConfigError
+from monofs.model.errors import ConfigError, NotFound
 from monofs.model.options import Priority, TtlAction, WriteType
 from monofs.rpc.api import PolicyInfo
 
@@ -135,6 +135,8 @@ def ls_(session: Session, as_json: bool) -> None:
 @click.pass_obj
 def rm(session: Session, path: str) -> None:
     """Remove the policy of PATH; what lies above it holds again."""
+    if not present(session, path).id:
+        raise NotFound(f"no policy is set on {path}: `monofs policy ls` lists them")
     session.fs.remove_policy(path)
     click.echo(f"removed the policy of {printable(path)}")
 

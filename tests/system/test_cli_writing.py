@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from write_world import Directory, Prefix, converged, disagreements, until
@@ -313,7 +312,7 @@ def test_sync_takes_over_what_others_did(at):
     at.place.put("d/two", b"2")
     at.place.delete("d/one")
     told = ok(at.node, "fs", "sync", "-R", at.path)
-    assert re.fullmatch(r"compared \d+ names, \d directories, \d changed\n", told)
+    assert re.fullmatch(r"compared \d+ names(, \d+ (directories|changed)){2}\n", told)
     assert ok(at.node, "fs", "ls", at / "d") == "two\n"
     begun = rows(at.node, "fs", "sync", "-R", "--detach", at.path)[0]
     assert (begun["kind"], begun["path"]) == ("sync", at.path)
@@ -354,11 +353,13 @@ def test_a_time_to_live_frees_or_deletes(at, local):
     assert "DELETES, here and in the store" in told
     assert "now 1 files of 3 B" in told
     assert run(at.node, "fs", "set-ttl", "--action", "delete", at / "gone", "1s").returncode == 2
-    ok(at.node, "fs", "set-ttl", at / "stays", "1s", "--action", "delete", "--yes")
+    ok(at.node, "fs", "set-ttl", at / "stays", "1h", "--action", "delete", "--yes")
+    assert re.search(r"ttl +delete in \d+ min", ok(at.node, "fs", "stat", at / "stays"))
     ok(at.node, "fs", "unset-ttl", at / "stays")
+    assert rows(at.node, "fs", "stat", at / "stays")[0]["ttl"] is None
     ok(at.node, "fs", "set-ttl", at / "free", "1s")
     ok(at.node, "fs", "set-ttl", at / "gone", "1s", "--action", "delete", "--yes")
-    until(lambda: "gone" not in at.place.files(), "the file to be deleted")
+    until(lambda: "gone" not in (at.place.keys() if at.place.flat else at.place.files()), "the file to be deleted")
     with at.node.connect() as fs:
         until(lambda: not fs.cached([at / "free"])[at / "free"], "the pages to be freed")
     assert sorted(at.place.files()) == ["free", "stays"]
@@ -427,13 +428,13 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(node, tmp_path):
     watching = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with node.connect() as fs:
         until(lambda: any(job.path == "/many" for job in fs.jobs()), "the job to begin")
-        time.sleep(0)
         watching.send_signal(signal.SIGINT)
         _, told = watching.communicate(timeout=60)
         number = next(job.number for job in fs.jobs() if job.path == "/many")
         if watching.returncode == 130:
-            assert f"job {number} goes on: `monofs job wait {number}`".encode() in told
-            assert f"`monofs job stop {number}`".encode() in told
+            followed = f"job {number} goes on: `monofs job wait {number}`".encode() in told
+            assert followed or b"go on: `monofs job ls` shows them" in told
+            assert not followed or f"`monofs job stop {number}` ends it".encode() in told
         else:
             assert watching.returncode == 0, told  # the job was quicker
         assert fs.wait_job(number).done == 3000
