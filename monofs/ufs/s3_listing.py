@@ -67,7 +67,9 @@ def read_list_page(body: bytes) -> ListPage:
 
 def _item(piece: bytes, *, encoded: bool) -> Listed:
     fields: dict[bytes, bytes] = dict(_FIELD.findall(piece))
-    etag = html.unescape(fields.get(b"ETag", b"").decode())
+    etag = fields.get(b"ETag", b"").removeprefix(b"&quot;").removesuffix(b"&quot;").decode()
+    if "&" in etag:
+        etag = html.unescape(etag)
     return Listed(
         _key(fields[b"Key"], encoded=encoded),
         int(fields[b"Size"]),

@@ -10,14 +10,15 @@ Not here: uploads in parts and copies (``s3_uploads``), deleting and directories
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import obstore
 
-from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsNotFound
+from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsFailed, UfsNotFound
 from monofs.ufs.base import Condition, UfsEntry, may_be_done
 from monofs.ufs.observe import Observer, observed
 from monofs.ufs.s3_conditions import S3Conditions, kind_of
@@ -86,10 +87,12 @@ class S3Objects(S3Reading):
 
     def _check_condition(self, key: bytes, operation: str, condition: Condition) -> UfsEntry | None:
         """Ask the store whether the condition holds; what this operation made before is returned. Raises ``UfsChanged``."""
-        found, _ = self.status(key)
+        with not_done():
+            found, _ = self.status(key)
         if (found is None) if condition.absent else (found is not None and found.fingerprint == condition.fingerprint):
             return None
-        done = self.look(key) if found is not None else None
+        with unclear(self._name(key)):
+            done = self.look(key) if found is not None else None
         if done is not None and done.operation == operation:
             return done
         raise self._changed(key)
@@ -106,7 +109,8 @@ class S3Objects(S3Reading):
     ) -> UfsEntry:
         """After a refusal: was it done before; does the condition hold all the same; or else raise."""
         while not error.detail.get("source"):
-            found = self.look(key)
+            with unclear(self._name(key)):
+                found = self.look(key)
             if found is not None and found.operation == operation:
                 return found
             if isinstance(error, UfsNotFound) and error.detail.get("store_code") != "NoSuchKey":
@@ -178,10 +182,33 @@ class S3Objects(S3Reading):
         if etag:
             now_s = int(time.time() + self._requests.skew_s)
             return UfsEntry(key, False, size, now_s * SECOND_NS, f"e:{etag}")
-        found, _ = self.status(key)
+        with unclear(self._name(key)):
+            found, _ = self.status(key)
         if found is None:
             raise UfsBadBody(f"{self._name(key)} was written, and the store does not show it")
         return found
+
+
+@contextlib.contextmanager
+def not_done() -> Iterator[None]:
+    """Nothing was asked for yet: a failure in here says that the act was not done."""
+    try:
+        yield
+    except MonofsError as error:
+        error.detail["not_done"] = 1
+        raise
+
+
+@contextlib.contextmanager
+def unclear(what: str) -> Iterator[None]:
+    """The act was done, or may have been by an earlier try: a failure in here does not say that it was not."""
+    try:
+        yield
+    except MonofsError as error:
+        error.detail.pop("not_done", None)
+        if may_be_done(error):
+            raise
+        raise UfsFailed(f"{what} may have been changed, and cannot be looked at: {error.message}") from None
 
 
 def looked_at(key: bytes, headers: Mapping[str, str]) -> UfsEntry:

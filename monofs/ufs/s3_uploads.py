@@ -20,7 +20,7 @@ from monofs.ufs.base import PARTS_MAX, Condition, UfsEntry
 from monofs.ufs.observe import observed
 from monofs.ufs.s3_documents import Made, parts_document, read_made, read_upload_id
 from monofs.ufs.s3_listing import strong_etag
-from monofs.ufs.s3_objects import META, OPERATION, S3Objects, looked_at
+from monofs.ufs.s3_objects import META, OPERATION, S3Objects, looked_at, not_done, unclear
 
 COPY_BYTES_MAX = 1 << 30
 """S3 copies up to 5 GB in one request; larger than this, several parts at a time are quicker and no answer is long in coming."""
@@ -86,7 +86,8 @@ class S3Uploads(S3Objects):
         begun: Callable[[str], None] | None = None,
     ) -> UfsEntry:
         """CopyObject, or UploadPartCopy of several parts; one HEAD before, to keep what the source's headers say."""
-        kept, size = self._check_source(source, fingerprint)
+        with not_done():
+            kept, size = self._check_source(source, fingerprint)
         kept[META + OPERATION] = operation
         wanted = self._wanted(source, fingerprint)
         if size > COPY_BYTES_MAX:
@@ -98,7 +99,8 @@ class S3Uploads(S3Objects):
                 with observed(self._observe, "copy"):
                     reply = self._requests.send("PUT", self._prefix + target, {}, asked, self._name(target), slow=True)
             except (UfsChanged, UfsNotFound):
-                self._check_source(source, fingerprint)
+                with not_done():
+                    self._check_source(source, fingerprint)
                 raise
             made = read_made(reply.body)
             if f"e:{made.etag}" != fingerprint:
@@ -123,7 +125,8 @@ class S3Uploads(S3Objects):
     def _joined(self, key: bytes, size: int, operation: str, made: Made) -> UfsEntry:
         """What the store shows after an upload was completed; what it told, where that was replaced already or cannot be seen."""
         try:
-            found = self.look(key)
+            with unclear(self._name(key)):
+                found = self.look(key)
         except MonofsError:
             if not made.etag:
                 raise
@@ -157,13 +160,16 @@ class S3Uploads(S3Objects):
 
     def _check_copied(self, source: bytes, fingerprint: str, target: bytes, operation: str) -> None:
         """After a copy whose etag does not tell what was copied: take it back unless the source is still the same."""
-        try:
-            self._check_source(source, fingerprint)
-        except (UfsChanged, UfsNotFound):
+        with unclear(self._name(target)):
+            try:
+                self._check_source(source, fingerprint)
+                return
+            except (UfsChanged, UfsNotFound) as error:
+                changed = error
             found = self.look(target)
             if found is not None and found.operation == operation:
                 self._delete(target)
-            raise
+        raise changed
 
     def _copy_parts(
         self,
@@ -176,20 +182,22 @@ class S3Uploads(S3Objects):
         kept: Mapping[str, str],
         begun: Callable[[str], None] | None,
     ) -> UfsEntry:
-        upload = self._begin_upload(target, kept)
+        with not_done():
+            upload = self._begin_upload(target, kept)
         try:
-            if begun is not None:
-                begun(upload)
-            step = max(COPY_PART_BYTES, -(-size // PARTS_MAX))
-            ranges = [(at, min(at + step, size)) for at in range(0, size, step)]
-            with ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="s3-copy") as pool:
-                parts = list(
-                    pool.map(
-                        lambda item: self._copy_part(source, fingerprint, target, upload, item[0], item[1]),
-                        enumerate(ranges, 1),
+            with not_done():
+                if begun is not None:
+                    begun(upload)
+                step = max(COPY_PART_BYTES, -(-size // PARTS_MAX))
+                ranges = [(at, min(at + step, size)) for at in range(0, size, step)]
+                with ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="s3-copy") as pool:
+                    parts = list(
+                        pool.map(
+                            lambda item: self._copy_part(source, fingerprint, target, upload, *item),
+                            enumerate(ranges, 1),
+                        )
                     )
-                )
-            self._check_source(source, fingerprint)
+                self._check_source(source, fingerprint)
             return self.complete_upload(target, upload, parts, size, operation, condition)
         except BaseException:
             with suppress(MonofsError):  # what failed before is what is told; the upload was recorded

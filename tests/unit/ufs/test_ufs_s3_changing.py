@@ -5,13 +5,23 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import time
+from collections.abc import Callable
 from email.utils import format_datetime, parsedate_to_datetime
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from s3_stub import Answer, Request, Stub, content, listing
 
-from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsDenied, UfsFailed, UfsFull, UfsNotFound
+from monofs.model.errors import (
+    MonofsError,
+    UfsBadBody,
+    UfsChanged,
+    UfsDenied,
+    UfsFailed,
+    UfsFull,
+    UfsNotFound,
+    UfsThrottled,
+)
 from monofs.ufs.base import ANYTHING, PART_SIZES, PARTS_MAX, Condition, UnderStorage, may_be_done, part_size
 from monofs.ufs.registry import open_ufs
 from monofs.ufs.s3_documents import delete_document, is_plain, read_failed
@@ -249,6 +259,56 @@ def test_what_a_refusal_means_for_an_act(
         store.put(key, views(b"x"), "op-1", ABSENT)
     assert type(caught.value) is error
     assert may_be_done(caught.value) == unclear
+
+
+def test_what_was_done_and_cannot_be_looked_at_is_not_told_as_undone(stub: Stub) -> None:
+    server, store = Server(stub), opened(stub)
+    store.put(b"source", views(b"x"), "op-0", ABSENT)
+    fingerprint = "e:" + server.etag("source")
+    heads: list[Request] = []
+
+    def blind(request: Request) -> Answer:
+        if request.method == "HEAD":
+            heads.append(request)
+        return (
+            refusal(403, "AccessDenied") if request.method == "HEAD" and len(heads) > seen else server.answer(request)
+        )
+
+    upload = store.begin_upload(b"k", "op-1")
+    parts = [store.put_part(b"k", upload, 1, 0, views(b"bytes"))]
+    server.etags = False  # what is made names no etag from here on
+    stub.act, seen = blind, 0
+    with pytest.raises(UfsFailed, match="cannot be looked at") as completed:
+        store.complete_upload(b"k", upload, parts, 5, "op-1", ABSENT)
+    stub.act, server.etags = server.answer, True
+    server.objects["source"] = b"x", {}, server.date()
+    stub.act, seen = blind, len(heads) + 1
+    with pytest.raises(UfsFailed, match="cannot be looked at") as copied:
+        store.copy(b"source", fingerprint, b"target", "op-2", ANYTHING)  # the stub copies no bytes, so the etag differs
+    seen = len(heads)
+    with pytest.raises(UfsFailed, match="cannot be looked at") as put:
+        store.put(b"k", views(b"again"), "op-1", ABSENT)
+    assert {"k", "source", "target"} == set(server.objects)
+    assert all(may_be_done(caught.value) for caught in (completed, copied, put))
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_question_before_the_act_that_fails_says_that_it_was_not_done(stub: Stub, method: str) -> None:
+    server, store = Server(stub), opened(stub)
+    made = store.put(b"source", views(b"x"), "op-0", ANYTHING)
+    stub.act = lambda request: refusal(503, "SlowDown") if request.method == method else server.answer(request)
+    acts: dict[str, list[Callable[[], object]]] = {
+        "GET": [
+            lambda: store.put(b"k", views(b"x"), "op-1", ABSENT),
+            lambda: store.complete_upload(b"k", "up", ["1:part"], 1, "op-2", ABSENT),
+        ],
+        "HEAD": [lambda: store.copy(b"source", made.fingerprint, b"k", "op-3", ANYTHING)],
+    }
+    for act in acts[method]:
+        with pytest.raises(UfsThrottled) as caught:
+            act()
+        assert not may_be_done(caught.value)
+    assert set(server.objects) == {"source"}
 
 
 def test_a_conflict_with_another_act_says_nothing_about_what_the_server_honours(stub: Stub) -> None:
