@@ -24,7 +24,6 @@ from monofs.model.errors import Internal, MonofsError, UfsChanged, UfsNotFound, 
 from monofs.observe import metrics
 from monofs.observe.failpoints import failpoint
 from monofs.observe.logs import logger
-from monofs.rpc.api import PublishAnswer
 from monofs.ufs.base import Condition, UfsEntry, UnderStorage, may_be_done
 from monofs.worker.stores import Stores
 from monofs.worker.threads import Threads
@@ -62,7 +61,7 @@ class Upload:
         """``record`` journals the upload's id."""
         self._config, self._stores, self._threads, self._reactor = config, stores, threads, reactor
         self._mount, self._key = capability.mount, capability.key.encode()
-        self._name, self._replaced = capability.operation_name, capability.fingerprint
+        self._name = capability.operation_name
         self._record = record
         self._id = ""
         self._began = self._beginning = False
@@ -71,11 +70,17 @@ class Upload:
         self._flying = 0
         self._tags: dict[int, str] = {}
         self._failure: MonofsError | None = None
+        self._is_lost = self._was_stale = False
+
+    def lose(self) -> None:
+        """The cluster is another one: its mounts are not those this was begun for. Nothing more is asked of any store."""
+        self._is_lost = True
 
     # ---- one put --------------------------------------------------------------------------------------------------------
 
-    async def put(self, pieces: Sequence[memoryview], first: Callable[[], None]) -> UfsEntry:
-        """Make the file of these bytes; ``first`` is called in the thread before the first try.
+    async def put(self, pieces: Sequence[memoryview], replaced: str, first: Callable[[], None]) -> UfsEntry:
+        """Make the file of these bytes in place of the version ``replaced``, or of nothing; ``first`` is called in the thread before
+        the first try.
 
         Raises ``UfsChanged`` when another version lies there, ``UfsUnknown``, or what the store says.
         """
@@ -85,7 +90,7 @@ class Upload:
             while todo:
                 todo.pop()()
             failpoint("write.begun")
-            entry = store.put(self._key, pieces, self._name, _condition(self._replaced))
+            entry = store.put(self._key, pieces, self._name, _condition(replaced))
             failpoint("write.acted")
             return entry
 
@@ -104,13 +109,13 @@ class Upload:
             self._pump()
         return done
 
-    async def complete(self, size: int, answer: PublishAnswer) -> UfsEntry:
-        """All parts are sent and the path is locked: make the file visible. Raises as :meth:`put`."""
+    async def complete(self, size: int, replaced: str) -> UfsEntry:
+        """All parts are sent and the path is locked: make the file visible. Arguments and errors as of :meth:`put`."""
         parts = [self._tags[number] for number in sorted(self._tags)]
 
         def act(store: UnderStorage) -> UfsEntry:
             failpoint("write.published")
-            entry = store.complete_upload(self._key, self._id, parts, size, self._name, _condition(answer.replaced))
+            entry = store.complete_upload(self._key, self._id, parts, size, self._name, _condition(replaced))
             failpoint("write.acted")
             return entry
 
@@ -202,7 +207,7 @@ class Upload:
                 if found is not None and found.operation == self._name:
                     metrics.WRITES_UNCLEAR(str(self._mount), "done").value += 1
                     return found
-            if isinstance(failure, UfsChanged | UfsNotFound) or not failure.retry or attempt == TRIES - 1:
+            if isinstance(failure, UfsChanged | UfsNotFound) or not self._helps(failure) or attempt == TRIES - 1:
                 break
             await self._pause(attempt)
         if unclear:
@@ -229,20 +234,30 @@ class Upload:
                 return await self._once(work)
             except MonofsError as error:
                 attempt += 1
-                if not error.retry or attempt == TRIES:
+                if not self._helps(error) or attempt == TRIES:
                     raise
             await self._pause(attempt - 1)
 
     async def _once(self, work: Callable[[UnderStorage], _T]) -> _T:
+        if self._is_lost:
+            raise WriteLost("this worker serves another cluster now")
+        opened = self._stores.find(self._mount)  # here, where no mount changes meanwhile
+
         def call() -> _T:
-            opened = self._stores.find(self._mount)
             store = self._stores.enter(opened)
             try:
                 return work(store)
             finally:
                 opened.leave()
 
-        return await self._threads.run(call)
+        try:
+            return await self._threads.run(call)
+        finally:
+            self._was_stale = not self._stores.is_current(opened)
+
+    def _helps(self, error: MonofsError) -> bool:
+        """Whether trying again can help: the error says so, or the mount has other options since."""
+        return not self._is_lost and (error.retry or self._was_stale)
 
     async def _pause(self, attempt: int) -> None:
         pause_s = min(BACK_OFF_FIRST_S * 2**attempt, BACK_OFF_MOST_S) * (0.5 + random.random())  # noqa: S311 - spreads load

@@ -119,7 +119,7 @@ class Writers:
     def lose_all(self, error: MonofsError) -> None:
         """Give up every write: their intents are of another cluster."""
         for writing in list(self._open.values()):
-            writing.give_up(error, tells=False)
+            writing.lose(error)
         self._ended.clear()
 
     async def stop(self, timeout_s: float) -> None:
@@ -139,7 +139,9 @@ class Writers:
         self._threads.stop(timeout_s)
 
     def forget(self) -> None:
-        """What threads bring is dropped from now on."""
+        """What threads bring is dropped from now on: the cache is about to close."""
+        for writing in self._open.values():
+            writing.forget()
         self._threads.forget()
 
     # ---- methods --------------------------------------------------------------------------------------------------------

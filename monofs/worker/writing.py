@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from monofs.config.schema import WorkerConfig
@@ -34,6 +34,7 @@ from monofs.model.errors import (
     MonofsError,
     Overloaded,
     UfsUnknown,
+    WriteLost,
     from_code,
 )
 from monofs.model.options import WriteType
@@ -136,6 +137,7 @@ class Writing:
         """Of these, those that wait for a part to leave, with the bytes they are answered with."""
         self.tokens = [token]
         self._trace = current_trace()
+        self._tasks: set[Deferred[None]] = set()
 
     @property
     def operation(self) -> int:
@@ -338,7 +340,10 @@ class Writing:
             warming.begin()
         try:
             await self._tools.sparing.spare(self.capability)
-            entry = await upload.put(part.pieces, write_pages)
+            replaced = self.capability.fingerprint
+            if self.capability.size < 0:
+                replaced = (await self._publish()).replaced
+            entry = await upload.put(part.pieces, replaced, write_pages)
         finally:
             if warming is not None:
                 warming.written(crcs)
@@ -358,15 +363,15 @@ class Writing:
         if failed is not None:
             raise failed
         await self._tools.sparing.spare(self.capability)
-        answer = await self._publish()
-        if answer.key != self.capability.key:
-            raise ConditionFailed("the directory was moved while the file was written: write it again")
-        return await upload.complete(self.received, answer)
+        return await upload.complete(self.received, (await self._publish()).replaced)
 
     async def _publish(self) -> PublishAnswer:
-        """Lock the path of a write whose size was not announced."""
+        """Lock the path; a write whose size was announced has it locked since it began."""
         request = PublishRequest(self.operation, self.received, self._tools.worker())
-        return await self._ask(Method.PUBLISH, request, PublishAnswer, PUBLISH_PATIENCE_S)
+        answer = await self._ask(Method.PUBLISH, request, PublishAnswer, PUBLISH_PATIENCE_S)
+        if self.capability.mount and answer.key != self.capability.key:
+            raise ConditionFailed("the directory was moved while the file was written: write it again")
+        return answer
 
     async def _keep(self, part: Part) -> None:
         """Make bytes that no store has safe on this worker's disks."""
@@ -417,8 +422,7 @@ class Writing:
         mount, write_type = str(self.capability.mount), self.capability.write_type
         metrics.WRITTEN_BYTES(mount, write_type).value += self.received
         metrics.WRITE_TIME(write_type).observe(time.monotonic() - self._began)
-        waiting = self._close()
-        for call in waiting:
+        for call in self._close():
             call.answer(self.answer)
 
     def _ended_badly(self, error: MonofsError) -> None:
@@ -427,17 +431,29 @@ class Writing:
         if not error.retry:
             self._tools.cache.drop(self.capability.content)
         self.error = error
-        waiting = self._close()
-        for call in waiting:
-            call.fail(error)
+        self._fail_waiting(error)
 
     # ---- giving up ------------------------------------------------------------------------------------------------------
 
-    def give_up(self, error: MonofsError, *, tells: bool = True) -> None:
-        """The write ends without a file. ``tells`` False: the master is another one, and knows nothing of it."""
+    def give_up(self, error: MonofsError) -> None:
+        """The write ends without a file."""
         if self.error is None and not self.over:
             self.error = error
-            self._own(self._abandon(error, tells=tells))
+            self._own(self._abandon(error))
+
+    def lose(self, error: MonofsError) -> None:
+        """The cluster is another one: neither its master nor its stores know of this write."""
+        if self._upload is not None:
+            self._upload.lose()
+        self.error = error
+        self._drop_pages()
+        self._fail_waiting(error)
+
+    def forget(self) -> None:
+        """The worker ends, before the write did: nothing more is done for it."""
+        for task in list(self._tasks):
+            task.cancel()
+        self._drop_pages()
 
     async def abort(self) -> None:
         """The writer does not want it any more. Raises ``Busy`` once the last byte was sent."""
@@ -445,31 +461,30 @@ class Writing:
             raise Busy("the file is being published: its end decides")
         if self.error is None:
             self.error = InvalidArgument("the write was aborted")
-            await self._abandon(self.error, tells=True)
+            await self._abandon(self.error)
 
-    async def _abandon(self, error: MonofsError, *, tells: bool) -> None:
-        unknown = isinstance(error, UfsUnknown)
-        warming, self._warming = self._warming, None
-        if warming is not None:
-            warming.drop()
-        if self._upload is not None and not unknown:
+    async def _abandon(self, error: MonofsError) -> None:
+        self._drop_pages()
+        if self._upload is not None and not isinstance(error, UfsUnknown):
             try:
                 await self._upload.abort()
             except MonofsError as trouble:
                 log.warning("an upload could not be aborted; the master will", **self._account(trouble))
-                unknown = True
-        if self._is_kept:
-            self._tools.cache.drop(self.capability.content)
-        if tells:
-            self.error = error = await self._tell(error, unknown=unknown)
-        waiting = self._close()
-        for call in waiting:
-            call.fail(error)
+        if not self.over:
+            self.error = await self._tell(error)
+            self._fail_waiting(self.error)
 
-    async def _tell(self, error: MonofsError, *, unknown: bool) -> MonofsError:
+    def _drop_pages(self) -> None:
+        warming, self._warming = self._warming, None
+        if warming is not None:
+            warming.drop()
+        if self._is_kept and not self.answer:
+            self._tools.cache.drop(self.capability.content)
+
+    async def _tell(self, error: MonofsError) -> MonofsError:
         """Tell the master; what it says the writer should hear."""
         failure = Failure(error.code, error.message, error.detail)
-        request = AbandonWriteRequest(self.operation, failure, unknown, self._tools.worker())
+        request = AbandonWriteRequest(self.operation, failure, isinstance(error, UfsUnknown), self._tools.worker())
         try:
             answer = await self._tools.master.call(Method.ABANDON_WRITE, request, AbandonWriteAnswer, MASTER_S)
         except MonofsError as trouble:
@@ -477,10 +492,16 @@ class Writing:
             return error
         return from_code(answer.error.code, answer.error.message, answer.error.detail)
 
+    def _fail_waiting(self, error: MonofsError) -> None:
+        for call in self._close():
+            call.fail(error)
+
     # ---- common ---------------------------------------------------------------------------------------------------------
 
     def _close(self) -> list[Call]:
         """Nothing more will happen; the calls to be told."""
+        if self.over:
+            return []
         self.over = True
         room = self._tools.room
         room.give(self._filled)
@@ -498,6 +519,8 @@ class Writing:
         """Ask the master, again while that can help and ``patience_s`` have not passed."""
         deadline, pause_s = time.monotonic() + patience_s, BACK_OFF_FIRST_S
         while True:
+            if self.over:
+                raise WriteLost("the write was given up")
             try:
                 answer: _T = await self._tools.master.call(method, request, answer_type, MASTER_S)
                 return answer
@@ -511,16 +534,21 @@ class Writing:
         """Run a part of this write; what it does not handle is a bug, and ends the write."""
         token = TRACE.set(self._trace)
         try:
-            Deferred.fromCoroutine(work).addErrback(self._crashed)
+            task = Deferred.fromCoroutine(work)
         finally:
             TRACE.reset(token)
+        self._tasks.add(task)
+        task.addErrback(self._crashed).addCallback(lambda _: self._tasks.discard(task))
 
     def _crashed(self, failure: Any) -> None:
         error = failure.value
+        if isinstance(error, CancelledError):
+            return
         log.error("a write failed inside the worker", exception=error, operation=self.operation)
         if isinstance(error, InvariantBroken):
             self._tools.fatal(error)
-        self.give_up(Internal(f"writing failed inside the worker: {type(error).__name__}"))
+        told = f"writing failed inside the worker: {type(error).__name__}"
+        self.give_up(UfsUnknown(told) if self.closing and self._upload is not None else Internal(told))
 
     def _account(self, error: MonofsError) -> dict[str, Any]:
         return {

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import msgspec
 import pytest
+from twisted.internet.task import deferLater
 from worker_world import MIB, PATIENCE_S, World, make_bytes
 
 from monofs.model.errors import (
@@ -19,13 +21,16 @@ from monofs.model.errors import (
     MonofsError,
     NotCached,
     OutcomeUnknown,
+    PageCorrupt,
     TierFull,
     TierUnusable,
     UfsChanged,
+    UfsUnknown,
     Unreachable,
     WriteLost,
 )
 from monofs.model.options import WriteType
+from monofs.observe import failpoints
 from monofs.rpc.api import (
     AbortWriteRequest,
     Empty,
@@ -82,6 +87,7 @@ def written(world: World, counter: int, data: bytes) -> None:
 def test_a_file_of_one_part_is_put_whole_and_warm(writer: World, store: Path, size: int, announced: bool) -> None:
     data = make_bytes(1, size)
     answer = writer.write(writer.write_capability(1, size if announced else -1), data)
+    assert [one.size for one in writer.master.published] == ([] if announced else [size])
     assert (store / "file").read_bytes() == data
     assert answer.received == size
     assert msgspec.msgpack.decode(answer.inode) == size
@@ -98,7 +104,6 @@ def test_a_file_of_one_part_is_put_whole_and_warm(writer: World, store: Path, si
 @pytest.mark.parametrize("size", [8 * MIB + 1, 17 * MIB + 5, 64 * MIB, 65 * MIB + 3])
 @pytest.mark.parametrize("piece", [MIB, 700_001])
 def test_a_longer_file_goes_in_parts_and_is_warm(writer: World, store: Path, size: int, piece: int) -> None:
-    writer.master.publish_key = "file"
     data = make_bytes(2, size)
     answer = writer.write(writer.write_capability(1, -1), data, piece=piece)
     assert answer.received == size
@@ -110,9 +115,9 @@ def test_a_longer_file_goes_in_parts_and_is_warm(writer: World, store: Path, siz
 
 
 def test_writing_through_leaves_the_cache_as_it_was(writer: World, store: Path) -> None:
-    writer.master.publish_key = "file"
     writer.write(writer.write_capability(1, 5000, write_type=WriteType.THROUGH), make_bytes(1, 5000))
-    writer.write(writer.write_capability(2, -1, "other", write_type=WriteType.THROUGH), make_bytes(1, 5000))
+    writer.master.publish_key = "other"
+    writer.write(writer.write_capability(2, -1, "other", write_type=WriteType.THROUGH), make_bytes(1, 9 * MIB))
     assert sorted(path.name for path in store.iterdir()) == ["file", "other"]
     assert writer.run(lambda: writer.cache.used_bytes) == 0
 
@@ -224,7 +229,6 @@ def test_an_upload_that_cannot_be_recorded_is_aborted(writer: World, store: Path
 
 def test_without_room_a_file_is_written_uncached(make_writer: Callable[..., World], store: Path) -> None:
     writer = make_writer(quota=4 * MIB)
-    writer.master.publish_key = "file"
     small, large = make_bytes(1, 5 * MIB), make_bytes(2, 20 * MIB)
     writer.write(writer.write_capability(1, len(small), "small"), small)
     writer.write(writer.write_capability(2, -1), large)
@@ -306,13 +310,74 @@ def test_a_worker_names_its_open_writes(writer: World) -> None:
     assert next(one for one in writer.master.requests if type(one).__name__ == "RegisterRequest").operations == [9]
 
 
-def test_another_cluster_ends_all_writes_and_hears_nothing_of_them(writer: World, store: Path) -> None:
+def test_another_cluster_ends_all_writes_and_hears_nothing_of_them(writer: World) -> None:
     writer.write(writer.write_capability(1, -1), make_bytes(1, 9 * MIB), last=False)
     writer.master.cluster = b"d" * 16
     writer.run(writer.master.break_off)
     writer.on_reactor_until(lambda: not writer.worker._writers.operations)
     assert not writer.master.abandoned
-    assert not list(store.iterdir())
+    writer.on_reactor_until(lambda: not writer.cache.used_bytes)
+    holds(writer)
+
+
+def test_a_put_that_ends_in_another_cluster_is_not_told_of_there(
+    writer: World, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failpoints, "_armed", {"write.acted": [(1, "sleep:0.5")]})
+    monkeypatch.setattr(failpoints, "_passed", {})
+    outcome: list[object] = []
+    thread = Thread(
+        target=lambda: outcome.append(_error_of(lambda: writer.write(writer.write_capability(1, 3), b"one")))
+    )
+    thread.start()
+    writer.on_reactor_until(lambda: (store / "file").exists())
+    writer.master.cluster = b"d" * 16
+    writer.run(writer.master.break_off)
+    thread.join(PATIENCE_S)
+    assert isinstance(outcome[0], WriteLost)
+    writer.run(lambda: deferLater(writer.thread.reactor, 0.6))
+    assert not writer.master.ended
+    assert not writer.master.abandoned
+    assert writer.run(lambda: writer.cache.used_bytes) == 0
+    holds(writer)
+
+
+def _error_of(work: Callable[[], object]) -> object:
+    try:
+        return work()
+    except MonofsError as error:
+        return error
+
+
+def test_a_bug_while_publishing_leaves_the_outcome_to_the_master(
+    writer: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(writer.worker._writers._tools.sparing, "spare", broken)
+    with pytest.raises(UfsUnknown):
+        writer.write(writer.write_capability(1, 3), b"one")
+    assert [one.unknown for one in writer.master.abandoned] == [True]
+    holds(writer)
+
+
+def test_a_damaged_page_no_store_has_is_told_and_the_others_are_read(make_writer: Callable[..., World]) -> None:
+    writer, data = make_writer(), make_bytes(4, 3 * MIB)
+    writer.write(writer.write_capability(1, len(data), write_type=WriteType.MUST_CACHE), data)
+    path = writer.path_of(1)
+    with open(path, "r+b") as file:
+        file.seek(MIB + 5)
+        file.write(b"\0\1\2\3\4\5\6\7")
+    writer.crash()
+    writer.start()
+    token = writer.capability(1, len(data), "file", "")
+    assert writer.read(token, 0, MIB) == data[:MIB]
+    with pytest.raises(PageCorrupt, match="no store has"):
+        writer.read(token, MIB, 10)
+    with pytest.raises(PageCorrupt):
+        writer.fetch(token, 0, 0b111)
+    assert writer.read(token, 2 * MIB, MIB) == data[2 * MIB :]
     holds(writer)
 
 

@@ -203,7 +203,7 @@ class ScriptedMaster:
         self.abandoned: list[AbandonWriteRequest] = []
         self.uploads: list[RecordUploadRequest] = []
         self.published: list[PublishRequest] = []
-        self.replaced, self.publish_key = "", ""
+        self.replaced, self.publish_key = "", "file"
         """What PUBLISH answers; the key of every write under test."""
         self.refusals: deque[tuple[Method, MonofsError]] = deque()
         """Errors for the next requests of these methods, in order."""
