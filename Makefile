@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml
 system-packages: ## Install the Debian packages the demo and the tests use (needs root; says what it skips).
 	@sh scripts/system-packages
 
-demo: $(VENV)/.installed system-packages ## Mount a real S3 bucket and a directory, read them cold and warm, print a table.
+demo: $(VENV)/.installed system-packages ## Mount a real S3 bucket and a directory, read them cold and warm, write, rename and delete; print tables.
 	$(BIN)/python demo/demo.py
 
 lint: $(VENV)/.installed ## Style, types and floors.

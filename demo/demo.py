@@ -81,9 +81,10 @@ class Bucket:
         self.client().create_bucket(Bucket=BUCKET)
 
     def listing(self, prefix: str) -> dict[str, int]:
-        """What the bucket itself says lies below ``prefix``: sizes by key."""
+        """What the bucket itself says lies below ``prefix``: sizes by key, markers of directories left out."""
         pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
-        return {each["Key"]: each["Size"] for page in pages for each in page.get("Contents", ())}
+        found = {each["Key"]: each["Size"] for page in pages for each in page.get("Contents", ())}
+        return {key: size for key, size in found.items() if not key.endswith("/")}
 
 
 def say(text: str) -> None:
@@ -244,9 +245,8 @@ class Writing:
         """The tree and the bucket must list the same."""
         at = f"/s3/{prefix.rstrip('/')}"
         here = {each.path[4:]: each.size for each in self.fs.walk(at) if each.is_file} if self.fs.exists(at) else {}
-        there = {key: size for key, size in found.items() if not key.endswith("/")}
-        if here != there:
-            raise SystemExit(f"{prefix}: the tree has {len(here)} files, the bucket {len(there)}, and they differ")
+        if here != found:
+            raise SystemExit(f"{prefix}: the tree has {len(here)} files, the bucket {len(found)}, and they differ")
 
     def dataset(self) -> int:
         """A partitioned Parquet dataset, as a pandas program writes it."""
@@ -292,11 +292,9 @@ class Writing:
 def write(server: Bucket, node: ServedNode) -> Table:
     """All steps of the second part."""
     writing = Writing(server, node)
-    writing.run(f"pandas: {WRITTEN_DAYS} partitions written and read back", writing.dataset, "sales/")
-    writing.run(
-        f"checkpoint of {format_bytes(CHECKPOINT_FILES * CHECKPOINT_SIZE)} written", writing.checkpoint, "ckpt/tmp/"
-    )
-    writing.run("checkpoint's directory renamed", writing.rename, "ckpt/step-1000/")
+    writing.run(f"pandas: {WRITTEN_DAYS} partitions, read back", writing.dataset, "sales/")
+    writing.run(f"checkpoint of {format_bytes(CHECKPOINT_FILES * CHECKPOINT_SIZE)}", writing.checkpoint, "ckpt/tmp/")
+    writing.run("its directory renamed", writing.rename, "ckpt/step-1000/")
     writing.run("rm -r of 2,000 files", writing.remove, "small/")
     writing.check("ckpt/tmp/", server.listing("ckpt/tmp/"))
     writing.fs.close()
