@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from monofs.master.access import W_OK, X_OK, check_access
-from monofs.master.freshness import Range
+from monofs.master.freshness import NEVER, Range
 from monofs.master.loading import Loader, awaited
 from monofs.master.locks import Place
 from monofs.master.reading import Reading
@@ -148,7 +148,7 @@ class Preparing:
         if raw is None:
             return
         inode, freshness = decode_inode(raw), self._loader.freshness
-        if inode.fingerprint.startswith("t:"):
+        if at == NEVER or inode.fingerprint.startswith("t:"):
             freshness.forget_present(inode.id)
             return
         freshness.note_present(inode.id, at)

@@ -9,6 +9,7 @@ Invariant: what a worker tells about a write counts only when it comes from a no
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from twisted.internet.defer import Deferred
 
 from monofs.master.access import W_OK, check_access
 from monofs.master.auditing import audited
+from monofs.master.freshness import NEVER
 from monofs.master.intents import Intents, raised
 from monofs.master.issuing import Issuer
 from monofs.master.members import Members
@@ -26,7 +28,7 @@ from monofs.master.resolving import Resolver
 from monofs.metadata.entries import BeginWrite, Found, Publish, RecordUpload, Stamp
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
-from monofs.metadata.tables import Intent, IntentKind
+from monofs.metadata.tables import INTENTS_MAX, Intent, IntentKind
 from monofs.model.block import slot_of
 from monofs.model.errors import (
     AlreadyExists,
@@ -88,6 +90,8 @@ class Writing:
         self._intents, self._resolver, self._members, self._issuer = intents, resolver, members, issuer
         self._permissions = permissions
         self._beginning = 0
+        self._acting_since: OrderedDict[int, float] = OrderedDict()
+        """Operation -> when its worker was let act, on the clock of freshness."""
 
     # ---- for clients --------------------------------------------------------------------------------------------------
 
@@ -163,6 +167,8 @@ class Writing:
         finally:
             self._beginning -= 1
         assert isinstance(begun, Intent)  # noqa: S101 - a write is never there already
+        if begun.acting:
+            self._note_acting(begun)
         failpoint("intent.begun")
         return begun
 
@@ -229,6 +235,7 @@ class Writing:
             )
             assert isinstance(begun, Intent)  # noqa: S101 - PUBLISH gives the intent
             intent = begun
+            self._note_acting(intent)
         return PublishAnswer(intent.replaced, intent.exclusive, intent.key)
 
     def end_write(self, request: EndWriteRequest, call: Call) -> Deferred[InodeAnswer]:
@@ -254,7 +261,7 @@ class Writing:
                 gid=request.gid,
             )
         failpoint("intent.acted")
-        at = self._preparing.now()
+        at = self._acting_since.pop(intent.number, NEVER)
         raw = await self._intents.end(
             intent, found, size=request.size, workers=[] if request.persisted else [intent.worker]
         )
@@ -308,6 +315,11 @@ class Writing:
         if isinstance(error, UfsChanged | AlreadyExists | ConditionFailed):
             await self._preparing.adopt(intent.path)
         return AbandonWriteAnswer(_failure(error))
+
+    def _note_acting(self, intent: Intent) -> None:
+        self._acting_since[intent.number] = self._preparing.now()
+        if len(self._acting_since) > INTENTS_MAX:
+            self._acting_since.popitem(last=False)
 
     def _of_worker(self, operation: int, worker: int, call: Call) -> Intent:
         """The open write a worker speaks of."""
