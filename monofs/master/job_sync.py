@@ -24,7 +24,7 @@ from monofs.master.merging import Asked, Tally
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.model.errors import ConditionFailed, MonofsError, NotFound, UfsNotFound
-from monofs.model.inode import Flag, Inode, decode_inode
+from monofs.model.inode import Flag, Inode
 from monofs.model.mount import Mount
 from monofs.model.paths import Parts, format_path, is_prefix, parse_path
 from monofs.rpc.api import ReadOptions
@@ -149,13 +149,16 @@ class Walk:
         if inode is None or not inode.is_directory or self._loader.merger.is_covered(parts, below=True):
             directory.after = None
             return
+        if found.located is None or (inode.flags & _MOUNT and parts != self._root):
+            directory.after = None  # a walk of its own
+            return
         seen = self._enough(parts, found, after) if self._enough is not None else None
-        if seen is None and found.located is not None:
+        if seen is not None:
+            directory.children.extend(self._directories(inode, after, seen.through))
+        else:
             seen = await self._take_over(directory, inode, after)
-        through = None if seen is None else seen.through
-        directory.children.extend(self._directories(inode, after, through))
-        directory.after = through
-        if found.located is not None and found.located.key and not after and through is None:
+        through = directory.after = seen.through
+        if found.located.key and not after and through is None:
             await self._confirm(parts, inode)
 
     async def _take_over(self, directory: Directory, inode: Inode, after: bytes) -> Range:
@@ -175,6 +178,7 @@ class Walk:
                 asked = await self._ask(parts, after)
             else:
                 break
+        directory.children.extend(tally.directories)
         if not self._quiet:
             self._run.count("changed", tally.changed)
             self._run.advance(tally.seen)
@@ -188,15 +192,15 @@ class Walk:
             return error
 
     def _directories(self, inode: Inode, after: bytes, through: bytes | None) -> list[bytes]:
-        """Directories the tree holds in a stretch; mount points are walks of their own."""
+        """Directories the tree holds in a stretch that was not asked for."""
         names: list[bytes] = []
         low: bytes | None = after
         while low is not None:
             records = self._namespace.children(inode.id, low, SCAN)
-            for name, raw in records:
+            for name, _ in records:
                 if through is not None and name > through:
                     return names
-                if name.endswith(b"/") and not decode_inode(raw).flags & _MOUNT:
+                if name.endswith(b"/"):
                     names.append(name)
             low = records[-1][0] if len(records) == SCAN else None
         return names

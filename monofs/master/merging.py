@@ -6,9 +6,9 @@ O(page). Not here: when a page is to be asked for (loading.py, job_sync.py), and
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from monofs.master.comparing import Spoken, found_of, key_of, page_differs, record_differs
@@ -29,6 +29,7 @@ log = logger(__name__)
 PAGE_ENTRIES = 1000
 SLICE = 2000
 """Records of the tree compared with a page at a time."""
+PAGES_KEPT = 256
 ODD_KEPT = 1000
 """Names no path can hold, kept for the report."""
 _LOADED = int(Flag.LOADED)
@@ -48,10 +49,20 @@ class Asked(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """What looks met: entries seen, and names added, changed or removed by them."""
+    """What a look met: entries seen, names added, changed or removed by them, and the directories among them, with their ``/``."""
 
     seen: int = 0
     changed: int = 0
+    directories: list[bytes] = field(default_factory=list)
+
+
+class _Adopted(NamedTuple):
+    """A stretch of a directory that was adopted at a journal index, or a little before."""
+
+    at_index: int
+    directory: int
+    after: bytes
+    through: bytes | None
 
 
 class Merger:
@@ -70,6 +81,8 @@ class Merger:
         self.odd: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         """(directory, key) of names that no path can hold."""
         self.odd_seen = 0
+        self._pages: deque[_Adopted] = deque(maxlen=PAGES_KEPT)
+        """The pages adopted last."""
 
     def is_covered(self, parts: Parts, *, below: bool = False) -> bool:
         """Whether an open job deletes or moves what the store has at a path (``below``: below it): the tree alone tells what is there."""
@@ -113,10 +126,11 @@ class Merger:
             found = [each for each in found if key_of(each) not in spoken.covered]
         self._note_odd(parts, [*page.odd, *(entry.name for entry in page.entries if len(entry.name) > room)])
         tally.seen += len(found)
+        tally.directories = [each.name + b"/" for each in found if each.is_directory]
         proposals = await self._adopt(directory, asked, after, found, spoken, tally)
         racy = frozenset(entry.name for entry in page.entries if entry.racy)
         overtaken: frozenset[bytes] = frozenset()
-        if self._namespace.applied_index - read_index > proposals:  # else nothing came between: the tree is the page
+        if self._may_be_overtaken(directory, after, page.next, read_index, proposals):  # else the tree is the page
             overtaken = self._overtaken(directory, after, page.next, found, spoken)
         self._freshness.note_range(directory.id, Range(after, page.next, asked.at, racy | overtaken))
         if found:
@@ -128,6 +142,22 @@ class Merger:
         located = self._namespace.lookup(parts).located
         if located is None or located.mount.changed_index != asked.changed_index or located.key != key:
             raise ConditionFailed(f"the mount over {format_path(parts)} was changed meanwhile: try again")
+
+    def _may_be_overtaken(
+        self, directory: Inode, after: bytes, through: bytes | None, read_index: int, proposals: int
+    ) -> bool:
+        """Whether anything but pages of other stretches was applied since the store was asked."""
+        between = self._namespace.applied_index - read_index
+        if between == proposals:
+            return False
+        pages = [each for each in self._pages if each.at_index > read_index]
+        here = sum(
+            each.directory == directory.id
+            and (each.through is None or after < each.through)
+            and (through is None or each.after < through)
+            for each in pages
+        )
+        return len(pages) < between or here > proposals
 
     def _overtaken(
         self, directory: Inode, after: bytes, through: bytes | None, found: list[Found], spoken: Spoken
@@ -172,6 +202,7 @@ class Merger:
                     AdoptPage(stamp, directory.id, asked.mount.id, read_index, low, high, part, now_complete, asked.key)
                 )
                 tally.changed += added + changed + removed
+                self._pages.append(_Adopted(self._namespace.applied_index, directory.id, low, high))
                 ADOPTED("page").value += 1
                 proposals += 1
             if high is not None:
