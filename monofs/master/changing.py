@@ -159,7 +159,7 @@ class Changing:
         self._preparing.check(call, parts)
 
         async def delete() -> None:
-            await self._preparing.known(parts, call)
+            await self._preparing.existing(parts, call)
             asker = self._intents.asker(request.request, call.principal)
             await self._through(
                 [self._preparing.place(parts)], lambda stamp: BeginDelete(stamp, request.path, asker), call
@@ -197,7 +197,7 @@ class Changing:
         self._preparing.check(call, source, target)
 
         async def rename() -> Any:
-            found = await self._preparing.known(source, call)
+            found = await self._preparing.existing(source, call)
             is_directory = found.inode is not None and found.inode.is_directory
             if is_directory:
                 await self._preparing.known(target, call)
@@ -236,7 +236,7 @@ class Changing:
             )
 
         async def copy() -> Any:
-            await self._preparing.known(source, call)
+            await self._preparing.existing(source, call)
             await self._preparing.known_to_write(target, call, exclusive=request.exclusive)
             place = self._preparing.place(target)
             asker = self._intents.asker(request.request, call.principal)
@@ -299,7 +299,7 @@ class Changing:
         self._preparing.check(call, parts)
 
         async def remove() -> Any:
-            await self._preparing.known(parts, call)
+            await self._preparing.existing(parts, call)
             stamp = self._proposer.stamp(request.request)
             place = self._preparing.place(parts, tree=True)
             return await self._tree([place], RemoveTree(stamp, request.path, call.principal.name), call)

@@ -97,6 +97,13 @@ class Preparing:
         call.waits_for = ""
         return found
 
+    async def existing(self, parts: Parts, call: Call) -> Lookup:
+        """The same; raises ``NotFound`` at once where nothing is there and nothing is about to be, whatever a job may be at there."""
+        found = await self.known(parts, call)
+        if found.inode is None and not self._namespace.open_intents.in_the_way(parts):
+            raise self._reading.absence(parts, found, call)
+        return found
+
     async def known_to_write(
         self, parts: Parts, call: Call, *, exclusive: bool = False, if_match: str | None = None
     ) -> Lookup:
