@@ -1,8 +1,9 @@
 """A process that keeps a cache busy until it is killed: run by test_cache_kill.py, one forked child a life.
 
 Commands on stdin, one a line: ``live HOME SEED`` forks a child that opens the cache in HOME, checks every page it finds, and then
-fills, drops, pins and reads with three writer threads until it is killed. Its answers go to stdout: ``pid N``, then from the
-child ``found N``, or ``wrong WHAT``. The parent of the children opens nothing, so forking it is safe.
+fills, drops, pins, keeps and reads with three writer threads until it is killed. Its answers go to stdout: ``pid N``, then from the
+child ``keeps C,C,…`` and ``found N``, or ``wrong WHAT``; ``kept C`` once a content no store has is safe, ``retired C`` before one is dropped.
+The parent of the children opens nothing, so forking it is safe.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import threading
 
 from monofs.model.block import PAGE_SIZE_BYTES
-from monofs.model.errors import TierFull
+from monofs.model.errors import NotCached, TierFull
 from monofs.model.ids import ContentId, MountId
 from monofs.tiering.cache import Cache, Group, TierSpec
 from monofs.tiering.checks import check_cache
@@ -23,6 +24,8 @@ from monofs.tiering.group import mask_pages, page_bytes
 
 QUOTA = 24 * PAGE_SIZE_BYTES
 CONTENTS = 40
+KEPT_FROM = 1000
+KEPT_MOST = 6
 LENGTHS = (100, 70_000, PAGE_SIZE_BYTES, 2 * PAGE_SIZE_BYTES + 5, 4 * PAGE_SIZE_BYTES)
 
 
@@ -41,7 +44,8 @@ class Life:
     def __init__(self, home: str, seed: int) -> None:
         self.random = random.Random(seed)
         self.inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.work: queue.SimpleQueue[tuple[Group, int]] = queue.SimpleQueue()
+        self.work: queue.SimpleQueue[tuple[Group, int, bool]] = queue.SimpleQueue()
+        self.next_kept = KEPT_FROM
         tiers = [TierSpec("TOP", f"{home}/top", QUOTA // 4), TierSpec("LOW", f"{home}/low", QUOTA)]
         self.cache = Cache(
             f"{home}/index",
@@ -64,6 +68,7 @@ class Life:
 
     def check(self) -> None:
         """Every page found has the bytes of its content, although the CRCs were never asked."""
+        self.retire_again()
         pages = 0
         for group in self.cache:
             assert not group.verified or self.cache.run.was_clean
@@ -76,20 +81,36 @@ class Life:
         for name, findings in check_cache(self.cache, pages=True).items():
             for finding in findings:
                 say(f"wrong {name}: {finding}")
+        whole = [group.content for group in self.cache if group.kept and group.present == group.pages]
+        say(f"keeps {','.join(map(str, whole))}")
+        self.next_kept = max([KEPT_FROM, *(content + 1 for content in whole)])
         say(f"found {pages}")
+
+    def retire_again(self) -> None:
+        """As a feed does that is heard again: a kept content whose file is gone was being dropped when the end came."""
+        for group in [group for group in self.cache if group.kept]:
+            try:
+                group.fd()
+            except NotCached:
+                self.cache.drop(group.content)
 
     def write(self) -> None:
         while True:
-            group, mask = self.work.get()
+            group, mask, keep = self.work.get()
             pages = []
             for page in mask_pages(mask):
                 data = page_data(group.content, page, page_bytes(group.length, page))
                 pages.append((page, self.cache.write_page(group, page, memoryview(data))))
-            self.inbox.put(lambda group=group, pages=pages: self.land(group, pages))
+            if keep:
+                self.cache.sync_file(group)
+            self.inbox.put(lambda group=group, pages=pages, keep=keep: self.land(group, pages, keep=keep))
 
-    def land(self, group: Group, pages: list[tuple[int, int]]) -> None:
+    def land(self, group: Group, pages: list[tuple[int, int]], *, keep: bool) -> None:
         self.flying -= 1
-        self.cache.commit(group, pages)
+        self.cache.commit(group, pages, keep=keep)
+        if keep:
+            self.cache.index.flush()
+            say(f"kept {group.content}")
 
     def step(self) -> None:
         content = ContentId(self.random.randrange(1, CONTENTS))
@@ -102,10 +123,12 @@ class Life:
                 return
             if mask:
                 self.flying += 1
-                self.work.put((group, mask))
+                self.work.put((group, mask, False))
             else:
                 cache.hold(group)
                 cache.release(group)  # an empty group goes
+        elif chance < 0.78:
+            self.keep()
         elif chance < 0.85:
             cache.drop(content)
         elif chance < 0.9:
@@ -118,6 +141,26 @@ class Life:
             found = cache.lookup(content, 0)
             if found is not None and found.present:
                 cache.drop_pages(found, found.present & -found.present)
+
+    def keep(self) -> None:
+        """One more content that no store has; one of the others ends when there are enough."""
+        if len(self.cache.kept) >= KEPT_MOST:
+            retired = ContentId(self.random.choice(sorted(self.cache.kept)))
+            say(f"retired {retired}")
+            self.cache.drop(retired)
+            return
+        content, self.next_kept = ContentId(self.next_kept), self.next_kept + 1
+        try:
+            group = self.cache.admit(content, 0, LENGTHS[content % len(LENGTHS)], MountId(0), 0, durable=True)
+            self.cache.hold(group)
+            try:
+                mask = self.cache.reserve(group, group.pages)
+            finally:
+                self.cache.release(group)
+        except TierFull:
+            return
+        self.flying += 1
+        self.work.put((group, mask, True))
 
 
 def main() -> None:
