@@ -131,7 +131,7 @@ def run(node: ServedNode, place: Place, top: str) -> None:
                 if info.name.startswith("step-") and int(info.name[5:]) >= latest - 2:
                     check_whole(fs, info.path)
             assert fs.exists(f"{top}/step-{latest}")
-        converged(fs, 120)
+        converged(fs, top, 120)
         check_whole(fs, f"{top}/step-{int(fs.read(f'{top}/latest'))}")
         assert not disagreements(fs, top, place)
         synced(fs, top)

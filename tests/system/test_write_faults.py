@@ -62,6 +62,9 @@ BREAKS = {
     "done, and the answer cut": Break(1, {"after_bytes": -1, "cut": "close"}),
     "done, and the connection reset until healed": Break(0, {"after_bytes": -1, "cut": "reset"}),
     "done, and no answer in time": Break(1, {"after_bytes": -1, "cut": "hang"}),
+    "done, and answered with 500": Break(1, {"status": 500, "code": "InternalError", "lands": True}),
+    "done twice": Break(1, {"twice": True}),
+    "never come, and no answer in time": Break(1, {"early": True, "cut": "hang"}),
 }
 
 
@@ -84,7 +87,7 @@ class Ground:
             proxy.forget()
             answer = trial.act()
             assert answer is None, answer
-            converged(fs)
+            converged(fs, trial.at)
             kinds = [seen.kind for seen in proxy.seen() if seen.kind in ACTS]
             trial.check(answer)
         return [(kind, kinds[:position].count(kind)) for position, kind in enumerate(kinds)]
@@ -97,14 +100,14 @@ class Ground:
             if nth:
                 proxy.add(Fault(kind=kind, times=nth))
             answer = trial.act()
-            until(lambda: fault.used or not owed(fs), "the request to be made")
+            until(lambda: fault.used or not owed(fs, trial.at), "the request to be made")
             if fault.times == 0 and fault.used:
-                until(lambda: fault.used > 2 or not owed(fs), "it to be tried again")
+                until(lambda: fault.used > 2 or not owed(fs, trial.at), "it to be tried again")
             proxy.clear()
             try:
                 assert answer is None or isinstance(answer, MonofsError), repr(answer)
                 assert not isinstance(answer, Internal), repr(answer)
-                converged(fs)
+                converged(fs, trial.at)
                 trial.check(answer)
             except AssertionError as error:
                 return f"{kind} {nth} {how}, {answer!r}: {error}"

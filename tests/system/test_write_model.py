@@ -163,7 +163,7 @@ class Machine(RuleBasedStateMachine):
             self.place.put(path, data)
             outer = Write(path, data)
         answer = None if then is None else self.act(client, then)
-        converged(self.fs)
+        converged(self.fs, self.at)
         synced(self.fs, self.at)
         self.take_over(outer, then, answer)
 
@@ -206,7 +206,7 @@ class Machine(RuleBasedStateMachine):
 
     def look(self, trees: list[Tree]) -> None:
         """At rest, the tree is one of ``trees``, and so it stays when the whole store is looked at."""
-        converged(self.fs)
+        converged(self.fs, self.at)
         trees = self.seen(trees)
         synced(self.fs, self.at)
         (self.tree, *_) = self.seen(trees)

@@ -127,14 +127,15 @@ def until(condition: Callable[[], object], what: Callable[[], object] | str, tim
         pause_s = min(pause_s * 1.5, 0.1)
 
 
-def owed(fs: Any) -> list[Any]:
-    """Intents and jobs that are not finished."""
-    return [*fs.intents(), *(job for job in fs.jobs() if job.state in ("running", "paused"))]
+def owed(fs: Any, at: str = "/") -> list[Any]:
+    """Intents and jobs at or below ``at`` that are not finished."""
+    is_open = [*fs.intents(), *(job for job in fs.jobs() if job.state in ("running", "paused"))]
+    return [each for each in is_open if f"{each.path}/".startswith(f"{at.rstrip('/')}/")]
 
 
-def converged(fs: Any, timeout_s: float = PATIENCE_S) -> None:
-    """Wait until no intent and no job is open."""
-    until(lambda: not owed(fs), lambda: f"still open: {owed(fs)}", timeout_s)
+def converged(fs: Any, at: str = "/", timeout_s: float = PATIENCE_S) -> None:
+    """Wait until no intent and no job at or below ``at`` is open."""
+    until(lambda: not owed(fs, at), lambda: f"still open: {owed(fs, at)}", timeout_s)
 
 
 def synced(fs: Any, path: str) -> None:
