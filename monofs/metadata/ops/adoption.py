@@ -1,8 +1,9 @@
 """The rules by which the namespace takes over what a store shows, for one name at a time (design, knowing the store).
 
 A listing or a look at one path is old news by the time it is applied. It carries the journal index read before the store was
-asked, and a name is passed over when its record or its tombstone is newer than that, when an intent locks it, when a tree job covers it, or
-when it holds what the store does not have. What the namespace made for itself (explicit directories, mount points) is never removed.
+asked, and a name is passed over when its record or its tombstone is newer than that, when an intent locks it, when a tree job covers it,
+when it holds what the store does not have, or when it was listed at the former prefix of a renamed directory and is of a new file there.
+What the namespace made for itself (explicit directories, mount points) is never removed.
 
 Invariant: content ids never come to mean other bytes: another fingerprint or size gives a new one and retires the old.
 """
@@ -20,7 +21,7 @@ from monofs.model.errors import ConditionFailed, MountNotFound
 from monofs.model.ids import NO_CONTENT, MountId
 from monofs.model.inode import Inode, Kind
 from monofs.model.mount import Mount
-from monofs.model.paths import Parts
+from monofs.model.paths import Parts, parse_path
 
 FILE_MODE = 0o644
 DIRECTORY_MODE = 0o755
@@ -49,6 +50,7 @@ class Adoption:
         "_draft",
         "_key",
         "_looked",
+        "_mount",
         "_natural",
         "_path",
         "_pinned",
@@ -64,6 +66,7 @@ class Adoption:
         if read_index < covering.changed_index or read_index < draft.meta.buried_floor:
             raise ConditionFailed("what the store showed is older than a change of the mount: ask the store again")
         self._draft = draft
+        self._mount = covering.path
         self._pinned = pinned
         self._read_index = read_index
         self._remembers = draft.meta.buried_index > read_index
@@ -117,7 +120,7 @@ class Adoption:
         if self._is_covered(natural + "/" if is_directory else natural):
             return True
         if known is None:
-            return False
+            return natural != listed and self._is_anothers(listed)
         if known.store_path is not None and known.store_path != listed:
             return True  # its object lies elsewhere: what was listed is not it
         if not is_directory or found is not None:
@@ -128,6 +131,14 @@ class Adoption:
             or intents.below(path) != 0
             or any(job.target.encode().startswith(below) for job in self._covers)
         )
+
+    def _is_anothers(self, listed: str) -> bool:
+        """Whether what was listed where a directory's objects still lie was made since at the path that its key says."""
+        parts = (*parse_path(self._mount), *listed.encode().split(b"/"))
+        if self._draft.state.open_intents.at(path_bytes(parts)):
+            return True
+        there = self._draft.lookup(parts)
+        return there.inode is not None and there.located is not None and there.located.key == listed
 
     def _is_covered(self, natural: str) -> bool:
         return any(covers(job, natural) for job in self._covers)

@@ -309,6 +309,21 @@ def test_listings_of_a_tree_being_moved_are_of_its_old_place_and_say_nothing_of_
     assert lake.inode("/m/b/new").fingerprint == "e:1"
 
 
+def test_what_is_made_where_a_renamed_tree_was_is_not_taken_for_a_part_of_it(lake: Home) -> None:
+    lake.rename_tree("/m/a", "/m/b")
+    lake.write("/m/a/new", "1")
+    lake.write("/m/a/t/deep", "1")
+    begun = lake.begin_write("/m/a/begun")
+    shown = [directory("s"), directory("t"), file("begun"), file("late"), file("new"), file("x"), file("y")]
+    assert lake.adopt("/m/b", shown) == (1, 0, 0)
+    assert lake.names("/m/b") == [b"late", b"s/", b"x", b"y"]
+    assert refused(lake.adopt_path("/m/b/new", file("new")), NotFound)
+    assert refused(lake.adopt_path("/m/b/t/deep", file("deep")), NotFound)
+    lake.end(begun, file("begun"))
+    assert lake.names("/m/a") == [b"begun", b"new", b"t/"]
+    assert (lake.key("/m/a/new"), lake.key("/m/b/late")) == ("a/new", "a/late")
+
+
 def test_listings_beside_a_tree_being_moved_neither_take_it_away_nor_bring_it_back(lake: Home) -> None:
     number, _ = lake.rename_tree("/m/a", "/m/b")
     before = len(lake.log)
