@@ -107,6 +107,11 @@ class EventsDoor(Resource):
         request.setHeader(b"content-type", b"application/json")
         return msgspec.json.encode({"taken": len(events)}) + b"\n"
 
+    def render_GET(self, request: Request) -> bytes:
+        """There is nothing to be had."""
+        request.setHeader(b"allow", b"POST")
+        return _refused(request, 405, "events are sent here with POST")
+
     def _may_send(self, request: Request) -> bool:
         if self._token:
             shown = request.getHeader(b"authorization") or b""
