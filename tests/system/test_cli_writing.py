@@ -287,6 +287,34 @@ def test_mv_renames_files_and_directories(at, local):
     assert at.place.files()["b.txt"] == b"other"
 
 
+def test_a_file_put_where_a_directory_was_renamed_from_stays_there(at):
+    for number in range(20):
+        at.place.put(f"d/{number}", b"old")
+    ok(at.node, "fs", "ls", at / "d")
+    with at.node.connect() as fs:
+        number = fs.rename(at / "d", at / "moved")
+        if number:  # at once, before its objects have followed
+            assert fs.steer_job(number, "pause").state == "paused"
+    ok(at.node, "fs", "put", "-", at / "d/new", data=b"new")
+    ok(at.node, "fs", "put", "-", at / "d/3", data=b"another")
+    if number:
+        where = rows(at.node, "fs", "stat", at / "moved/5")[0]
+        assert where["store"].endswith("/d/5")
+        assert where["moves_to"].endswith("/moved/5")
+        assert where["job"]["number"] == number
+        busy = run(at.node, "fs", "rm", "-r", at / "moved")
+        assert busy.returncode == 9
+        assert f"job {number} moves".encode() in busy.stderr
+        stopped = run(at.node, "job", "stop", number)
+        assert stopped.returncode == 1
+        assert b"only paused" in stopped.stderr
+        ok(at.node, "job", "resume", number)
+        ok(at.node, "job", "wait", number)
+    expected = {f"moved/{number}": b"old" for number in range(20)} | {"d/new": b"new", "d/3": b"another"}
+    assert at.place.files() == expected
+    assert ok(at.node, "fs", "ls", at / "d") == "3\nnew\n"
+
+
 def test_mv_between_stores_says_that_it_copies_and_leaves_nothing_behind(at, local):
     ok(at.node, "fs", "put", "-r", local, "/plain/tree")
     done = run(at.node, "fs", "mv", "/plain/tree", at / "tree")
