@@ -17,7 +17,7 @@ from monofs.master.proposing import Proposer
 from monofs.master.stores import Stores
 from monofs.metadata.entries import AdoptPage, Found
 from monofs.metadata.namespace import Namespace
-from monofs.model.errors import ConditionFailed, MountNotFound
+from monofs.model.errors import ConditionFailed, MountNotFound, UfsNotFound
 from monofs.model.inode import Flag, Inode, decode_inode
 from monofs.model.mount import Mount
 from monofs.model.paths import PATH_MAX_BYTES, Parts, format_path, parse_path
@@ -104,15 +104,22 @@ class Merger:
         return frozenset(parts[-1] + b"/" for parts in paths if parts and parts[:-1] == directory)
 
     async def ask(self, parts: Parts, after: bytes) -> Asked:
-        """A page of a directory's listing, as the store shows it now."""
-        located = self._namespace.lookup(parts).located
+        """A page of a directory's listing, as the store shows it now. ``UfsNotFound``: it has no such directory, and nothing else keeps
+        it; one that the tree keeps for itself is empty there."""
+        found = self._namespace.lookup(parts)
+        located = found.located
         if located is None:
             raise MountNotFound(f"nothing is mounted over {format_path(parts)} any more", path=format_path(parts))
         at, read_index, mount = self._clock(), self._namespace.applied_index, located.mount
         key = located.key.encode()
-        page = await self._stores.of(mount).call(
-            "list", located.key, lambda ufs: ufs.list(key, after=after, limit=PAGE_ENTRIES)
-        )
+        try:
+            page = await self._stores.of(mount).call(
+                "list", located.key, lambda ufs: ufs.list(key, after=after, limit=PAGE_ENTRIES)
+            )
+        except UfsNotFound:
+            if not key or found.inode is None or not found.inode.flags & Flag.EXPLICIT:
+                raise
+            page = UfsPage([], None)
         return Asked(page, mount, located.key, read_index, at)
 
     async def take_over(self, parts: Parts, directory: Inode, after: bytes, asked: Asked, tally: Tally) -> Range:
@@ -127,7 +134,10 @@ class Merger:
         self._note_odd(parts, [*page.odd, *(entry.name for entry in page.entries if len(entry.name) > room)])
         tally.seen += len(found)
         tally.directories = [each.name + b"/" for each in found if each.is_directory]
+        shown = len(tally.directories)
         proposals = await self._adopt(directory, asked, after, found, spoken, tally)
+        if len(tally.directories) > shown:
+            tally.directories = sorted(set(tally.directories))
         racy = frozenset(entry.name for entry in page.entries if entry.racy)
         overtaken: frozenset[bytes] = frozenset()
         if self._may_be_overtaken(directory, after, page.next, read_index, proposals):  # else the tree is the page
@@ -194,6 +204,8 @@ class Merger:
             if last:
                 high = through
                 known = [record for record in known if through is None or record[0] <= through]
+            if directory.flags & Flag.EXPLICIT:  # so may be what lies below, without the store's leave
+                tally.directories += [name for name, _ in known if name.endswith(b"/")]
             part = [each for each in found if low < key_of(each) and (high is None or key_of(each) <= high)]
             now_complete = last and complete
             if (now_complete and not directory.flags & _LOADED) or page_differs(known, part, read_index, spoken):
