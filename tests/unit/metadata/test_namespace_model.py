@@ -100,6 +100,9 @@ class Writers(RuleBasedStateMachine):
 
     @rule(path=PATHS, at_once=st.booleans())
     def write(self, path: str, at_once: bool) -> None:
+        job = self.home.namespace.covering_job(1, path[3:])
+        if job is not None and job.kind == JobKind.DELETE and not self.home.namespace.lock_at(parse_path(path)):
+            self.make_room(job, path[3:])
         intent = self.home.begin_write(path)
         self.opened(intent)
         if at_once and isinstance(intent, Intent):
@@ -243,15 +246,28 @@ class Writers(RuleBasedStateMachine):
             self.finish_moving(job)
 
     def delete_one(self, job: Job) -> None:
+        """One object goes that the tree knew. What is being changed is looked at again: the change may come to nothing."""
         known = self.removed[job.number]
         for key in sorted(known):
-            version = known.pop(key)
-            parts = parse_path("/m/" + key)
-            claimed = self.home.namespace.lookup(parts).inode is not None or self.home.namespace.lock_at(parts)
-            if not claimed and self.lake.version(key) == version:
-                del self.lake.objects[key]
+            if not self.home.namespace.lock_at(parse_path("/m/" + key)):
+                self.make_room(job, key)
                 return
-        self.home.update_job(job.number, state=JobState.DONE)
+        if not known:
+            self.home.update_job(job.number, state=JobState.DONE)
+
+    def make_room(self, job: Job, key: str) -> None:
+        version = self.removed[job.number].pop(key, "")
+        if not self.has(key) and self.lake.version(key) == version:
+            self.lake.objects.pop(key, None)
+
+    def has(self, key: str) -> bool:
+        """Whether the tree has the file, or with a trailing slash the directory, of this natural key."""
+        *between, name = parse_path("/m/" + key)
+        parent = self.home.namespace.lookup(tuple(between)).inode
+        if parent is None or not parent.is_directory:
+            return False
+        slash = b"/" if key.endswith("/") else b""
+        return self.home.namespace.get_inode(parent.id, name + slash) is not None
 
     def moving(self, job: Job) -> list[tuple[str, int, bytes, Inode]]:
         """(path, parent, name, record) of everything in a directory that is being moved."""
@@ -301,8 +317,7 @@ class Writers(RuleBasedStateMachine):
         if self.home.namespace.locked_below(parse_path(job.target)):
             return
         for key in [key for key in self.lake.objects if key.endswith("/") and key.startswith(job.key + "/")]:
-            parts = parse_path("/m/" + key)
-            if self.home.namespace.lookup(parts).inode is None and not self.home.namespace.lock_at(parts):
+            if not self.has(key) and not self.home.namespace.lock_at(parse_path("/m/" + key)):
                 del self.lake.objects[key]
                 self.lake.put(self.home.natural(job.target) + key[len(job.key) :], "")
         assert self.home.finish_move(job.number) == ()
