@@ -224,7 +224,7 @@ class Changing(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
                 if not ignore:
                     raise
 
-        self._each(names.pairs, copy)
+        self._each_below(names.pairs, copy)
 
     def _each_with(self, callback: Any, pairs: list[Pair], work: Callable[..., None], **kwargs: Any) -> None:
         callback.set_size(len(pairs))
@@ -236,7 +236,18 @@ class Changing(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
             with lock:
                 callback.relative_update(1)
 
-        self._each(pairs, one)
+        self._each_below(pairs, one)
+
+    def _each_below(self, pairs: list[Pair], work: Callable[[Pair], None]) -> None:
+        """:meth:`_each`, but directories before what goes into them: so they are made, and do not just come into being with their files."""
+        above = {os.path.dirname(target.rstrip("/")) for _, target in pairs}
+        files = []
+        for pair in pairs:
+            if pair[1].rstrip("/") in above:
+                work(pair)
+            else:
+                files.append(pair)
+        self._each(files, work)
 
     def _each(self, items: Iterable[Pair], work: Callable[[Pair], None]) -> None:
         """All of them, several at a time; after a failure no other is begun, and the first is raised."""
@@ -267,6 +278,6 @@ class _Names:
 
     def put_file(self, source: Any, target: Any, **_: Any) -> None:
         """Note it."""
-        self.pairs.append((source, target))
+        self.pairs.append((source, stringify_path(target)))
 
     get_file = cp_file = put_file
