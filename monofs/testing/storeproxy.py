@@ -250,13 +250,21 @@ class StoreProxy:
             _copy_body(request, from_client, store.sendall)
         answer = _read_answer(from_store)
         has_body = request.line[0] != "HEAD" and answer.line[1] not in ("204", "304")
+        whole = bytearray()
+        if has_body and fault and (fault.lands or fault.after_bytes < 0):
+            with contextlib.suppress(_Broken):  # a body without a length ends with the connection
+                _copy_body(
+                    answer, from_store, whole.extend, until_end=True
+                )  # a store may begin its answer before it acts
         if fault and fault.status:
             client.sendall(_refusal(fault, request, last=True))
             return False
         for name, value in fault.headers.items() if fault else ():
             answer.replace(name, value)
         sink.head(answer.encode())
-        if has_body:
+        if whole:
+            sink.body(bytes(whole))
+        elif has_body:
             _copy_body(answer, from_store, sink.body, until_end=True)
         sink.end()
         return "close" not in (request.get("connection").lower(), answer.get("connection").lower())

@@ -44,33 +44,33 @@ class Case:
     name: str
     key: bytes
     fault: Fault
-    prepare: Callable[[UnderStorage, bytes, str], Callable[[], object]]
+    prepare: Callable[[UnderStorage, bytes, str], Callable[[UnderStorage], object]]
     makes: bool = True
 
 
-def _put(store: UnderStorage, key: bytes, operation: str) -> Callable[[], object]:
-    return lambda: store.put(key, views(b"bytes"), operation, ABSENT)
+def _put(store: UnderStorage, key: bytes, operation: str) -> Callable[[UnderStorage], object]:
+    return lambda actor: actor.put(key, views(b"bytes"), operation, ABSENT)
 
 
-def _complete(store: UnderStorage, key: bytes, operation: str) -> Callable[[], object]:
+def _complete(store: UnderStorage, key: bytes, operation: str) -> Callable[[UnderStorage], object]:
     upload = store.begin_upload(key, operation)
     parts = [store.put_part(key, upload, 1, 0, views(b"bytes"))]
-    return lambda: store.complete_upload(key, upload, parts, 5, operation, ABSENT)
+    return lambda actor: actor.complete_upload(key, upload, parts, 5, operation, ABSENT)
 
 
-def _copy(store: UnderStorage, key: bytes, operation: str) -> Callable[[], object]:
+def _copy(store: UnderStorage, key: bytes, operation: str) -> Callable[[UnderStorage], object]:
     source = store.put(b"source", views(b"bytes"), new(), ANYTHING)
-    return lambda: store.copy(b"source", source.fingerprint, key, operation, ABSENT)
+    return lambda actor: actor.copy(b"source", source.fingerprint, key, operation, ABSENT)
 
 
-def _delete(store: UnderStorage, key: bytes, operation: str) -> Callable[[], object]:
+def _delete(store: UnderStorage, key: bytes, operation: str) -> Callable[[UnderStorage], object]:
     store.put(key, views(b"bytes"), operation, ABSENT)
-    return lambda: store.delete(key)
+    return lambda actor: actor.delete(key)
 
 
-def _delete_many(store: UnderStorage, key: bytes, operation: str) -> Callable[[], object]:
+def _delete_many(store: UnderStorage, key: bytes, operation: str) -> Callable[[UnderStorage], object]:
     store.put(key, views(b"bytes"), operation, ABSENT)
-    return lambda: store.delete_many([key, b"missing"])
+    return lambda actor: actor.delete_many([key, b"missing"])
 
 
 CASES = [
@@ -96,10 +96,9 @@ def broken(proxied: tuple[StoreProxy, S3World]) -> Iterator[tuple[StoreProxy, S3
 
 
 def impatient(proxy: StoreProxy, root: S3Root) -> UnderStorage:
+    """The same store with little patience; the server may be slow, so anything asked of it may have to be asked again."""
     options = {"endpoint": proxy.endpoint, "access_key": "AKIAMAIN", "secret_key": "secretmain"}
-    store = open_ufs(root.uri, options, timeout_s=0.2)
-    store.put(b"warm2", views(b"x"), new(), ABSENT)
-    return store
+    return open_ufs(root.uri, options, timeout_s=0.2)
 
 
 def is_done(case: Case, store: UnderStorage, operation: str) -> bool:
@@ -109,14 +108,17 @@ def is_done(case: Case, store: UnderStorage, operation: str) -> bool:
     return (found is not None) == case.makes
 
 
-def fails(case: Case, store: UnderStorage, proxy: StoreProxy, **fault: object) -> tuple[MonofsError, bool]:
-    """The error of an act under a fault, and whether it was done all the same."""
-    operation = new()
+def fails(
+    case: Case, store: UnderStorage, proxy: StoreProxy, actor: UnderStorage | None = None, **fault: object
+) -> tuple[MonofsError, bool]:
+    """The error of an act of ``actor`` (the store itself by default) under a fault, and whether it was done all the same."""
+    operation, struck = new(), threading.Event()
     act = case.prepare(store, case.key, operation)
-    rule = proxy.add(replace(case.fault, **fault, times=1, used=0))  # type: ignore[arg-type]
-    with pytest.raises(MonofsError) as caught:
-        act()
-    assert rule.used == 1
+    rule = proxy.add(replace(case.fault, **fault, call=struck.set, times=1, used=0))  # type: ignore[arg-type]
+    while not rule.used:  # what is asked before the act may fail for want of patience
+        with pytest.raises(MonofsError) as caught:
+            act(actor or store)
+    assert rule.status or struck.wait(30)
     proxy.clear()
     return caught.value, is_done(case, store, operation)
 
@@ -181,7 +183,7 @@ def test_an_answer_cut_short_tells_nothing_and_look_does(
     told, done = fails(case, root.store, proxy, cut=cut, after_bytes=20)
     assert isinstance(told, UfsBadBody)
     assert may_be_done(told)
-    assert done
+    assert done or case.name == "delete_many"  # radosgw begins that answer before it deletes
 
 
 @each
@@ -189,7 +191,7 @@ def test_an_answer_cut_short_tells_nothing_and_look_does(
 def test_silence_tells_nothing_and_look_does(broken: tuple[StoreProxy, S3Root], case: Case, early: bool) -> None:
     proxy, root = broken
     store = impatient(proxy, root)
-    told, done = fails(case, store, proxy, cut="hang", early=early, after_bytes=-1)
+    told, done = fails(case, root.store, proxy, store, cut="hang", early=early, after_bytes=-1)
     assert type(told) is UfsUnreachable
     assert may_be_done(told)
     assert done == (not early)
@@ -202,7 +204,7 @@ def test_a_request_delivered_twice_is_done_once_and_told_as_done(broken: tuple[S
     operation = new()
     act = case.prepare(root.store, case.key, operation)
     rule = proxy.add(replace(case.fault, twice=True))
-    result = act()
+    result = act(root.store)
     assert rule.used
     proxy.clear()
     assert is_done(case, root.store, operation)
@@ -221,8 +223,8 @@ def test_an_act_that_landed_unheard_and_is_asked_for_again_is_told_as_done(
     act = case.prepare(root.store, case.key, operation)
     proxy.add(replace(case.fault, cut="close", after_bytes=-1, times=1))
     with pytest.raises(UfsUnreachable):
-        act()
-    act()
+        act(root.store)
+    act(root.store)
     assert is_done(case, root.store, operation)
 
 
@@ -234,7 +236,7 @@ def test_a_store_that_is_down_was_not_asked(broken: tuple[StoreProxy, S3Root], c
     proxy.stop()
     try:
         with pytest.raises(UfsUnreachable) as caught:
-            act()
+            act(root.store)
     finally:
         proxy.start()
     assert not may_be_done(caught.value)
@@ -247,17 +249,19 @@ def test_a_put_that_lands_after_its_client_gave_up_is_known_by_its_operation(
 ) -> None:
     proxy, root = broken
     store, landed = impatient(proxy, root), threading.Event()
-    proxy.add(Fault(kind="put", delay_s=0.6, times=1, call=landed.set, after_bytes=-1))
-    with pytest.raises(UfsUnreachable) as caught:
-        store.put(key, views(b"late"), "late-1", ABSENT)
+    rule = proxy.add(Fault(kind="put", delay_s=60, times=1, call=landed.set, after_bytes=-1))
+    while not rule.used:
+        with pytest.raises(UfsUnreachable) as caught:
+            store.put(key, views(b"late"), "late-1", ABSENT)
     assert may_be_done(caught.value)
-    assert store.look(key) is None
+    assert root.store.look(key) is None
+    proxy.clear()
     assert landed.wait(30)
     found = root.store.look(key)
     assert found is not None
     assert found.operation == "late-1"
     with pytest.raises(UfsChanged):
-        store.put(key, views(b"next"), new(), ABSENT)
+        root.store.put(key, views(b"next"), new(), ABSENT)
     store.close()
 
 
