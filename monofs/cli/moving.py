@@ -95,13 +95,13 @@ def mv(
         else:
             return tell_job(session, facts, job, "moves its objects", wait=wait, as_json=as_json)
         with transferring(f"move {info.name}") as step:
-            session.fs.move(info.path, where, progress=step)
-        if step.counts.failed and info.is_dir:
+            done = session.fs.move(info.path, where, progress=step)
+        if done.failed and info.is_dir:
             click.echo(
                 f"what was not moved is still at {printable(info.path)}: `monofs fs mv -T` of the same paths goes on",
                 err=True,
             )
-        return tell(facts, step.counts, keep=False, as_json=as_json)
+        return tell(facts, done, keep=False, as_json=as_json)
 
     each_of(sources, move)
 
