@@ -504,7 +504,8 @@ def test_an_object_overwritten_from_outside_before_our_put_has_ended_is_theirs(
 ) -> None:
     """Rule: an outcome that is not known is asked for, and only what this operation made counts as done."""
     if not first:
-        scene.load({"f": b"old"})
+        for data in (b"older", b"old"):  # so that it is known which conditions the server checks
+            scene.fs.write(scene.path("f"), data)
     scene.proxy.add(
         Fault(
             kind="put",
