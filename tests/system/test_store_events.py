@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import boto3
-import pytest
 from botocore.client import Config as BotoConfig
 
 from monofs.model.errors import NotFound
