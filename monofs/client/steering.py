@@ -15,7 +15,7 @@ from monofs.client.errors import public, public_iterator
 from monofs.client.info import FileInfo
 from monofs.client.reading import Reading, clean
 from monofs.client.transfer import checksum
-from monofs.model.errors import NotFound
+from monofs.model.errors import ContentChanged, NotFound
 from monofs.model.options import ReadType
 from monofs.rpc.api import (
     CompareAnswer,
@@ -52,7 +52,7 @@ class Steering(Reading, Administration):
 
     @public
     def start_job(self, kind: str, path: str, **arguments: Any) -> JobInfo:
-        """Begin a job: ``load``, ``free`` or ``sync`` of ``path``; arguments such as ``recursive``, ``force``, ``metadata_only``."""
+        """Begin a job: ``load``, ``free`` or ``sync`` of all at and below ``path``; arguments as the kind knows them: ``force``, ``metadata_only``."""
         texts = {name: _text(value) for name, value in arguments.items() if value is not None}
         return self._job(Method.JOB_ADD, lambda number: JobAddRequest(kind, path, texts, number))
 
@@ -212,10 +212,14 @@ class Steering(Reading, Administration):
         except NotFound:
             return  # deleted meanwhile
         for path, groups in cached.items():
-            if groups:
+            if not groups:
+                continue
+            try:
                 here, store = checksum(self, path), checksum(self, path, ReadType.STORE)
-                if here != store:
-                    yield Difference(path, OTHER_BYTES, f"crc32 {here:08x}", f"crc32 {store:08x}")
+            except (ContentChanged, NotFound):
+                continue  # another version by now, which comparing fingerprints tells
+            if here != store:
+                yield Difference(path, OTHER_BYTES, f"crc32 {here:08x}", f"crc32 {store:08x}")
 
 
 def _text(value: Any) -> str:

@@ -179,7 +179,7 @@ def test_dask_writes_partitions_from_threads_and_processes(lake, url, frame):
             back = dd.read_parquet(f"{url}/dask/{scheduler}").compute()
             pd.testing.assert_frame_equal(in_order(back), in_order(frame), check_dtype=False)
     parts.to_csv(f"{url}/dask/csv/part-*.csv", index=False)
-    assert len(bucket.keys("dask/csv/")) == 4
+    assert len(files(bucket, "dask/csv/")) == 4
     assert len(dd.read_csv(f"{url}/dask/csv/part-*.csv")) == ROWS
 
 

@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from monofs.fsspec import MonofsFileSystem
-from monofs.model.errors import AlreadyExists, ConditionFailed, CrossMount, InvalidArgument, NotEmpty
+from monofs.model.errors import AlreadyExists, ConditionFailed, CrossMount, InvalidArgument, NotEmpty, NotFound
 from monofs.testing.nodes import ServedNode
 
 MIB = 1 << 20
@@ -360,6 +360,59 @@ def test_consistency_is_checked_and_repaired(place, here, fs):
     assert fs.read(f"{path}/sub/1") == b"changed behind our back"
 
 
+def test_reads_of_the_store_go_past_what_is_cached(place, here, fs, node):
+    path, _ = here
+    data = blob(7, 3 * MIB + 11)
+    fs.write(f"{path}/f", data)
+
+    def store_gets():
+        counters = next(iter(fs.worker_status().values())).counters
+        return sum(
+            value for name, value in counters.items() if name.startswith("monofs_store_requests") and "kind=get" in name
+        )
+
+    before = store_gets()
+    assert fs.read(f"{path}/f") == data
+    assert store_gets() == before, "it is warm"
+    with node.connect(read_type="STORE") as past:
+        assert past.read(f"{path}/f") == data
+        assert past.read(f"{path}/f", 5, 10) == data[5:15]
+    assert store_gets() > before
+
+
+def test_jobs_policies_and_times_to_live_are_set_and_shown(place, here, fs):
+    path, key = here
+    fs.write(f"{path}/f", b"12345", write_type="THROUGH")
+    job = fs.start_job("load", path)
+    seen = []
+    assert fs.wait_job(job.number, seen.append, timeout_s=60).state == "done"
+    assert seen
+    assert fs.job(job.number).kind == "load"
+    assert job.number in {each.number for each in fs.jobs()}
+    assert fs.cached([f"{path}/f"])[f"{path}/f"]
+    for number in (0, 10**9):
+        with pytest.raises(NotFound):
+            fs.job(number)
+    place.put(f"{key}/new", b"from outside")
+    fs.needs_sync(path)
+    assert set(fs.names(path)) == {"f", "new"}
+    assert fs.sync(path) is None
+    assert fs.wait_job(fs.sync(path, recursive=True).number, timeout_s=60).state == "done"
+    assert fs.set_policy(path, write_type="THROUGH", priority="HIGH").write_type == "THROUGH"
+    assert path in {each.path for each in fs.policies()}
+    fs.write(f"{path}/by-policy", b"x" * 100)
+    assert not fs.cached([f"{path}/by-policy"])[f"{path}/by-policy"]
+    fs.remove_policy(path)
+    assert path not in {each.path for each in fs.policies()}
+    fs.set_ttl(path, 3600.0)
+    fs.set_ttl(path, None)
+    assert fs.create(f"{path}/created").size == 0
+    assert fs.touch(f"{path}/touched").size == 0
+    with pytest.raises(FileExistsError):
+        fs.create(f"{path}/created")
+    assert fs.intents() == []
+
+
 # ---- fsspec --------------------------------------------------------------------------------------------------------------
 
 
@@ -437,3 +490,21 @@ def test_fsspec_moves_copies_removes_and_touches(place, here, door):
         door.pipe_file(f"{path}/two", b"x", mode="create")
     with pytest.raises(FileNotFoundError):
         door.rm(f"{path}/none")
+
+
+def test_kept_listings_show_what_was_written_through_the_same_object(place, here, node):
+    path, _ = here
+    kept = MonofsFileSystem(node.doors["rpc"], use_listings_cache=True, skip_instance_cache=True)
+    try:
+        kept.pipe(f"{path}/a/one", b"1")
+        assert kept.ls(path, detail=False) == [f"{path}/a"]
+        assert kept.ls(f"{path}/a", detail=False) == [f"{path}/a/one"]
+        with kept.open(f"{path}/a/two", "wb") as file:
+            file.write(b"2")
+        assert kept.ls(f"{path}/a", detail=False) == [f"{path}/a/one", f"{path}/a/two"]
+        kept.mv(f"{path}/a", f"{path}/b")
+        assert kept.ls(path, detail=False) == [f"{path}/b"]
+        kept.rm(f"{path}/b", recursive=True)
+        assert not kept.exists(f"{path}/b")
+    finally:
+        kept.client.close()

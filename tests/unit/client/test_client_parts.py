@@ -83,6 +83,19 @@ def test_an_owner_of_this_machine_is_asked_before_its_peers_and_the_lost_last():
     assert ids(cluster.candidates(ContentId(5), 0, 1)) == [2, 1, 3]
 
 
+def test_bytes_that_only_some_workers_have_are_asked_of_those_alone():
+    cluster, answers = cluster_of([worker(1), worker(2), worker(3)], [(0, [1])])
+    assert ids(cluster.candidates(ContentId(5), 0, 1, [3])) == [3]
+    assert not cluster.failed(cluster.worker(3), ConnectionLost())
+    assert ids(cluster.candidates(ContentId(5), 0, 1, [3])) == [3], "silent, but nobody else has them"
+    with pytest.raises(NoWorker, match="at worker 9 only"):
+        cluster.candidates(ContentId(5), 0, 1, [9])
+    answers.answer = ClusterAnswer(b"c", 1, 1, [worker(1), worker(9)], [(0, [1])])
+    assert cluster.worker(9).info.id == 9
+    with pytest.raises(NoWorker, match="worker 7 is not registered"):
+        cluster.worker(7)
+
+
 def test_who_did_not_answer_is_asked_last_and_a_socket_is_left_for_tcp_first():
     here = worker(1, host=host_id())
     cluster, _ = cluster_of([here, worker(2)], [(0, [1])])
