@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import monofs
-from monofs.model.errors import ContentChanged, MonofsError, NoMaster, NotFound, NoWorker
+from monofs.model.errors import ContentChanged, MonofsError, NoMaster, NotFound, NoWorker, WriteLost
 from monofs.testing.nodes import ServedNode
 
 MIB = 1 << 20
@@ -313,3 +313,39 @@ def test_a_load_ends_when_nobody_answers_any_more_instead_of_trying_every_file(t
             fs.load("/many", threads=1, progress=kill)
         assert asked[-1].failed == 0
         assert asked[-1].files <= 1
+
+
+def test_whole_writes_ride_out_killed_nodes_and_streams_say_that_they_cannot(tmp_path):
+    (tmp_path / "store").mkdir()
+    served = ServedNode(str(tmp_path / "home")).start()
+    try:
+        with served.connect(timeout_s=60.0) as fs:
+            fs.mount_add("/w", f"file://{tmp_path}/store")
+            fixed_ports(served)
+            stream = fs.open("/w/stream", "wb")
+            stream.write(blob(31, 12 * MIB))
+            at_hand = fs.open("/w/at-hand", "wb")
+            at_hand.write(blob(32))
+            written = []
+
+            def write():
+                for number in range(60):
+                    fs.write(f"/w/{number}", blob(number, 200_000))
+                    written.append(number)
+
+            writer = threading.Thread(target=write)
+            writer.start()
+            for passed in (10, 30):
+                while len(written) < passed and writer.is_alive():
+                    writer.join(0.01)
+                served.kill()
+                served.start()
+            writer.join()
+            assert written == list(range(60))
+            at_hand.close()
+            with pytest.raises(WriteLost):
+                stream.close()
+            names = {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()}
+            assert names == {str(n): blob(n, 200_000) for n in range(60)} | {"at-hand": blob(32)}
+    finally:
+        served.stop()
