@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sys
@@ -189,7 +190,10 @@ def _download_file(
 ) -> None:
     if os.path.exists(local) and not force:
         raise AlreadyExists(f"{local} exists: add -f to replace it")
-    partial = os.path.join(os.path.dirname(local), f".monofs-tmp-{os.getpid()}")
+    directory = os.path.dirname(local)
+    if not os.path.isdir(directory or "."):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
+    partial = os.path.join(directory, f".monofs-tmp-{os.getpid()}")
     try:
         with open(partial, "wb", buffering=0) as file:
 

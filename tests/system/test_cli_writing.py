@@ -402,6 +402,10 @@ def test_loading_and_freeing_are_jobs_that_can_be_followed_and_left(at):
     assert ok(at.node, "cache", "load", at / "d").startswith("loaded 20 files, 19.5 KiB")
     ended = rows(at.node, "cache", "free", "-R", at / "d")[0]
     assert (ended["kind"], ended["state"], ended["done"]) == ("free", "done", 20)
+    gone = json.loads(ok(at.node, "fs", "why", at / "d/7", "--json"))
+    assert gone["cached"] == []
+    assert [each["why"] for each in gone["left_the_cache"]] == ["freed by command or time to live"]
+    assert "left the cache, so that the next read misses" in ok(at.node, "fs", "why", at / "d/7")
     begun = rows(at.node, "cache", "load", "--detach", at / "d")[0]
     assert begun["kind"] == "load"
     waited = rows(at.node, "job", "wait", begun["number"])[0]
