@@ -874,11 +874,12 @@ class FetchAnswer(Message):
 class WriteRequest(Message):
     """WRITE bytes at ``offset`` (those sent before end there; what was received already is passed over), at most 1 MiB.
 
-    ``last``: the file ends with them; it is published, and the answer carries its record. Several may be in flight, in order."""
+    ``last``: the file ends with them; it is published, and the answer carries its record. Several may be in flight, in order.
+    ``data`` stays where it arrived, uncopied, and is not to be changed by who sends it in one process."""
 
     capability: bytes
     offset: int
-    data: bytes
+    data: memoryview
     last: bool = False
 
 

@@ -27,6 +27,7 @@ from monofs.rpc.api import (
     Message,
     Method,
     WriteAnswer,
+    WriteRequest,
 )
 from monofs.rpc.service import Call, Service
 from monofs.tiering.cache import Cache
@@ -51,15 +52,6 @@ ENDED_KEPT = 10_000
 TOKENS_MAX = 100
 """Renewed tokens of one write that are remembered; others are verified each time."""
 SWEEP_S = 1.0
-
-
-class ArrivedWrite(Message):
-    """A WriteRequest whose bytes stay where they came in: they go to the store and the disk from there, uncopied."""
-
-    capability: bytes
-    offset: int
-    data: memoryview
-    last: bool = False
 
 
 class Writers:
@@ -108,7 +100,7 @@ class Writers:
     def register_methods(self, service: Service) -> None:
         """Serve them."""
         self._service = service
-        service.register(Method.WRITE, ArrivedWrite, self._write)
+        service.register(Method.WRITE, WriteRequest, self._write)
         service.register(Method.ABORT_WRITE, AbortWriteRequest, self._abort)
 
     @property
@@ -146,7 +138,7 @@ class Writers:
 
     # ---- methods --------------------------------------------------------------------------------------------------------
 
-    def _write(self, request: ArrivedWrite, call: Call) -> Message | None:
+    def _write(self, request: WriteRequest, call: Call) -> Message | None:
         writing = self._tokens.get(request.capability)
         if writing is not None:
             return writing.take(request.offset, request.data, call, last=request.last)
@@ -203,6 +195,7 @@ class Writers:
             self._sweep.stop()
 
     def _sweep_idle(self) -> None:
+        self._tools.room.tick()
         limit = time.monotonic() - self._config.write_idle_s
         for writing in list(self._open.values()):
             if not writing.closing and writing.heard_at < limit:

@@ -74,7 +74,7 @@ log = logger(__name__)
 WRITE_BYTES_MAX = PAGE_SIZE_BYTES
 KEPT_PART_BYTES = 8 << 20
 """How much of a file without a store is written to the disk at a time."""
-UNANSWERED_MAX = 64
+UNANSWERED_MAX = 16
 """WRITEs of one file that may wait for room; a writer that sends more gets ``Overloaded``."""
 MASTER_S = 30.0
 END_PATIENCE_S = 600.0
@@ -146,12 +146,11 @@ class Writing:
 
     # ---- bytes ----------------------------------------------------------------------------------------------------------
 
-    def take(self, offset: int, sent: bytes | memoryview, call: Call, *, last: bool) -> Message | None:
-        """A WRITE of bytes that nobody changes any more. Raises ``InvalidArgument`` for bytes that leave a gap or are too many, ``Overloaded``, or why the write has failed."""
+    def take(self, offset: int, data: memoryview, call: Call, *, last: bool) -> Message | None:
+        """A WRITE. Raises ``InvalidArgument`` for bytes that leave a gap or are too many, ``Overloaded``, or why the write has failed."""
         self.heard_at = time.monotonic()
         if self.error is not None:
             raise self.error
-        data = memoryview(sent)
         if len(data) > WRITE_BYTES_MAX:
             raise InvalidArgument(f"{len(data)} bytes in one request; at most {WRITE_BYTES_MAX}")
         if not 0 <= offset <= self.received:
@@ -167,6 +166,8 @@ class Writing:
             raise InvalidArgument(f"{end} bytes of a file that was announced with {size}")
         if len(self._waiting) >= UNANSWERED_MAX:
             raise Overloaded(f"{UNANSWERED_MAX} requests of this file wait for room; wait for their answers")
+        if fresh and self._tools.room.is_over(self.operation):
+            raise Overloaded("too many bytes of unfinished files are in this worker's memory; try again shortly")
         try:
             self._collect(fresh)
         except MonofsError as error:  # no room that must be had, or too many parts
@@ -212,7 +213,7 @@ class Writing:
             self._pieces.append(piece)
             self._filled += len(piece)
             self.received += len(piece)
-            self._tools.room.take(len(piece))
+            self._tools.room.take(self.operation, len(piece))
             data = data[len(piece) :]
 
     def _part_bytes(self, number: int) -> int:
@@ -232,7 +233,7 @@ class Writing:
             self._limit = self._part_bytes(self._number)
             batches = self._plan(part, -1)
         except MonofsError:
-            self._tools.room.give(size)
+            self._tools.room.give(self.operation, size)
             raise
         self._shipped += 1
         self._tools.room.send(size)
@@ -273,7 +274,7 @@ class Writing:
         except MonofsError as error:
             self.give_up(error)
         finally:
-            self._tools.room.sent(size)
+            self._tools.room.sent(self.operation, size)
             self._shipped -= 1
             held, self._held = self._held, []
             for received, call in held:
@@ -303,7 +304,7 @@ class Writing:
         except MonofsError as error:
             self.give_up(error)
         finally:
-            self._tools.room.sent(size)
+            self._tools.room.sent(self.operation, size)
 
     async def _conclude(self, part: Part) -> None:
         entry = None
@@ -504,7 +505,7 @@ class Writing:
             return []
         self.over = True
         room = self._tools.room
-        room.give(self._filled)
+        room.give(self.operation, self._filled)
         self._pieces, self._filled = [], 0
         room.forget(self.operation)
         waiting, self._waiting = self._waiting, []

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from worker_world import MIB, PATIENCE_S, World, make_bytes
 
 from monofs.model.errors import (
@@ -37,6 +38,7 @@ from monofs.rpc.api import (
     Method,
     MountGrant,
     WriteAnswer,
+    WriteRequest,
 )
 from monofs.tiering.checks import check_cache
 from monofs.worker import writing
@@ -379,6 +381,31 @@ def test_a_damaged_page_no_store_has_is_told_and_the_others_are_read(make_writer
         writer.fetch(token, 0, 0b111)
     assert writer.read(token, 2 * MIB, MIB) == data[2 * MIB :]
     holds(writer)
+
+
+def test_who_does_not_wait_for_answers_is_refused(make_writer: Callable[..., World], store: Path) -> None:
+    writer = make_writer(write_bytes=MIB)
+    room, token = writer.worker._writers._tools.room, writer.write_capability(2, -1)
+    outcomes: list[object] = []
+
+    def send() -> None:
+        room.take(1, MIB)
+        room.send(MIB)  # another write's bytes, on their way
+        for number in range(40):
+            request = WriteRequest(token, number * 1000, memoryview(bytes(1000)))
+            answer = writer.direct.call(Method.WRITE, request, WriteAnswer, PATIENCE_S)
+            answer.addBoth(outcomes.append)
+
+    writer.run(send)
+    writer.on_reactor_until(lambda: len(outcomes) == 40 - writing.UNANSWERED_MAX)
+    assert all(isinstance(outcome, Failure) for outcome in outcomes)
+    outcomes.clear()
+    writer.run(lambda: room.sent(1, MIB))
+    writer.on_reactor_until(lambda: len(outcomes) == writing.UNANSWERED_MAX)
+    assert not any(isinstance(outcome, Failure) for outcome in outcomes)
+    received = writing.UNANSWERED_MAX * 1000
+    writer.write(token, b"end", begin=received)
+    assert (store / "file").stat().st_size == received + 3
 
 
 def test_writers_wait_for_room_and_all_get_through(

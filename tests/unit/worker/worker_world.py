@@ -426,7 +426,7 @@ class World:
         offsets = range(0, len(data), piece) or [0]
         for offset in offsets:
             is_last = last and offset == offsets[-1]
-            request = WriteRequest(capability, begin + offset, data[offset : offset + piece], is_last)
+            request = WriteRequest(capability, begin + offset, memoryview(data)[offset : offset + piece], is_last)
             answer = self.tcp.call(Method.WRITE, request, WriteAnswer, PATIENCE_S)
         return answer
 
