@@ -38,6 +38,10 @@ _LABELS = {
     "absent": "paths known to be missing",
     "directories": "directories listed",
     "cursor": "feed read to",
+    "intents": "open changes of stores",
+    "jobs": "jobs remembered",
+    "ttls": "times to live",
+    "distrusted": "paths marked by needs-sync",
 }
 _NONE = {"mounts": "none: `monofs mount add PATH URI` makes one", "workers": "none: nothing can be read"}
 

@@ -222,9 +222,7 @@ class MonofsFile(io.RawIOBase):
 
     def write(self, _data: Any, /) -> int:
         """Not possible."""
-        raise python_error(
-            NotSupported(f"{self.path} is open for reading; writing through monofs is not available yet")
-        )
+        raise python_error(NotSupported(f"{self.path} is open for reading: open it with 'wb' to write all of it anew"))
 
     def truncate(self, _size: int | None = None, /) -> int:
         """Not possible."""
