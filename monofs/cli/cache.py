@@ -100,6 +100,12 @@ def summarize(counters: dict[str, float]) -> Iterator[str]:
     yield f"served to readers: {format_bytes(from_cache)} from the cache, {format_bytes(from_store)} that had to be fetched"
     gets = total("monofs_store_requests", "kind=get")
     yield f"fetched from stores: {format_bytes(total('monofs_store_read_bytes'))} in {gets:.0f} requests"
+    written = total("monofs_written_bytes")
+    if written:
+        yield f"written: {format_bytes(written)}, of which {format_bytes(total('monofs_store_written_bytes'))} went to stores"
+    uncached = total("monofs_writes_uncached")
+    if uncached:
+        yield f"files written that the cache had no room for: {uncached:.0f}"
     handed = total("monofs_rpc_requests", "method=DESCRIPTOR", "outcome=ok")
     if handed:
         yield f"descriptors asked for by programs on this machine: {handed:.0f}; what they read through them is not counted above"
