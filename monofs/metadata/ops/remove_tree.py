@@ -36,7 +36,6 @@ def remove_tree(draft: Draft, change: RemoveTree) -> int:
         draft.touch(present(found.parent, "only the root has no parent"), parent_place(found, parts))
         return 0
     check_no_tree_job(draft, parts)
-    draft.bury(*place)
     located = found.located
     job = Job(
         0,

@@ -43,7 +43,6 @@ def rename_tree(draft: Draft, change: RenameTree) -> tuple[int, int]:
     if target.inode is not None:
         draft.remove_directory(*new_place, target.inode)
     draft.move(place, new_place, draft.changed(inode, store_path=located.key))
-    draft.bury(*place)
     move_ttls(draft, path, target_path)
     job = Job(
         0,
