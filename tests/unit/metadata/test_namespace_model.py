@@ -68,13 +68,16 @@ class Writers(RuleBasedStateMachine):
         self.home.initialize()
         self.home.mount("/m")
         self.lake = Lake()
+        for key in ("a/a", "a/b/c", "a/c", "b/a/b", "b/c", "c"):
+            self.lake.put(key, key)
         self.origins = (f"o{n}" for n in itertools.count(1))
         self.writing: dict[int, str] = {}
         self.acted: dict[int, Found | None] = {}
         self.pages: list[AdoptPage | AdoptPath] = []
         self.removed: dict[int, dict[str, str]] = {}
-        self.expected: dict[str, str] = {}
+        self.expected = {"/m/" + key: key for key in self.lake.objects}
         self.touched: set[str] = set()
+        self.sync("/m")
 
     def teardown(self) -> None:
         if not hasattr(self, "place"):
@@ -91,6 +94,12 @@ class Writers(RuleBasedStateMachine):
         finally:
             self.home.close()
             self.place.cleanup()
+
+    def draw(self, data: st.DataObject, *, directories: bool) -> str:
+        """A path of a file (a directory) there is; any other where there is none."""
+        tree = [path.rstrip("/") for path in self.home.tree() if path.startswith("/m/") and path != "/m/"]
+        there = [path for path in tree if self.home.inode(path).is_directory == directories]
+        return data.draw(st.sampled_from(sorted(there)) if there else PATHS)
 
     # ---- intents ----------------------------------------------------------------------------------------------------
 
@@ -109,19 +118,20 @@ class Writers(RuleBasedStateMachine):
             self.act(intent)
             self.end(intent)
 
-    @rule(path=PATHS)
-    def delete(self, path: str) -> None:
-        self.opened(self.home.begin_delete(path))
+    @rule(data=st.data(), directories=st.booleans())
+    def delete(self, data: st.DataObject, directories: bool) -> None:
+        self.opened(self.home.begin_delete(self.draw(data, directories=directories)))
 
-    @rule(source=PATHS, onto=PATHS)
-    def rename(self, source: str, onto: str) -> None:
+    @rule(data=st.data(), onto=PATHS)
+    def rename(self, data: st.DataObject, onto: str) -> None:
+        source = self.draw(data, directories=False)
         inode = self.home.namespace.lookup(parse_path(source)).inode
         if inode is not None and not inode.is_directory and source != onto:
             self.opened(self.home.begin_rename(source, onto))
 
-    @rule(source=PATHS, onto=PATHS)
-    def copy(self, source: str, onto: str) -> None:
-        self.opened(self.home.begin_copy(source, onto, parents=True))
+    @rule(data=st.data(), onto=PATHS)
+    def copy(self, data: st.DataObject, onto: str) -> None:
+        self.opened(self.home.begin_copy(self.draw(data, directories=False), onto, parents=True))
 
     @rule(path=PATHS)
     def make_directory(self, path: str) -> None:
@@ -203,8 +213,9 @@ class Writers(RuleBasedStateMachine):
 
     # ---- trees ------------------------------------------------------------------------------------------------------
 
-    @rule(path=PATHS)
-    def remove_tree(self, path: str) -> None:
+    @rule(data=st.data())
+    def remove_tree(self, data: st.DataObject) -> None:
+        path = self.draw(data, directories=True)
         number = self.home.remove_tree(path)
         if isinstance(number, MonofsError):
             return
@@ -213,8 +224,10 @@ class Writers(RuleBasedStateMachine):
         for each in [each for each in self.expected if each.startswith(path + "/")]:
             del self.expected[each]
 
-    @rule(source=PATHS, onto=PATHS)
-    def rename_tree(self, source: str, onto: str) -> None:
+    @rule(data=st.data(), name=st.sampled_from(["a", "d", "e", "f"]), deep=st.booleans())
+    def rename_tree(self, data: st.DataObject, name: str, deep: bool) -> None:
+        source = self.draw(data, directories=True)
+        onto = f"{self.draw(data, directories=True)}/{name}" if deep else f"/m/{name}"
         result = self.home.rename_tree(source, onto)
         if isinstance(result, MonofsError) or source == onto:
             return
