@@ -159,10 +159,21 @@ def summary(ended: JobInfo) -> str:
     """One line about a job that is not at work any more."""
     did, unit = _WORDS.get(ended.kind, ("did", "items"))
     size = f", {format_bytes(ended.bytes_done)}" if ended.bytes_done else ""
-    counts = "".join(f", {count} {name}" for name, count in ended.counts.items())
+    counts = "".join(f", {value} {name}" for name, value in counted(ended))
     how = "" if ended.state == "done" else f"; {ended.state}{': ' if ended.error else ''}{ended.error}"
     failed = f"; {ended.failed} failed" if ended.failed else ""
+    if ended.kind == "delete" and not ended.done:  # in one step, as directories of this machine are
+        return f"{did} {printable(ended.path)}{counts}{failed}{how}"
     return f"{did} {ended.done} {unit}{size}{counts}{failed}{how}"
+
+
+def counted(each: JobInfo) -> Iterator[tuple[str, str]]:
+    """What a job counts beside its items, with units."""
+    for name, count in each.counts.items():
+        if name.endswith("_bytes"):
+            yield name.removesuffix("_bytes"), format_bytes(count)
+        else:
+            yield name, str(count)
 
 
 def told(each: JobInfo) -> Iterator[tuple[str, str]]:
@@ -175,12 +186,11 @@ def told(each: JobInfo) -> Iterator[tuple[str, str]]:
     unit = _WORDS.get(each.kind, ("", "items"))[1]
     done = f"{each.done} of {each.total} {unit}" if each.total >= 0 else f"{each.done} {unit}"
     yield "done", done + (f", {format_bytes(each.bytes_done)}" if each.bytes_done else "")
-    for name, count in each.counts.items():
-        yield name, str(count)
+    yield from counted(each)
     if each.rate is not None:
         yield "speed", f"{each.rate:.3g} {unit} a second"
     if each.eta_s is not None:
-        yield "left", show_seconds(each.eta_s)
+        yield "left", left(each)
     if each.error:
         yield "error", each.error
     if each.failed:
@@ -191,7 +201,7 @@ def told(each: JobInfo) -> Iterator[tuple[str, str]]:
 
 def left(each: JobInfo) -> str:
     """How long a job will still take, as far as that is known."""
-    return "-" if each.eta_s is None else show_seconds(each.eta_s)
+    return "-" if each.eta_s is None else show_seconds(max(1, round(each.eta_s)))
 
 
 def paths_of(each: JobInfo) -> str:
@@ -216,7 +226,7 @@ def job_progress(title: str) -> Iterator[Callable[[JobInfo], None]]:
             counts = [f"{now.done:,}" + (f" of {now.total:,}" if now.total >= 0 else "")]
             counts += [format_bytes(now.bytes_done)] if now.bytes_done else []
             counts += [f"{now.rate:,.3g}/s"] if now.rate else []
-            counts += [f"{show_seconds(now.eta_s)} left"] if now.eta_s else []
+            counts += [f"{left(now)} left"] if now.eta_s else []
             counts += [f"{now.failed} failed"] if now.failed else []
             counts += [now.state] if now.state != "running" else []
             counts += [now.error] if now.error else []

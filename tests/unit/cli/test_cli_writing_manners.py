@@ -65,6 +65,8 @@ def test_a_job_that_has_ended_is_summed_up_in_one_line():
         summary(job(kind="sync", state="done", bytes_done=0, counts=counts))
         == "compared 3 names, 2 directories, 1 changed"
     )
+    assert summary(job(state="done", counts={"fetched_bytes": 1 << 20})) == "loaded 3 files, 3.0 MiB, 1.0 MiB fetched"
+    assert summary(job(kind="delete", state="done", done=0, bytes_done=0)) == "deleted /lake"
     ended = job(kind="delete", state="stopped", error="no room", bytes_done=0, failed=2)
     assert summary(ended) == "deleted 3 objects; 2 failed; stopped: no room"
 
