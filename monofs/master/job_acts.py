@@ -23,6 +23,7 @@ from monofs.ufs.base import UfsEntry, UnderStorage
 
 T = TypeVar("T")
 SECOND_NS = 1_000_000_000
+SKEW_KNOWN_TO_S = 1.0
 OUTLIVED_LOOK_S = 1.0
 """How often is looked whether a thread that outlived its asker is through."""
 
@@ -38,6 +39,12 @@ def mount_of(namespace: Namespace, job: Job) -> Mount:
         if mount.id == job.mount:
             return mount
     raise MountNotFound(f"the mount of job {job.number} is gone: what it had left to do in the store stays undone")
+
+
+def began_ns(job: Job, store: MountedStore) -> int:
+    """When a job was added, by its store's clock; rather early than late where the clocks differ."""
+    skew_s = store.skew_s
+    return job.created_ns + (round((skew_s - SKEW_KNOWN_TO_S) * 1e9) if skew_s else 0)
 
 
 def came_after(entry: UfsEntry, moment_ns: int) -> bool:

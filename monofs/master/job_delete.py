@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from monofs.master.below import Below, Frontier
-from monofs.master.job_acts import Guard, came_after, is_version, mount_of, operation_of, path_of
+from monofs.master.job_acts import Guard, began_ns, came_after, is_version, mount_of, operation_of, path_of
 from monofs.master.job_run import Backoff, Run
 from monofs.master.locks import Locks
 from monofs.master.stores import UNAVAILABLE, MountedStore, Stores, Unclear
@@ -95,7 +95,8 @@ class Deleting:
             if guard.refused or (new is not None and new.record(relative) is not None):
                 return
             there = await store.call("head", key, lambda ufs: ufs.look(raw))
-            if there is not None and is_doomed(job, Below(self._namespace, job.directory).record(relative), there):
+            known = Below(self._namespace, job.directory).record(relative)
+            if there is not None and is_doomed(began_ns(job, store), known, there):
                 await guard.act(store, "delete", key, lambda ufs: ufs.delete(raw))
         except Unclear as error:
             raise Busy(f"{key} cannot be cleared for something new: {error}") from error
@@ -137,6 +138,7 @@ class _Pass:
         self._frontier = Frontier()
         self._whole = run.cursor in (b"", REACHED)
         self._left = 0
+        self._removed_ns = 0
         self._open_directories: list[bytes] = []
 
     async def made(self) -> bool:
@@ -156,6 +158,7 @@ class _Pass:
 
             page = await run.persist(scan)
             run.check()
+            self._removed_ns = began_ns(run.job, store)
             going = self._going(page.entries, ordered=ordered, last=page.next is None)
             piece = self._frontier.begin(position)
             await window.begin(partial(self._delete, going, piece, page.next or position))
@@ -171,7 +174,7 @@ class _Pass:
         for entry in entries:
             while self._open_directories and not entry.name.startswith(self._open_directories[-1]):
                 going.append(self._open_directories.pop())
-            if not is_doomed(self._run.job, self._known.record(entry.name), entry):
+            if not is_doomed(self._removed_ns, self._known.record(entry.name), entry):
                 self._run.count("kept")
             elif ordered and entry.is_directory:
                 self._open_directories.append(entry.name)
@@ -249,9 +252,9 @@ class _Pass:
             guard.release()
 
 
-def is_doomed(job: Job, record: Inode | None, entry: UfsEntry) -> bool:
+def is_doomed(removed_ns: int, record: Inode | None, entry: UfsEntry) -> bool:
     """Whether what the store shows was there when the directory was removed. ``record``: what the tree knew of it then."""
-    if not came_after(entry, job.created_ns):
+    if not came_after(entry, removed_ns):
         return True
     if record is None:
         return False

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from monofs.master.below import Below, Files
-from monofs.master.job_acts import Guard, came_after, mount_of, operation_of, path_of
+from monofs.master.job_acts import Guard, began_ns, came_after, mount_of, operation_of, path_of
 from monofs.master.job_run import Backoff, Run
 from monofs.master.job_sync import Syncing
 from monofs.master.moving import Item, Mover
@@ -204,7 +204,7 @@ class Moving:
         """One entry that is left at the old prefix; whether it needs nothing more."""
         job = run.job
         mount, old = mount_of(self._namespace, job), job.key.encode() + b"/" + entry.name
-        if self._is_new(job, entry.name) or (came_after(entry, job.created_ns) and not entry.is_directory):
+        if self._is_new(job, entry.name) or (came_after(entry, began_ns(job, store)) and not entry.is_directory):
             run.count("kept")
             return True
         if not entry.is_directory and path_of(mount, old) is not None and not any_age:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred, DeferredLock
 
 from monofs.master.below import Below, Met
-from monofs.master.job_acts import Guard, came_after, mount_of, operation_of
+from monofs.master.job_acts import Guard, began_ns, came_after, mount_of, operation_of
 from monofs.master.job_sync import LOOK_NOW
 from monofs.master.loading import Loader
 from monofs.master.locks import Locks
@@ -118,7 +118,7 @@ class Mover:
                     if condition.absent:
                         raise  # so it was the object that is to be copied
                     condition = Condition(absent=True)
-                elif came_after(there, job.created_ns) and there.operation == "":
+                elif came_after(there, began_ns(job, store)) and there.operation == "":
                     return self._moved_file(item, item.inode.fingerprint, item.inode.mtime_ns)
                 else:
                     condition = Condition(there.fingerprint)

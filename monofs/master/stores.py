@@ -135,6 +135,11 @@ class MountedStore:
         return not self.object_store
 
     @property
+    def skew_s(self) -> float:
+        """As ``UnderStorage.skew_s``; 0 before it was first asked."""
+        return 0.0 if self._ufs is None else self._ufs.skew_s
+
+    @property
     def busy(self) -> bool:
         """Whether background work should stay away: calls are queueing already."""
         return self._pool.waiting > 4

@@ -109,6 +109,10 @@ class UnderStorage(Protocol):
     part_bytes: int
     """Good size of one part of an upload; files up to this are put whole."""
 
+    @property
+    def skew_s(self) -> float:
+        """How far the store's clock is ahead of ours, as last seen; 0 while no difference can be told."""
+
     def check(self) -> bool:
         """Prove that the root exists and may be listed and read; the first call of every mount. False: nothing lies below the root.
 

@@ -31,6 +31,7 @@ class LocalStore(LocalFiles):
 
     scheme = "file"
     renames = True
+    skew_s = 0.0
     part_bytes = 8 * MIB
 
     def rename(self, source: bytes, target: bytes, condition: Condition, *, directory: bool) -> UfsEntry:

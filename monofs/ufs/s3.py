@@ -28,6 +28,11 @@ class S3Store(S3Uploads):
     renames = False
     part_bytes = 8 * MIB
 
+    @property
+    def skew_s(self) -> float:
+        """By the dates of its answers, to the second."""
+        return self._requests.skew_s
+
     def rename(self, source: bytes, target: bytes, condition: Condition, *, directory: bool) -> UfsEntry:  # noqa: ARG002
         """S3 has no such call: copy, then delete."""
         raise NotSupported(f"{self._settings.uri} cannot rename: its objects are copied and deleted")

@@ -12,9 +12,14 @@ from master_house import Held, House
 from scribe import Scribe
 
 from monofs.config.schema import Config, MasterConfig
+from monofs.master.job_acts import came_after
+from monofs.master.job_delete import is_doomed
 from monofs.model.errors import Busy, NotFound, NotSupported, UfsDenied, UfsFailed, UfsThrottled
+from monofs.model.ids import InodeId
+from monofs.model.inode import Inode
 from monofs.rpc import api
 from monofs.rpc.api import Method
+from monofs.ufs.base import UfsEntry
 
 IMPATIENT = Config(master=MasterConfig(busy_wait_s=0.2))
 
@@ -410,3 +415,31 @@ def test_jobs_are_listed_newest_first_and_unknown_ones_are_named(house: House, l
     assert [each.number for each in house.ask(Method.JOB_LIST, api.JobListRequest()).jobs] == [second, first]
     with pytest.raises(NotFound, match="no job 99"):
         job(house, 99)
+
+
+# ---- what came when --------------------------------------------------------------------------------------------------------
+
+REMOVED_NS = 1_700_000_000_500_000_000
+
+
+@pytest.mark.parametrize(
+    ("offset_ns", "is_after"),
+    [(-2_000_000_001, False), (-1, False), (0, False), (1, True), (2_000_000_000, True)],
+)
+def test_an_object_is_newer_than_a_removal_by_its_time(offset_ns: int, is_after: bool) -> None:
+    entry = UfsEntry(b"x", False, 1, REMOVED_NS + offset_ns, "e:1")
+    assert came_after(entry, REMOVED_NS) is is_after
+
+
+def test_a_time_in_whole_seconds_may_hide_that_an_object_is_newer() -> None:
+    for seconds, is_after in ((1_699_999_999, False), (1_700_000_000, True), (1_700_000_001, True)):
+        assert came_after(UfsEntry(b"x", False, 1, seconds * 10**9, "e:1"), REMOVED_NS) is is_after
+
+
+def test_the_version_the_tree_knew_goes_however_late_it_seems_but_not_the_same_bytes_put_again() -> None:
+    late = REMOVED_NS + 5 * 10**9
+    known = Inode(kind=1, id=InodeId(7), fingerprint="e:1", mtime_ns=late)
+    assert is_doomed(REMOVED_NS, known, UfsEntry(b"x", False, 1, late, "e:1"))
+    assert not is_doomed(REMOVED_NS, known, UfsEntry(b"x", False, 1, late + 10**9, "e:1"))
+    assert not is_doomed(REMOVED_NS, known, UfsEntry(b"x", False, 1, late, "e:2"))
+    assert not is_doomed(REMOVED_NS, None, UfsEntry(b"x", False, 1, late, "e:1"))
