@@ -88,7 +88,7 @@ class Moving:
         """Files moved and to be moved."""
         files, total = self._files(run.job), run.done
         while files is not None and not files.ended:
-            total += sum(self._mover.item(run.job, met) is not None for met in files.slice())
+            total += len(self._mover.items(run.job, files.slice()))
             await run.breathe()
         return total
 
@@ -107,10 +107,7 @@ class Moving:
         left = [run.failed]
         size = 0
         while files is not None and not files.ended:
-            for met in files.slice():
-                item = self._mover.item(run.job, met)
-                if item is None:
-                    continue
+            for item in self._mover.items(run.job, files.slice()):
                 batch.append(item)
                 size += item.inode.size
                 if len(batch) == BATCH or size >= BATCH_BYTES:

@@ -71,14 +71,18 @@ class Mover:
         """Claim keys of a job's mount."""
         return Guard(self._locks.try_claim(job.mount, keys, told=TOLD), self._reactor)
 
-    def item(self, job: Job, met: Met) -> Item | None:
-        """What is to be done with a file; None: nothing."""
-        relative = met.key.decode()
-        old_key = met.inode.store_path or f"{job.key}/{relative}"
-        new_key = f"{self.new_prefix(job)}/{relative}"
-        if old_key == new_key or not met.inode.flags & _PERSISTED:
-            return None
-        return Item((*parse_path(job.target), *met.key.split(b"/")), met.parent, met.inode, old_key, new_key)
+    def items(self, job: Job, slice_: Sequence[Met]) -> list[Item]:
+        """What is to be moved of these files of the directory."""
+        top, prefix = parse_path(job.target), self.new_prefix(job)
+        found = []
+        for met in slice_:
+            if not met.inode.flags & _PERSISTED:
+                continue
+            relative = met.key.decode()
+            old_key, new_key = met.inode.store_path or f"{job.key}/{relative}", f"{prefix}/{relative}"
+            if old_key != new_key:
+                found.append(Item((*top, *met.key.split(b"/")), met.parent, met.inode, old_key, new_key))
+        return found
 
     async def look_at(self, parts: Parts) -> None:
         """Take over how a file is in the store now."""
@@ -251,9 +255,10 @@ class Mover:
         inode, parent = below.record(relative), below.parent
         if inode is None or parent is None:
             return
-        item = self.item(job, Met(relative, inode, False, parent))
-        if item is None or item.old_key != key:
+        items = self.items(job, [Met(relative, inode, False, parent)])
+        if not items or items[0].old_key != key:
             return
+        item = items[0]
         guard = self.guard(job, [item.old_key, item.new_key])
         try:
             if guard.refused:
