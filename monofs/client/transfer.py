@@ -19,6 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from monofs.client.errors import python_error
 from monofs.client.info import FileInfo
 from monofs.client.sending import PART_BYTES, WRITE_BYTES, How, pieces_of, write_whole
 from monofs.model.errors import (
@@ -31,6 +32,7 @@ from monofs.model.errors import (
     NotSupported,
     NoWorker,
 )
+from monofs.model.options import ReadType
 
 if TYPE_CHECKING:
     from monofs.client.changing import Changing
@@ -131,7 +133,8 @@ class Transfer:
 
         def work(info: FileInfo, to: str, count: Count) -> None:
             copied = copy_through(self._fs, info.path, to, How(), count)
-            if checksum(self._fs, to) != copied.crc:
+            past_cache = ReadType.STORE if copied.info.is_persisted else None
+            if checksum(self._fs, to, past_cache) != copied.crc:
                 raise ContentChanged(f"{to} is not what was copied there: {info.path} is kept", path=info.path)
             if self._fs.stat(info.path, sync_interval_s=0.0).inode.content != copied.content:
                 raise ContentChanged(f"{info.path} changed while it was moved: it is kept", path=info.path)
@@ -162,7 +165,7 @@ class Transfer:
         def task(info: FileInfo) -> _Task:
             to = target + info.path[len(source.rstrip("/")) :]
             if info.is_dir:
-                return _Task(info.path, 0, lambda _: _ignore(self._fs.make_directory(to, parents=True, exist_ok=True)))
+                return _Task(info.path, 0, self._directory_maker(to))
             return _Task(info.path, info.size, lambda count: work(info, to, count))
 
         if not top.is_dir:
@@ -254,9 +257,15 @@ class Transfer:
         stack = [(local, path)]
         while stack:
             directory, above = stack.pop()
-            empty = True
-            for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
-                empty = False
+            try:
+                with os.scandir(directory) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except OSError as error:
+                yield _Task(directory, 0, _raiser(error))
+                continue
+            if not entries:
+                yield _Task(directory, 0, self._directory_maker(above))
+            for entry in entries:
                 to = f"{above.rstrip('/')}/{entry.name}"
                 problem = _problem(entry, top, follow=follow)
                 if problem:
@@ -264,18 +273,21 @@ class Transfer:
                 elif entry.is_dir():
                     stack.append((entry.path, to))
                 else:
-                    where = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                    yield self._local_file(entry, to, how)
 
-                    def work(count: Count, where: str = where, to: str = to) -> None:
-                        self._put(where, to, how, count)
+    def _local_file(self, entry: os.DirEntry[str], to: str, how: How) -> _Task:
+        where = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+        try:
+            size = entry.stat().st_size
+        except OSError as error:
+            return _Task(entry.path, 0, _raiser(error))
+        return _Task(entry.path, size, lambda count: self._put(where, to, how, count))
 
-                    yield _Task(entry.path, entry.stat().st_size, work)
-            if empty:
-                yield _Task(
-                    directory,
-                    0,
-                    lambda _, to=above: _ignore(self._fs.make_directory(to, parents=True, exist_ok=True)),  # type: ignore[misc]
-                )
+    def _directory_maker(self, path: str) -> Callable[[Count], None]:
+        def work(_: Count) -> None:
+            self._fs.make_directory(path, parents=True, exist_ok=True)
+
+        return work
 
     # ---- many at a time ------------------------------------------------------------------------------------------------
 
@@ -339,6 +351,7 @@ class Transfer:
             self._count(files=1)
 
     def _fail(self, name: str, error: Exception) -> None:
+        error = python_error(error) if isinstance(error, MonofsError) else error
         with self._lock:
             kept = self._counts.failures
             if len(kept) < FAILURES_KEPT:
@@ -452,7 +465,3 @@ def _raiser(error: Exception) -> Callable[[Count], None]:
         raise error
 
     return work
-
-
-def _ignore(_: object) -> None:
-    pass

@@ -276,9 +276,12 @@ def test_uploads_stay_inside_and_name_what_they_left_out(place, here, fs, tmp_pa
     (top / "loop").symlink_to(".")
     os.mkfifo(top / "pipe")
     (top / "unreadable").write_bytes(b"x")
+    (top / os.fsdecode(b"not-\xff-utf8")).write_bytes(b"x")
     done = fs.upload(str(top), path, recursive=True)
     named = {os.path.basename(name) for name, _ in done.failures}
-    assert named == {"out", "broken", "loop", "pipe"}
+    assert named == {"out", "broken", "loop", "pipe", os.fsdecode(b"not-\xff-utf8")}
+    assert all(isinstance(error, OSError) for _, error in done.failures)
+    os.unlink(top / os.fsdecode(b"not-\xff-utf8"))
     assert set(fs.names(path)) == {"file", "inside", "sub/", "unreadable"}
     assert fs.read(f"{path}/inside") == b"file"
     done = fs.upload(str(top), path, recursive=True, follow_symlinks=True)
