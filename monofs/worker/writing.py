@@ -115,8 +115,11 @@ class Writing:
             if kept
             else Upload(tools.config, tools.stores, tools.threads, tools.reactor, capability, self._record_upload)
         )
+        self._is_safe = kept and capability.content in tools.cache.kept
+        """Bytes that no store has are on the disk, those of a write sent again to a restarted worker included: from now on only the
+        retirement of their content takes them away."""
         self._warming: Warming | None = None
-        if capability.write_type != WriteType.THROUGH:
+        if capability.write_type != WriteType.THROUGH and not self._is_safe:
             self._warming = Warming(tools.cache, tools.disks, capability, keep=kept)
         self.received = 0
         self.heard_at = time.monotonic()
@@ -308,7 +311,9 @@ class Writing:
 
     async def _conclude(self, part: Part) -> None:
         entry = None
-        if self._upload is None:
+        if self._is_safe:
+            self._check_whole()
+        elif self._upload is None:
             if self.capability.size < 0:
                 await self._publish()
             await self._keep(part)
@@ -321,6 +326,14 @@ class Writing:
         if not self._is_kept:
             self._commit()
         await self._end(entry)
+
+    def _check_whole(self) -> None:
+        """What was kept before is all of the file; else the worker died over it, and nobody was told that it is there."""
+        groups = self._tools.cache.groups(self.capability.content)
+        kept_bytes = sum(group.length for group in groups if group.kept and group.present == group.pages)
+        if kept_bytes != self.received:
+            self._is_safe = False
+            raise WriteLost("this worker was stopped while it made the file safe: write it again")
 
     async def _put(self, part: Part, upload: Upload) -> UfsEntry:
         """One thread job: pages, then the put."""
@@ -384,6 +397,7 @@ class Writing:
         await warming.sync()
         self._commit()
         await self._tools.threads.run(self._tools.cache.index.flush)
+        self._is_safe = True
         failpoint("write.acted")
 
     def _commit(self) -> None:
@@ -429,7 +443,7 @@ class Writing:
     def _ended_badly(self, error: MonofsError) -> None:
         """The act is done and the master does not take it: it finds out what lies in the store by itself."""
         log.warning("the end of a write was not accepted", **self._account(error))
-        if not error.retry:
+        if not error.retry and not self._is_safe:
             self._tools.cache.drop(self.capability.content)
         self.error = error
         self._fail_waiting(error)
@@ -479,7 +493,7 @@ class Writing:
         warming, self._warming = self._warming, None
         if warming is not None:
             warming.drop()
-        if self._is_kept and not self.answer:
+        if self._is_kept and not self._is_safe:
             self._tools.cache.drop(self.capability.content)
 
     async def _tell(self, error: MonofsError) -> MonofsError:

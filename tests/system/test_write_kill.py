@@ -126,7 +126,7 @@ def named() -> set[str]:
     """The failpoints in the source."""
     package = os.path.dirname(monofs.__file__)
     sources = [path.read_text() for path in Path(package).rglob("*.py")]
-    return {name for text in sources for name in re.findall(r'failpoint\("([^"]+)"\)', text)}
+    return {name for text in sources for name in re.findall(r'(?:failpoint|step)\("([^"]+)"\)', text)}
 
 
 RESOLVING = {name for name in named() if name.startswith("resolve.")}

@@ -59,6 +59,9 @@ CHANGES: dict[str, Change] = {
     "write to the cache only": Change(
         lambda fs, at: fs.write(f"{at}/d/f", SMALL, write_type="MUST_CACHE"), KEPT, KEPT | {"d/f": SMALL}
     ),
+    "write parts to the cache only": Change(
+        lambda fs, at: upload(fs, f"{at}/d/f", LARGE, write_type="MUST_CACHE"), KEPT, KEPT | {"d/f": LARGE}
+    ),
     "delete": Change(lambda fs, at: fs.delete(f"{at}/d/f"), KEPT | {"d/f": SMALL}, KEPT),
     "delete a directory": Change(
         lambda fs, at: fs.delete(f"{at}/d/empty"), KEPT, KEPT, prepare=lambda fs, at: fs.make_directory(f"{at}/d/empty")
