@@ -55,8 +55,8 @@ IN_FLIGHT = 4
 """WRITEs sent and not answered."""
 TRIES = 3
 """How often one file is begun when it changes in the store, or a worker forgets it, while it is written."""
-PUBLISH_S = 120.0
-"""Least time the last WRITE may take: the store puts the parts of a large object together."""
+WRITE_S = 120.0
+"""Least time one WRITE may take: workers answer late while they hold too much, and the last one when the store has put the parts together."""
 ABORT_S = 5.0
 
 _AGAIN = (ConnectionLost, Unreachable, NotReady, Overloaded)
@@ -95,6 +95,7 @@ class Sending:
         self._session = session
         self._path = path
         self._progress = progress
+        self._allowed_s = max(session.options.timeout_s, WRITE_S)
         begun = session.change(
             Method.BEGIN_WRITE,
             lambda number: BeginWriteRequest(
@@ -159,7 +160,7 @@ class Sending:
         size = len(piece.data).to_bytes(4, "big")
         head = b"".join((_FOUR_FIELDS, _encode(self._capability), _encode(piece.offset), _BYTES, size))
         tail = _LAST if piece.last else _MORE
-        piece.number = self._pipeline.send(Method.WRITE, (head, piece.data, tail), self._allowed_s(piece))
+        piece.number = self._pipeline.send(Method.WRITE, (head, piece.data, tail), self._allowed_s)
 
     def _connect(self) -> Pipeline:
         """Make a connection and send everything that has no answer."""
@@ -172,7 +173,7 @@ class Sending:
     def _receive(self) -> None:
         pipeline = self._pipeline or self._connect()
         piece = self._unanswered[0]
-        number, answer = pipeline.receive(Written, self._allowed_s(piece))
+        number, answer = pipeline.receive(Written, self._allowed_s)
         if isinstance(answer, MonofsError):
             raise answer
         if number != piece.number:
@@ -183,10 +184,6 @@ class Sending:
             self._inode = answer.inode
         if self._progress is not None:
             self._progress(len(piece.data))
-
-    def _allowed_s(self, piece: _Piece) -> float:
-        timeout_s = self._session.options.timeout_s
-        return max(timeout_s, PUBLISH_S) if piece.last else timeout_s
 
     def _close(self) -> None:
         pipeline, self._pipeline = self._pipeline, None
