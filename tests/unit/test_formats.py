@@ -31,7 +31,8 @@ def test_capability():
     key, cluster = bytes(range(32)), bytes(range(16))
     expected = Capability(
         1, cluster, ContentId(281474976711343), 3_000_000, 26, 2, "lake/part-0.parquet",
-        "e:9b2cf535f27731c974343645a3985328", 0, 1, 1700000000, 1700000300,
+        "e:9b2cf535f27731c974343645a3985328", 0, 1, 1700000000, 1700000300, 77, "000102030405-1-4d", "CACHE_THROUGH",
+        ContentId(281474976711342), 5,
     )  # fmt: skip
     assert open_capability(token, {1: key}, cluster, 1700000100) == expected
     assert seal_capability(expected, key) == token
