@@ -208,10 +208,13 @@ class Acts:
             "rename", intent.target_key, lambda ufs: ufs.rename(source, target, condition, directory=directory)
         )
 
-    def _copy(self, store: MountedStore, intent: Intent) -> Deferred[UfsEntry]:
+    async def _copy(self, store: MountedStore, intent: Intent) -> UfsEntry:
         source, target = intent.key.encode(), intent.target_key.encode()
         condition = _replacing(intent.target_replaced)
-        return store.act(
+        begun = self._namespace.intent(intent.number)
+        if begun is not None and begun.upload:  # of a try before this one
+            await self.clean(store, begun)
+        return await store.act(
             "copy",
             intent.target_key,
             lambda ufs: ufs.copy(

@@ -395,8 +395,9 @@ class Changing:
             error = NotFound(f"{intent.path} is gone from its store", path=intent.path)
         elif isinstance(error, UfsNotEmpty):
             error = NotEmpty(f"{intent.path} is not empty in its store", path=intent.path)
-        if intent.upload:
-            self._resolver.take(intent, error)
+        begun = self._namespace.intent(intent.number)
+        if begun is not None and begun.upload:  # of a copy in parts
+            self._resolver.take(begun, error)
             return error
         await self._intents.abandon(intent, error, remember=not isinstance(error, UfsChanged))
         if isinstance(error, (*TOLD, NotFound, NotEmpty, ConditionFailed)):

@@ -22,6 +22,9 @@ from monofs.model.paths import format_path, parse_path
 _WRITE_TYPES = frozenset(WriteType)
 
 
+_UPLOADING = frozenset({IntentKind.WRITE, IntentKind.COPY, IntentKind.RENAME})
+
+
 def begin_write(draft: Draft, change: BeginWrite) -> bytes:
     """The intent. ``IsADirectory``, ``AlreadyExists``, ``ConditionFailed``, ``NotFound``, ``NotADirectory``, ``ReadOnly``, ``Busy``."""
     parts = parse_path(change.path)
@@ -94,11 +97,13 @@ def publish(draft: Draft, change: Publish) -> bytes:
 
 
 def record_upload(draft: Draft, change: RecordUpload) -> None:
-    """Once for a write: a second upload would leave the first to nobody."""
-    intent = open_write(draft, change.number)
+    """Once for a write: a second upload would leave the first to nobody. A copy is made by the leader, who aborts one before it begins another."""
+    intent = draft.state.intent(change.number)
+    if intent is None or intent.kind not in _UPLOADING:
+        raise WriteLost(f"operation {change.number} was given up")
     if intent.upload == change.upload:
         return
-    if intent.upload:
+    if intent.upload and intent.kind == IntentKind.WRITE:
         raise ConditionFailed(f"operation {intent.number} has an upload already", path=intent.path)
     draft.change_intent(intent, msgspec.structs.replace(intent, upload=change.upload))
 

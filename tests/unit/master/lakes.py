@@ -65,6 +65,12 @@ def job(house: House, number: int) -> api.JobInfo:
 
 def ended(house: House, number: int) -> api.JobInfo:
     """A job once it has ended."""
+    wait_until_ended(house, number)
+    return job(house, number)
+
+
+def wait_until_ended(house: House, number: int) -> None:
+    """Look at the state itself, which no journal can refuse."""
 
     async def wait() -> None:
         until = time.monotonic() + 60
@@ -74,7 +80,6 @@ def ended(house: House, number: int) -> api.JobInfo:
 
     reactor: Any = house.loop.reactor
     house.loop.do(lambda: Deferred.fromCoroutine(wait()))
-    return job(house, number)
 
 
 def start(house: House, kind: str, path: str, **arguments: str) -> int:

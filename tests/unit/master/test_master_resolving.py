@@ -10,6 +10,9 @@ from master_house import House
 from scribe import Asking, Scribe
 from test_master_below import PATIENT, Store, ask, is_open
 
+from monofs.master.acting import Acts
+from monofs.metadata.entries import Asker, BeginCopy, RecordUpload, Stamp
+from monofs.metadata.tables import decode_intent
 from monofs.model.errors import MonofsError, NotFound, UfsFailed, UfsUnknown, WriteLost
 from monofs.observe.metrics import INTENTS_RESOLVED
 from monofs.rpc import api
@@ -172,6 +175,51 @@ def test_a_retry_of_a_change_that_was_done_hears_so(house: House, lake: Store) -
     silence.end(restart=True)
     ask(house, Method.RENAME, "/lake/f", "/lake/g", request=request)
     assert lake.listed() == ["g"]
+
+
+def test_a_copy_in_parts_that_died_leaves_no_upload(house: House, lake: Store) -> None:
+    if lake.bucket is None:
+        pytest.skip("a directory copies in one step")
+    lake.put("f", b"1")
+    house.list("/lake")
+    propose, stamp = house.master._proposer.propose, Stamp(1)
+    raw = house.loop.do(propose, BeginCopy(stamp, "/lake/f", "/lake/g", True, False, Asker()))
+    intent = decode_intent(raw)
+    store = Scribe(house).store(intent.mount)
+    key = intent.target_key.encode()
+    for tried in range(2):  # the leader aborts that of its first try before it begins another
+        upload = store.begin_upload(key, intent.name)
+        house.loop.do(propose, RecordUpload(stamp, intent.number, upload))
+        if tried == 0:
+            store.abort_upload(key, upload)
+    store.close()
+    assert len(lake.bucket.uploads()) == 1
+    house.restart()
+    house.resolve()
+    assert lake.bucket.uploads() == {}
+    assert not is_open(house)
+
+
+def test_a_large_object_is_copied_in_parts_whose_upload_is_recorded(
+    house: House, lake: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lake.bucket is None:
+        pytest.skip("a directory copies in one step")
+    monkeypatch.setattr("monofs.ufs.s3_uploads.COPY_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr("monofs.ufs.s3_uploads.COPY_PART_BYTES", 5 << 20)
+    data = bytes(range(256)) * (11 << 12)
+    lake.put("f", data)
+    recorded: list[str] = []
+    record = Acts._record
+    monkeypatch.setattr(
+        Acts, "_record", lambda acts, intent, upload: [record(acts, intent, upload), recorded.append(upload)]
+    )
+    ask(house, Method.COPY, "/lake/f", "/lake/g")
+    ask(house, Method.RENAME, "/lake/f", "/lake/h")
+    assert len(recorded) == 2
+    assert lake.listed() == ["g", "h"]
+    assert lake.get("g") == lake.get("h") == data
+    assert lake.bucket.uploads() == {}
 
 
 # ---- writes whose worker is gone ----------------------------------------------------------------------------------------

@@ -5,20 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
-from lakes import Lake, ended, job, remove_tree, rename, start, steer, tree
+from lakes import Lake, ended, job, remove_tree, rename, start, steer, tree, wait_until_ended
 from master_house import Held, House
 from scribe import Scribe
 
 from monofs.config.schema import Config, MasterConfig
 from monofs.master.job_acts import came_after
 from monofs.master.job_delete import is_doomed
-from monofs.model.errors import Busy, NotFound, NotSupported, UfsDenied, UfsFailed, UfsThrottled
+from monofs.model.errors import (
+    Busy,
+    NotFound,
+    NotLeader,
+    NotSupported,
+    OutcomeUnknown,
+    Overloaded,
+    UfsDenied,
+    UfsFailed,
+    UfsThrottled,
+    UfsUnknown,
+)
 from monofs.model.ids import InodeId
 from monofs.model.inode import Inode
 from monofs.rpc import api
 from monofs.rpc.api import Method
+from monofs.ufs import s3_uploads
 from monofs.ufs.base import UfsEntry
 
 IMPATIENT = Config(master=MasterConfig(busy_wait_s=0.2))
@@ -358,6 +371,40 @@ def test_a_move_goes_on_after_a_restart_at_any_step(object_house: House, objects
     assert after == {path.replace("/lake/d", "/lake/e"): content for path, content in before.items()}
 
 
+def test_the_upload_a_large_object_is_copied_by_is_recorded_and_aborted_after_a_crash(
+    object_house: House, objects: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, lake = object_house, objects
+    assert lake.bucket is not None
+    monkeypatch.setattr(s3_uploads, "COPY_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(s3_uploads, "COPY_PART_BYTES", 5 << 20)
+    data = bytes(range(256)) * (12 << 12)
+    lake.put("d/large", data)
+    content = house.stat("/lake/d/large").content
+    held, real = [Held()], s3_uploads.S3Uploads._copy_part
+
+    def copy_part(store: s3_uploads.S3Uploads, *part: Any) -> str:
+        if held:
+            held[0]()
+        return real(store, *part)
+
+    monkeypatch.setattr(s3_uploads.S3Uploads, "_copy_part", copy_part)
+    number = rename(house, "/lake/d", "/lake/e")
+    held[0].wait_until_there()
+    record = house.namespace.job(number)
+    assert record is not None
+    assert set(record.uploads) == {"e/large"}
+    first = held.pop()
+    house.restart()
+    ended(house, number)
+    first.release()
+    assert lake.listed() == ["e/large"]
+    assert lake.get("e/large") == data
+    assert lake.bucket.uploads() == {}
+    house.now_s += 3600
+    assert house.stat("/lake/e/large").content == content, "the copy has another etag and the same bytes"
+
+
 def test_a_copy_whose_answer_was_lost_is_found(object_house: House, objects: Lake) -> None:
     house, lake = object_house, objects
     many(lake)
@@ -443,3 +490,31 @@ def test_the_version_the_tree_knew_goes_however_late_it_seems_but_not_the_same_b
     assert not is_doomed(REMOVED_NS, known, UfsEntry(b"x", False, 1, late + 10**9, "e:1"))
     assert not is_doomed(REMOVED_NS, known, UfsEntry(b"x", False, 1, late, "e:2"))
     assert not is_doomed(REMOVED_NS, None, UfsEntry(b"x", False, 1, late, "e:1"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_journal_that_does_not_tell_what_it_took_changes_nothing_of_this(
+    make_house: Callable[..., House], objects: Lake, seed: int
+) -> None:
+    """Rule: an entry whose outcome is unknown is proposed again, and only the state tells what it did."""
+    lake, house = objects, make_house(IMPATIENT)
+    lake.mount(house)
+    many(lake, 120)
+    before = {path: house.stat(path).content for path in tree(house, "/lake/d") if not path.endswith("/")}
+    house.stop()
+    house.flaky = seed
+    house.start()
+    try:
+        number = rename(house, "/lake/d", "/lake/e")
+    except (OutcomeUnknown, Overloaded, NotLeader, UfsUnknown):
+        jobs = house.namespace.jobs()
+        if not jobs:
+            return
+        number = jobs[0].number
+    wait_until_ended(house, number)
+    assert [key for key in lake.listed() if not key.startswith("e/")] == ["other/f"]
+    house.stop()
+    house.flaky = None
+    house.start()
+    after = {path: house.stat(path).content for path in tree(house, "/lake/e", 0) if not path.endswith("/")}
+    assert after == {path.replace("/lake/d", "/lake/e"): content for path, content in before.items()}
