@@ -91,8 +91,10 @@ class Directory:
 
     @property
     def durable(self) -> bool:
-        """Whether bytes that no store has may lie here: they survive a reboot, or go together with the home and its journal."""
-        return self.spec.durable and (not self.in_memory or self.spec.in_home)
+        """Whether bytes that no store has may lie here: as the setting says, else if they survive a reboot, or go together with the
+        home and its journal."""
+        marked = self.spec.durable
+        return marked if marked is not None else not self.in_memory or self.spec.in_home
 
     @property
     def state(self) -> str:
@@ -156,7 +158,7 @@ class Directory:
     def _check_may_begin(self, known: Known | None) -> None:
         """An empty place where a known disk should be is most likely a mount point without its disk: do not fill it."""
         path = self.spec.directory
-        if known is None or self.in_memory or not self.spec.durable or (known.beside and self.beside):
+        if known is None or self.in_memory or self.spec.durable is False or (known.beside and self.beside):
             return
         if os.path.exists(os.path.join(path, ACCEPT_FILE)):
             return

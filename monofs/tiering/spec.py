@@ -30,13 +30,13 @@ class Quota(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class TierSpec:
     """One storage directory. ``quota_share`` > 0: that share of what its file system has free (plus what the cache already
-    uses there), computed at open; ``quota_bytes`` is then 0. ``durable`` False: contents may be gone after a reboot. ``in_home``: it lies
-    in the (locked) home beside its index, so no other cache can own it."""
+    uses there), computed at open; ``quota_bytes`` is then 0. ``durable`` False: contents may be gone after a reboot; None: not said, so
+    they are where the directory lies in memory. ``in_home``: it lies in the (locked) home beside its index, so no other cache can own it."""
 
     name: str
     directory: str
     quota_bytes: int
-    durable: bool = True
+    durable: bool | None = None
     quota_share: float = 0.0
     in_home: bool = False
 
@@ -91,12 +91,12 @@ def _parse_tier(entry: Any, where: str) -> TierSpec:
     for key in entry:
         if key not in _KEYS:
             raise ConfigError(f"{where}.{key}: unknown; known are {', '.join(sorted(_KEYS))}")
-    name, directory, durable = entry.get("name"), entry.get("dir"), entry.get("durable", True)
+    name, directory, durable = entry.get("name"), entry.get("dir"), entry.get("durable")
     if not isinstance(name, str) or not 0 < len(name) <= 64 or not name.isprintable():
         raise ConfigError(f"{where}.name: must be a text of 1 to 64 characters")
     if not isinstance(directory, str) or "\0" in directory or not os.path.isabs(os.path.expanduser(directory)):
         raise ConfigError(f"{where}.dir: must be an absolute path")
-    if not isinstance(durable, bool):
+    if durable is not None and not isinstance(durable, bool):
         raise ConfigError(f"{where}.durable: must be true or false")
     if "quota" not in entry:
         raise ConfigError(f'{where}.quota: is missing; e.g. "100GiB" or "80%"')
