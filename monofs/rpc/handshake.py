@@ -108,8 +108,13 @@ class Credential:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._file is not None:
-            return (Credential.from_file, (self._file,))
+            return (_credential_from_file, (self._file,))
         return (Credential, (self._secret,))
+
+
+def _credential_from_file(path: str) -> Credential:
+    """What a pickle names: twisted.persisted, once imported, pickles class methods in a way that cannot be undone."""
+    return Credential.from_file(path)
 
 
 def read_secret(path: str) -> bytes:

@@ -33,7 +33,7 @@ from monofs.model.errors import (
 from monofs.observe import metrics
 from monofs.rpc import api
 from monofs.rpc.api import Method
-from monofs.rpc.frames import Frame, Kind, Splitter, decode_error, pack
+from monofs.rpc.frames import REQUEST_MAX_BYTES, Frame, Kind, Splitter, decode_error, pack
 from monofs.rpc.handshake import ClientHandshake, ClientHello, Credential, encode
 from monofs.rpc.server import Limits, Security, listen_tcp, listen_unix
 from monofs.rpc.sync import Pool
@@ -116,7 +116,7 @@ def test_an_http_request_is_told_off(door: str) -> None:
         assert isinstance(peer.last_error(), FrameTooLarge)
 
 
-@pytest.mark.parametrize("length", [0xFFFFFFFF, (1 << 20) + 21, 19, 0])
+@pytest.mark.parametrize("length", [0xFFFFFFFF, REQUEST_MAX_BYTES + 21, 19, 0])
 def test_an_impossible_length_is_refused_when_only_it_is_known(door: str, length: int) -> None:
     with raw(door) as peer:
         peer.open().send(length.to_bytes(4, "big"))

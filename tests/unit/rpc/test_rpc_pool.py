@@ -32,6 +32,7 @@ from monofs.model.errors import (
 )
 from monofs.rpc import api
 from monofs.rpc.api import Method
+from monofs.rpc.frames import REQUEST_MAX_BYTES
 from monofs.rpc.handshake import Credential
 from monofs.rpc.server import Security
 from monofs.rpc.service import Call
@@ -65,7 +66,7 @@ def test_an_answer_over_the_bound_is_an_error_and_the_connection_lives(pool: Poo
 
 def test_a_request_over_the_bound_is_never_sent(pool: Pool) -> None:
     with pytest.raises(FrameTooLarge):
-        stat(pool, "/" + "x" * (1 << 20))
+        stat(pool, "/" + "x" * REQUEST_MAX_BYTES)
     assert not pool._open
 
 
