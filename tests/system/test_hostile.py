@@ -26,7 +26,7 @@ from monofs.model.capability import CAPABILITY_MAX_BYTES
 from monofs.model.errors import Internal, InvalidArgument
 from monofs.rpc import api
 from monofs.rpc.api import Method
-from monofs.rpc.frames import HEADER_BYTES, Frame, Kind, Splitter, decode_error, pack
+from monofs.rpc.frames import HEADER_BYTES, REQUEST_MAX_BYTES, Frame, Kind, Splitter, decode_error, pack
 from monofs.rpc.handshake import ClientHandshake, ClientHello, Credential, encode
 from monofs.testing.nodes import ServedNode
 
@@ -317,7 +317,7 @@ def test_half_frames_unknown_methods_and_frames_of_servers(house: House, door: s
             peer.open().send(pack(kind, Method.PING, 1, b"\x90"))
             assert peer.is_over()
     with raw(house.doors[door]) as peer:
-        peer.open().send((MIB + 21).to_bytes(4, "big") + b"\1")
+        peer.open().send((REQUEST_MAX_BYTES + 21).to_bytes(4, "big") + b"\1")
         assert decode_error(peer.frame().body).code == 2002
 
 
