@@ -194,7 +194,8 @@ def test_an_aborted_write_leaves_nothing(writer: World, store: Path) -> None:
     writer.tcp.call(Method.ABORT_WRITE, AbortWriteRequest(token), Empty, PATIENCE_S)
     assert [one.operation for one in writer.master.abandoned] == [1]
     assert not list(store.iterdir())
-    assert writer.run(lambda: (writer.cache.used_bytes, writer.worker._writers.operations)) == (0, [])
+    assert writer.run(lambda: writer.worker._writers.operations) == []
+    writer.on_reactor_until(lambda: not writer.cache.used_bytes)  # a thread may still write pages nobody will read
     with pytest.raises(InvalidArgument, match="aborted"):
         writer.write(token, b"x", begin=20 * MIB)
     holds(writer)
