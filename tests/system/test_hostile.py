@@ -33,7 +33,8 @@ from monofs.testing.nodes import ServedNode
 pytestmark = pytest.mark.system
 SEED = int(os.environ.get("MONOFS_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
 MIB = 1 << 20
-GROWTH_MAX_BYTES = 100 * MIB
+GROWTH_MAX_BYTES = 200 * MIB
+"""Of a node whose bound for what waits for slow readers is 256 MiB, by peers that ask for 60 GB."""
 SIZE = 3 * MIB + 5
 BYTES = random.Random(1).randbytes(SIZE)
 REQUESTS: dict[Method, type[api.Message]] = {
