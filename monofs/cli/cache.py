@@ -36,7 +36,7 @@ def load(session: Session, paths: tuple[str, ...], metadata_only: bool, detach: 
 
 @cache.command()
 @click.argument("path", type=TREE_PATH)
-@click.option("-R", "recursive", is_flag=True, help="Everything below a directory, as a job.")
+@click.option("-R", "-r", "recursive", is_flag=True, help="Everything below a directory, as a job.")
 @click.option("-f", "force", is_flag=True, help="Pinned files too.")
 @click.option("--detach", is_flag=True, help="With -R: do not wait for the job.")
 @json_option

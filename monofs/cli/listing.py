@@ -10,9 +10,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
+import msgspec
 
 from monofs.cli.main import Duration, Session
-from monofs.cli.output import print_json, print_table, show_mode, show_seconds, show_size, show_time
+from monofs.cli.output import (
+    code_of_each,
+    each_of,
+    print_json,
+    print_table,
+    show_mode,
+    show_seconds,
+    show_size,
+    show_time,
+)
 from monofs.cli.paths import TREE_PATH
 from monofs.client.info import FileInfo
 from monofs.model.errors import NotFound
@@ -50,6 +60,10 @@ def describe(info: FileInfo) -> dict[str, Any]:
 @click.option("-d", "itself", is_flag=True, help="The directory itself, not what it holds.")
 @click.option("-f", "--sync", "force", is_flag=True, help="Ask the store first, however fresh the tree is.")
 @click.option("--sort", type=click.Choice(["name", "size", "time"]), default="name", show_default=True)
+@click.option("-S", "sort", flag_value="size", help="As --sort size: the largest first.")
+@click.option("-t", "sort", flag_value="time", help="As --sort time: the newest first.")
+@click.option("-a", "_all", is_flag=True, help="Nothing is hidden: what ls does anyway.")
+@click.option("-1", "_single", is_flag=True, help="One name a line: what ls does anyway.")
 @click.option("-r", "reverse", is_flag=True, help="Reverse the order.")
 @json_option
 @click.pass_obj
@@ -62,6 +76,8 @@ def ls(
     itself: bool,
     force: bool,
     sort: str,
+    _all: bool,
+    _single: bool,
     reverse: bool,
     as_json: bool,
 ) -> None:
@@ -92,29 +108,49 @@ def ls(
                 name = f"{mode}{marks} {info.uid:>5} {info.gid:>5} {size:>12} {show_time(info.mtime_ns)} {name}"
             click.echo(name)
 
-    for position, path in enumerate(paths or ("/",)):
-        try:
-            info = session.fs.stat(path, sync_interval_s=sync)
-        except NotFound as error:
-            if not set(path) & set("*?["):
-                raise
-            raise NotFound(f"{error.message}; patterns are for `monofs fs find DIRECTORY --name 'PATTERN'`") from None
+    headed = len(paths) > 1 and not (as_json or recursive)
+
+    def one(path: str) -> None:
+        nonlocal shown
+        info = session.fs.stat(path, sync_interval_s=sync)
         if itself or not info.is_dir:
             show([info], whole=True)
         elif recursive:
             show(below(session, path, sync), whole=True)
         else:
-            if len(paths) > 1 and not as_json:
-                click.echo(f"{chr(10) if position else ''}{path}:")
-            show(session.fs.list(path, sync_interval_s=sync))
+            if headed:
+                click.echo(f"{chr(10) if shown else ''}{path}:")
+                shown = True
+            show(handed_down(session.fs.list(path, sync_interval_s=sync), info))
+
+    code = code_of_each(paths or ("/",), one)
     if not shown and paths in ((), ("/",)) and sys.stderr.isatty():
         click.echo("nothing is mounted yet: `monofs mount add PATH URI` mounts a store", err=True)
+    sys.exit(code)
 
 
 def below(session: Session, path: str, sync: float | None = None) -> Iterator[FileInfo]:
     """Everything below a directory, or the file itself; each directory before what it holds."""
-    found: Iterator[FileInfo] = session.fs.walk(path, sync_interval_s=sync)
-    return (info for info in found if info.path != path or not info.is_dir)
+    top = session.fs.stat(path, sync_interval_s=sync)
+    if not top.is_dir:
+        return iter((top,))
+    return handed_down(session.fs.walk(top.path, sync_interval_s=sync), top)
+
+
+def handed_down(infos: Iterator[FileInfo], top: FileInfo) -> Iterator[FileInfo]:
+    """What lies below ``top`` in the order of a walk, each with the mount and the pin of the directory that holds it: listings
+    name either only where it begins."""
+    above = [top]
+    for info in infos:
+        parent = info.path.rpartition("/")[0] or "/"
+        while above[-1].path != parent:
+            above.pop()
+        mount, pinned = info.mount or above[-1].mount, info.pinned or above[-1].pinned
+        if (mount, pinned) != (info.mount, info.pinned):
+            info = msgspec.structs.replace(info, mount=mount, pinned=pinned)
+        if info.is_dir:
+            above.append(info)
+        yield info
 
 
 def printable(name: str) -> str:
@@ -131,16 +167,17 @@ def printable(name: str) -> str:
 @click.pass_obj
 def stat(session: Session, paths: tuple[str, ...], form: str | None, as_json: bool) -> None:
     """Show what is known of files and directories."""
-    for path in paths:
+
+    def one(path: str) -> None:
         info = session.fs.stat(path)
         if form:
             click.echo(format_info(info, form))
-            continue
+            return
         facts = session.fs.why(path)
         known = describe(info) | {name: facts.get(name) for name in ("store", "moves_to", "job", "ttl")}
         if as_json:
             print_json(known)
-            continue
+            return
         if known["job"] is not None:
             known["job"] = f"{known['job']['number']} ({known['job']['kind']} of {known['job']['path']})"
         if known["ttl"] is not None:
@@ -149,6 +186,8 @@ def stat(session: Session, paths: tuple[str, ...], form: str | None, as_json: bo
             if value is not None or name in ("content", "fingerprint", "mount_id"):
                 click.echo(f"{name:12} {'-' if value is None else value}")
         click.echo(f"{'modified':12} {show_time(info.mtime_ns)}")
+
+    each_of(paths, one)
 
 
 def show_ttl(ttl: dict[str, Any]) -> str:
@@ -175,10 +214,10 @@ def format_info(info: FileInfo, form: str) -> str:
 
 @click.command()
 @click.argument("path", type=TREE_PATH, default="/")
-@click.option("--name", "pattern", help="Names that match this shell pattern.")
-@click.option("--type", "kind", type=click.Choice(["f", "d"]), help="Files or directories only.")
-@click.option("--size", help="+N larger, -N smaller, N exactly; with KiB, MiB, ….")
-@click.option("--newer", type=Duration(), help="Modified within this duration.")
+@click.option("--name", "-name", "pattern", help="Names that match this shell pattern.")
+@click.option("--type", "-type", "kind", type=click.Choice(["f", "d"]), help="Files or directories only.")
+@click.option("--size", "-size", help="+N larger, -N smaller, N exactly; with KiB, MiB, ….")
+@click.option("--newer", "-newer", type=Duration(), help="Modified within this duration.")
 @json_option
 @click.pass_obj
 def find(
@@ -228,7 +267,8 @@ def _size_test(text: str | None) -> Callable[[int], bool]:
 @click.pass_obj
 def du(session: Session, paths: tuple[str, ...], summary: bool, human: bool, as_json: bool) -> None:
     """Sum up sizes below directories (sizes of the files, not of what is cached)."""
-    for path in paths or ("/",):
+
+    def one(path: str) -> None:
         root = session.fs.stat(path)
         if not root.is_dir:
             totals = {root.path: root.size}
@@ -244,6 +284,8 @@ def du(session: Session, paths: tuple[str, ...], summary: bool, human: bool, as_
                 print_json({"path": name, "bytes": totals[name]})
             else:
                 click.echo(f"{show_size(totals[name], human=human)}\t{printable(name)}")
+
+    each_of(paths or ("/",), one)
 
 
 def _after_its_children(path: str) -> list[str]:
@@ -262,22 +304,31 @@ def _add_to_ancestors(totals: dict[str, int], info: FileInfo, root: str, *, summ
 
 
 @click.command()
-@click.argument("path", type=TREE_PATH, default="/")
+@click.argument("paths", type=TREE_PATH, nargs=-1)
+@click.option("-h", "human", is_flag=True, help="Sizes people can read.")
 @json_option
 @click.pass_obj
-def count(session: Session, path: str, as_json: bool) -> None:
+def count(session: Session, paths: tuple[str, ...], human: bool, as_json: bool) -> None:
     """Count directories, files and bytes below PATH."""
-    files = directories = size = 0
-    for info in below(session, path):
-        if info.is_dir:
-            directories += 1
+    rows = []
+
+    def one(path: str) -> None:
+        files = directories = size = 0
+        for info in below(session, path):
+            if info.is_dir:
+                directories += 1
+            else:
+                files += 1
+                size += info.size
+        if as_json:
+            print_json({"path": path, "directories": directories, "files": files, "bytes": size})
         else:
-            files += 1
-            size += info.size
-    if as_json:
-        print_json({"path": path, "directories": directories, "files": files, "bytes": size})
-    else:
-        print_table(["DIRECTORIES", "FILES", "BYTES", "PATH"], [(directories, files, size, path)])
+            rows.append((directories, files, show_size(size, human=human), printable(path)))
+
+    code = code_of_each(paths or ("/",), one)
+    if rows:
+        print_table(["DIRECTORIES", "FILES", "BYTES", "PATH"], rows)
+    sys.exit(code)
 
 
 @click.command()

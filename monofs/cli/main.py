@@ -23,6 +23,7 @@ _COMMANDS = {
     "admin": "monofs.cli.admin:admin",
     "bench": "monofs.cli.bench:bench",
     "version": "monofs.cli.main:version",
+    "help": "monofs.cli.main:help_",
 }
 """Name → where it lives. Imported when used: `monofs fs ls` must not pay for the server."""
 
@@ -144,3 +145,17 @@ def main(ctx: click.Context, masters: str | None, cluster_secret_file: str | Non
 def version() -> None:
     """Print the version."""
     click.echo(f"monofs {monofs.__version__}")
+
+
+@click.command("help")
+@click.argument("words", metavar="[COMMAND]...", nargs=-1)
+@click.pass_context
+def help_(ctx: click.Context, words: tuple[str, ...]) -> None:
+    """Show the help of a command, as --help behind it does."""
+    shown = ctx.parent or ctx
+    for word in words:
+        if not isinstance(shown.command, click.Group):
+            raise click.UsageError(f"`{shown.command_path}` has no commands")
+        name, command, _ = shown.command.resolve_command(shown, [word])
+        shown = click.Context(command or shown.command, info_name=name, parent=shown)
+    click.echo(shown.get_help())

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from monofs.config.units import format_bytes
-from monofs.model.errors import MonofsError, NoMaster, NoWorker
+from monofs.model.errors import MonofsError, NoMaster, NotFound, NoWorker
 
 EXIT_CODES: list[tuple[int, str]] = [
     (0, "done"),
@@ -54,14 +54,18 @@ def exit_code(error: OSError | MonofsError) -> int:
     return _BY_CODE.get(error.code, 7 if 6000 <= error.code < 7000 else 1)
 
 
+_PATTERN_HINT = "paths are taken as they are; patterns are for `monofs fs find DIRECTORY --name 'PATTERN'`"
+
+
 def print_error(error: OSError | MonofsError) -> None:
     """One line, and a hint when there is one."""
     if not isinstance(error, MonofsError):
         click.echo(f"monofs: {error.filename or ''}{': ' if error.filename else ''}{error.strerror or error}", err=True)
         return
     click.echo(f"monofs: {error}", err=True)
-    if error.hint and error.hint not in str(error):
-        click.echo(f"  hint: {error.hint}", err=True)
+    hint = _PATTERN_HINT if isinstance(error, NotFound) and set(error.message) & set("*?[") else error.hint
+    if hint and hint not in str(error):
+        click.echo(f"  hint: {hint}", err=True)
 
 
 @contextmanager
@@ -86,19 +90,25 @@ def errors_as_exit_codes() -> Iterator[None]:
         sys.exit(exit_code(error))
 
 
-def each_of(paths: tuple[str, ...], act: Callable[[str], int]) -> None:
-    """``act`` on every path; one that fails is told, and the others are done all the same. Exits with the first code that is not 0."""
+def each_of(paths: tuple[str, ...], act: Callable[[str], int | None]) -> None:
+    """``act`` on every path; exits with the code of :func:`code_of_each`."""
+    sys.exit(code_of_each(paths, act))
+
+
+def code_of_each(paths: tuple[str, ...], act: Callable[[str], int | None]) -> int:
+    """``act`` on every path (None: all is well); one that fails is told, and the others are done all the same. The first code that
+    is not 0."""
     first = 0
     for path in paths:
         try:
-            code = act(path)
+            code = act(path) or 0
         except (NoMaster, NoWorker, BrokenPipeError):
             raise  # going on with the next path would only take as long again
         except (MonofsError, OSError) as error:
             print_error(error)
             code = exit_code(error)
         first = first or code
-    sys.exit(first)
+    return first
 
 
 def print_json(value: Any) -> None:

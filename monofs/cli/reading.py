@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import click
 
 from monofs.cli.listing import below, json_option, printable
 from monofs.cli.main import Session
-from monofs.cli.output import print_error, print_json, progress
+from monofs.cli.output import each_of, print_error, print_json, progress
 from monofs.cli.paths import TREE_PATH
 from monofs.client.info import FileInfo
 from monofs.model.errors import AlreadyExists, InvalidArgument, IsADirectory, MonofsError, NoMaster, NoWorker
@@ -47,12 +48,24 @@ def _stdout() -> BinaryIO:
 @click.pass_obj
 def cat(session: Session, paths: tuple[str, ...]) -> None:
     """Write files to standard output."""
-    for path in paths:
+
+    def one(path: str) -> None:
         copy_range(session, path, 0, None, _stdout().write)
-    _stdout().flush()
+        _stdout().flush()
+
+    each_of(paths, one)
 
 
-@click.command()
+class Lines(click.Command):
+    """A command that takes ``-20`` for ``-n 20``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it, with the number spelled out."""
+        spelled = [word for each in args for word in (("-n", each[1:]) if re.fullmatch("-[0-9]+", each) else (each,))]
+        return super().parse_args(ctx, spelled)
+
+
+@click.command(cls=Lines)
 @click.argument("path", type=TREE_PATH)
 @click.option("-c", "size", metavar="BYTES", help="This many bytes [default: 1KiB unless -n].")
 @click.option("-n", "lines", type=click.IntRange(0), help="This many lines.")
@@ -75,7 +88,7 @@ def head(session: Session, path: str, size: str | None, lines: int | None) -> No
     _stdout().flush()
 
 
-@click.command()
+@click.command(cls=Lines)
 @click.argument("path", type=TREE_PATH)
 @click.option("-c", "size", metavar="BYTES", help="This many bytes [default: 1KiB unless -n].")
 @click.option("-n", "lines", type=click.IntRange(0), help="This many lines.")
@@ -128,7 +141,8 @@ def start_of_last_lines(file: BinaryIO, whole: int, lines: int) -> int:
 @click.pass_obj
 def checksum(session: Session, paths: tuple[str, ...], algorithm: str, as_json: bool) -> None:
     """Compute a checksum over the bytes as monofs reads them."""
-    for path in paths:
+
+    def one(path: str) -> None:
         if algorithm == "crc32":
             crc = 0
 
@@ -146,6 +160,8 @@ def checksum(session: Session, paths: tuple[str, ...], algorithm: str, as_json: 
             print_json({"path": path, "algorithm": algorithm, "checksum": digest})
         else:
             click.echo(f"{digest}  {printable(path)}")
+
+    each_of(paths, one)
 
 
 @click.command()

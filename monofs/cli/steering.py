@@ -11,7 +11,7 @@ import click
 from monofs.cli.job import age
 from monofs.cli.listing import json_option, printable, show_ttl
 from monofs.cli.main import Session
-from monofs.cli.output import print_json, progress, show_seconds, show_time
+from monofs.cli.output import code_of_each, each_of, print_json, progress, show_seconds, show_time
 from monofs.cli.paths import TREE_PATH
 from monofs.cli.policy import policy_words
 from monofs.config.units import format_bytes
@@ -32,7 +32,7 @@ def load(session: Session, paths: tuple[str, ...], threads: int, as_json: bool) 
 
 @click.command()
 @click.argument("path", type=TREE_PATH)
-@click.option("-R", "recursive", is_flag=True, help="Everything below a directory.")
+@click.option("-R", "-r", "recursive", is_flag=True, help="Everything below a directory.")
 @click.option("-f", "force", is_flag=True, help="Pinned files too.")
 @json_option
 @click.pass_obj
@@ -57,11 +57,13 @@ def run_free(session: Session, path: str, *, recursive: bool, force: bool, as_js
 @click.pass_obj
 def pin(session: Session, paths: tuple[str, ...], warm: bool) -> None:
     """Keep files, or everything below directories, in the cache once they are there."""
-    for path in paths:
+
+    def one(path: str) -> None:
         session.fs.set_pin(path, pinned=True)
-        click.echo(f"pinned {path}")
-    if warm:
-        sys.exit(run_load(session, paths, threads=8, as_json=False))
+        click.echo(f"pinned {printable(path)}")
+
+    code = code_of_each(paths, one)
+    sys.exit(code or (run_load(session, paths, threads=8, as_json=False) if warm else 0))
 
 
 @click.command()
@@ -69,9 +71,12 @@ def pin(session: Session, paths: tuple[str, ...], warm: bool) -> None:
 @click.pass_obj
 def unpin(session: Session, paths: tuple[str, ...]) -> None:
     """Let cached copies be evicted again."""
-    for path in paths:
+
+    def one(path: str) -> None:
         session.fs.set_pin(path, pinned=False)
-        click.echo(f"unpinned {path}")
+        click.echo(f"unpinned {printable(path)}")
+
+    each_of(paths, one)
 
 
 _LEFT = {

@@ -9,14 +9,14 @@ import click
 from monofs.cli.job import follow, tell_started
 from monofs.cli.listing import json_option, printable
 from monofs.cli.main import Session
-from monofs.cli.output import print_json
+from monofs.cli.output import each_of, print_json
 from monofs.cli.paths import TREE_PATH
 from monofs.rpc.api import Difference
 
 
 @click.command()
 @click.argument("path", type=TREE_PATH)
-@click.option("-R", "recursive", is_flag=True, help="Everything below, as a job.")
+@click.option("-R", "-r", "recursive", is_flag=True, help="Everything below, as a job.")
 @click.option("--detach", is_flag=True, help="With -R: do not wait for the job.")
 @json_option
 @click.pass_obj
@@ -39,13 +39,12 @@ def sync(session: Session, path: str, recursive: bool, detach: bool, as_json: bo
 @click.pass_obj
 def needs_sync(session: Session, paths: tuple[str, ...]) -> None:
     """Trust nothing known of PATH and everything below any more: each next access looks at the store."""
-    for path in paths:
-        session.fs.needs_sync(path)
+    each_of(paths, session.fs.needs_sync)
 
 
 @click.command("check-consistency")
 @click.argument("path", type=TREE_PATH)
-@click.option("-r", "recursive", is_flag=True, help="Everything below.")
+@click.option("-r", "-R", "recursive", is_flag=True, help="Everything below.")
 @click.option(
     "--checksum", is_flag=True, help="Compare bytes too: reads every file, from the cache and from the store."
 )

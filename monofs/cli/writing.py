@@ -86,7 +86,7 @@ def place(session: Session, name: str, target: str, *, many: bool = False, exact
 @click.command()
 @click.argument("sources", metavar="LOCAL...", nargs=-1, required=True)
 @click.argument("target", metavar="PATH", type=TREE_PATH)
-@click.option("-r", "recursive", is_flag=True, help="Directories with everything below.")
+@click.option("-r", "-R", "recursive", is_flag=True, help="Directories with everything below.")
 @click.option("-f", "force", is_flag=True, help="Replace files that exist.")
 @click.option("-n", "--no-overwrite", "keep", is_flag=True, help="Leave files that exist as they are, and go on.")
 @click.option("-T", "exact", is_flag=True, help="Onto PATH, never into it, also when it is a directory.")

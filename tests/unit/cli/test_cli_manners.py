@@ -1,5 +1,6 @@
 """What the commands say to whoever mistypes, asks twice, or runs out of room."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,11 @@ MONOFS = os.path.join(os.path.dirname(sys.executable), "monofs")
 
 def run(*words):
     return CliRunner().invoke(main, words)
+
+
+def ask(node, *words):
+    """A command of a running node, in this process: an interpreter for each takes longer than all they do."""
+    return run("--masters", node.doors["rpc"], *words)
 
 
 @pytest.fixture
@@ -141,3 +147,98 @@ def test_a_port_in_use_is_told_with_the_setting_that_names_it(node, tmp_path):
     words += ["--set", f"console.port={console}"]
     done = subprocess.run([MONOFS, *words], capture_output=True, text=True, check=False, timeout=60)
     assert f":{console}: Address already in use; see console.host and console.port" in done.stderr
+
+
+# ---- what fingers type by themselves ------------------------------------------------------------------------------------
+
+
+def test_ls_takes_the_flags_of_everyday(node, lake):
+    os.utime(lake / "b-d/two", (1_000_000_000,) * 2)
+    (lake / "small").write_text("1")
+    os.utime(lake / "top.csv", (1_100_000_000,) * 2)
+    assert ask(node, "fs", "ls", "--sync", "-1", "/lake").stdout.split() == ["b-d/", "b/", "small", "top.csv"]
+    assert ask(node, "fs", "ls", "-la", "/lake").stdout == ask(node, "fs", "ls", "-l", "/lake").stdout
+    assert [n for n in ask(node, "fs", "ls", "-S", "/lake").stdout.split() if n[-1] != "/"] == ["top.csv", "small"]
+    files = [n for n in ask(node, "fs", "ls", "-t", "/lake").stdout.split() if n[-1] != "/"]
+    assert files == ["small", "top.csv"]
+    newest_last = [n for n in ask(node, "fs", "ls", "-tr", "/lake").stdout.split() if n[-1] != "/"]
+    assert newest_last == files[::-1]
+
+
+def test_find_takes_its_tests_with_one_dash_too(node, lake):
+    assert ask(node, "fs", "find", "/lake", "-name", "*.csv", "-type", "f").stdout.split() == ["/lake/top.csv"]
+
+
+@pytest.mark.parametrize(("command", "line"), [("head", "1"), ("tail", "5")])
+def test_head_and_tail_take_a_number_of_lines_as_a_flag(node, lake, command, line):
+    (lake / "lines").write_text("1\n2\n3\n4\n5\n")
+    assert ask(node, "fs", "ls", "--sync", "/lake").exit_code == 0
+    assert ask(node, "fs", command, "-1", "/lake/lines").stdout == f"{line}\n"
+
+
+def test_count_takes_several_paths_and_sizes_for_people(node, lake):
+    (lake / "kib").write_bytes(bytes(2048))
+    assert ask(node, "fs", "ls", "--sync", "/lake").exit_code == 0
+    lines = ask(node, "fs", "count", "-h", "/lake/kib", "/lake/b").stdout.splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["0", "1", "2.0", "KiB", "/lake/kib"],
+        ["1", "1", "5", "B", "/lake/b"],
+    ]
+
+
+@pytest.mark.parametrize("words", [("help",), ("fs", "help"), ("help", "fs", "ls"), ("fs", "help", "ls")])
+def test_help_is_a_command_too(words):
+    done = run(*words)
+    assert done.exit_code == 0
+    assert done.output.startswith("Usage: ")
+    assert ("Ask the store first" in done.output) == ("ls" in words)
+
+
+@pytest.mark.parametrize("command", ["ls", "cat", "stat", "checksum", "du", "count", "pin", "unpin", "needs-sync"])
+def test_a_path_that_fails_does_not_keep_the_others_from_being_done(node, lake, command):
+    """As with the Unix commands: who names three files wants the two that can be had."""
+    done = ask(node, "fs", command, "/lake/top.csv", "/lake/missing", "/lake/b/c/one")
+    alone = ask(node, "fs", command, "/lake/missing")
+    assert done.exit_code == alone.exit_code
+    assert alone.stderr in done.stderr
+    if command == "cat":
+        assert done.stdout == "12345" * 2
+    elif command != "needs-sync":
+        assert "/lake/b/c/one" in done.stdout
+
+
+def test_listings_know_the_mount_and_the_pin_of_the_directory_they_list(node, lake):
+    assert ask(node, "fs", "pin", "/lake/b").exit_code == 0
+    mount = json.loads(ask(node, "fs", "stat", "--json", "/lake").stdout)["mount_id"]
+    for words in (("ls", "--json", "-R"), ("find", "--json")):
+        found = [json.loads(line) for line in ask(node, "fs", *words, "/lake").stdout.splitlines()]
+        assert {each["path"]: (each["mount_id"], each["pinned"]) for each in found} == {
+            "/lake/b": (mount, True),
+            "/lake/b/c": (mount, True),
+            "/lake/b/c/one": (mount, True),
+            "/lake/b-d": (mount, False),
+            "/lake/b-d/two": (mount, False),
+            "/lake/top.csv": (mount, False),
+        }
+    (only,) = ask(node, "fs", "ls", "-l", "/lake/b/c").stdout.splitlines()
+    assert only.split()[0] == "-rw-r--r--p"
+
+
+@pytest.mark.parametrize("command", ["cat", "rm", "stat"])
+def test_a_pattern_is_pointed_to_find_by_every_command(node, lake, command):
+    done = ask(node, "fs", command, "/lake/*.csv")
+    assert done.exit_code == 3
+    assert "monofs fs find" in done.stderr
+
+
+def test_a_ready_file_that_cannot_be_written_is_named(tmp_path):
+    done = subprocess.run(
+        [MONOFS, "serve", "--home", tmp_path / "home", "--ready-file", tmp_path / "none" / "ready"]
+        + [word for door in ("master", "worker", "console") for word in ("--set", f"{door}.port=0")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"{tmp_path}/none/ready" in done.stderr
+    assert "No such file or directory" in done.stderr
