@@ -231,7 +231,11 @@ class Node:
 
     def _announce(self) -> None:
         if self.config.node.ready_file:
-            write_durably(os.path.expanduser(self.config.node.ready_file), json.dumps(self.doors).encode() + b"\n")
+            path = os.path.expanduser(self.config.node.ready_file)
+            try:
+                write_durably(path, json.dumps(self.doors).encode() + b"\n")
+            except OSError as error:
+                raise ConfigError(f"cannot write {path}: {error.strerror}; see node.ready_file") from None
         lines = [f"monofs {monofs.__version__} is ready, home {self.home.directory}"]
         lines += [f"  {name:8} {address}" for name, address in self.doors.items() if name != "pid"]
         sys.stdout.write("\n".join(lines) + "\n")
