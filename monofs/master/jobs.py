@@ -215,13 +215,13 @@ class Jobs:
         job = self._existing(request.number)
         chain = self._reading.chain(parse_path(job.path))
         check_access(call.principal, Right.WRITE, chain, W_OK if self._permissions and chain else 0)
+        if job.state not in _OPEN:
+            raise InvalidArgument(f"job {job.number} has ended ({JobState(job.state).name.lower()})")
         if state is JobState.STOPPED and job.kind in OWING:
             owed = "removed: its objects" if job.kind == JobKind.DELETE else "renamed: its objects"
             raise NotSupported(
                 f"job {job.number} cannot be stopped, only paused: {job.path} was {owed} are still to follow in the store"
             )
-        if job.state not in _OPEN:
-            raise InvalidArgument(f"job {job.number} has ended ({JobState(job.state).name.lower()})")
         if job.state != state:
             await self._proposer.propose(UpdateJob(self._proposer.stamp(request.request), job.number, state))
         self.wake()

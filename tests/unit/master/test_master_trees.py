@@ -17,6 +17,7 @@ from monofs.master.job_acts import came_after
 from monofs.master.job_delete import is_doomed
 from monofs.model.errors import (
     Busy,
+    InvalidArgument,
     NotFound,
     NotLeader,
     NotSupported,
@@ -154,6 +155,8 @@ def test_a_paused_deletion_goes_on_when_resumed_and_cannot_be_stopped(house: Hou
     assert steer(house, number, "resume").state == "running"
     ended(house, number)
     assert lake.listed() == ["other/f"]
+    with pytest.raises(InvalidArgument, match="has ended"):
+        steer(house, number, "stop")
 
 
 @pytest.mark.parametrize("point", ["scan", "delete_many", "remove_tree", "sweep"])
