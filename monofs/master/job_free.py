@@ -38,13 +38,17 @@ class Freeing:
     async def _feed(self, run: Run, top: Inode, *, force: bool, pinned: bool) -> int:
         """Put all contents into the feed; its last index, 0 when there was nothing to free."""
         if not top.is_directory:
+            if not top.flags & Flag.PERSISTED:
+                return 0
             kept = not force and (pinned or bool(top.flags & Flag.PINNED))
             run.count("pinned", int(kept))
             return 0 if kept or top.content == NO_CONTENT else await self._order(run, [int(top.content)], force=force)
         files, last, waiting = Files(self._namespace, top, run.cursor), 0, []
         while not files.ended:
             for met in files.slice():
-                if met.inode.content == NO_CONTENT:
+                if (
+                    met.inode.content == NO_CONTENT or not met.inode.flags & Flag.PERSISTED
+                ):  # only the cache has it: it stays
                     continue
                 if not force and (pinned or met.pinned):
                     run.count("pinned")

@@ -78,6 +78,8 @@ class Pinning:
 
         def wanted(met: Met) -> bool:
             nonlocal kept
+            if not met.persisted:
+                return False  # only the cache has it: no order frees it, so none is counted
             if request.force or not (above or met.pinned):
                 return True
             kept += 1

@@ -17,19 +17,21 @@ from monofs.model.inode import Flag, Inode, decode_inode
 
 SLICE = 1000
 _PINNED = int(Flag.PINNED)
+_PERSISTED = int(Flag.PERSISTED)
 
 
 class Met(NamedTuple):
-    """A file's content, and whether a pin on the file or on a directory below the start covers it."""
+    """A file's content, whether a pin on the file or on a directory below the start covers it, and whether a store has it."""
 
     content: ContentId
     pinned: bool
+    persisted: bool
 
 
 async def walk_contents(namespace: Namespace, top: Inode, reactor: Any) -> AsyncIterator[list[Met]]:
     """Slices of contents below directory ``top`` (or of the file ``top``); memory O(slice times depth)."""
     if not top.is_directory:
-        yield [] if top.content == NO_CONTENT else [Met(top.content, bool(top.flags & _PINNED))]
+        yield [] if top.content == NO_CONTENT else [_met(top, pinned=bool(top.flags & _PINNED))]
         return
     left: list[tuple[InodeId, bytes, bool]] = [(top.id, b"", False)]
     while left:
@@ -44,6 +46,10 @@ async def walk_contents(namespace: Namespace, top: Inode, reactor: Any) -> Async
             if inode.is_directory:
                 left.append((inode.id, b"", covered))
             elif inode.content != NO_CONTENT:
-                met.append(Met(inode.content, covered))
+                met.append(_met(inode, pinned=covered))
         yield met
         await deferLater(reactor, 0)
+
+
+def _met(inode: Inode, *, pinned: bool) -> Met:
+    return Met(inode.content, pinned, bool(inode.flags & _PERSISTED))

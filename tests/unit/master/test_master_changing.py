@@ -10,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from lakes import ended, start
 from master_house import House, write
+from scribe import Scribe
 
 from monofs.config.schema import Config, SecurityConfig
 from monofs.model.errors import (
@@ -100,6 +102,16 @@ def test_freeing_tells_workers_what_to_drop_and_keeps_what_is_pinned(house: Hous
     assert feed(house)[2:] == [(FeedKind.FREE_FORCED, [contents["p/c"]])]
     with pytest.raises(NotFound):
         house.ask(Method.FREE, api.FreeRequest("/lake/none"))
+
+
+def test_what_only_the_cache_has_is_not_counted_as_freed(house: House, data: Path) -> None:
+    house.mount("/lake", data)
+    Scribe(house).write("/lake/kept", b"1", write_type="MUST_CACHE")
+    house.list("/lake")
+    for path in ("/lake/kept", "/lake"):
+        assert house.ask(Method.FREE, api.FreeRequest(path, recursive=True, force=True)) == api.FreeAnswer(0, 0, 0)
+        assert ended(house, start(house, "free", path, force="true")).done == 0
+    assert feed(house) == []
 
 
 def test_a_large_tree_is_freed_in_records_of_a_thousand(house: House, data: Path) -> None:
