@@ -90,6 +90,9 @@ def place(session: Session, name: str, target: str, *, many: bool = False, exact
 @click.option("-f", "force", is_flag=True, help="Replace files that exist.")
 @click.option("-n", "--no-overwrite", "keep", is_flag=True, help="Leave files that exist as they are, and go on.")
 @click.option("-T", "exact", is_flag=True, help="Onto PATH, never into it, also when it is a directory.")
+@click.option(
+    "-L", "--follow-symlinks", "follow", is_flag=True, help="Follow symbolic links that lead out, or to directories."
+)
 @click.option("--write-type", type=WRITE_TYPE, help="How the files are kept [default: as PATH's policy says].")
 @json_option
 @click.pass_obj
@@ -101,6 +104,7 @@ def put(
     force: bool,
     keep: bool,
     exact: bool,
+    follow: bool,
     write_type: str | None,
     as_json: bool,
 ) -> None:
@@ -120,7 +124,15 @@ def put(
             if source == "-":
                 done = _put_stream(session, where, overwrite=force, write_type=write_type)
             else:
-                done = _put_local(session, source, where, recursive=recursive, overwrite=force, write_type=write_type)
+                done = _put_local(
+                    session,
+                    source,
+                    where,
+                    recursive=recursive,
+                    overwrite=force,
+                    follow_symlinks=follow,
+                    write_type=write_type,
+                )
         except AlreadyExists as error:
             if not keep:
                 raise type(error)(f"{error.message}; -f replaces it", **error.detail) from None
@@ -130,15 +142,11 @@ def put(
     each_of(sources, one)
 
 
-def _put_local(
-    session: Session, local: str, path: str, *, recursive: bool, overwrite: bool, write_type: str | None
-) -> TransferProgress:
+def _put_local(session: Session, local: str, path: str, *, recursive: bool, **how: Any) -> TransferProgress:
     if os.path.isdir(local) and not recursive:
         raise IsADirectory(f"{local} is a directory: add -r")
     with transferring(os.path.basename(path)) as step:
-        done: TransferProgress = session.fs.upload(
-            local, path, recursive=recursive, overwrite=overwrite, write_type=write_type, progress=step
-        )
+        done: TransferProgress = session.fs.upload(local, path, recursive=recursive, progress=step, **how)
     return done
 
 

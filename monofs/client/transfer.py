@@ -418,14 +418,14 @@ def _problem(entry: os.DirEntry[str], top: str, *, follow: bool) -> str:
     leads = os.path.realpath(entry.path)
     if entry.is_dir():
         if not follow:
-            return "is a symbolic link to a directory: give follow_symlinks=True"
+            return "is a symbolic link to a directory: give follow_symlinks=True (`put --follow-symlinks`)"
         here = os.path.realpath(os.path.dirname(entry.path))
         return "is a symbolic link to a directory it lies in" if f"{here}/".startswith(f"{leads}/") else ""
     if not entry.is_file():
         return "is a symbolic link to nothing that could be read"
     if follow or leads.startswith(f"{top}/"):
         return ""
-    return f"is a symbolic link out of {top}: give follow_symlinks=True"
+    return f"is a symbolic link out of {top}: give follow_symlinks=True (`put --follow-symlinks`)"
 
 
 def _read_up_to(fd: int, length: int) -> bytearray:

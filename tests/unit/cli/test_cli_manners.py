@@ -242,3 +242,14 @@ def test_a_ready_file_that_cannot_be_written_is_named(tmp_path):
     assert done.returncode == 2
     assert f"{tmp_path}/none/ready" in done.stderr
     assert "No such file or directory" in done.stderr
+
+
+def test_links_out_of_a_directory_are_put_when_asked(node, tmp_path):
+    (tmp_path / "far").write_text("far")
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top/link").symlink_to(tmp_path / "far")
+    done = ask(node, "fs", "put", "-r", str(tmp_path / "top"), "/links")
+    assert done.exit_code == 1
+    assert "--follow-symlinks" in done.stderr
+    assert ask(node, "fs", "put", "-R", "-L", str(tmp_path / "top"), "/links").exit_code == 0
+    assert ask(node, "fs", "cat", "/links/link").stdout == "far"
