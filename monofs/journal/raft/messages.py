@@ -40,7 +40,7 @@ class Role(Enum):
 class Position(NamedTuple):
     """A place in the log; two logs that hold the same position are the same up to there (log matching, 3.5)."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the thesis, not tuple.index
     term: int
 
 
@@ -48,7 +48,7 @@ class LogEntry(NamedTuple):
     """One entry. `data` is opaque, `size_bytes` what it counts for in every bound."""
 
     term: int
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the thesis, not tuple.index
     type: EntryType
     data: Any
     size_bytes: int
@@ -147,7 +147,7 @@ class AppendAnswer(NamedTuple):
     target: NodeId
     term: int
     accepted: bool
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the thesis, not tuple.index
     conflict: Position
 
 
@@ -204,7 +204,7 @@ class ReadIndexAnswer(NamedTuple):
     target: NodeId
     term: int
     context: int
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the thesis, not tuple.index
 
 
 Message: TypeAlias = (
@@ -237,7 +237,7 @@ class ReadState(NamedTuple):
     answered by the lease, and then says how long that held."""
 
     token: Any
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the thesis, not tuple.index
     refused: str | None = None
     lease_until_ns: int = 0
 
