@@ -92,7 +92,7 @@ def check_progress(raft: Raft) -> str | None:
             return f"of {peer}: match {p.match}, next {p.next}, last {last}"
         if len(p.inflight) > settings.max_inflight_appends or p.inflight_bytes != sum(size for _, size in p.inflight):
             return f"of {peer}: {len(p.inflight)} Appends, {p.inflight_bytes} bytes inflight"
-        if p.inflight_bytes >= settings.inflight_bytes + max(size for _, size in p.inflight):
+        if p.inflight_bytes >= settings.inflight_bytes + max((size for _, size in p.inflight), default=1):
             return f"of {peer}: {p.inflight_bytes} bytes inflight"
         if p.inflight and p.state not in (Sending.REPLICATE, Sending.FETCH):
             return f"of {peer}: inflight in {p.state.value}"
