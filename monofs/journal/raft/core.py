@@ -318,13 +318,13 @@ class Raft:
             replication.send_all(self)
         elif self.reads.waiting and self.leader != NOBODY and self.reads.asked is None:
             self.ask_leader()
-        persist = self.take_persist() if may_persist and not self.in_flight else None
+        installs = self.take_install()
+        persist = self.take_persist() if may_persist else None
         committed = self.take_committed()
         role = RoleChange(self.role, self.term, self.leader)
         told, self.told = self.told, role
-        if not (persist or committed or self.out or self.ended_reads or self.fetches or self.snapshots) and not (
-            self.is_install_due or role != told
-        ):
+        given = persist or committed or self.out or self.ended_reads or self.fetches or self.snapshots or installs
+        if not given and role == told:
             return None
         ready = Ready(
             self.in_flight if persist else 0,
@@ -334,15 +334,22 @@ class Raft:
             self.ended_reads,
             self.fetches,
             self.snapshots,
-            self.installing if self.is_install_due else None,
+            installs,
             role if role != told else None,
         )
         self.out, self.ended_reads, self.fetches, self.snapshots = [], [], [], []
-        self.is_install_due = False
         return ready
 
+    def take_install(self) -> InstallSnapshot | None:
+        """Never with a persist in flight, and none is begun before it ends: the log on disk is exchanged."""
+        if not self.is_install_due or self.in_flight:
+            return None
+        self.is_install_due = False
+        return self.installing
+
     def take_persist(self) -> Persist | None:
-        if not self.hard_dirty and not self.log.is_dirty:
+        is_exchanged = self.installing is not None and not self.is_install_due
+        if self.in_flight or is_exchanged or not (self.hard_dirty or self.log.is_dirty):
             return None
         hard_state = HardState(self.term, self.vote) if self.hard_dirty else None
         self.is_hard_in_flight, self.hard_dirty = self.hard_dirty, False

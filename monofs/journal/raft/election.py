@@ -42,8 +42,11 @@ def is_sole_voter(raft: Raft) -> bool:
 
 
 def is_promotable(raft: Raft) -> bool:
-    """A learner, a stranger and one whose log is about to be replaced hold no elections."""
-    return raft.log.membership.is_voter(raft.me) and raft.installing is None and raft.term < MAX_TERM
+    """A learner, a stranger and one whose log is about to be replaced hold no elections. One that leaves does until it knows that committed:
+    it may be the only one whose log can win (4.2.2). Its own vote does not count then."""
+    log = raft.log
+    is_leaving = log.membership_index > raft.commit and log.membership_before.is_voter(raft.me)
+    return (log.membership.is_voter(raft.me) or is_leaving) and raft.installing is None and raft.term < MAX_TERM
 
 
 def is_bound_by_lease(raft: Raft) -> bool:

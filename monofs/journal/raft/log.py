@@ -74,6 +74,11 @@ class Log:
     def membership_index(self) -> int:
         return self._memberships[-1][0]
 
+    @property
+    def membership_before(self) -> Membership:
+        """The one in force before the membership was changed last, as far as the log knows."""
+        return self._memberships[-2:][0][1]
+
     def membership_at(self, index: int) -> Membership:
         """The membership in force at `index`, which is at least `floor`."""
         return next(membership for at, membership in reversed(self._memberships) if at <= index)

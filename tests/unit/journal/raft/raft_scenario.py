@@ -107,8 +107,7 @@ class Scenario:
         self.world.act(int(node), lambda raft: raft.propose([(word, 10) for word in data]))
 
     def do_read(self, node: str, token: str) -> None:
-        now_ns = self.world.members[NodeId(int(node))].now_ns
-        self.world.act(int(node), lambda raft: raft.read(token, now_ns))
+        self.world.read(int(node), token)
 
     def do_transfer(self, node: str, target: str) -> None:
         self.world.act(int(node), lambda raft: raft.transfer(NodeId(int(target))))

@@ -80,7 +80,7 @@ class World:
         self.group = Group()
         self.snapshots: dict[Position, list[tuple[int, Any]]] = {}
         self.reads: dict[Any, tuple[int, str | None]] = {}
-        self.roles: dict[NodeId, str] = {}
+        self.read_floors: dict[Any, int] = {}
 
     def add(self, node: int, membership: Membership) -> Member:
         member = self.members[NodeId(node)] = Member(NodeId(node), membership)
@@ -133,6 +133,12 @@ class World:
         member.now_ns += int(self.settings.tick_s * 1e9)
         self.act(node, lambda raft: raft.tick(member.now_ns))
 
+    def read(self, node: int, token: Any) -> None:
+        """Whatever is committed anywhere now, the read must see."""
+        self.read_floors[token] = max(self.group.committed, default=0)
+        now_ns = self.members[NodeId(node)].now_ns
+        self.act(node, lambda raft: raft.read(token, now_ns))
+
     def deliver(self, message: Any) -> None:
         """Hand over one message that was taken from the net; a cut link or a dead node loses it."""
         member = self.members.get(message.target)
@@ -165,6 +171,7 @@ class World:
     def finish_install(self, node: int) -> None:
         member = self.members[NodeId(node)]
         assert member.installing is not None and member.raft is not None, "nothing is being installed"
+        assert member.writing is None, "the log is exchanged while it is written"
         message, member.installing = member.installing, None
         member.disk.reset(message.position, message.membership, self.snapshots[message.position])
         self.say(f"{node} installed the snapshot of {show_position(message.position)}")
@@ -197,6 +204,7 @@ class World:
             raft.applied_to(ready.committed[-1].index)
         for read in ready.reads:
             assert read.token not in self.reads, "a read ends once"
+            assert read.refused or read.index >= self.read_floors[read.token], "a read of the past"
             self.reads[read.token] = (read.index, read.refused)
             how = f"refused: {read.refused}" if read.refused else f"from index {read.index}"
             self.say(f"{member.id} read {read.token} {how}{' by the lease' if read.lease_until_ns else ''}")
