@@ -2,13 +2,15 @@
 
     cluster 3 [lease] [setting=value ...]   nodes 1..3, all voters, started; `voters=1,2` and `learners=3` to differ
     node 4 voters=1,2,3 log=1,1,4 term=4 vote=2 applied=1   one node with such a disk, started (log: the terms of its entries)
-    tick 1,2|all [times]       elect 1             (ticks it until it asks for votes)
+    tick 1,2|all [times]       (node n waits n ticks longer than the shortest patience of 12)
+    elect 1     (ticks it until it asks for votes)        lead 1      (the others lose patience, it is elected, all is settled, not shown)
     propose 1 a b c            read 1 TOKEN        transfer 1 2       change 1 voters=1,2,3 learners=4
-    deliver [1->2] [Kind] [times]   those in flight now, one after the other, shown        settle   all, until nothing is in flight, not shown
+    deliver [1->2] [Kind] [first] [times]   those in flight now, one after the other, shown        settle   all, until nothing is in flight, not shown
     drop/dup/reverse/net [1->2] [Kind]      the same choice, lost / doubled / put in reverse order / shown
     cut 1 2|1->2    isolate 1    heal    crash 1    restart 1
     disk 1 slow|quick    flush 1    install 1 slow|quick    installed 1    compact 1 INDEX    sleep 1 MILLISECONDS (its clock, not its ticks)
     step Kind sender target term ...        a hostile message (fields as Python)
+    snapshot_again 1 2 INDEX    (1 sends 2 a snapshot, wanted or not)
     status [1,2]    log [1,2]    progress 1
 
 `silently` before a command hides what it says. The world checks every invariant after every event.
@@ -28,10 +30,29 @@ from raft_world import World, show_entry, show_membership, show_position
 MESSAGES_AT_MOST = 10_000
 
 
+class Patient(Random):
+    """Node n waits for n ticks more than the shortest patience."""
+
+    def __new__(cls, node: int) -> Patient:
+        return super().__new__(cls, node)
+
+    def __init__(self, node: int) -> None:
+        super().__init__(node)
+        self.node = node
+
+    def randrange(self, low: int, high: int) -> int:  # type: ignore[override]
+        return min(low + self.node, high - 1)
+
+
+class ScenarioWorld(World):
+    def random_of(self, node: NodeId) -> Random:
+        return Patient(node)
+
+
 class Scenario:
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.world = World(random=Random(7), settings=Settings(), say=self.lines.append)
+        self.world = ScenarioWorld(random=Random(7), settings=Settings(), say=self.lines.append)
 
     def run(self, command: str) -> None:
         words = command.split()
@@ -86,10 +107,19 @@ class Scenario:
 
     def do_elect(self, node: str) -> None:
         raft = self.world.raft(int(node))
-        for _ in range(raft.patience + 1):
-            if raft.role in (Role.CANDIDATE, Role.PRE_CANDIDATE) and raft.elapsed == 0:
-                return
+        for _ in range(2 * self.world.settings.election_ticks):
             self.world.tick(int(node))
+            if raft.role is not Role.FOLLOWER and raft.elapsed == 0:
+                return
+
+    def do_lead(self, node: str) -> None:
+        others = [member.id for member in self.world.alive() if member.id != int(node)]
+        self.run(f"silently tick {','.join(map(str, others))} 12")
+        for _ in range(3):  # a first try may only teach it the term
+            if self.world.raft(int(node)).role is not Role.LEADER:
+                self.run(f"silently elect {node}")
+                self.run("silently settle")
+        assert self.world.raft(int(node)).role is Role.LEADER
 
     def do_crash(self, node: str) -> None:
         self.world.crash(int(node))
@@ -127,7 +157,9 @@ class Scenario:
 
     def take(self, words: tuple[str, ...]) -> list[Any]:
         chosen = [message for message in self.world.net if is_chosen(message, words)]
-        self.world.net[:] = [message for message in self.world.net if not is_chosen(message, words)]
+        if "first" in words:
+            del chosen[1:]
+        self.world.net[:] = [message for message in self.world.net if not any(message is other for other in chosen)]
         return chosen
 
     def do_deliver(self, *words: str) -> None:
@@ -161,6 +193,10 @@ class Scenario:
     def do_step(self, kind: str, *fields: str) -> None:
         values = [ast.literal_eval(value) for value in fields]
         values = [Position(*value) if isinstance(value, tuple) and len(value) == 2 else value for value in values]
+        if kind == "Append":
+            values[4] = tuple(LogEntry(*entry[:2], EntryType(entry[2]), *entry[3:]) for entry in values[4])
+        if kind == "InstallSnapshot":
+            values[4] = Membership(*values[4])
         message = getattr(vocabulary, kind)(*values)
         raft = self.world.raft(message.target)
         before = raft.ignored
@@ -197,6 +233,12 @@ class Scenario:
 
     def do_installed(self, node: str) -> None:
         self.world.finish_install(int(node))
+
+    def do_snapshot_again(self, node: str, peer: str, index: str) -> None:
+        member = self.world.members[NodeId(int(node))]
+        position = Position(int(index), member.disk.state[int(index) - 1][0])
+        self.world.snapshots[position] = member.disk.state[: int(index)]
+        self.world.net.append(self.world.raft(int(node)).install_message(NodeId(int(peer)), position))
 
     # --- looking --------------------------------------------------------------------------------------------------------------------
 
@@ -238,7 +280,7 @@ def is_chosen(message: Any, words: tuple[str, ...]) -> bool:
             first, _, second = word.partition("->")
             if (first and int(first) != message.sender) or (second and int(second) != message.target):
                 return False
-        elif not word.isdigit() and word != type(message).__name__:
+        elif word != "first" and not word.isdigit() and word != type(message).__name__:
             return False
     return True
 
@@ -270,7 +312,11 @@ def run_file(text: str) -> str:
         result.extend(commands)
         steps = [line for line in commands if line and not line.startswith("#")]
         for step in steps:
-            scenario.run(step)
+            try:
+                scenario.run(step)
+            except BaseException as error:
+                error.add_note("\n".join([*result, f"at {step!r}:", *scenario.lines]))
+                raise
         if steps:
             result.append("----")
             result.extend(scenario.lines)

@@ -93,7 +93,7 @@ class World:
         member.raft = Raft(
             member.id,
             self.settings,
-            random=Random(self.random.getrandbits(64)),
+            random=self.random_of(member.id),
             hard_state=disk.hard_state,
             base=disk.base,
             membership_at_base=disk.membership,
@@ -103,6 +103,9 @@ class World:
             restarted=restarted,
         )
         self.settle_member(member)
+
+    def random_of(self, node: NodeId) -> Random:
+        return Random(self.random.getrandbits(64))
 
     def crash(self, node: int) -> None:
         member = self.members[NodeId(node)]
