@@ -75,9 +75,10 @@ def follow_membership(raft: Raft) -> None:
 
 def after_commit(raft: Raft) -> None:
     """What a leader owes the membership whose entry is committed."""
-    membership = raft.log.membership
-    if raft.log.membership_index > raft.commit or not raft.is_settled:
+    index = raft.log.membership_index
+    if index == raft.done_membership_index or index > raft.commit or not raft.is_settled:
         return
+    membership, raft.done_membership_index = raft.log.membership, index
     if membership.is_joint:
         append(raft, membership.left())
         return

@@ -95,6 +95,7 @@ class Raft:
         self.progress: dict[NodeId, Progress] = {}
         self.uncommitted_bytes = 0
         self.settled_at = 0  # index of the first entry of the own term
+        self.done_membership_index = -1  # of the membership whose commit has had its consequences
         self.transferee, self.transfer_elapsed = NOBODY, 0
         self.reads = Reads()
         # what the next Ready holds
@@ -197,8 +198,10 @@ class Raft:
         if not payloads:
             return first
         term, normal = self.term, EntryType.NORMAL
-        make = LogEntry._make
-        entries = [make((term, index, normal, data, size)) for index, (data, size) in enumerate(payloads, first)]
+        make = tuple.__new__  # half the price of LogEntry(...), for each entry of a batch
+        entries = [
+            make(LogEntry, (term, index, normal, data, size)) for index, (data, size) in enumerate(payloads, first)
+        ]
         self.log.append_normal(entries, total)
         self.uncommitted_bytes += total
         return first
@@ -321,10 +324,10 @@ class Raft:
         installs = self.take_install()
         persist = self.take_persist() if may_persist else None
         committed = self.take_committed()
-        role = RoleChange(self.role, self.term, self.leader)
-        told, self.told = self.told, role
-        given = persist or committed or self.out or self.ended_reads or self.fetches or self.snapshots or installs
-        if not given and role == told:
+        role = self.take_role()
+        if not (
+            persist or committed or self.out or self.ended_reads or self.fetches or self.snapshots or installs or role
+        ):
             return None
         ready = Ready(
             self.in_flight if persist else 0,
@@ -335,10 +338,17 @@ class Raft:
             self.fetches,
             self.snapshots,
             installs,
-            role if role != told else None,
+            role,
         )
         self.out, self.ended_reads, self.fetches, self.snapshots = [], [], [], []
         return ready
+
+    def take_role(self) -> RoleChange | None:
+        told = self.told
+        if self.role is told.role and self.term == told.term and self.leader == told.leader:
+            return None
+        self.told = RoleChange(self.role, self.term, self.leader)
+        return self.told
 
     def take_install(self) -> InstallSnapshot | None:
         """Never with a persist in flight, and none is begun before it ends: the log on disk is exchanged."""
@@ -472,7 +482,7 @@ class Raft:
         self.progress = {}
         change.follow_membership(self)
         entry = LogEntry(self.term, self.log.last_index + 1, EntryType.EMPTY, None, 0)
-        self.settled_at = entry.index
+        self.settled_at, self.done_membership_index = entry.index, -1
         self.log.append([entry])
 
     def follow(self, leader: NodeId) -> bool:

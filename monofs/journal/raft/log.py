@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import islice
 
 from monofs.journal.raft.messages import MAX_APPEND_ENTRIES, EntryType, LogEntry, Membership, Position
 
@@ -178,9 +179,11 @@ class Log:
         if self.window_bytes <= max_bytes:
             return
         may_go = max(0, min(applied, self.persisted) + 1 - self.first_in_window)
-        size, count = self.window_bytes, 0
-        while count < may_go and size > max_bytes * 3 // 4:
-            size -= self._window[count].size_bytes
+        size, count, enough = self.window_bytes, 0, max_bytes * 3 // 4
+        for entry in islice(self._window, may_go):
+            if size <= enough:
+                break
+            size -= entry.size_bytes
             count += 1
         del self._window[:count]
         self.first_in_window += count

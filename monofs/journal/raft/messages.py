@@ -263,8 +263,7 @@ class RoleChange(NamedTuple):
     leader: NodeId  # NOBODY while none is known
 
 
-@dataclass(slots=True, frozen=True)
-class Ready:
+class Ready(NamedTuple):
     """What the driver does next, in this order: send `messages` and begin `persist` (both at once), apply `committed`, answer `reads`.
 
     Messages that depend on what is not yet durable are not in here; they come after `Raft.persisted(number)`.

@@ -30,8 +30,8 @@ def agreed(membership: Membership, value_of: Callable[[NodeId], int]) -> int:
 
 
 def reached_by_majority(voters: tuple[NodeId, ...], value_of: Callable[[NodeId], int]) -> int:
-    if not voters:
-        return 0
+    if len(voters) < 2:
+        return value_of(voters[0]) if voters else 0
     values = sorted(map(value_of, voters), reverse=True)
     return values[majority(len(voters)) - 1]
 

@@ -23,9 +23,20 @@ import re
 from random import Random
 from typing import Any
 
-from monofs.journal.raft import messages as vocabulary
-from monofs.journal.raft.messages import EntryType, HardState, LogEntry, Membership, NodeId, Position, Refused, Role, Settings
 from raft_world import World, show_entry, show_membership, show_position
+
+from monofs.journal.raft import messages as vocabulary
+from monofs.journal.raft.messages import (
+    EntryType,
+    HardState,
+    LogEntry,
+    Membership,
+    NodeId,
+    Position,
+    Refused,
+    Role,
+    Settings,
+)
 
 MESSAGES_AT_MOST = 10_000
 

@@ -163,17 +163,18 @@ class World:
     def flush(self, node: int) -> None:
         """The slow disk has written what it was given."""
         member = self.members[NodeId(node)]
-        assert member.writing is not None and member.raft is not None, "nothing is being written"
+        raft = self.raft(node)
+        assert member.writing is not None, "nothing is being written"
         number, persist = member.writing
         member.writing = None
         member.disk.write(persist)
         self.say(f"{node} disk wrote {number}")
-        member.raft.persisted(number)
+        raft.persisted(number)
         self.settle_member(member)
 
     def finish_install(self, node: int) -> None:
         member = self.members[NodeId(node)]
-        assert member.installing is not None and member.raft is not None, "nothing is being installed"
+        assert member.installing is not None, "nothing is being installed"
         assert member.writing is None, "the log is exchanged while it is written"
         message, member.installing = member.installing, None
         member.disk.reset(message.position, message.membership, self.snapshots[message.position])
@@ -182,7 +183,7 @@ class World:
 
     def compact(self, node: int, index: int) -> None:
         member = self.members[NodeId(node)]
-        assert member.raft is not None and index <= member.raft.applied
+        assert index <= self.raft(node).applied
         member.disk.compact(index)
         self.act(node, lambda raft: raft.compact(index))
 
@@ -199,7 +200,9 @@ class World:
 
     def do(self, member: Member, raft: Raft, ready: Ready) -> None:
         if ready.role:
-            line = f"{member.id} is {ready.role.role.value} in term {ready.role.term}, leader {ready.role.leader or '-'}"
+            line = (
+                f"{member.id} is {ready.role.role.value} in term {ready.role.term}, leader {ready.role.leader or '-'}"
+            )
             self.say(line)
         self.net.extend(ready.messages)
         if ready.committed:
@@ -257,7 +260,11 @@ def show_position(position: Position) -> str:
 
 
 def show_entry(entry: LogEntry) -> str:
-    data = "" if entry.data is None else f":{show_membership(entry.data) if isinstance(entry.data, Membership) else entry.data}"
+    data = (
+        ""
+        if entry.data is None
+        else f":{show_membership(entry.data) if isinstance(entry.data, Membership) else entry.data}"
+    )
     return f"{entry.index}@{entry.term}{data}"
 
 

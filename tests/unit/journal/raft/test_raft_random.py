@@ -10,9 +10,9 @@ from random import Random
 from typing import Any
 
 import pytest
+from raft_world import World
 
 from monofs.journal.raft.messages import Membership, NodeId, Refused, Role, Settings
-from raft_world import World
 
 SEEDS = range(*map(int, os.environ.get("MONOFS_RAFT_SEEDS", "0:240").split(":")))
 KEPT: tuple[int, ...] = ()
@@ -105,7 +105,18 @@ class Life:
 
     def fault(self) -> None:
         self.random.choice(
-            (self.crash, self.restart, self.cut, self.mend, self.slow, self.flush, self.compact, self.transfer, self.change, self.change)
+            (
+                self.crash,
+                self.restart,
+                self.cut,
+                self.mend,
+                self.slow,
+                self.flush,
+                self.compact,
+                self.transfer,
+                self.change,
+                self.change,
+            )
         )()
 
     def crash(self) -> None:
@@ -197,10 +208,14 @@ class Life:
             voters = newest.log.membership
             if wanted is None or not any(data == "last" for _, data in world.members[newest.me].disk.state):
                 wanted = newest.log.last_index
-                if newest.transferee == 0 and not any(entry.data == "last" for entry in newest.log.between(newest.applied + 1, wanted)):
+                if newest.transferee == 0 and not any(
+                    entry.data == "last" for entry in newest.log.between(newest.applied + 1, wanted)
+                ):
                     self.asked(newest.me, lambda raft: raft.propose([("last", 10)]))
                 continue
-            if not voters.is_joint and all(("last" in dict(map(reversed, world.members[v].disk.state))) for v in voters.voters):
+            if not voters.is_joint and all(
+                ("last" in dict(map(reversed, world.members[v].disk.state))) for v in voters.voters
+            ):
                 return
         raise AssertionError(f"healed, yet it does not go on: {[m.raft.status() for m in world.alive() if m.raft]}")
 

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from raft_scenario import run_file
 
 FILES = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
