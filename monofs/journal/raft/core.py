@@ -16,13 +16,12 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from monofs.journal.raft import change, election, replication
+from monofs.journal.raft import change, election, reading, replication
 from monofs.journal.raft.intake import is_acceptable
 from monofs.journal.raft.log import Log
 from monofs.journal.raft.messages import (
     MAX_APPEND_ENTRIES,
     MAX_ENTRY_BYTES,
-    MAX_WAITING_READS,
     NOBODY,
     Append,
     AppendAnswer,
@@ -37,7 +36,6 @@ from monofs.journal.raft.messages import (
     Message,
     NodeId,
     Payloads,
-    PeerStatus,
     Persist,
     Position,
     ReadIndexAnswer,
@@ -56,7 +54,8 @@ from monofs.journal.raft.messages import (
 )
 from monofs.journal.raft.progress import Progress, Sending
 from monofs.journal.raft.quorum import agreed
-from monofs.journal.raft.reads import Read, Reads
+from monofs.journal.raft.reads import Reads
+from monofs.journal.raft.report import report
 
 MAX_HELD = 65536  # messages that wait for the disk; one more is dropped, as a network would
 
@@ -123,7 +122,7 @@ class Raft:
             self.tick_leader()
         else:
             election.tick(self)
-            self.tick_reads()
+            reading.tick(self)
 
     def tick_leader(self) -> None:
         heard = agreed(self.log.membership, self.heard_of)
@@ -137,13 +136,6 @@ class Raft:
         self.heartbeat_elapsed += 1
         if self.heartbeat_elapsed >= self.settings.heartbeat_ticks:
             replication.heartbeat(self)
-
-    def tick_reads(self) -> None:
-        asked = self.reads.asked
-        if asked and self.ticks - asked.tick >= 2 * self.settings.heartbeat_ticks:
-            self.reads.ask_again()
-        for read in self.reads.expire(self.ticks - self.settings.election_ticks):
-            self.ended_reads.append(ReadState(read.token, 0, "no_answer"))
 
     def step(self, message: Message, now_ns: int) -> None:
         """Anything, from anyone. Terms first (3.3): a higher one makes a follower, a lower one is answered or ignored."""
@@ -159,32 +151,14 @@ class Raft:
             self.ignored += 1  # one that was removed must not disturb (4.2.3)
             return
         if message.term > self.term:
-            self.meet_higher_term(message)
+            election.meet_higher_term(self, message)
         elif message.term < self.term:
-            self.meet_lower_term(message)
+            election.meet_lower_term(self, message)
             return
         HANDLERS[kind](self, message)
 
     def is_member(self, node: NodeId) -> bool:
         return node in self.progress or node in self.log.membership.members()
-
-    def meet_higher_term(self, message: Message) -> None:
-        if type(message) in LEADERS_OWN:
-            self.become_follower(message.term, message.sender)
-        elif isinstance(message, VoteRequest):
-            if not message.pre:
-                self.become_follower(message.term, NOBODY)
-        elif isinstance(message, VoteAnswer):
-            if not (message.pre and message.granted):
-                self.become_follower(message.term, NOBODY)
-        elif isinstance(message, AppendAnswer | HeartbeatAnswer):
-            self.become_follower(message.term, NOBODY)
-
-    def meet_lower_term(self, message: Message) -> None:
-        if type(message) in LEADERS_OWN:
-            replication.answer_stale_leader(self, message.sender)
-        elif isinstance(message, VoteRequest):
-            self.promise_term(VoteAnswer(self.me, message.sender, self.term, message.pre, False))
 
     def propose(self, payloads: Payloads) -> int:
         """Append normal entries of (data, size in bytes); returns the index of the first."""
@@ -220,16 +194,7 @@ class Raft:
     def read(self, token: Any, now_ns: int) -> None:
         """Ask for an index from which on `token` may be answered; ends in `Ready.reads`."""
         self.note_time(now_ns)
-        if self.role is not Role.LEADER and self.leader == NOBODY:
-            self.ended_reads.append(ReadState(token, 0, "not_leader"))
-            return
-        lease_until_ns = self.lease_until_ns()
-        if lease_until_ns:
-            self.ended_reads.append(ReadState(token, self.commit, None, lease_until_ns))
-        elif self.reads.count >= MAX_WAITING_READS:
-            self.ended_reads.append(ReadState(token, 0, "too_many_reads"))
-        else:
-            self.reads.add(Read(token, NOBODY, self.ticks))
+        reading.read(self, token)
 
     def transfer(self, target: NodeId) -> None:
         """Hand the leadership to the voter `target` (3.10): no proposal is taken until it has all and was told, or an election timeout is over."""
@@ -320,7 +285,7 @@ class Raft:
                 replication.heartbeat(self)
             replication.send_all(self)
         elif self.reads.waiting and self.leader != NOBODY and self.reads.asked is None:
-            self.ask_leader()
+            reading.ask_leader(self)
         installs = self.take_install()
         persist = self.take_persist() if may_persist else None
         committed = self.take_committed()
@@ -374,36 +339,8 @@ class Raft:
         first, self.applying = self.applying + 1, last
         return self.log.between(first, last)
 
-    def ask_leader(self) -> None:
-        context = self.random.getrandbits(62)  # never one of a former life, whose late answer would be an old index
-        self.reads.ask(context, self.ticks)
-        self.out.append(ReadIndexRequest(self.me, self.leader, self.term, context))
-
     def status(self) -> Status:
-        return Status(
-            me=self.me,
-            role=self.role,
-            term=self.term,
-            vote=self.vote,
-            leader=self.leader,
-            commit=self.commit,
-            applied=self.applied,
-            persisted=self.log.persisted,
-            first=self.log.floor + 1,
-            last=self.log.last_index,
-            uncommitted_bytes=self.uncommitted_bytes,
-            waiting_reads=self.reads.count,
-            transferring_to=self.transferee,
-            membership=self.log.membership,
-            membership_index=self.log.membership_index,
-            ignored=self.ignored,
-            peers={
-                peer: PeerStatus(
-                    p.state.value, p.match, p.next, p.inflight_bytes, len(p.inflight), self.ticks - p.heard_tick
-                )
-                for peer, p in self.progress.items()
-            },
-        )
+        return report(self)
 
     # --- saying it, when it is durable ----------------------------------------------------------------------------------------------
 
@@ -531,56 +468,14 @@ class Raft:
         progress = self.progress.get(node)
         return progress.match if progress else 0
 
-    def round_of(self, node: NodeId) -> int:
-        if node == self.me:
-            return self.reads.round
-        progress = self.progress.get(node)
-        return progress.acked_round if progress else 0
-
     def heard_of(self, node: NodeId) -> int:
         if node == self.me:
             return self.ticks
         progress = self.progress.get(node)
         return progress.heard_tick if progress else 0
 
-    def confirm_rounds(self) -> None:
-        for read, index in self.reads.confirm(agreed(self.log.membership, self.round_of)):
-            if read.asker == NOBODY:
-                self.ended_reads.append(ReadState(read.token, index))
-            else:
-                self.out.append(ReadIndexAnswer(self.me, read.asker, self.term, read.token, index))
-
-    def lease_until_ns(self) -> int:
-        """When the lease ends; 0 if there is none now."""
-        reads = self.reads
-        if not self.settings.lease or not self.is_settled or self.transferee != NOBODY:
-            return 0
-        if reads.is_lease_over or reads.lease_from_ns is None:
-            return 0
-        until_ns = reads.lease_from_ns + int(self.settings.lease_factor * self.settings.election_timeout_ns)
-        return until_ns if self.now_ns < until_ns else 0
-
 
 # --- messages to their handlers, the sender's term being ours -----------------------------------------------------------------------------
-
-
-def handle_read_request(raft: Raft, message: ReadIndexRequest) -> None:
-    if raft.role is not Role.LEADER or message.sender not in raft.progress:
-        return
-    if raft.lease_until_ns():
-        raft.out.append(ReadIndexAnswer(raft.me, message.sender, raft.term, message.context, raft.commit))
-    elif raft.reads.count >= MAX_WAITING_READS:
-        raft.out.append(ReadIndexAnswer(raft.me, message.sender, raft.term, message.context, 0))
-    else:
-        raft.reads.add(Read(message.context, message.sender, raft.ticks))
-
-
-def handle_read_answer(raft: Raft, message: ReadIndexAnswer) -> None:
-    if message.sender != raft.leader or raft.role is Role.LEADER:
-        return
-    for read in raft.reads.answered(message.context):
-        refused = None if message.index else "too_many_reads"
-        raft.ended_reads.append(ReadState(read.token, message.index, refused))
 
 
 def of_leader(handle: Callable[[Raft, Any], None]) -> Callable[[Raft, Any], None]:
@@ -593,7 +488,6 @@ def of_leader(handle: Callable[[Raft, Any], None]) -> Callable[[Raft, Any], None
     return handle_answer
 
 
-LEADERS_OWN = frozenset({Append, Heartbeat, InstallSnapshot})
 ANSWERS = frozenset({VoteAnswer, AppendAnswer, HeartbeatAnswer, ReadIndexRequest, ReadIndexAnswer})
 HANDLERS: dict[type, Callable[[Raft, Any], None]] = {
     VoteRequest: election.handle_vote_request,
@@ -604,6 +498,6 @@ HANDLERS: dict[type, Callable[[Raft, Any], None]] = {
     HeartbeatAnswer: of_leader(replication.handle_heartbeat_answer),
     InstallSnapshot: replication.handle_install,
     TimeoutNow: election.handle_timeout_now,
-    ReadIndexRequest: handle_read_request,
-    ReadIndexAnswer: handle_read_answer,
+    ReadIndexRequest: reading.handle_request,
+    ReadIndexAnswer: reading.handle_answer,
 }

@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING
 from monofs.journal.raft.messages import (
     MAX_TERM,
     NOBODY,
+    Append,
+    AppendAnswer,
+    Heartbeat,
+    HeartbeatAnswer,
+    InstallSnapshot,
     Message,
     NodeId,
+    Position,
     Role,
     TimeoutNow,
     VoteAnswer,
@@ -22,6 +28,8 @@ from monofs.journal.raft.quorum import Tally, tally
 
 if TYPE_CHECKING:
     from monofs.journal.raft.core import Raft
+
+LEADERS_OWN = frozenset({Append, Heartbeat, InstallSnapshot})
 
 
 def tick(raft: Raft) -> None:
@@ -61,9 +69,8 @@ def is_bound_by_lease(raft: Raft) -> bool:
 
 
 def stands_by_leader(raft: Raft) -> bool:
-    """Whether a leader was heard within the shortest election timeout (4.2.3); a leader itself steps down when it hears no quorum."""
-    if raft.role is Role.LEADER:
-        return True
+    """Whether a leader was heard within the shortest election timeout (4.2.3). A leader stands by itself: its `elapsed` does not move, and it
+    steps down when it hears no quorum."""
     if raft.leader != NOBODY and raft.elapsed < raft.settings.election_ticks:
         return True
     return is_bound_by_lease(raft)
@@ -144,3 +151,24 @@ def is_welcome(raft: Raft, message: VoteRequest) -> bool:
     if message.forced and not message.pre and raft.log.membership.is_voter(message.sender):
         return not is_restart_bound(raft)
     return not stands_by_leader(raft)
+
+
+def meet_higher_term(raft: Raft, message: Message) -> None:
+    """Follow it (3.3), except where it is only asked for (a pre-vote and its grant) or means nothing (a handed-over election, reads)."""
+    if type(message) in LEADERS_OWN:
+        raft.become_follower(message.term, message.sender)
+    elif isinstance(message, VoteRequest | VoteAnswer):
+        is_only_asked_for = message.pre and (isinstance(message, VoteRequest) or message.granted)
+        if not is_only_asked_for:
+            raft.become_follower(message.term, NOBODY)
+    elif isinstance(message, AppendAnswer | HeartbeatAnswer):
+        raft.become_follower(message.term, NOBODY)
+
+
+def meet_lower_term(raft: Raft, message: Message) -> None:
+    """A leader of an older term learns of ours and steps down: without this a node that came back with a higher term would stay cut off. A
+    candidate learns of it, too."""
+    if type(message) in LEADERS_OWN:
+        raft.promise_term(AppendAnswer(raft.me, message.sender, raft.term, False, 0, Position(0, 0)))
+    elif isinstance(message, VoteRequest):
+        raft.promise_term(VoteAnswer(raft.me, message.sender, raft.term, message.pre, False))

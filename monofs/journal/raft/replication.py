@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from monofs.journal.raft import reading
 from monofs.journal.raft.intake import is_contiguous
 from monofs.journal.raft.messages import (
-    NOBODY,
     Append,
     AppendAnswer,
     Fetch,
@@ -154,7 +154,7 @@ def heartbeat(raft: Raft) -> None:
     number = raft.reads.begin_round(raft.now_ns, raft.commit if raft.is_settled else None)
     for peer, progress in raft.progress.items():
         raft.out.append(Heartbeat(raft.me, peer, raft.term, min(raft.commit, progress.match), number))
-    raft.confirm_rounds()
+    reading.confirm_rounds(raft)
 
 
 def handle_heartbeat_answer(raft: Raft, message: HeartbeatAnswer) -> None:
@@ -165,7 +165,7 @@ def handle_heartbeat_answer(raft: Raft, message: HeartbeatAnswer) -> None:
         progress.is_ping_due = True
     if progress.acked_round < message.round <= raft.reads.round:
         progress.acked_round = message.round
-        raft.confirm_rounds()
+        reading.confirm_rounds(raft)
 
 
 def maybe_commit(raft: Raft) -> None:
@@ -246,9 +246,3 @@ def handle_install(raft: Raft, message: InstallSnapshot) -> None:
     if index > raft.commit:
         raft.set_commit(index)
     raft.promise(AppendAnswer(raft.me, message.sender, raft.term, True, raft.commit, NO_CONFLICT))
-
-
-def answer_stale_leader(raft: Raft, sender: NodeId) -> None:
-    """A leader of an older term learns of ours and steps down; without this a node that came back with a higher term stays cut off."""
-    if sender != NOBODY:
-        raft.promise_term(AppendAnswer(raft.me, sender, raft.term, False, 0, NO_CONFLICT))
