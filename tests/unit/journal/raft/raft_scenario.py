@@ -44,11 +44,11 @@ MESSAGES_AT_MOST = 10_000
 class Patient(Random):
     """Node n waits for n ticks more than the shortest patience."""
 
-    def __new__(cls, node: int) -> Patient:
-        return super().__new__(cls, node)
+    def __new__(cls, node: int, seed: int) -> Patient:
+        return super().__new__(cls, seed)
 
-    def __init__(self, node: int) -> None:
-        super().__init__(node)
+    def __init__(self, node: int, seed: int) -> None:
+        super().__init__(seed)
         self.node = node
 
     def randrange(self, low: int, high: int) -> int:  # type: ignore[override]
@@ -57,7 +57,7 @@ class Patient(Random):
 
 class ScenarioWorld(World):
     def random_of(self, node: NodeId) -> Random:
-        return Patient(node)
+        return Patient(node, self.random.getrandbits(64))
 
 
 class Scenario:
