@@ -188,16 +188,15 @@ def handle_append(raft: Raft, message: Append) -> None:
         answer_refused(raft, message)
         return
     last_index = previous.index + len(entries)
-    if not append_new(raft, entries):
-        raft.ignored += 1
-        return
+    append_new(raft, entries)
     if min(message.commit, last_index) > raft.commit:
         raft.set_commit(min(message.commit, last_index))
     raft.promise(AppendAnswer(raft.me, message.sender, raft.term, True, last_index, NO_CONFLICT))
 
 
-def append_new(raft: Raft, entries: Sequence[LogEntry]) -> bool:
-    """Append what is not there yet; cut only before an entry that differs (3.5: a late Append must not cut what came after it)."""
+def append_new(raft: Raft, entries: Sequence[LogEntry]) -> None:
+    """Append what is not there yet; cut only before an entry that differs (3.5: a late Append must not cut what came after it). All of them
+    are beyond the commit index."""
     log = raft.log
     known = 0
     if entries and entries[0].index <= log.last_index:
@@ -206,15 +205,9 @@ def append_new(raft: Raft, entries: Sequence[LogEntry]) -> bool:
                 break
             known += 1
     new = entries[known:]
-    if not new:
-        return True
-    first = new[0].index
-    if first <= log.last_index:
-        if first <= raft.commit:
-            return False
-        raft.truncate(first)
+    if new and new[0].index <= log.last_index:
+        raft.truncate(new[0].index)
     log.append(new)
-    return True
 
 
 def answer_refused(raft: Raft, message: Append) -> None:
