@@ -175,7 +175,6 @@ class World:
     def finish_install(self, node: int) -> None:
         member = self.members[NodeId(node)]
         assert member.installing is not None, "nothing is being installed"
-        assert member.writing is None, "the log is exchanged while it is written"
         message, member.installing = member.installing, None
         member.disk.reset(message.position, message.membership, self.snapshots[message.position])
         self.say(f"{node} installed the snapshot of {show_position(message.position)}")
@@ -222,12 +221,14 @@ class World:
         if ready.persist:
             self.persist(member, raft, ready.number, ready.persist)
         if ready.installs:
+            assert member.writing is None, "the log is exchanged while it is written"
             member.installing = ready.installs
             if not member.is_installing_slowly:
                 self.finish_install(member.id)
 
     def persist(self, member: Member, raft: Raft, number: int, persist: Persist) -> None:
         assert member.writing is None, "two persists at once"
+        assert member.installing is None, "the log is written while it is exchanged"
         if member.is_slow:
             member.writing = (number, persist)
             return
