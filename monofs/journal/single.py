@@ -37,6 +37,8 @@ from monofs.observe.logs import logger
 from monofs.observe.metrics import JOURNAL_ENTRIES, JOURNAL_FSYNC, JOURNAL_QUEUE_BYTES
 
 SEGMENT_MIN_BYTES = 64 << 10
+_BEYOND = 1 << 62
+"""An index after any entry."""
 _SELF = 1
 """The voter's id while there is only one."""
 
@@ -58,11 +60,14 @@ class SingleVoter:
         on_failure: Callable[[BaseException], None],
         skip: frozenset[int] = frozenset(),
         may_discard: bool = True,
+        installed_term: Term | None = None,
     ) -> None:
         """``call_soon`` runs a function on the reactor thread and may be called from any. ``on_failure`` is called at most once.
 
         ``may_discard``: a log that ends before what the machine has applied is discarded (the machine came from a snapshot);
         False: it is refused, because the machine grows from this log only and part of the log is gone.
+        ``installed_term``: the machine's state was installed from elsewhere, up to an entry of this term: whatever log lies here is not
+        its own and is discarded, and the term begins above both.
         ``skip``: indexes that replay passes over (``--skip-entry``); they never touch a new entry. Raises ``ConfigError``.
         """
         if config.segment_bytes < SEGMENT_MIN_BYTES:
@@ -73,6 +78,7 @@ class SingleVoter:
         self._on_failure = on_failure
         self._skip = skip
         self._may_discard = may_discard
+        self._installed_term = installed_term
         self._segment_bytes = -(-config.segment_bytes // BLOCK_BYTES) * BLOCK_BYTES
         room = self._segment_bytes - BLOCK_BYTES - FRAME_OVERHEAD_BYTES
         self._batch_bytes = min(config.batch_bytes, room)
@@ -101,7 +107,10 @@ class SingleVoter:
             segments = Segments(self._directory, self._segment_bytes, voters=(_SELF,))
             try:
                 durable = self._machine.applied_index
-                self._recover(segments, durable)
+                if self._installed_term is None:
+                    self._recover(segments, durable)
+                else:
+                    self._begin_anew(segments, durable, self._installed_term)
                 segments.state = HardState(segments.state.term + 1, _SELF)
                 segments.append(0, [pack_state(segments.state)])
             except BaseException:
@@ -144,6 +153,19 @@ class SingleVoter:
             segments.begin(log, applied + 1)
         self._applied = segments.next_index - 1
         _log.info("journal open", replayed=replayed, applied=self._applied, first=segments.first_index)
+
+    def _begin_anew(self, segments: Segments, applied: int, term: Term) -> None:
+        log = Log(self._directory)
+        for _ in log.entries(_BEYOND):  # to its end, where the newest term stands
+            pass
+        last = log.tail.next_index - 1 if log.tail is not None else 0
+        segments.begin(log, applied + 1)
+        segments.state = HardState(max(segments.state.term, term), _SELF)
+        self._applied = applied
+        if last:
+            _log.warning(
+                "log discarded: the state was installed", directory=self._directory, applied=applied, last=last
+            )
 
     def stop(self) -> None:
         """Take no more proposals, write and apply what is queued, end the thread, become follower. May be called twice."""

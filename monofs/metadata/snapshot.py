@@ -118,13 +118,15 @@ def open_databases(environment: lmdb.Environment, *, create: bool) -> Databases:
 
 @contextlib.contextmanager
 def open_offline(directory: str) -> Iterator[Snapshot]:
-    """A snapshot of a closed home's namespace, read-only. Raises ``HomeUnusable`` when it cannot be opened."""
-    if not os.path.exists(os.path.join(directory, "data.mdb")):
+    """A snapshot of a closed home's namespace, or of a database file, read-only. Raises ``HomeUnusable`` when it cannot be opened."""
+    is_file = os.path.isfile(directory)
+    if not is_file and not os.path.exists(os.path.join(directory, "data.mdb")):
         raise HomeUnusable(f"{directory} holds no namespace")
     try:
         environment = lmdb.open(
-            directory, readonly=True, lock=False, max_dbs=32, create=False, readahead=False, map_size=1 << 40
-        )
+            directory, subdir=not is_file, readonly=True, lock=False, max_dbs=32, create=False, readahead=False,
+            map_size=1 << 40,
+        )  # fmt: skip
     except lmdb.Error as problem:
         raise HomeUnusable(f"the namespace in {directory} cannot be opened: {problem}") from None
     try:

@@ -10,6 +10,7 @@ thread (the reactor's) unless they say otherwise. Not here: what the keys mean (
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 
@@ -20,11 +21,14 @@ from monofs.metadata.flusher import Flush, Flusher
 from monofs.metadata.memtable import Memtable
 from monofs.metadata.snapshot import Snapshot, open_databases
 from monofs.metadata.tables import Meta, NameChange, encode_record
-from monofs.model.errors import DiskFull, HomeUnusable, invariant
+from monofs.model.errors import Busy, DiskFull, HomeUnusable, MonofsError, NotReady, invariant
 from monofs.observe import metrics
 
 HOLD_BACK_FLUSHES = 4
 """Writers are held back when the active memtable has grown to so many flushes' worth while one is in progress."""
+COPY_INTERVALS = 10
+"""While the database is being copied, a flush is due after so many intervals, or twice the changes: pages it frees cannot be used again
+before the copy has ended, and the file grows by them."""
 GIVE_WAY_CHANGES = 1000
 """While a flush is in progress, the reactor stops for one slice of it (2,000 keys) each time it made so many changes."""
 _WINDOW_MIN = 128
@@ -49,6 +53,7 @@ class Store:
         on_flushed: Callable[[int], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
+        self.directory = directory
         self._config = config
         self._call_soon = call_soon
         self._on_flushed = on_flushed
@@ -73,6 +78,7 @@ class Store:
         self._next_way = 0
         self._closed = False
         self._failed = False
+        self._copying = threading.Lock()
         self._flusher = Flusher(self._environment, databases, self._finished_elsewhere)
 
     # ---- reading
@@ -158,12 +164,15 @@ class Store:
         """Begin a flush when one is due by count or by time (``now``: ``time.monotonic()``, or a test's). Called every 100 ms."""
         if now is None:
             now = time.monotonic()
-        late = now - self._flush_began >= self._config.flush_interval_s
+        interval_s = self._config.flush_interval_s * (COPY_INTERVALS if self._copying.locked() else 1)
+        late = now - self._flush_began >= interval_s
         return self.flush(now) if late else self.flush_if_full()
 
     def flush_if_full(self) -> bool:
         """Begin a flush when enough changes are waiting. Called after every entry."""
-        return self._active.changes >= self._config.flush_changes and self.flush()
+        due = self._config.flush_changes
+        changes = self._active.changes
+        return changes >= due and (changes >= 2 * due or not self._copying.locked()) and self.flush()
 
     def flush(self, now: float | None = None) -> bool:
         """Begin a flush of everything applied so far; False when one is in progress or there is nothing to write."""
@@ -208,13 +217,24 @@ class Store:
         """What the database holds now (the memtables are not in it); close it soon. Any one thread may use it."""
         return Snapshot(self._environment, self._databases)
 
-    def copy_to(self, directory: str) -> None:
-        """Copy the database as of the last flush into an empty directory, while it is in use. Any thread; takes as long as the disk needs."""
-        os.makedirs(directory, exist_ok=True)
-        self._environment.copy(directory)
+    def copy_into(self, fd: int) -> None:
+        """Copy the database as of the last flush into an open file, compacted, while it is in use. ANY thread; takes as long as the disk.
+
+        Raises ``Busy`` while another copy is made, ``NotReady`` after close, ``DiskFull``.
+        """
+        if not self._copying.acquire(blocking=False):
+            raise Busy("the namespace is being copied already: try again shortly")
+        try:
+            if self._closed:
+                raise NotReady("the node is stopping")
+            self._environment.copyfd(fd, compact=True)
+        except lmdb.Error as problem:
+            raise _explain_copy(problem) from None
+        finally:
+            self._copying.release()
 
     def close(self) -> None:
-        """Flush everything, join the writer, close the database. Blocks. ``on_flushed`` is not called any more.
+        """Flush everything, join the writer, close the database. Blocks, for a copy being made too. ``on_flushed`` is not called any more.
 
         Raises what a failed last flush raised; the database is closed all the same.
         """
@@ -226,7 +246,8 @@ class Store:
         if not self._failed and self.meta.applied_index != self._flushed_index:
             problem = self._write_rest()
         self._disk.close()
-        self._environment.close()
+        with self._copying:
+            self._environment.close()
         if problem is not None:
             raise _explain(problem)
 
@@ -255,6 +276,13 @@ def _open_environment(directory: str, map_size_bytes: int) -> lmdb.Environment:
         raise HomeUnusable(f"the namespace in {directory} cannot be opened: {problem}") from None
     environment.reader_check()
     return environment
+
+
+def _explain_copy(problem: lmdb.Error) -> MonofsError:
+    """The error whoever asked for a copy sees; the database itself is unharmed."""
+    if isinstance(problem, lmdb.DiskError) or "No space left" in str(problem) or "File too large" in str(problem):
+        return DiskFull(f"no room for a copy of the namespace: {problem}")
+    return HomeUnusable(f"the namespace cannot be copied: {problem}")
 
 
 def _explain(problem: BaseException) -> BaseException:

@@ -285,6 +285,14 @@ class QuotaExceeded(MonofsError):
     errno = _errno.EDQUOT
 
 
+class CopyDamaged(MonofsError):
+    """A backup is damaged or cut short."""
+
+    code = 3018
+    errno = _errno.EIO
+    hint = "use another backup: nothing of this one was taken over"
+
+
 # ---- 4xxx tiering and worker ------------------------------------------------------------------------------------------
 
 

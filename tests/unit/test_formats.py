@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
+from monofs.metadata.copyfile import HEAD_BYTES, CopyHead, pack_head, unpack_head
 from monofs.model.block import slot_of
 from monofs.model.capability import Capability, open_capability, seal_capability
 from monofs.model.ids import ContentId, format_content_id, make_content_id
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (Path(__file__).resolve().parents[2] / "docs/formats.md").read_text()
 
 
@@ -36,3 +38,13 @@ def test_capability():
     )  # fmt: skip
     assert open_capability(token, {1: key}, cluster, 1700000100) == expected
     assert seal_capability(expected, key) == token
+
+
+def test_head_of_a_copy():
+    page = (DOCS / "formats/copy.md").read_text()
+    front = bytes.fromhex("".join(re.findall(r"^    ([0-9a-f]+)$", page, re.MULTILINE)))
+    (crc,) = re.findall(r"at the end `([0-9a-f]{8})`", page)
+    head = CopyHead(9, 2, b"m", b"c" * 16, 3, 1, 300, b"\xaa" * 32, 5, 4, b"d", b"k", 7, "1")
+    expected = front.ljust(HEAD_BYTES - 4, b"\0") + bytes.fromhex(crc)
+    assert pack_head(head) == expected
+    assert unpack_head(expected, "the example") == head

@@ -452,3 +452,30 @@ def test_no_room_at_the_first_start_is_disk_full(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.startswith("refused: no room for a journal segment of 67108864 bytes")
     assert os.listdir(tmp_path / "j") == []
+
+
+def test_an_installed_state_begins_behind_itself_whatever_log_lies_there_and_in_a_newer_term(world: Open) -> None:
+    w = world()
+    for n in range(30):
+        w.propose(b"%d" % n)
+    w.settle(30)
+    ahead = world(applied=100, installed_term=7)
+    assert ahead.machine.applied == []
+    ahead.propose(b"new")
+    assert ahead.settle(1) == [101]
+    assert ahead.roles == [(Role.LEADER, 8)]
+    behind = world(applied=10, installed_term=3)  # the log that lies there reaches further, and is another one
+    assert behind.machine.applied == []
+    behind.propose(b"other")
+    assert behind.settle(1) == [11]
+    assert behind.roles == [(Role.LEADER, 9)], "above what was promised here before"
+    again = world(applied=10)
+    assert [(index, entry.body) for index, _, entry in again.machine.applied] == [(11, b"other")]
+
+
+def test_an_installed_state_begins_in_an_empty_directory(world: Open) -> None:
+    w = world(applied=5, installed_term=4)
+    w.propose(b"x")
+    assert w.settle(1) == [6]
+    assert w.roles == [(Role.LEADER, 5)]
+    assert [entry.body for _, _, entry in world(applied=5).machine.applied] == [b"x"]

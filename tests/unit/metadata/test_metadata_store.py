@@ -236,7 +236,9 @@ def test_a_copy_made_while_in_use_is_the_state_of_the_last_flush(home: Home, tmp
     home.mkdir("/before")
     home.flush()
     home.mkdir("/after")
-    home.store.copy_to(str(tmp_path / "copy"))
+    (tmp_path / "copy").mkdir()
+    with open(tmp_path / "copy" / "data.mdb", "wb") as file:
+        home.store.copy_into(file.fileno())
     copy = Home(tmp_path / "copy")
     assert set(copy.tree()) == {"/", "/before/"}
     assert copy.namespace.applied_index == 2
