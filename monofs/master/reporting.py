@@ -7,28 +7,26 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from monofs import __version__
 from monofs.journal.face import Journal
 from monofs.master.access import check_access
+from monofs.master.flushing import flush_through
 from monofs.master.loading import Loader
 from monofs.master.members import Members
 from monofs.master.proposing import Proposer
 from monofs.master.stores import Stores
 from monofs.metadata.fsck import check_namespace
 from monofs.metadata.namespace import Namespace
-from monofs.model.errors import Busy, Overloaded
+from monofs.model.errors import Busy
 from monofs.model.mount import Mount
 from monofs.model.principal import Right
 from monofs.rpc.api import ConfAnswer, Empty, FsckAnswer, Pong, ReportAnswer, Setting
 from monofs.rpc.service import Call
 
 ODD_SHOWN = 100
-FLUSH_WAIT_S = 30.0
-FLUSH_POLL_S = 0.02
 
 
 class Reporting:
@@ -124,13 +122,8 @@ class Reporting:
         return checking.addBoth(over)
 
     async def _fsck(self) -> FsckAnswer:
-        began = time.monotonic()
-        store, target = self._namespace.store, self._namespace.applied_index
-        while store.flushed_index < target:
-            if time.monotonic() - began > FLUSH_WAIT_S:
-                raise Overloaded("the metadata database lags behind: try again shortly")
-            store.flush()
-            await deferLater(self._reactor, FLUSH_POLL_S)
+        began, store = time.monotonic(), self._namespace.store
+        await flush_through(store, self._namespace.applied_index, self._reactor)
         snapshot = store.snapshot()
 
         def check() -> dict[str, list[str]]:

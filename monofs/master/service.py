@@ -22,6 +22,7 @@ from monofs.journal.face import Consistency, Journal
 from monofs.master.access import check_access
 from monofs.master.acting import Acts
 from monofs.master.background import Background
+from monofs.master.backups import Backups
 from monofs.master.changing import Changing
 from monofs.master.channels import Dial
 from monofs.master.duties import Duties
@@ -111,6 +112,7 @@ class Master:
         self._reporting: Reporting | None = None
         self._resolver: Resolver | None = None
         self._background: Background | None = None
+        self._backups: Backups | None = None
         self._service = self._make_service()
 
     # ---- start and stop -----------------------------------------------------------------------------------------------
@@ -185,7 +187,9 @@ class Master:
             now_ns=self._now_ns,
             reactor=reactor,
         )
+        backups = self._backups = Backups(namespace, reactor=reactor, now_ns=self._now_ns)
         self._handlers |= {
+            Method.BACKUP: self._behind_barrier(backups.backup),
             Method.CLUSTER: self._behind_barrier(members.cluster),
             Method.REGISTER: members.register,
             Method.HEARTBEAT: members.heartbeat,
@@ -299,6 +303,8 @@ class Master:
             self.members.stop()
         if self._reporting is not None:
             await self._reporting.stop()
+        if self._backups is not None:
+            await self._backups.stop()
         if self._stores is not None:
             self._stores.close()
 
@@ -381,6 +387,7 @@ REQUESTS: dict[Method, type[Message]] = {
     Method.REPORT: api.Empty,
     Method.CONF: api.Empty,
     Method.FSCK: api.Empty,
+    Method.BACKUP: api.BackupRequest,
     Method.REGISTER: api.RegisterRequest,
     Method.HEARTBEAT: api.HeartbeatRequest,
 }

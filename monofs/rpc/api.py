@@ -55,6 +55,7 @@ class Method(IntEnum):
     POLICY_LIST = 48
     SET_TTL = 49
     NEEDS_SYNC = 50
+    BACKUP = 58
     REGISTER = 60
     HEARTBEAT = 61
     RECORD_UPLOAD = 62
@@ -523,6 +524,23 @@ class FsckAnswer(Message):
     checks: dict[str, list[str]]
     inodes: int
     seconds: float
+
+
+class BackupRequest(Message):
+    """BACKUP, stream: one ITEM (BackupInfo), then DATA: from byte ``offset`` on the file form of a copy of the namespace database
+    (docs/formats/copy.md), a frame for its head and for each chunk. ``copy`` '': a new one; else the one begun before, at a border between
+    chunks (``NotFound`` when it is not held any more). ``done``: all of it arrived, nothing is sent."""
+
+    copy: str = ""
+    offset: int = 0
+    done: bool = False
+
+
+class BackupInfo(Message):
+    """Which copy is sent, and its length."""
+
+    copy: str
+    total_bytes: int
 
 
 # ---- intents, jobs, policies ------------------------------------------------------------------------------------------
