@@ -49,7 +49,19 @@ class Home:
             found = f"that of cluster {cluster.hex()}" if cluster else "none"
             raise HomeUnusable(
                 f"home {self.directory} held the namespace of cluster {noted}, and now there is {found}: put back journal/ and "
-                "namespace/, restore the home from a backup, or begin with a new one (--home)"
+                "namespace/, restore a backup (monofs admin restore), or begin with a new home (--home)"
+            )
+
+    def check_begun(self) -> None:
+        """Raise ``HomeUnusable`` when a cluster was noted here and there is neither journal nor database: before either is made anew."""
+        if not os.path.exists(self.path("namespace", "data.mdb")) and not os.path.isdir(self.path("journal")):
+            self.check_cluster(b"")
+
+    def check_restorable(self, cluster: bytes) -> None:
+        """Raise ``HomeUnusable`` when this is the home of another cluster than ``cluster``."""
+        if self.format.cluster not in ("", cluster.hex()):
+            raise HomeUnusable(
+                f"home {self.directory} is that of another cluster, {self.format.cluster}: name a new one with --home"
             )
 
     def note_cluster(self, cluster: bytes) -> None:
@@ -136,6 +148,12 @@ def load_secret(home: Home, file: str) -> bytes:
     path = os.path.expanduser(file) if file else home.path("cluster.secret")
     if not file and not os.path.exists(path):
         write_durably(path, secrets.token_hex(SECRET_BYTES).encode() + b"\n", mode=0o600)
+    return read_secret(path)
+
+
+def read_secret(path: str) -> bytes:
+    """The cluster secret in a file. Raises ``ConfigError`` when it is missing, too short, or readable by others."""
+    path = os.path.expanduser(path)
     try:
         with open(path, "rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode

@@ -23,10 +23,11 @@ import monofs
 from monofs.config.loader import Loaded, setting_fields
 from monofs.journal.single import SingleVoter
 from monofs.master.service import Master
+from monofs.metadata.copying import end_install, is_installed, settle_install
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.store import Store
 from monofs.model.errors import ConfigError
-from monofs.model.ids import JournalIndex
+from monofs.model.ids import JournalIndex, Term
 from monofs.model.principal import NODE
 from monofs.node.home import Home, load_secret, open_home, write_durably
 from monofs.observe.bridge import bridge_logs
@@ -105,8 +106,11 @@ class Node:
         log.info("starting", version=monofs.__version__, role=self.config.node.role, home=self.home.directory)
 
     def _open_master(self, stack: ExitStack) -> None:
+        directory = self.home.path("namespace")
+        self.home.check_begun()
+        noted = settle_install(directory)
         store = Store(
-            self.home.path("namespace"),
+            directory,
             self.config.namespace,
             call_soon=self.reactor.callFromThread,
             on_flushed=lambda index: journal.release(JournalIndex(index)),
@@ -122,9 +126,11 @@ class Node:
             on_failure=self.on_fatal,
             skip=self._skip,
             may_discard=False,
+            installed_term=Term(store.meta.applied_term) if is_installed(store, noted) else None,
         )
         journal.start()
         stack.callback(journal.stop)
+        end_install(directory)
         self.home.check_cluster(namespace.cluster)
         self._ticker = LoopingCall(store.maybe_flush)
         self._ticker.clock = self.reactor

@@ -12,11 +12,12 @@ import msgspec
 import monofs
 from monofs.config.loader import load_config
 from monofs.journal.single import SingleVoter
+from monofs.metadata.copying import end_install, is_installed, settle_install
 from monofs.metadata.fsck import check_namespace
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.store import Store
 from monofs.model.errors import HomeUnusable
-from monofs.model.ids import JournalIndex
+from monofs.model.ids import JournalIndex, Term
 from monofs.node.home import open_home
 from monofs.tiering.cache import Cache
 from monofs.tiering.checks import check_cache
@@ -38,6 +39,7 @@ def check_home(directory: str, *, pages: bool = False) -> dict[str, list[str]]:
     waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
     found: dict[str, list[str]] = {}
     try:
+        home.check_begun()
         if os.path.isdir(home.path("namespace")):
             found |= _check_master(home.path("namespace"), home.path("journal"), waiting.put)
         if os.path.isdir(home.path("worker", "index")):
@@ -80,6 +82,7 @@ def _check_master(
     def fail(error: BaseException) -> None:
         raise error
 
+    noted = settle_install(namespace)
     store = Store(
         namespace,
         config.namespace,
@@ -89,9 +92,11 @@ def _check_master(
     )
     try:
         journal = SingleVoter(
-            journal_directory, Namespace(store), config.journal, call_soon=call_soon, on_failure=fail, may_discard=False
-        )
+            journal_directory, Namespace(store), config.journal, call_soon=call_soon, on_failure=fail, may_discard=False,
+            installed_term=Term(store.meta.applied_term) if is_installed(store, noted) else None,
+        )  # fmt: skip
         journal.start()
+        end_install(namespace)
         try:
             return check_namespace(store)
         finally:
