@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from monofs.cli.backup import backup, restore
 from monofs.cli.job import age
 from monofs.cli.listing import printable
 from monofs.cli.main import Session
@@ -19,7 +20,11 @@ from monofs.model.errors import MonofsError
 
 @click.group()
 def admin() -> None:
-    """See the cluster's health, settings and integrity."""
+    """See the cluster's health, settings and integrity; back its namespace up."""
+
+
+admin.add_command(backup)
+admin.add_command(restore)
 
 
 @admin.command()

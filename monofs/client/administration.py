@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from monofs.client.connected import Connected
 from monofs.client.errors import public, python_error
@@ -31,6 +31,9 @@ from monofs.rpc.api import (
     VerifyAnswer,
     WorkerStatusAnswer,
 )
+
+if TYPE_CHECKING:
+    from monofs.metadata.copyfile import CopyHead
 
 LONG_TIMEOUT_S = 600.0
 """For FSCK, FREE and VERIFY, which look at everything."""
@@ -166,6 +169,19 @@ class Administration(Connected):
     def fsck(self) -> FsckAnswer:
         """Check every named invariant of the namespace."""
         return self._session().ask(Method.FSCK, Empty(), FsckAnswer, timeout_s=self._long_s())
+
+    @public
+    def backup(
+        self, path: str, *, overwrite: bool = False, progress: Callable[[int, int], None] = lambda _, __: None
+    ) -> CopyHead:
+        """Copy the namespace into the local file ``path``, as of one moment, while it is in use; says which. Needs the right admin.
+
+        Restoring needs the cluster secret too, which is not in it. ``progress`` hears bytes come since the last call, and bytes in all.
+        Raises ``AlreadyExists``, ``Busy`` (another one is being made), ``DiskFull`` (no room beside the master's database), ``CopyDamaged``.
+        """
+        from monofs.client.backing_up import receive_backup
+
+        return receive_backup(self._session(), path, overwrite=overwrite, advance=progress)
 
     def _long_s(self) -> float:
         return max(LONG_TIMEOUT_S, self._options.timeout_s)

@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -81,6 +81,11 @@ class Session:
         return self._retry(
             lambda left_s: self._masters.call(method, request, answer_type, left_s, idempotent=True), timeout_s
         )
+
+    def stream(self, method: Method, request: Message, item_type: type[A], *, timeout_s: float) -> Iterator[A | bytes]:
+        """A stream of the master's, as ``Pool.stream``: asked again only before its first element came."""
+        self.check_open()
+        return self._masters.stream(method, request, item_type, timeout_s)
 
     def change(
         self,
