@@ -21,6 +21,7 @@ from monofs.metadata.tables import (
     IDS,
     INTENTS,
     JOBS,
+    KEYS,
     LOCKS,
     PLACES,
     POLICIES,
@@ -35,6 +36,7 @@ from monofs.metadata.tables import (
     Grave,
     Intent,
     Job,
+    Key,
     Meta,
     NameChange,
     Places,
@@ -93,7 +95,7 @@ class Draft:
         """Directories whose record changed in place: kept in the lookup cache rather than dropped from it."""
         self.expired: list[bytes] = []
         """Clients whose answers are deleted."""
-        self.kept: list[tuple[Callable[[Any, Any], None], int | str, Intent | Job | Policy | None]] = []
+        self.kept: list[tuple[Callable[[Any, Any], None], int | str, Intent | Job | Policy | Key | None]] = []
         """What changes of the tables kept in memory, in order: (who takes it, key, record or None)."""
         self.new_workers: dict[int, bytes] = {}
         self._retired: list[int] = []
@@ -241,7 +243,7 @@ class Draft:
             parent, store_path = inode.id, None
         return inode, raw
 
-    # ---- intents, jobs, policies
+    # ---- intents, jobs, policies, tokens
 
     def open_intent(self, intent: Intent) -> bytes:
         """Add an intent; returns it as stored."""
@@ -288,6 +290,14 @@ class Draft:
         self.changes.append((POLICIES, path_key(path), None if policy is None else encode_record(policy)))
         self.kept.append((self.state.known_policies.take, path, policy))
         self.meta.policies_index = self.index
+
+    def put_key(self, number: int, key: Key | None) -> bytes:
+        """Add or remove a token; returns it as stored."""
+        raw = None if key is None else encode_record(key)
+        self.changes.append((KEYS, pack_id(number), raw))
+        self.kept.append((self.state.known_keys.take, number, key))
+        self.meta.keys_index = self.index
+        return raw or b""
 
     # ---- counters and queues
 

@@ -57,6 +57,8 @@ class EntryKind(IntEnum):
     SET_TTL = 83
     FORGET = 84
     TOUCH = 85
+    ADD_TOKEN = 90
+    REMOVE_TOKEN = 91
 
 
 class Stamp(msgspec.Struct, array_like=True, gc=False):
@@ -480,6 +482,26 @@ class Touch(Change):
     path: str
 
 
+class AddToken(Change):
+    """Issue a token; one of the same name that has expired goes. ``rights`` are bits of model.principal.Right. Result: the Key, encoded."""
+
+    stamp: Stamp
+    name: str
+    rights: int
+    expires_s: int
+    salt: bytes
+    uid: int = 0
+    groups: list[int] = []
+    issuer: str = ""
+
+
+class RemoveToken(Change):
+    """Honour a token no longer. Result: None."""
+
+    stamp: Stamp
+    number: int
+
+
 BODIES: dict[EntryKind, type[Change]] = {
     EntryKind.INITIALIZE: Initialize,
     EntryKind.SET_LEVEL: SetLevel,
@@ -516,6 +538,8 @@ BODIES: dict[EntryKind, type[Change]] = {
     EntryKind.SET_TTL: SetTtl,
     EntryKind.FORGET: Forget,
     EntryKind.TOUCH: Touch,
+    EntryKind.ADD_TOKEN: AddToken,
+    EntryKind.REMOVE_TOKEN: RemoveToken,
 }
 
 _KIND_OF = {body: kind for kind, body in BODIES.items()}

@@ -28,6 +28,7 @@ from monofs.metadata.tables import (
     FEED_CONTENTS_MAX,
     GRAVES,
     IDS,
+    KEYS,
     MOUNTS,
     REMOVAL,
     RETIRED,
@@ -37,6 +38,7 @@ from monofs.metadata.tables import (
     FeedKind,
     decode_feed,
     decode_grave,
+    decode_key,
     decode_tombstone,
     pack_id,
     unpack_id,
@@ -45,6 +47,7 @@ from monofs.model.errors import MonofsError
 from monofs.model.ids import COUNTER_BITS, NO_CONTENT
 from monofs.model.inode import Flag, Inode, Kind, decode_inode
 from monofs.model.paths import name_problem, parse_path
+from monofs.model.token import GRANTABLE
 
 FINDINGS_MAX = 100
 """Findings kept of one check."""
@@ -264,6 +267,19 @@ def _workers_are_distinct(survey: Survey) -> Iterator[str]:
         identities.add(identity)
 
 
+def _tokens_are_distinct(survey: Survey) -> Iterator[str]:
+    names: set[str] = set()
+    for at, raw in survey.all(KEYS):
+        key = decode_key(raw)
+        if key.number != unpack_id(at) or not 0 < key.number <= survey.meta.last_key:
+            yield f"token {key.number} lies under {unpack_id(at)}, or was never issued (the counter stands at {survey.meta.last_key})"
+        if key.name in names:
+            yield f"two tokens are called {key.name}"
+        if not key.rights or key.rights & ~int(GRANTABLE):
+            yield f"token {key.number} has rights {key.rights:#x}, which no token can have"
+        names.add(key.name)
+
+
 def _numbered(survey: Survey, space: int, tail: int, head: int) -> Iterator[str]:
     """A queue holds exactly the numbers from ``tail`` up to, not including, ``head``."""
     expected = tail
@@ -288,6 +304,7 @@ WHOLE_CHECKS: dict[str, WholeCheck] = {
     "tombstones-have-graves": _tombstones_have_graves,
     "answers-are-bounded": _answers_are_bounded,
     "workers-are-distinct": _workers_are_distinct,
+    "tokens-are-distinct": _tokens_are_distinct,
     **WHOLE_CHECKS_OF_WRITING,
 }
 RECORD_DECODES = "record-decodes"

@@ -102,6 +102,7 @@ class Namespace(State):
             "jobs": len(self.known_jobs.by_number),
             "policies": len(self.known_policies.by_path),
             "ttls": self.meta.ttls,
+            "tokens": len(self.known_keys.by_number),
             "memtable": self.store.memtable_entries,
         }
 

@@ -14,6 +14,7 @@ import msgspec
 
 from monofs.metadata.entries import Asker, Stamp
 from monofs.metadata.known_jobs import KnownJobs
+from monofs.metadata.known_keys import KnownKeys
 from monofs.metadata.known_policies import KnownPolicies
 from monofs.metadata.open_intents import OpenIntents, path_bytes
 from monofs.metadata.sessions import Sessions
@@ -30,6 +31,7 @@ from monofs.metadata.tables import (
     WORKERS,
     Intent,
     Job,
+    Key,
     Meta,
     Places,
     Policy,
@@ -88,6 +90,7 @@ class State:
         self.open_intents = OpenIntents(store)
         self.known_jobs = KnownJobs(store)
         self.known_policies = KnownPolicies(store)
+        self.known_keys = KnownKeys(store)
         self.follow_moves()
         self._names: OrderedDict[tuple[int, bytes], tuple[Inode, bytes]] = OrderedDict()
         self._root: tuple[Inode, bytes] | None = None
@@ -348,7 +351,12 @@ class State:
         raw = self.store.get(PLACES, pack_id(content))
         return None if raw is None else decode_places(raw)
 
-    # ---- workers, feed
+    # ---- tokens, workers, feed
+
+    def tokens(self) -> list[Key]:
+        """The tokens that were issued and not removed, expired ones too, oldest first."""
+        held = self.known_keys.by_number
+        return [held[number] for number in sorted(held)]
 
     def workers(self) -> dict[int, bytes]:
         """Worker id to the 16 random bytes that identify its home."""

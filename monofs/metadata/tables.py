@@ -41,6 +41,7 @@ class Table(IntEnum):
     TTLS = 14
     EXPIRY = 15
     PLACES = 16
+    KEYS = 17
 
 
 TREE_NAME = b"tree"
@@ -61,6 +62,7 @@ POLICIES = -Table.POLICIES
 TTLS = -Table.TTLS
 EXPIRY = -Table.EXPIRY
 PLACES = -Table.PLACES
+KEYS = -Table.KEYS
 
 META_KEY = b"meta"
 ABOVE_ROOT = 0
@@ -82,6 +84,7 @@ FAILURES_MAX = 100
 POLICIES_MAX = 10_000
 TTLS_MAX = 1_000_000
 MOUNTS_MAX = 1000
+TOKENS_MAX = 1000
 WORKERS_MAX = 65_536
 
 PATH_KEY_BYTES = 400
@@ -290,6 +293,22 @@ class Places(msgspec.Struct, array_like=True, gc=False, frozen=True):
     chains: list[tuple[int, list[int]]]
 
 
+class Key(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One record of ``keys``, keyed by its number: a token that was issued and not removed. Nothing of its secret is here: that follows
+    from the cluster's and the body, which these fields and the cluster's id make up (model/token.py)."""
+
+    number: int
+    name: str
+    rights: int
+    expires_s: int
+    """Whole seconds since 1970 UTC; 0: never."""
+    salt: bytes
+    uid: int = 0
+    groups: list[int] = []
+    issued_ns: int = 0
+    issuer: str = ""
+
+
 class Meta(msgspec.Struct, array_like=True, gc=False):
     """The one record of ``meta``: everything of the state that is not a table. Written with every flush.
 
@@ -338,6 +357,9 @@ class Meta(msgspec.Struct, array_like=True, gc=False):
     policies_index: int = 0
     ttls: int = 0
     """Paths with a time to live."""
+    last_key: int = 0
+    keys_index: int = 0
+    """Journal index of the last change of which tokens there are."""
 
 
 encode_record = msgspec.msgpack.Encoder().encode
@@ -350,4 +372,5 @@ decode_job = msgspec.msgpack.Decoder(Job).decode
 decode_policy = msgspec.msgpack.Decoder(Policy).decode
 decode_ttl = msgspec.msgpack.Decoder(Ttl).decode
 decode_places = msgspec.msgpack.Decoder(Places).decode
+decode_key = msgspec.msgpack.Decoder(Key).decode
 decode_tombstone = msgspec.msgpack.Decoder(Tombstone).decode

@@ -40,6 +40,7 @@ from monofs.metadata.ops.set_level import set_level
 from monofs.metadata.ops.set_pin import set_pin
 from monofs.metadata.ops.set_policy import set_policy
 from monofs.metadata.ops.set_ttl import set_ttl
+from monofs.metadata.ops.tokens import add_token, remove_token
 from monofs.metadata.ops.touch import touch
 from monofs.metadata.ops.trim_feed import trim_feed
 from monofs.metadata.ops.update_mount import update_mount
@@ -82,4 +83,6 @@ OPERATIONS: dict[int, Operation] = {
     EntryKind.SET_TTL: set_ttl,
     EntryKind.FORGET: forget,
     EntryKind.TOUCH: touch,
+    EntryKind.ADD_TOKEN: add_token,
+    EntryKind.REMOVE_TOKEN: remove_token,
 }

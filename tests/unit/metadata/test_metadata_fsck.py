@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from metadata_home import Home, directory, file
 
-from monofs.metadata.entries import Free, RegisterWorker, RemoveBelow, SetPolicy, SetTtl
+from monofs.metadata.entries import AddToken, Free, RegisterWorker, RemoveBelow, SetPolicy, SetTtl
 from monofs.metadata.fsck import CHECKS, FINDINGS_MAX, check_namespace
 from monofs.metadata.sessions import ANSWERS_PER_CLIENT_MAX, answer_key, encode_result
 from monofs.metadata.snapshot import open_offline
@@ -21,6 +21,7 @@ from monofs.metadata.tables import (
     INTENTS,
     JOBS,
     JOBS_MAX,
+    KEYS,
     LOCKS,
     MOUNTS,
     PLACES,
@@ -33,6 +34,7 @@ from monofs.metadata.tables import (
     Detached,
     FeedRecord,
     Job,
+    Key,
     Places,
     Policy,
     Tombstone,
@@ -70,6 +72,8 @@ def sound(tmp_path: Path) -> Home:
     home.apply(SetPolicy(home.stamp(), "/m", ttl_s=5))
     home.apply(SetPolicy(home.stamp(), "/m/d", ttl_s=6))
     home.apply(SetTtl(home.stamp(), "/m/x", 77, "free"))
+    home.apply(AddToken(home.stamp(), "ada", 1, 0, bytes(16)))
+    home.apply(AddToken(home.stamp(), "bob", 3, 9, bytes(16)))
     return home
 
 
@@ -179,6 +183,11 @@ DAMAGE: list[tuple[str, Callable[[Home], None]]] = [
     ),
     ("workers-are-distinct", put(WORKERS, pack_id(2), b"w" * 16)),
     ("workers-are-distinct", put(WORKERS, pack_id(3), b"u" * 16)),
+    ("tokens-are-distinct", put(KEYS, pack_id(2), encode_record(Key(2, "ada", 1, 0, bytes(16))))),
+    ("tokens-are-distinct", put(KEYS, pack_id(2), encode_record(Key(1, "bob", 1, 0, bytes(16))))),
+    ("tokens-are-distinct", put(KEYS, pack_id(1), encode_record(Key(1, "ada", 9, 0, bytes(16))))),
+    ("tokens-are-distinct", meta(last_key=1)),
+    ("record-decodes", put(KEYS, pack_id(1), b"\xc1")),
     ("store-paths-lead-to-objects", lambda home: change(home, "/m/x", store_path="elsewhere")),
     ("store-paths-lead-to-objects", lambda home: change(home, "/m/h", store_path="elsewhere")),
     ("store-paths-lead-to-objects", lambda home: change(home, "/m/h/new", store_path="g")),
