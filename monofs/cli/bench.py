@@ -23,8 +23,9 @@ from monofs.cli import reference
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table
 from monofs.cli.storm import Outcome, Request, Storm
+from monofs.client.filesystem import find_credential, find_tls
 from monofs.config.units import format_bytes, parse_bytes
-from monofs.model.errors import MonofsError
+from monofs.model.errors import MonofsError, NotSupported
 from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.rpc.handshake import Credential
@@ -129,8 +130,9 @@ def reach(session: Session) -> tuple[str, Credential]:
     """Address of the master, and the credential to use."""
     cluster = session.fs.cluster()
     address = cluster.master or (session.masters or "127.0.0.1:19998").split(",")[0]
-    credential = Credential.from_file(session.secret_file) if session.secret_file else Credential()
-    return address, credential
+    if find_tls(session.reach["tls_ca"]) is not None:
+        raise NotSupported("this benchmark does not speak TLS: run it on a node without")
+    return address, find_credential(session.reach["cluster_secret_file"], None, session.reach["token_file"])
 
 
 def _create(path: str) -> Request:

@@ -20,6 +20,7 @@ _COMMANDS = {
     "cache": "monofs.cli.cache:cache",
     "job": "monofs.cli.job:job",
     "policy": "monofs.cli.policy:policy",
+    "token": "monofs.cli.token:token",
     "admin": "monofs.cli.admin:admin",
     "bench": "monofs.cli.bench:bench",
     "version": "monofs.cli.main:version",
@@ -31,15 +32,16 @@ _COMMANDS = {
 class Session:
     """What commands share: how to reach the cluster. Connects at first use."""
 
-    def __init__(self, masters: str | None, secret_file: str | None, timeout_s: float) -> None:
-        self.masters, self.secret_file, self.timeout_s = masters, secret_file, timeout_s
+    def __init__(self, masters: str | None, timeout_s: float, **reach: Any) -> None:
+        """``reach``: cluster_secret_file, token_file and tls_ca, as ``monofs.connect`` takes them."""
+        self.masters, self.timeout_s, self.reach = masters, timeout_s, reach
         self._fs: Any = None
 
     @property
     def fs(self) -> Any:
         """The connected file system."""
         if self._fs is None:
-            self._fs = monofs.connect(self.masters, cluster_secret_file=self.secret_file, timeout_s=self.timeout_s)
+            self._fs = monofs.connect(self.masters, timeout_s=self.timeout_s, **self.reach)
         return self._fs
 
     def close(self) -> None:
@@ -128,17 +130,26 @@ class LazyGroup(click.Group):
     "--masters", metavar="HOST:PORT,...", envvar="MONOFS_MASTERS", help="Masters to talk to [default: 127.0.0.1:19998]."
 )
 @click.option(
+    "--token-file",
+    metavar="FILE",
+    help="Token to authenticate with; also MONOFS_TOKEN_FILE. Not needed on the same machine.",
+)
+@click.option(
     "--cluster-secret-file",
     metavar="FILE",
-    envvar="MONOFS_SECURITY_CLUSTER_SECRET_FILE",
-    help="Secret to authenticate with; not needed on the same machine.",
+    help="The cluster's secret instead of a token; also MONOFS_SECURITY_CLUSTER_SECRET_FILE.",
+)
+@click.option(
+    "--tls-ca",
+    metavar="FILE",
+    help="Speak TLS, and trust servers whose certificates this PEM file vouches for; also MONOFS_TLS_CA.",
 )
 @click.option("--timeout", type=Duration(), default=60.0, help="How long one request may take [default: 60s].")
 @click.version_option(monofs.__version__, message="monofs %(version)s", help="Print the version.")
 @click.pass_context
-def main(ctx: click.Context, masters: str | None, cluster_secret_file: str | None, timeout: float) -> None:
+def main(ctx: click.Context, /, masters: str | None, timeout: float, **reach: str | None) -> None:
     """One namespace and one cache over all your storage."""
-    ctx.obj = Session(masters, cluster_secret_file, timeout)
+    ctx.obj = Session(masters, timeout, **reach)
 
 
 @click.command()

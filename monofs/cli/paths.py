@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -33,9 +34,10 @@ class TreePath(click.ParamType[str]):
             return [CompletionItem("/", type="plain")] if not incomplete else []
         options = ctx.find_root().params
         try:
-            with monofs.connect(
-                options.get("masters"), cluster_secret_file=options.get("cluster_secret_file"), timeout_s=TIMEOUT_S
-            ) as fs:
+            reach: dict[str, Any] = {
+                name: options.get(name) for name in ("cluster_secret_file", "token_file", "tls_ca")
+            }
+            with monofs.connect(options.get("masters"), timeout_s=TIMEOUT_S, **reach) as fs:
                 return [CompletionItem(path) for path in islice(_matches(fs, incomplete), CANDIDATES_MAX)]
         except (MonofsError, OSError):
             return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from monofs.client.connected import Connected
@@ -28,6 +28,11 @@ from monofs.rpc.api import (
     RequestId,
     SetPinRequest,
     Setting,
+    TokenAddAnswer,
+    TokenAddRequest,
+    TokenInfo,
+    TokenListAnswer,
+    TokenRemoveRequest,
     VerifyAnswer,
     WorkerStatusAnswer,
 )
@@ -142,6 +147,38 @@ class Administration(Connected):
             except MonofsError as error:
                 answers[link.info.address] = python_error(error)
         return answers
+
+    # ---- tokens ----
+
+    @public
+    def token_add(
+        self,
+        name: str,
+        rights: str,
+        *,
+        expires_s: float | None = None,
+        uid: int = 0,
+        groups: Sequence[int] = (),
+    ) -> TokenAddAnswer:
+        """Issue a token: ``rights`` as ``"read,write"``, ``expires_s`` from now (None: never). Its text is told this once.
+
+        Raises ``AlreadyExists``, ``PermissionDenied`` without the right ``admin``.
+        """
+        return self._change(
+            Method.TOKEN_ADD,
+            lambda number: TokenAddRequest(name, rights, expires_s, uid, list(groups), number),
+            TokenAddAnswer,
+        )
+
+    @public
+    def token_list(self) -> list[TokenInfo]:
+        """The tokens issued and not removed, oldest first; nothing of their secrets."""
+        return self._session().ask(Method.TOKEN_LIST, Empty(), TokenListAnswer).tokens
+
+    @public
+    def token_remove(self, token: str) -> None:
+        """Honour a token no longer, by name or number, and close what came in by it. Raises ``NotFound``."""
+        self._change(Method.TOKEN_REMOVE, lambda number: TokenRemoveRequest(token, number), Empty)
 
     # ---- the cluster ----
 

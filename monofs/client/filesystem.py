@@ -22,6 +22,7 @@ from monofs.model.options import LoadType, ReadType
 from monofs.rpc.addresses import split_addresses
 from monofs.rpc.api import ReadOptions
 from monofs.rpc.handshake import Credential
+from monofs.rpc.tls import ClientTls
 
 DEFAULT_MASTERS = "127.0.0.1:19998"
 
@@ -31,6 +32,9 @@ def connect(
     masters: str | Sequence[str] | None = None,
     *,
     cluster_secret_file: str | None = None,
+    token: str | None = None,
+    token_file: str | None = None,
+    tls_ca: str | None = None,
     timeout_s: float = 30.0,
     sync_interval_s: float | None = None,
     read_type: str = "CACHE",
@@ -38,7 +42,11 @@ def connect(
     """Reach a cluster and return its file system.
 
     ``masters``: ``host:port``, several with commas or as a sequence; without it ``MONOFS_MASTERS``, else 127.0.0.1:19998.
-    ``cluster_secret_file``: without it ``MONOFS_SECURITY_CLUSTER_SECRET_FILE``; none is needed on the master's own machine.
+    ``token_file``: holds a token, as `monofs token add` prints it; without it ``MONOFS_TOKEN_FILE``. ``token``: the token itself.
+    ``cluster_secret_file``: the cluster's secret instead; without it ``MONOFS_SECURITY_CLUSTER_SECRET_FILE``. At most one of the three
+    is given; none is needed on the master's own machine.
+    ``tls_ca``: PEM file of the authorities whose certificates are believed; masters and workers are then spoken to under TLS only.
+    Without it ``MONOFS_TLS_CA``; without that too, there is no TLS.
     ``timeout_s``: how long one operation may take, restarts and changes of leader included.
     ``sync_interval_s``: how old metadata of mounted stores may be; None: as each mount says, 0: look each time, -1: never.
     ``read_type``: CACHE, NO_CACHE or CACHE_PROMOTE. Raises ``NoMaster``, ``Unauthenticated``, ``InvalidArgument``.
@@ -46,6 +54,9 @@ def connect(
     fs = FileSystem(
         masters,
         cluster_secret_file=cluster_secret_file,
+        token=token,
+        token_file=token_file,
+        tls_ca=tls_ca,
         timeout_s=timeout_s,
         sync_interval_s=sync_interval_s,
         read_type=read_type,
@@ -63,6 +74,9 @@ class FileSystem(Changing, Steering):
         masters: str | Sequence[str] | None = None,
         *,
         cluster_secret_file: str | None = None,
+        token: str | None = None,
+        token_file: str | None = None,
+        tls_ca: str | None = None,
         timeout_s: float = 30.0,
         sync_interval_s: float | None = None,
         read_type: str = "CACHE",
@@ -74,17 +88,44 @@ class FileSystem(Changing, Steering):
             _check_seconds("sync_interval_s", sync_interval_s)
         if not timeout_s > 0:
             raise InvalidArgument(f"timeout_s must be positive, not {timeout_s}")
-        file = cluster_secret_file or os.environ.get("MONOFS_SECURITY_CLUSTER_SECRET_FILE", "")
         self._setup(
             Options(
                 masters=split_addresses(masters or os.environ.get("MONOFS_MASTERS", "") or DEFAULT_MASTERS),
-                credential=Credential.from_file(file) if file else Credential(),
+                credential=find_credential(cluster_secret_file, token, token_file),
+                tls=find_tls(tls_ca),
                 timeout_s=timeout_s,
                 read=ReadOptions(sync_interval_s, LoadType.ONCE),
                 read_type=read_type,
             ),
             patient=False,
         )
+
+
+def find_credential(secret_file: str | None, token: str | None, token_file: str | None) -> Credential:
+    """What to show: the one given, else what the environment names: a token before the cluster secret, for it may do less.
+
+    Raises ``InvalidArgument``.
+    """
+    if sum(map(bool, (secret_file, token, token_file))) > 1:
+        raise InvalidArgument("give a token, a token file or the cluster secret, not several of them")
+    if token:
+        return Credential(token=token)
+    if not secret_file:
+        token_file = token_file or os.environ.get("MONOFS_TOKEN_FILE", "")
+        if token_file:
+            return Credential.from_token_file(os.path.expanduser(token_file))
+    secret_file = secret_file or os.environ.get("MONOFS_SECURITY_CLUSTER_SECRET_FILE", "")
+    return Credential.from_file(secret_file) if secret_file else Credential()
+
+
+def find_tls(ca: str | None) -> ClientTls | None:
+    """How TLS is spoken; None: not at all. Raises ``InvalidArgument`` when the file cannot be used."""
+    ca = ca or os.environ.get("MONOFS_TLS_CA", "")
+    if not ca:
+        return None
+    tls = ClientTls(os.path.expanduser(ca))
+    tls.context()
+    return tls
 
 
 def _check_seconds(name: str, value: Any) -> None:

@@ -33,6 +33,7 @@ from monofs.model.ids import ContentId
 from monofs.rpc.api import ClusterAnswer, Empty, Message, Method, ReadOptions, RequestId
 from monofs.rpc.handshake import Credential
 from monofs.rpc.sync import Pool
+from monofs.rpc.tls import ClientTls
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
@@ -55,6 +56,7 @@ class Options:
     timeout_s: float
     read: ReadOptions
     read_type: str
+    tls: ClientTls | None = None
 
 
 class Session:
@@ -65,7 +67,7 @@ class Session:
         self.options = options
         self.pid = os.getpid()
         self.patient = patient
-        self._masters = Pool(options.masters, options.credential)
+        self._masters = Pool(options.masters, options.credential, tls=options.tls)
         self._closed = False
         self._lock = threading.Lock()
         self._client = b""
@@ -198,7 +200,7 @@ class Session:
         return self.ask(Method.CLUSTER, Empty(), ClusterAnswer)
 
     def _connect(self, address: str) -> Pool:
-        return Pool((address,), self.options.credential)
+        return Pool((address,), self.options.credential, tls=self.options.tls)
 
     def _known(self, request_id: RequestId) -> None:
         """The master holds the answer to this request, and so knows its client: later requests may be numbered after it."""

@@ -18,7 +18,9 @@ from monofs.config.schema import Config
 from monofs.config.units import parse_bytes, parse_duration_s
 from monofs.model.errors import ConfigError
 
-CLIENT_VARIABLES = frozenset({"MONOFS_MASTERS", "MONOFS_CONFIG", "MONOFS_HOME", "MONOFS_FAILPOINTS"})
+CLIENT_VARIABLES = frozenset(
+    {"MONOFS_MASTERS", "MONOFS_TOKEN_FILE", "MONOFS_TLS_CA", "MONOFS_CONFIG", "MONOFS_HOME", "MONOFS_FAILPOINTS"}
+)
 """Environment variables that are read elsewhere. ``MONOFS_HOME`` is short for ``MONOFS_NODE_HOME``."""
 
 

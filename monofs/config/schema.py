@@ -139,6 +139,17 @@ class SecurityConfig:
     insecure: bool = setting(
         False, "true|false", "Let doors on other addresses than loopback open without authentication."
     )
+    tls_certificate: str = setting(
+        "",
+        "file",
+        "PEM file with the certificate of this node's RPC doors, and those between it and its authority; empty: no TLS.",
+    )
+    tls_key: str = setting("", "file", "PEM file with the key of that certificate, without a password.")
+    tls_ca: str = setting(
+        "",
+        "file",
+        "PEM file of the authorities this node believes when it calls others; set, it calls them under TLS only.",
+    )
     permissions: bool = setting(False, "true|false", "Enforce POSIX modes of the namespace.")
 
 

@@ -11,17 +11,15 @@ from collections.abc import Sequence
 
 from monofs.model.errors import PermissionDenied
 from monofs.model.inode import Inode
-from monofs.model.principal import Principal, Right
+from monofs.model.principal import Principal, Right, check_right
 
 R_OK, W_OK, X_OK = 4, 2, 1
-_NAMES = {Right.READ: "read", Right.WRITE: "write", Right.ADMIN: "admin", Right.NODE: "node"}
 
 
 def check_access(principal: Principal, right: Right, chain: Sequence[Inode] = (), want: int = 0) -> None:
     """Raise ``PermissionDenied`` unless ``principal`` has ``right``, may search all of ``chain`` but its last record, and has the
     mode bits ``want`` on that last one. An empty chain checks the right alone."""
-    if not principal.rights & right:
-        raise PermissionDenied(f"{principal.name} has no {_NAMES[right]} right here: use a credential that grants it")
+    check_right(principal, right)
     if not chain or principal.uid == 0:
         return
     for inode in chain[:-1]:

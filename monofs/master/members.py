@@ -21,6 +21,7 @@ from monofs.master.access import check_access
 from monofs.master.policies import group_specs
 from monofs.master.proposing import Proposer
 from monofs.master.secrets import Vault
+from monofs.master.tokens import token_grant
 from monofs.metadata.entries import RegisterWorker
 from monofs.metadata.namespace import Namespace
 from monofs.model.block import SLOTS
@@ -246,6 +247,8 @@ class Members:
             newest,
             oldest,
             group_specs(self._namespace),
+            token_grant(self._namespace),
+            self._namespace.meta.keys_index,
         )
 
     def heartbeat(self, request: HeartbeatRequest, call: Call) -> HeartbeatAnswer | None:
@@ -316,6 +319,7 @@ class Members:
         return (
             request.mounts_index != namespace.mounts_index
             or request.policies_index != namespace.meta.policies_index
+            or request.tokens_index != namespace.meta.keys_index
             or namespace.feed_bounds()[1] > request.cursor
         )
 
@@ -323,6 +327,7 @@ class Members:
         records = self._namespace.feed(request.cursor, FEED_RECORDS)
         changed = request.mounts_index != self._namespace.mounts_index
         policies_index = self._namespace.meta.policies_index
+        keys_index = self._namespace.meta.keys_index
         return HeartbeatAnswer(
             [FeedItem(index, kind, contents) for index, kind, contents in records],
             records[-1][0] if records else request.cursor,
@@ -333,6 +338,8 @@ class Members:
             self._namespace.mounts_index,
             group_specs(self._namespace) if request.policies_index != policies_index else None,
             policies_index,
+            token_grant(self._namespace) if request.tokens_index != keys_index else None,
+            keys_index,
         )
 
     def _grants(self) -> list[MountGrant]:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 
 from monofs import __version__
 from monofs.config.schema import Config
@@ -42,6 +43,7 @@ from monofs.master.reporting import Reporting
 from monofs.master.resolving import Resolver
 from monofs.master.secrets import Vault, WrappedKeys, make_keys, unwrap_keys
 from monofs.master.stores import OpenStore, Stores
+from monofs.master.tokens import Issuing, follow_tokens
 from monofs.master.writing import Writing
 from monofs.metadata.entries import Initialize
 from monofs.metadata.namespace import Namespace
@@ -113,6 +115,7 @@ class Master:
         self._resolver: Resolver | None = None
         self._background: Background | None = None
         self._backups: Backups | None = None
+        self._watch: LoopingCall | None = None
         self._service = self._make_service()
 
     # ---- start and stop -----------------------------------------------------------------------------------------------
@@ -188,8 +191,14 @@ class Master:
             reactor=reactor,
         )
         backups = self._backups = Backups(namespace, reactor=reactor, now_ns=self._now_ns)
+        issuing = Issuing(namespace, proposer, self._secret, self._now_ns)
+        self._service.tokens.now_s = lambda: self._now_ns() / 1e9
+        self._watch = follow_tokens(namespace, proposer, self._service.tokens, reactor=reactor)
         self._handlers |= {
             Method.BACKUP: self._behind_barrier(backups.backup),
+            Method.TOKEN_ADD: issuing.add,
+            Method.TOKEN_LIST: self._behind_barrier(issuing.list),
+            Method.TOKEN_REMOVE: issuing.remove,
             Method.CLUSTER: self._behind_barrier(members.cluster),
             Method.REGISTER: members.register,
             Method.HEARTBEAT: members.heartbeat,
@@ -293,6 +302,8 @@ class Master:
 
     async def _stop(self) -> None:
         self._ready = False
+        if self._watch is not None and self._watch.running:
+            self._watch.stop()
         if self._duties is not None:
             await self._duties.stop()
         if self._resolver is not None:
@@ -384,6 +395,9 @@ REQUESTS: dict[Method, type[Message]] = {
     Method.MOUNT_REMOVE: api.MountRemoveRequest,
     Method.MOUNT_UPDATE: api.MountUpdateRequest,
     Method.MOUNT_TEST: api.MountTestRequest,
+    Method.TOKEN_ADD: api.TokenAddRequest,
+    Method.TOKEN_LIST: api.Empty,
+    Method.TOKEN_REMOVE: api.TokenRemoveRequest,
     Method.REPORT: api.Empty,
     Method.CONF: api.Empty,
     Method.FSCK: api.Empty,

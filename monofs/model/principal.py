@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntFlag
 
+from monofs.model.errors import PermissionDenied
+
 
 class Right(IntFlag):
     """What a principal may do at most; POSIX modes narrow it further when permissions are enforced."""
@@ -30,3 +32,10 @@ ANONYMOUS = Principal("anonymous")
 """Loopback and Unix-socket callers without a credential, where `security.authentication` allows them."""
 NODE = Principal("node", rights=Right.READ | Right.WRITE | Right.ADMIN | Right.NODE)
 """Holders of the cluster secret, and services of the same process."""
+
+
+def check_right(principal: Principal, right: Right) -> None:
+    """Raise ``PermissionDenied`` unless ``principal`` has ``right``."""
+    if not principal.rights & right:
+        name = str(right.name).lower()
+        raise PermissionDenied(f"{principal.name} has no {name} right here: use a credential that grants it")

@@ -21,12 +21,13 @@ from twisted.internet.task import LoopingCall
 
 import monofs
 from monofs.config.loader import Loaded, setting_fields
+from monofs.config.schema import SecurityConfig
 from monofs.journal.single import SingleVoter
 from monofs.master.service import Master
 from monofs.metadata.copying import end_install, is_installed, settle_install
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.store import Store
-from monofs.model.errors import ConfigError
+from monofs.model.errors import ConfigError, InvalidArgument
 from monofs.model.ids import JournalIndex, Term
 from monofs.model.principal import NODE
 from monofs.node.home import Home, load_secret, open_home, write_durably
@@ -37,6 +38,7 @@ from monofs.rpc.client import Client
 from monofs.rpc.direct import DirectClient
 from monofs.rpc.handshake import Credential
 from monofs.rpc.server import Limits, Listener, Security, listen_tcp, listen_unix
+from monofs.rpc.tls import ClientTls, ServerTls
 from monofs.tiering.cache import Cache
 from monofs.tiering.spec import parse_tiers
 from monofs.web.console import listen_console
@@ -70,6 +72,7 @@ class Node:
         self.master: Master | None = None
         self.worker: Worker | None = None
         self._security = Security()
+        self._tls: ClientTls | None = None
 
     # ---- opening ------------------------------------------------------------------------------------------------------
 
@@ -81,8 +84,12 @@ class Node:
             self._open_logs(stack)
             security = self.config.security
             self._secret = load_secret(self.home, security.cluster_secret_file)
+            self._tls = find_client_tls(security)
             self._security = Security(
-                secret=self._secret, authentication=security.authentication, insecure=security.insecure
+                secret=self._secret,
+                authentication=security.authentication,
+                insecure=security.insecure,
+                tls=find_server_tls(security),
             )
             if self.config.node.role in ("all", "master"):
                 self._open_master(stack)
@@ -150,7 +157,7 @@ class Node:
         """The master's channel to a worker."""
         if self.worker is not None and info.address == self.doors.get("worker"):
             return DirectClient(self.worker.service(), NODE)
-        return Client(self.reactor, info.address, Credential(self._secret))
+        return Client(self.reactor, info.address, Credential(self._secret), tls=self._tls)
 
     def _open_worker(self, stack: ExitStack) -> None:
         config = self.config.worker
@@ -164,7 +171,7 @@ class Node:
         if self.master is not None:
             master = DirectClient(self.master.service(), NODE)
         elif config.masters:
-            master = Client(self.reactor, config.masters, Credential(self._secret))
+            master = Client(self.reactor, config.masters, Credential(self._secret), tls=self._tls)
         else:
             raise ConfigError("a worker needs masters: --set worker.masters=host:port,...")
         self.worker = Worker(config, cache, master, reactor=self.reactor, home=self.home.directory)
@@ -299,3 +306,27 @@ class Node:
             os.unlink(os.path.expanduser(ready_file))
         log.info("stopped")
         self._stack.close()
+
+
+def find_server_tls(security: SecurityConfig) -> ServerTls | None:
+    """How this node's doors speak TLS; None: in clear. Raises ``ConfigError`` when the files cannot be used."""
+    certificate, key = security.tls_certificate, security.tls_key
+    if bool(certificate) != bool(key):
+        raise ConfigError("security.tls_certificate and security.tls_key are set together, or neither")
+    if not certificate:
+        return None
+    tls = ServerTls(os.path.expanduser(certificate), os.path.expanduser(key))
+    tls.context()
+    return tls
+
+
+def find_client_tls(security: SecurityConfig) -> ClientTls | None:
+    """How this node calls others; None: in clear. Raises ``ConfigError`` when the file cannot be used."""
+    if not security.tls_ca:
+        return None
+    tls = ClientTls(os.path.expanduser(security.tls_ca))
+    try:
+        tls.context()
+    except InvalidArgument as error:
+        raise ConfigError(f"security.tls_ca: {error}") from None
+    return tls

@@ -44,6 +44,9 @@ class Method(IntEnum):
     MOUNT_REMOVE = 32
     MOUNT_UPDATE = 33
     MOUNT_TEST = 34
+    TOKEN_ADD = 35
+    TOKEN_LIST = 36
+    TOKEN_REMOVE = 37
     REPORT = 40
     CONF = 41
     FSCK = 42
@@ -543,6 +546,55 @@ class BackupInfo(Message):
     total_bytes: int
 
 
+# ---- tokens -----------------------------------------------------------------------------------------------------------
+
+
+class TokenAddRequest(Message):
+    """TOKEN_ADD: ``rights`` as ``read,write``; ``expires_s`` from now, None: never. Only a principal with the ADMIN right may."""
+
+    name: str
+    rights: str
+    expires_s: float | None = None
+    uid: int = 0
+    groups: list[int] = []
+    request: RequestId = RequestId()
+
+
+class TokenInfo(Message):
+    """An issued token. ``shown``: how its text begins, nothing of its secret. ``expires_s``: since 1970, 0: never."""
+
+    number: int
+    name: str
+    rights: str
+    issued_ns: int
+    expires_s: int
+    issuer: str
+    shown: str
+    expired: bool = False
+    uid: int = 0
+    groups: list[int] = []
+
+
+class TokenAddAnswer(Message):
+    """``token`` is told this once. It travels as it is: on loopback, a Unix socket or under TLS, or whoever listens has it too."""
+
+    token: str
+    info: TokenInfo
+
+
+class TokenListAnswer(Message):
+    """TOKEN_LIST (Empty): those not removed, oldest first."""
+
+    tokens: list[TokenInfo]
+
+
+class TokenRemoveRequest(Message):
+    """TOKEN_REMOVE by name or number: it lets nobody in any more, and connections that came in by it are closed."""
+
+    token: str
+    request: RequestId = RequestId()
+
+
 # ---- intents, jobs, policies ------------------------------------------------------------------------------------------
 
 
@@ -688,6 +740,13 @@ class MountGrant(Message):
     ufs_mode: str = "readWrite"
 
 
+class TokenGrant(Message):
+    """Which tokens workers honour: number to salt; ``last`` is the newest number ever given."""
+
+    salts: dict[int, bytes]
+    last: int
+
+
 class RegisterAnswer(Message):
     """``keys`` maps capability key ids to 32-byte keys."""
 
@@ -704,6 +763,8 @@ class RegisterAnswer(Message):
     feed_tail: int
     """The oldest index still in the feed: a worker whose cursor is older drops its clean pages."""
     groups: list[GroupSpec] = []
+    tokens: TokenGrant | None = None
+    tokens_index: int = 0
 
 
 class FeedKind(IntEnum):
@@ -745,6 +806,7 @@ class HeartbeatRequest(Message):
     """Policy id → bytes cached."""
     operations: list[int] | None = None
     """Writes this worker is at; None: not told. One begun half a minute ago that a heartbeat does not name is resolved."""
+    tokens_index: int = 0
 
 
 class HeartbeatAnswer(Message):
@@ -760,6 +822,9 @@ class HeartbeatAnswer(Message):
     groups: list[GroupSpec] | None = None
     """None: unchanged since ``policies_index``."""
     policies_index: int = 0
+    tokens: TokenGrant | None = None
+    """None: unchanged since ``tokens_index``."""
+    tokens_index: int = 0
 
 
 class RecordUploadRequest(Message):

@@ -50,6 +50,7 @@ from monofs.rpc.frames import (
 )
 from monofs.rpc.handshake import ClientHandshake, Credential, Welcome
 from monofs.rpc.link import Flusher, Link
+from monofs.rpc.tls import ClientTls, TlsMachine
 
 log = logger(__name__)
 
@@ -108,8 +109,8 @@ class ClientConnection(Link):
 
     __slots__ = ("_client", "_handshake", "_splitter", "_timer", "received_at")
 
-    def __init__(self, client: Client, sock: Any) -> None:
-        super().__init__(client.reactor, client.flusher, sock, map_files=False, low_bytes=0)
+    def __init__(self, client: Client, sock: Any, tls: TlsMachine | None) -> None:
+        super().__init__(client.reactor, client.flusher, sock, map_files=False, low_bytes=0, tls=tls)
         self._client = client
         self._splitter = Splitter()
         self._handshake: ClientHandshake | None = ClientHandshake(client.credential)
@@ -120,6 +121,7 @@ class ClientConnection(Link):
         self._timer = self.reactor.callLater(
             HANDSHAKE_S, self.abort, Unreachable("the server did not finish the handshake in time")
         )
+        self.begin_tls()
 
     @property
     def is_open(self) -> bool:
@@ -178,7 +180,12 @@ class Client:
         connect_timeout_s: float = 5.0,
         on_open: Callable[[Welcome], None] | None = None,
         draw: Callable[[], float] = random.random,
+        tls: ClientTls | None = None,
     ) -> None:
+        """``tls``: speak TLS over TCP, and nothing else. Raises ``InvalidArgument`` when its file cannot be used."""
+        if tls is not None:
+            tls.context()
+        self._tls = tls
         self.reactor = reactor
         self.addresses = split_addresses(addresses)
         self.credential = credential or Credential()
@@ -332,7 +339,9 @@ class Client:
 
     def _has_dialled(self, sock: Any) -> None:
         self._dial = None
-        self._connection = ClientConnection(self, sock)
+        where = parse_address(self._address)
+        tls = None if self._tls is None or isinstance(where, str) else self._tls.machine(where[0])
+        self._connection = ClientConnection(self, sock, tls)
 
     def has_opened(self, welcome: Welcome) -> None:
         """The handshake is done: send what waited."""

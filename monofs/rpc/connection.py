@@ -26,6 +26,7 @@ from monofs.model.errors import (
     MonofsError,
     Overloaded,
     ProtocolError,
+    Unauthenticated,
     UnknownMethod,
 )
 from monofs.model.principal import ANONYMOUS
@@ -48,6 +49,7 @@ from monofs.rpc.frames import (
 from monofs.rpc.handshake import ServerHandshake
 from monofs.rpc.link import TURN_BYTES, Flusher, Link
 from monofs.rpc.service import Call, Connection, Limits, Service
+from monofs.rpc.tls import HANDSHAKE_RECORD, TlsMachine
 
 log = logger(__name__)
 
@@ -101,8 +103,9 @@ class ServerConnection(Link, Connection):
         limits: Limits,
         map_files: bool,
         on_lost: Callable[[ServerConnection], None],
+        tls: TlsMachine | None = None,
     ) -> None:
-        Link.__init__(self, reactor, flusher, sock, map_files=map_files, low_bytes=limits.queued_bytes // 16)
+        Link.__init__(self, reactor, flusher, sock, map_files=map_files, low_bytes=limits.queued_bytes // 16, tls=tls)
         self._on_close: list[Callable[[], None]] = []
         self.service = service
         self.principal = ANONYMOUS
@@ -129,6 +132,14 @@ class ServerConnection(Link, Connection):
     def received(self, data: bytes) -> None:
         """Frames of one read: served in order, all answers leave together."""
         splitter = self._splitter
+        if (
+            self._handshake is not None
+            and data[:1] == HANDSHAKE_RECORD
+            and self.tls is None
+            and not splitter.held_bytes
+        ):
+            self._refuse(ProtocolError("the peer speaks TLS, and this door does not"))
+            return
         frames = splitter.feed(data)
         if splitter.held_bytes or self._held:
             self._count_held(splitter.held_bytes)
@@ -136,6 +147,20 @@ class ServerConnection(Link, Connection):
             self._backlog.extend(frames)
             return
         self._take(frames)
+
+    def tls_failed(self, error: MonofsError, data: bytes) -> None:
+        """Who speaks our protocol in clear is told in clear what this door wants."""
+        if self.tls is not None and not self.tls.is_open and data[:1] == b"\0":
+            self.tls = None
+            self._refuse(
+                Unauthenticated(
+                    "this door speaks TLS only: name the authority of its certificate, with --tls-ca or MONOFS_TLS_CA"
+                )
+            )
+            return
+        metrics.RPC_REFUSED("tls").value += 1
+        log.warning("connection refused", peer=self.peer, door=self.door, code=error.code, reason=str(error))
+        super().tls_failed(error, data)
 
     def _take(self, frames: list[Frame]) -> None:
         """Serve frames until a bound is reached; the rest waits in the backlog, and reading stops."""
@@ -268,6 +293,8 @@ class ServerConnection(Link, Connection):
             self._handshake = None
             self._splitter.limit = self._limits.request_bytes
             self.service.deadlines.discard(self)
+            if handshake.token is not None:
+                self.service.tokens.admit(handshake.token, self)
 
     def _count_held(self, held: int) -> None:
         service = self.service
@@ -280,6 +307,10 @@ class ServerConnection(Link, Connection):
         """For the deadline wheel: the handshake took too long."""
         if self._handshake is not None and not self.closed:
             self._refuse(DeadlineExceeded(f"the handshake took longer than {self._limits.handshake_s:g} s"))
+
+    def dismiss(self, error: MonofsError) -> None:
+        """What let this connection in is not valid any more: say so, and close."""
+        self._refuse(error)
 
     def _refuse(self, error: MonofsError) -> None:
         """Last frame of a connection that cannot go on."""

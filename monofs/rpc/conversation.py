@@ -44,6 +44,7 @@ from monofs.rpc.frames import (
     unpack_header,
 )
 from monofs.rpc.handshake import ClientHandshake, Credential, Welcome
+from monofs.rpc.tls import ClientTls, TlsSocket
 
 READ_BYTES = 64 << 10
 WINDOW_BYTES = 64 << 10
@@ -83,7 +84,15 @@ class Conversation:
         "welcome",
     )
 
-    def __init__(self, address: str, credential: Credential, deadline: float, *, connect_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        credential: Credential,
+        deadline: float,
+        *,
+        connect_s: float = 5.0,
+        tls: ClientTls | None = None,
+    ) -> None:
         self.address = address
         self.broken = False
         self._buffer = b""
@@ -97,8 +106,10 @@ class Conversation:
         left = min(connect_s, deadline - time.monotonic())
         if left <= 0:
             raise DeadlineExceeded(f"no time was left to connect to {address}")
-        self._sock = _connect(address, left)
+        self._sock: socket.socket | TlsSocket = _connect(address, left)
         try:
+            if tls is not None:
+                self._begin_tls(tls, min(deadline, time.monotonic() + HANDSHAKE_S))
             self.welcome: Welcome = self._shake_hands(credential, min(deadline, time.monotonic() + HANDSHAKE_S))
         except (ConnectionLost, DeadlineExceeded) as error:
             self.close()
@@ -107,6 +118,19 @@ class Conversation:
             self.close()
             raise
         self._limit = ANSWER_MAX_BYTES
+
+    def _begin_tls(self, tls: ClientTls, deadline: float) -> None:
+        """TLS over TCP; a Unix socket needs none."""
+        where = parse_address(self.address)
+        if isinstance(where, str) or isinstance(self._sock, TlsSocket):
+            return
+        self._deadline = deadline
+        self._arm()
+        self._sock = TlsSocket(self._sock, tls.machine(where[0]))
+        try:
+            self._sock.shake_hands()
+        except OSError as error:
+            self._failed(error)
 
     def _shake_hands(self, credential: Credential, deadline: float) -> Welcome:
         self._deadline = deadline
@@ -360,16 +384,19 @@ class Conversation:
         """What has come, at least one byte."""
         self._arm()
         try:
-            data = self._receive_message() if self._takes_descriptors else self._sock.recv(READ_BYTES)
+            if self._takes_descriptors and isinstance(self._sock, socket.socket):
+                data = self._receive_message(self._sock)
+            else:
+                data = self._sock.recv(READ_BYTES)
         except OSError as error:
             self._failed(error)
         if not data:
             self._break(ConnectionLost(f"{self.address} closed the connection before it answered"))
         return data
 
-    def _receive_message(self) -> bytes:
+    def _receive_message(self, sock: socket.socket) -> bytes:
         """Bytes and the descriptors that came with them, which go to the queue."""
-        data, messages, flags, _ = self._sock.recvmsg(READ_BYTES, _DESCRIPTOR_SPACE, socket.MSG_CMSG_CLOEXEC)
+        data, messages, flags, _ = sock.recvmsg(READ_BYTES, _DESCRIPTOR_SPACE, socket.MSG_CMSG_CLOEXEC)
         for level, kind, payload in messages:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds = array.array("i")

@@ -3,13 +3,14 @@
     client                                   server
     ClientHello (versions, kind, nonce)  ->
                                          <-  ServerHello (version chosen, nonce)
-    ClientProof                          ->                      kind `secret` only
+    ClientProof or TokenProof            ->                      kinds `secret` and `token`
                                          <-  Welcome (cluster, role, release, principal, proof)
 
-Every message is the body of a HELLO frame, a msgpack array that is only ever extended at its end. Invariant: with kind
-`secret` neither side trusts the other before it saw an HMAC-SHA256 under the cluster secret over everything said so far
-(both nonces included), compared in constant time; the client proves itself first, so that a stranger who connects learns
-nothing to guess the secret with. A client that holds a secret never accepts less.
+Every message is the body of a HELLO frame, a msgpack array that is only ever extended at its end. Invariant: with kinds
+`secret` and `token` neither side trusts the other before it saw an HMAC-SHA256 under the secret both know over everything said
+so far (both nonces included), compared in constant time; the client proves itself first, so that a stranger who connects learns
+nothing to guess the secret with. A client that holds a secret never accepts less. The secret of a token is never said: its
+body is, and the server computes the secret from it. Whether a token is honoured is told only to who proved to have it.
 
 Not here: encryption (TLS is the transport's), time limits and sockets (link.py, server.py), which addresses are trusted
 (``anonymous`` is decided by the listener for each peer).
@@ -27,7 +28,9 @@ import msgspec
 from monofs import __version__
 from monofs.model.errors import InvalidArgument, MonofsError, ProtocolError, Unauthenticated, VersionMismatch
 from monofs.model.principal import ANONYMOUS, NODE, Principal
+from monofs.model.token import TEXT_MAX, Token, decode_token, format_token, parse_token, token_secret
 from monofs.rpc.api import PROTOCOL_VERSION, Message
+from monofs.rpc.tokens import Tokens
 
 MAGIC = "monofs"
 OLDEST_VERSION = 1
@@ -36,6 +39,7 @@ SECRET_MIN_BYTES = 16
 SECRET_MAX_BYTES = 4096
 KIND_ANONYMOUS = "anonymous"
 KIND_SECRET = "secret"  # noqa: S105 - the name of a credential kind
+KIND_TOKEN = "token"  # noqa: S105 - likewise
 
 
 class ClientHello(Message):
@@ -63,6 +67,13 @@ class ClientProof(Message):
     proof: bytes
 
 
+class TokenProof(Message):
+    """The same with the secret of a token, and the token's body (model/token.py)."""
+
+    proof: bytes
+    token: bytes
+
+
 class Welcome(Message):
     """The connection is open. ``cluster`` is empty before a cluster exists; ``proof`` is empty for anonymous clients."""
 
@@ -74,16 +85,19 @@ class Welcome(Message):
 
 
 class Credential:
-    """What a client shows: nothing (`Credential()`), or the cluster secret.
+    """What a client shows: nothing (`Credential()`), the cluster secret, or a token.
 
-    A credential made by :meth:`from_file` pickles as the file's name and is read again where it is unpickled; one made of
-    bytes carries them. The secret never shows in ``repr``.
+    A credential made of a file pickles as the file's name and is read again where it is unpickled; one made of
+    bytes or text carries them. The secret never shows in ``repr``.
     """
 
-    __slots__ = ("_file", "_secret")
+    __slots__ = ("_file", "_secret", "_token")
 
-    def __init__(self, secret: bytes | None = None) -> None:
+    def __init__(self, secret: bytes | None = None, *, token: str = "") -> None:
         self._secret = None if secret is None else check_secret(secret)
+        self._token = b""
+        if token:
+            self._token, self._secret = parse_token(token)
         self._file: str | None = None
 
     @classmethod
@@ -93,28 +107,59 @@ class Credential:
         self._file = path
         return self
 
+    @classmethod
+    def from_token_file(cls, path: str) -> Credential:
+        """Read a token; surrounding white space does not count. Raises InvalidArgument."""
+        self = cls(token=read_token(path))
+        self._file = path
+        return self
+
     @property
     def kind(self) -> str:
-        """`anonymous` or `secret`."""
-        return KIND_ANONYMOUS if self._secret is None else KIND_SECRET
+        """`anonymous`, `secret` or `token`."""
+        return KIND_ANONYMOUS if self._secret is None else KIND_TOKEN if self._token else KIND_SECRET
 
     @property
     def secret(self) -> bytes | None:
-        """The shared secret, None when anonymous."""
+        """What is proved to be known: the cluster secret, or the token's own; None when anonymous."""
         return self._secret
+
+    @property
+    def token(self) -> bytes:
+        """Body of the token; empty for other kinds."""
+        return self._token
 
     def __repr__(self) -> str:
         return f"Credential({self.kind})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._file is not None:
-            return (_credential_from_file, (self._file,))
+            return (_token_from_file if self._token else _credential_from_file, (self._file,))
+        if self._token and self._secret is not None:
+            return (_token_from_text, (format_token(self._token, self._secret),))
         return (Credential, (self._secret,))
 
 
 def _credential_from_file(path: str) -> Credential:
     """What a pickle names: twisted.persisted, once imported, pickles class methods in a way that cannot be undone."""
     return Credential.from_file(path)
+
+
+def _token_from_file(path: str) -> Credential:
+    return Credential.from_token_file(path)
+
+
+def _token_from_text(text: str) -> Credential:
+    return Credential(token=text)
+
+
+def read_token(path: str) -> str:
+    """The token in a file. Raises InvalidArgument when it cannot be read or holds none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(TEXT_MAX + 1).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the token {path!r}: {error.strerror}") from None
 
 
 def read_secret(path: str) -> bytes:
@@ -136,15 +181,31 @@ def check_secret(secret: bytes) -> bytes:
 class ServerHandshake:
     """The listening side: feed bodies of HELLO frames to :meth:`receive`, send what it returns.
 
-    ``principal`` is set when the handshake is done. Errors raised are to be sent as the connection's last frame.
-    ``secret`` None: clients cannot prove themselves here. ``anonymous``: this peer may come without a credential.
+    ``principal`` is set when the handshake is done, and ``token`` if it came by one. Errors raised are to be sent as the
+    connection's last frame. ``secret`` None: clients cannot prove themselves here. ``anonymous``: this peer may come without a
+    credential. ``tokens``: those honoured here.
     """
 
-    __slots__ = ("_cluster", "_key", "_role", "_transcript", "_waiting", "anonymous", "principal", "release", "version")
+    __slots__ = (
+        "_cluster",
+        "_role",
+        "_secret",
+        "_tokens",
+        "_transcript",
+        "_waiting",
+        "anonymous",
+        "principal",
+        "release",
+        "token",
+        "version",
+    )
 
-    def __init__(self, *, secret: bytes | None, anonymous: bool, cluster: bytes, role: str) -> None:
-        self._key = None if secret is None else derive_key(secret)
+    def __init__(
+        self, *, secret: bytes | None, anonymous: bool, cluster: bytes, role: str, tokens: Tokens | None = None
+    ) -> None:
+        self._secret, self._tokens = secret, tokens
         self.anonymous = anonymous
+        self.token: Token | None = None
         self._cluster, self._role = cluster, role
         self._transcript: list[bytes] = []
         self._waiting: type[Message] = ClientHello
@@ -161,7 +222,7 @@ class ServerHandshake:
             raise ProtocolError("a second handshake on an open connection")
         if self._waiting is ClientHello:
             return self._on_hello(body, nonce or secrets.token_bytes(NONCE_BYTES))
-        return self._on_proof(body)
+        return self._on_proof(body) if self._waiting is ClientProof else self._on_token(body)
 
     def _on_hello(self, body: bytes, nonce: bytes) -> list[bytes]:
         hello = decode(body, ClientHello)
@@ -180,24 +241,40 @@ class ServerHandshake:
         self._transcript = [body, answer]
         if hello.credential == KIND_ANONYMOUS:
             if not self.anonymous:
-                raise Unauthenticated("this door asks for the cluster secret, and none was shown")
+                raise Unauthenticated("this door asks for the cluster secret or a token, and none was shown")
             self.principal = ANONYMOUS
             return [answer, self._welcome(ANONYMOUS, b"")]
-        if hello.credential != KIND_SECRET:
+        if hello.credential not in (KIND_SECRET, KIND_TOKEN):
             raise Unauthenticated(f"unknown kind of credential {hello.credential[:40]!r}")
-        if self._key is None:
+        if self._secret is None:
             raise Unauthenticated("this door has no cluster secret to compare with; connect without one")
-        self._waiting = ClientProof
+        self._waiting = ClientProof if hello.credential == KIND_SECRET else TokenProof
         return [answer]
 
     def _on_proof(self, body: bytes) -> list[bytes]:
-        shown = decode(body, ClientProof).proof
-        assert self._key is not None  # noqa: S101 - _waiting says so
-        if not hmac.compare_digest(shown, proof(self._key, "client", self._transcript)):
+        assert self._secret is not None  # noqa: S101 - _waiting says so
+        key = derive_key(self._secret)
+        if not hmac.compare_digest(decode(body, ClientProof).proof, proof(key, "client", self._transcript)):
             raise Unauthenticated("the cluster secret shown is not this cluster's")
+        return self._open(body, key, NODE)
+
+    def _on_token(self, body: bytes) -> list[bytes]:
+        assert self._secret is not None  # noqa: S101 - _waiting says so
+        shown = decode(body, TokenProof)
+        key = derive_key(token_secret(self._secret, shown.token))
+        token = decode_token(shown.token)
+        if not hmac.compare_digest(shown.proof, proof(key, "client", self._transcript)) or token is None:
+            raise Unauthenticated("the token shown is not this cluster's, or not as it was issued")
+        if self._tokens is None:
+            raise Unauthenticated("this door takes no tokens")
+        principal = self._tokens.check(token, self._cluster)
+        self.token = token
+        return self._open(body, key, principal)
+
+    def _open(self, body: bytes, key: bytes, principal: Principal) -> list[bytes]:
         self._transcript.append(body)
-        self.principal = NODE
-        return [self._welcome(NODE, proof(self._key, "server", self._transcript))]
+        self.principal = principal
+        return [self._welcome(principal, proof(key, "server", self._transcript))]
 
     def _welcome(self, principal: Principal, shown: bytes) -> bytes:
         return encode(Welcome(self._cluster, self._role, __version__, principal.name, shown))
@@ -250,7 +327,8 @@ class ClientHandshake:
         self._transcript = [self._hello, body]
         if self._key is None:
             return []
-        answer = encode(ClientProof(proof(self._key, "client", self._transcript)))
+        shown, token = proof(self._key, "client", self._transcript), self._credential.token
+        answer = encode(TokenProof(shown, token) if token else ClientProof(shown))
         self._transcript.append(answer)
         return [answer]
 

@@ -18,6 +18,7 @@ import socket
 from typing import Any
 
 from monofs.model.errors import ConnectionLost, MonofsError
+from monofs.rpc.tls import TlsMachine
 
 READ_BYTES = 64 << 10
 TURN_BYTES = 1 << 20
@@ -78,7 +79,8 @@ class Link:
     """One connected socket. Subclasses say what to do with bytes in ``received``, ``drained`` and ``lost``.
 
     ``out`` gathers small frames: append, then :meth:`soon`. ``map_files``: send pieces of files from mapped memory (faster
-    on loopback TCP) instead of sendfile.
+    on loopback TCP) instead of sendfile. ``tls``: everything leaves encrypted, so nothing leaves uncopied; the queue then holds
+    ciphertext, and what is written before TLS stands waits in ``out``.
     """
 
     # thousands of idle connections: a list is 56 bytes where a deque is 760
@@ -100,13 +102,24 @@ class Link:
         "queued_bytes",
         "reactor",
         "sock",
+        "tls",
         "turn_bytes",
     )
 
-    def __init__(self, reactor: Any, flusher: Flusher, sock: socket.socket, *, map_files: bool, low_bytes: int) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        flusher: Flusher,
+        sock: socket.socket,
+        *,
+        map_files: bool,
+        low_bytes: int,
+        tls: TlsMachine | None = None,
+    ) -> None:
         sock.setblocking(False)
         self.reactor = reactor
         self.sock = sock
+        self.tls = tls
         self.out = bytearray()
         self.queued_bytes = 0
         """Bytes that did not fit into the socket's buffer; ``out`` not included."""
@@ -138,6 +151,11 @@ class Link:
     def memory_changed(self) -> None:
         """``memory_bytes`` changed; closing this link here is allowed."""
 
+    def tls_failed(self, error: MonofsError, data: bytes) -> None:  # noqa: ARG002 - for who looks at the bytes that came
+        """The other side's ``data`` is not TLS as this side speaks it."""
+        self._send_encrypted()
+        self.abort(error)
+
     def lost(self, error: MonofsError | None) -> None:
         """The socket is closed; ``error`` None: by this side, or orderly by the other."""
 
@@ -154,6 +172,8 @@ class Link:
         out = self.out
         if not out or self.closed:
             return not self.closed
+        if self.tls is not None:
+            return self._encrypt([]) if self.tls.is_open else True
         sent = 0
         if not self._queue:
             try:
@@ -171,6 +191,9 @@ class Link:
 
     def send_buffers(self, buffers: list[bytes | memoryview]) -> None:
         """Send without copying; the buffers may not change any more."""
+        if self.tls is not None:
+            self._encrypt(buffers)
+            return
         if not self.flush():
             return
         sent = 0
@@ -191,7 +214,7 @@ class Link:
     def send_piece(self, header: bytes, fd: int, offset: int, length: int) -> None:
         """Send a frame whose body is a piece of a file."""
         try:
-            if length <= (MAP_BYTES if self._map_files else COPY_BYTES):
+            if self.tls is not None or length <= (MAP_BYTES if self._map_files else COPY_BYTES):
                 piece = os.pread(fd, length, offset)
                 if len(piece) != length:
                     raise OSError(errno.EIO, "the file is shorter than it was")
@@ -229,6 +252,57 @@ class Link:
             self.queued_bytes += length
             self._queue.append(_File(os.dup(fd), offset, length))
             self.reactor.addWriter(self)
+
+    # ---- under TLS
+
+    def begin_tls(self) -> None:
+        """The client's side: say the first word."""
+        if self.tls is not None:
+            self.tls.begin()
+            self._send_encrypted()
+
+    def _encrypt(self, buffers: list[bytes | memoryview]) -> bool:
+        """Send ``out`` and then ``buffers``. False: the link is closed."""
+        tls = self.tls
+        if tls is None or self.closed:
+            return not self.closed
+        out, self.out = self.out, bytearray()
+        for buffer in (out, *buffers):
+            tls.encrypt(buffer)
+        self.turn_bytes += sum(map(len, buffers))
+        return self._send_encrypted()
+
+    def _send_encrypted(self) -> bool:
+        """Send what TLS has for the other side. False: the link is closed."""
+        data = b"" if self.tls is None or self.closed else self.tls.to_send()
+        if not data:
+            return not self.closed
+        sent = 0
+        if not self._queue:
+            try:
+                sent = self.sock.send(data)
+            except OSError as error:
+                if error.errno not in _BUSY:
+                    self.abort(ConnectionLost(f"the connection broke: {error.strerror}"))
+                    return False
+        if sent < len(data):
+            self._enqueue(memoryview(data)[sent:])
+        return not self.closed
+
+    def _decrypt(self, tls: TlsMachine, data: bytes) -> bytes:
+        """What was said; empty when nothing was, or the link is closed."""
+        pieces: list[bytes] = []
+        try:
+            was_open = tls.is_open
+            tls.feed(data)
+            while tls.is_open and (piece := tls.read(READ_BYTES)):
+                pieces.append(piece)
+        except MonofsError as error:
+            self.tls_failed(error, data)
+            return b""
+        if self._send_encrypted() and tls.is_open and not was_open:
+            self.flush()
+        return b"".join(pieces)
 
     def send_descriptors(self, data: bytes, fds: list[int]) -> None:
         """Send a frame that owns descriptors: with one sendmsg of its own, only when nothing waits before it."""
@@ -305,6 +379,10 @@ class Link:
             if self._lingered > LINGER_BYTES:
                 self.abort(None)
         else:
+            if self.tls is not None:
+                data = self._decrypt(self.tls, data)
+                if not data or self.closed:
+                    return
             # frames written meanwhile wait for the one send below
             self.dirty = True
             try:
@@ -407,6 +485,9 @@ class Link:
             self.abort(None)
             return
         with contextlib.suppress(OSError):  # the other side may be gone already
+            if self.tls is not None:
+                self.tls.say_goodbye()
+                self.sock.send(self.tls.to_send())
             self.sock.shutdown(socket.SHUT_WR)
 
     def connectionLost(self, reason: Any) -> None:  # noqa: ARG002, N802 - Twisted's name and argument

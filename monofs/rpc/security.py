@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from monofs.model.errors import ConfigError
 from monofs.rpc.addresses import is_loopback
 from monofs.rpc.handshake import check_secret
+from monofs.rpc.tls import ServerTls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,8 @@ class Security:
     """`auto`: anonymous from loopback and Unix sockets; `required`: the secret from everyone."""
     insecure: bool = False
     """Anonymous from everywhere."""
+    tls: ServerTls | None = None
+    """How TCP doors speak TLS; None: in clear. It hides, and tells clients whom they reach; it lets nobody in."""
 
     def allows_anonymous(self, *, local: bool) -> bool:
         """Whether a peer may come without a credential; ``local``: over loopback or a Unix socket."""
@@ -30,6 +33,9 @@ def check_security(host: str, security: Security) -> None:
         raise ConfigError(f"security.authentication is auto or required, not {security.authentication!r}")
     if security.secret is not None:
         check_secret(security.secret)
+    if security.tls is not None:
+        security.tls.context()
+    if security.secret is not None:
         return
     if security.insecure:
         return

@@ -56,6 +56,7 @@ class Listener:
         self.address = address
         self.door = door
         self.security = security
+        self._tls = security.tls if door == "tcp" else None
         self.limits = limits
         self.flusher = Flusher(reactor)
         self.connections: set[ServerConnection] = set()
@@ -96,8 +97,9 @@ class Listener:
         if self.service.connections >= self.limits.connections:
             metrics.RPC_REFUSED("connections").value += 1
             error = Overloaded(f"this door serves at most {self.limits.connections} connections")
-            with contextlib.suppress(OSError):  # a courtesy: the peer may be gone
-                sock.send(pack(_ERROR, 0, 0, encode_error(error)), socket.MSG_DONTWAIT)
+            if self._tls is None:
+                with contextlib.suppress(OSError):  # a courtesy: the peer may be gone
+                    sock.send(pack(_ERROR, 0, 0, encode_error(error)), socket.MSG_DONTWAIT)
             sock.close()
             return
         try:
@@ -113,6 +115,7 @@ class Listener:
             anonymous=self.security.allows_anonymous(local=local),
             cluster=self.service.cluster(),
             role=self.service.role,
+            tokens=self.service.tokens,
         )
         connection = ServerConnection(
             self.reactor,
@@ -125,6 +128,7 @@ class Listener:
             limits=self.limits,
             map_files=local and self.door == "tcp",
             on_lost=self.has_lost,
+            tls=None if self._tls is None else self._tls.machine(),
         )
         self.connections.add(connection)
 

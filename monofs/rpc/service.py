@@ -32,13 +32,14 @@ from monofs.model.errors import (
     invariant,
     is_unusual,
 )
-from monofs.model.principal import Principal
+from monofs.model.principal import Principal, Right, check_right
 from monofs.observe import metrics
 from monofs.observe.logs import logger
 from monofs.observe.tracing import TRACE, new_trace, show_trace, stamp
 from monofs.rpc.api import Failure, Message, Method
 from monofs.rpc.deadlines import Deadlines
 from monofs.rpc.frames import ANSWER_MAX_BYTES, REQUEST_MAX_BYTES
+from monofs.rpc.tokens import Tokens
 
 log = logger(__name__)
 
@@ -84,6 +85,10 @@ class Entry:
     method: int
     name: str
     request_type: type[Message]
+    right: Right | None
+    """What the asker needs; None: the handler finds out."""
+    needs: int
+    """The same as a number: comparing flags costs more than a small answer."""
     handler: Handler
     decode: Callable[[bytes], Any]
     answered: metrics.Child
@@ -380,19 +385,30 @@ class Service:
         self.cluster = cluster
         self.on_fatal = on_fatal
         self.deadlines = Deadlines(reactor)
+        self.tokens = Tokens(reactor)
+        """Those honoured at all doors of this service."""
         self.entries: dict[int, Entry] = {}
         self.connections = 0
         self.held_bytes = 0
         self.queued_bytes = 0
         self.slow: set[Any] = set()
 
-    def register(self, method: Method, request_type: type[_R], handler: Callable[[_R, Call], Result]) -> None:
-        """Serve ``method``; each at most once."""
+    def register(
+        self,
+        method: Method,
+        request_type: type[_R],
+        handler: Callable[[_R, Call], Result],
+        *,
+        right: Right | None = None,
+    ) -> None:
+        """Serve ``method``; each at most once. ``right``: who has it not gets ``PermissionDenied``; None: the handler decides."""
         invariant(int(method) not in self.entries, f"{method.name} is registered once")
         self.entries[int(method)] = Entry(
             int(method),
             method.name,
             request_type,
+            right,
+            0 if right is None else right.value,
             handler,
             msgspec.msgpack.Decoder(request_type).decode,
             metrics.RPC_REQUESTS(method.name, "ok"),
@@ -411,8 +427,11 @@ class Service:
     def run(self, call: Call, request: Message) -> None:
         """Run the handler of a call with its request."""
         token = TRACE.set(call.trace)
+        entry = call.entry
         try:
-            result = call.entry.handler(request, call)
+            if entry.right is not None and not call.connection.principal.rights.value & entry.needs:
+                check_right(call.connection.principal, entry.right)
+            result = entry.handler(request, call)
             if result is None:
                 return
             if isinstance(result, Message):

@@ -38,6 +38,7 @@ from monofs.rpc.api import Message, Method
 from monofs.rpc.conversation import Conversation
 from monofs.rpc.frames import REQUEST_MAX_BYTES, Kind
 from monofs.rpc.handshake import Credential, Welcome
+from monofs.rpc.tls import ClientTls
 
 IDLE_MAX = 8
 """Idle connections kept to one address."""
@@ -72,8 +73,11 @@ class Pool:
         *,
         connect_timeout_s: float = 5.0,
         patience_s: float = 0.0,
+        tls: ClientTls | None = None,
     ) -> None:
+        """``tls``: speak TLS over TCP, and nothing else."""
         self.addresses = split_addresses(addresses)
+        self._tls = tls
         self._credential = credential or Credential()
         self._connect_s = connect_timeout_s
         self._patience_s = patience_s
@@ -88,7 +92,7 @@ class Pool:
         self._open: set[Conversation] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (self.addresses, self._credential, self._connect_s, self._patience_s))
+        return (_rebuild, (self.addresses, self._credential, self._connect_s, self._patience_s, self._tls))
 
     def __enter__(self) -> Pool:
         return self
@@ -324,7 +328,7 @@ class Pool:
         with self._lock:
             if len(self._open) >= OPEN_MAX:
                 raise Overloaded(f"this process has {OPEN_MAX} connections to {address} in use already")
-        talk = Conversation(address, self._credential, deadline, connect_s=self._connect_s)
+        talk = Conversation(address, self._credential, deadline, connect_s=self._connect_s, tls=self._tls)
         with self._lock:
             self._open.add(talk)
         return talk
@@ -410,8 +414,10 @@ def _sleep(pause_s: float, deadline: float) -> float:
     return min(pause_s * 2, _BACKOFF_MAX_S)
 
 
-def _rebuild(addresses: Sequence[str], credential: Credential, connect_s: float, patience_s: float) -> Pool:
-    return Pool(addresses, credential, connect_timeout_s=connect_s, patience_s=patience_s)
+def _rebuild(
+    addresses: Sequence[str], credential: Credential, connect_s: float, patience_s: float, tls: ClientTls | None
+) -> Pool:
+    return Pool(addresses, credential, connect_timeout_s=connect_s, patience_s=patience_s, tls=tls)
 
 
 def _encode_request(request: Message) -> bytes:

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from monofs import __version__
-from monofs.model.errors import Busy, InvalidArgument, NotReady, PermissionDenied
+from monofs.model.errors import Busy, InvalidArgument, NotReady
 from monofs.model.ids import ContentId, format_content_id
 from monofs.model.principal import Right
 from monofs.observe import metrics
@@ -65,9 +65,9 @@ class Inspection:
     def register_methods(self, service: Service) -> None:
         """Serve them."""
         service.register(Method.PING, Empty, self._ping)
-        service.register(Method.WORKER_STATUS, Empty, self._status)
-        service.register(Method.CACHED, CachedRequest, self._cached)
-        service.register(Method.VERIFY, Empty, self._verify)
+        service.register(Method.WORKER_STATUS, Empty, self._status, right=Right.READ)
+        service.register(Method.CACHED, CachedRequest, self._cached, right=Right.READ)
+        service.register(Method.VERIFY, Empty, self._verify, right=Right.ADMIN)
 
     def stop(self) -> None:
         """A verification ends at its next group."""
@@ -133,8 +133,6 @@ class Inspection:
         return CachedAnswer(shown, gone)
 
     async def _verify(self, _request: Empty, call: Call) -> Message:
-        if not call.principal.rights & Right.ADMIN:
-            raise PermissionDenied("verifying a worker's cache needs the right `admin`")
         if self._verifying:
             raise Busy("a verification of this worker is running already")
         self._verifying = True

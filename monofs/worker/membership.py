@@ -34,6 +34,7 @@ from monofs.rpc.api import (
     MountGrant,
     RegisterAnswer,
     RegisterRequest,
+    TokenGrant,
 )
 from monofs.tiering.cache import Cache, Rule
 from monofs.worker.gate import Gate
@@ -72,14 +73,15 @@ class Membership:
         on_mounts: Callable[[list[MountGrant]], None],
         operations: Callable[[], list[int]] = list,
         on_cluster: Callable[[], None] = lambda: None,
+        on_tokens: Callable[[TokenGrant], None] = lambda _: None,
     ) -> None:
         """``operations`` tells the writes this worker is at; ``on_cluster`` is called before another cluster is joined."""
         self._config, self._cache, self._gate, self._pins, self._master = config, cache, gate, pins, master
         self._reactor, self._identity, self._on_mounts = reactor, identity, on_mounts
-        self._operations, self._on_cluster = operations, on_cluster
+        self._operations, self._on_cluster, self._on_tokens = operations, on_cluster, on_tokens
         self.worker = 0
         self.epoch = 0
-        self._mounts_index = self._policies_index = 0
+        self._mounts_index = self._policies_index = self._tokens_index = 0
         self._address = self._unix = ""
         self._first: Deferred[None] | None = None
         self._loop: Deferred[None] | None = None
@@ -159,6 +161,9 @@ class Membership:
         self._gate.set_keys(answer.keys, answer.cluster)
         self._on_mounts(answer.mounts)
         self._take_groups(answer.groups)
+        if answer.tokens is not None:
+            self._on_tokens(answer.tokens)
+        self._tokens_index = answer.tokens_index
         self.worker, self.epoch, self._mounts_index, self._policies_index = answer.worker, answer.epoch, 0, 0
         if self._first is not None:
             first, self._first = self._first, None
@@ -179,6 +184,7 @@ class Membership:
             policies_index=self._policies_index,
             group_bytes=cache.group_bytes(),
             operations=self._operations(),
+            tokens_index=self._tokens_index,
         )
         answer: HeartbeatAnswer = await self._master.call(
             Method.HEARTBEAT, request, HeartbeatAnswer, interval_s + CALL_SLACK_S
@@ -193,12 +199,16 @@ class Membership:
         if answer.groups is not None:
             self._take_groups(answer.groups)
             self._policies_index = answer.policies_index
+        if answer.tokens is not None:
+            self._on_tokens(answer.tokens)
+            self._tokens_index = answer.tokens_index
         for item in answer.feed:
             await self._act(item)
         if answer.cursor > cache.cursor:
             cache.set_cursor(answer.cursor)
         rest_s = interval_s - (time.monotonic() - began)
-        if rest_s > 0 and not answer.feed and answer.mounts is None and answer.keys is None and answer.groups is None:
+        news = (answer.feed, answer.mounts, answer.keys, answer.groups, answer.tokens)
+        if rest_s > 0 and not any(part is not None and part != [] for part in news):
             await deferLater(self._reactor, rest_s)  # a master that answers nothing early must not be asked in a loop
 
     def _take_groups(self, groups: list[GroupSpec]) -> None:

@@ -24,6 +24,7 @@ from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, group_length
 from monofs.model.capability import Capability
 from monofs.model.errors import InvalidArgument, MonofsError, NotReady, NotSupported, WriteLost
 from monofs.model.options import ReadType
+from monofs.model.principal import Right
 from monofs.observe import metrics
 from monofs.observe.logs import logger
 from monofs.rpc.api import (
@@ -112,6 +113,7 @@ class Worker:
             on_mounts=self._take_mounts,
             operations=lambda: self._writers.operations,
             on_cluster=lambda: self._writers.lose_all(WriteLost("this worker serves another cluster now")),
+            on_tokens=lambda grant: self._service.tokens.take(grant.salts, grant.last),
         )
         self._expiry = LoopingCall(cache.expire, EXPIRED_MAX)
         self._expiry.clock = reactor
@@ -122,17 +124,18 @@ class Worker:
             cache, self._fetcher, self._disks, self._leases, self._membership, reactor=reactor
         )
         self._service = self._register_methods(Service("worker", reactor, cluster=lambda: cache.cluster))
+        self._service.tokens.now_s = lambda: self._gate.now_s
 
     def service(self) -> Service:
         """The one service of this worker, for all its doors."""
         return self._service
 
     def _register_methods(self, service: Service) -> Service:
-        service.register(Method.READ, ReadRequest, self._read)
-        service.register(Method.READ_MANY, ReadManyRequest, self._read_many)
-        service.register(Method.DESCRIPTOR, DescriptorRequest, self._descriptor)
-        service.register(Method.FETCH, FetchRequest, self._fetch)
-        service.register(Method.RELEASE, ReleaseRequest, self._release)
+        service.register(Method.READ, ReadRequest, self._read, right=Right.READ)
+        service.register(Method.READ_MANY, ReadManyRequest, self._read_many, right=Right.READ)
+        service.register(Method.DESCRIPTOR, DescriptorRequest, self._descriptor, right=Right.READ)
+        service.register(Method.FETCH, FetchRequest, self._fetch, right=Right.READ)
+        service.register(Method.RELEASE, ReleaseRequest, self._release, right=Right.READ)
         self._writers.register_methods(service)
         self._inspection.register_methods(service)
         return service

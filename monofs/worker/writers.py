@@ -17,6 +17,7 @@ from twisted.internet.task import LoopingCall, deferLater
 
 from monofs.config.schema import WorkerConfig
 from monofs.model.errors import InvalidArgument, MonofsError, NotReady, WriteLost
+from monofs.model.principal import Right
 from monofs.observe import metrics
 from monofs.observe.logs import logger
 from monofs.rpc.api import (
@@ -100,8 +101,8 @@ class Writers:
     def register_methods(self, service: Service) -> None:
         """Serve them."""
         self._service = service
-        service.register(Method.WRITE, WriteRequest, self._write)
-        service.register(Method.ABORT_WRITE, AbortWriteRequest, self._abort)
+        service.register(Method.WRITE, WriteRequest, self._write, right=Right.WRITE)
+        service.register(Method.ABORT_WRITE, AbortWriteRequest, self._abort, right=Right.WRITE)
 
     @property
     def operations(self) -> list[int]:

@@ -63,6 +63,8 @@ ANSWERS: dict[Method, type[api.Message]] = {
     Method.MOUNT_UPDATE: api.MountInfo,
     Method.MOUNT_TEST: api.MountInfo,
     Method.MOUNT_LIST: api.MountListAnswer,
+    Method.TOKEN_ADD: api.TokenAddAnswer,
+    Method.TOKEN_LIST: api.TokenListAnswer,
     Method.REPORT: api.ReportAnswer,
     Method.CONF: api.ConfAnswer,
     Method.FSCK: api.FsckAnswer,

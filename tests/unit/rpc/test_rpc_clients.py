@@ -29,13 +29,16 @@ from monofs.rpc.client import Client
 from monofs.rpc.direct import DirectClient
 from monofs.rpc.handshake import Credential
 from monofs.rpc.server import Security
+from monofs.rpc.tls import ClientTls, ServerTls
 
 
-@pytest.fixture(params=["tcp", "unix", "direct"])
-def caller(request: Any, loop: Loop, house: House) -> Any:
+@pytest.fixture(params=["tcp", "unix", "tls", "direct"])
+def caller(request: Any, loop: Loop, house: House, server_tls: ServerTls, client_tls: ClientTls) -> Any:
     """A client of each kind to the same service."""
     if request.param == "direct":
         client: Any = DirectClient(house.service)
+    elif request.param == "tls":
+        client = Client(loop.reactor, house.tcp(security=Security(tls=server_tls)).address, tls=client_tls)
     else:
         door = house.tcp() if request.param == "tcp" else house.unix()
         client = Client(loop.reactor, door.address)

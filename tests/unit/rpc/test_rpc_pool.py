@@ -37,6 +37,7 @@ from monofs.rpc.handshake import Credential
 from monofs.rpc.server import Security
 from monofs.rpc.service import Call
 from monofs.rpc.sync import IDLE_MAX, Pool
+from monofs.rpc.tls import ClientTls, ServerTls
 
 
 def stat(pool: Pool, path: str, timeout_s: float = 10.0, *, idempotent: bool = False) -> Any:
@@ -44,9 +45,13 @@ def stat(pool: Pool, path: str, timeout_s: float = 10.0, *, idempotent: bool = F
     return msgspec.msgpack.decode(answer.inode)
 
 
-@pytest.fixture(params=["tcp", "unix"])
-def pool(request: Any, house: House) -> Any:
-    with Pool((house.tcp() if request.param == "tcp" else house.unix()).address) as pool:
+@pytest.fixture(params=["tcp", "unix", "tls"])
+def pool(request: Any, house: House, server_tls: ServerTls, client_tls: ClientTls) -> Any:
+    if request.param == "tls":
+        listener = house.tcp(security=Security(tls=server_tls))
+    else:
+        listener = house.tcp() if request.param == "tcp" else house.unix()
+    with Pool(listener.address, tls=client_tls if request.param == "tls" else None) as pool:
         yield pool
 
 

@@ -54,11 +54,12 @@ from monofs.rpc.api import (
     ReadRequest,
     RecordUploadRequest,
     RegisterAnswer,
+    TokenGrant,
     WriteAnswer,
     WriteRequest,
 )
 from monofs.rpc.direct import DirectClient
-from monofs.rpc.server import listen_tcp, listen_unix
+from monofs.rpc.server import Security, listen_tcp, listen_unix
 from monofs.rpc.sync import Pool
 from monofs.tiering.cache import Cache, TierSpec
 from monofs.ufs.base import UfsEntry, UfsPage
@@ -199,6 +200,7 @@ class ScriptedMaster:
         self.requests: list[Message] = []
         self.groups: list[GroupSpec] = []
         self.policies_index = 0
+        self.tokens, self.tokens_index = TokenGrant({}, 0), 0
         self.ended: list[EndWriteRequest] = []
         self.abandoned: list[AbandonWriteRequest] = []
         self.uploads: list[RecordUploadRequest] = []
@@ -228,6 +230,8 @@ class ScriptedMaster:
                     self.feed_head,
                     self.feed_tail,
                     self.groups,
+                    self.tokens,
+                    self.tokens_index,
                 )
             )
         if method is not Method.HEARTBEAT:
@@ -275,6 +279,8 @@ class ScriptedMaster:
                     self.mounts_index,
                     None if request.policies_index == self.policies_index else self.groups,
                     self.policies_index,
+                    None if request.tokens_index == self.tokens_index else self.tokens,
+                    self.tokens_index,
                 )
             )
 
@@ -300,6 +306,7 @@ class World:
         quota: int = 1 << 40,
         opens_real_stores: bool = False,
         pages: str = "",
+        security: Security | None = None,
         **settings: Any,
     ) -> None:
         self.thread, self.home = thread, home
@@ -312,6 +319,8 @@ class World:
         self.opened: list[tuple[str, dict[str, str]]] = []
         self.open_store: Callable[[str, dict[str, str]], Any] | None = None if opens_real_stores else self._open_store
         self._contents = 0
+        self.security = security
+        """Of its doors."""
 
     def _open_store(self, uri: str, options: dict[str, str]) -> Any:
         self.opened.append((uri, options))
@@ -334,8 +343,8 @@ class World:
         )
         service = self.worker.service()
         self.listeners = [
-            listen_tcp(reactor, service, "127.0.0.1", 0),
-            listen_unix(reactor, service, f"{self.home}/w.sock"),
+            listen_tcp(reactor, service, "127.0.0.1", 0, security=self.security),
+            listen_unix(reactor, service, f"{self.home}/w.sock", security=self.security),
         ]
         self.address = self.listeners[0].address
         self.direct = DirectClient(service)
