@@ -142,9 +142,11 @@ class SecurityConfig:
     tls_certificate: str = setting(
         "",
         "file",
-        "PEM file with the certificate of this node's RPC doors, and those between it and its authority; empty: no TLS.",
+        "PEM file with the certificate of this node's RPC doors, and those between it and its authority; read again when it changes; empty: no TLS.",
     )
-    tls_key: str = setting("", "file", "PEM file with the key of that certificate, without a password.")
+    tls_key: str = setting(
+        "", "file", "PEM file with the key of that certificate, without a password, not readable by everybody."
+    )
     tls_ca: str = setting(
         "",
         "file",

@@ -267,8 +267,12 @@ class Link:
         if tls is None or self.closed:
             return not self.closed
         out, self.out = self.out, bytearray()
-        for buffer in (out, *buffers):
-            tls.encrypt(buffer)
+        try:
+            for buffer in (out, *buffers):
+                tls.encrypt(buffer)
+        except MonofsError as error:
+            self.abort(error)
+            return False
         self.turn_bytes += sum(map(len, buffers))
         return self._send_encrypted()
 

@@ -18,10 +18,11 @@ import select
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from monofs.model.errors import ConfigError, InvalidArgument, Unauthenticated
+from monofs.model.errors import ConfigError, ConnectionLost, InvalidArgument, MonofsError, Unauthenticated
 from monofs.observe.logs import logger
 
 log = logger(__name__)
@@ -83,6 +84,8 @@ class ServerTls:
             ) from None
 
     def _make(self) -> ssl.SSLContext:
+        if os.stat(self.key).st_mode & 0o007:
+            raise PermissionError(errno.EPERM, f"everybody may read the key: chmod o= {self.key}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.num_tickets = 0
@@ -142,7 +145,8 @@ def _why(error: OSError) -> str:
 class TlsMachine:
     """One side of one connection: no socket, no waiting. ``host`` None: the server's side.
 
-    Raises ``Unauthenticated`` where the sides cannot agree: after that, send what :meth:`to_send` still has (an alert) and close.
+    Raises ``Unauthenticated`` where the sides cannot agree, ``ConnectionLost`` where what came later is not the other side's: after
+    either, send what :meth:`to_send` still has (an alert) and close.
     """
 
     __slots__ = ("_host", "_in", "_out", "_ssl", "is_open")
@@ -189,8 +193,11 @@ class TlsMachine:
     def encrypt(self, data: bytes | bytearray | memoryview) -> None:
         """Say something; all of it is taken, for :meth:`to_send`."""
         view = memoryview(data).cast("B")
-        while view:
-            view = view[self._ssl.write(view) :]
+        try:
+            while view:
+                view = view[self._ssl.write(view) :]
+        except ssl.SSLError as error:
+            raise self._told(error) from None
 
     def to_send(self) -> bytes:
         """Bytes for the other side, once."""
@@ -213,18 +220,24 @@ class TlsMachine:
         except ssl.SSLError as error:
             raise self._told(error) from None
 
-    def _told(self, error: ssl.SSLError) -> Unauthenticated:
+    def _told(self, error: ssl.SSLError) -> Unauthenticated | ConnectionLost:
+        reason = error.reason or error.strerror or str(error)
+        if self.is_open:
+            return ConnectionLost(f"the TLS connection broke: {_words(reason)}")
         if isinstance(error, ssl.SSLCertVerificationError):
             return Unauthenticated(
                 f"the certificate of {self._host} is not accepted: {error.verify_message}; it must be for this name or address, "
                 "and from an authority in the file of --tls-ca"
             )
-        reason = error.reason or error.strerror or str(error)
         if self._host is not None and reason in _NOT_TLS:
             return Unauthenticated(
                 f"{self._host} does not speak TLS on this port: leave --tls-ca (MONOFS_TLS_CA) away, or set security.tls_certificate there"
             )
-        return Unauthenticated(f"TLS failed: {str(reason).lower().replace('_', ' ')}")
+        return Unauthenticated(f"TLS failed: {_words(reason)}")
+
+
+def _words(reason: str) -> str:
+    return reason.lower().replace("_", " ")
 
 
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNEXPECTED_MESSAGE"})
@@ -233,7 +246,7 @@ _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LE
 class TlsSocket:
     """A blocking socket under TLS, as conversation.py uses sockets: the kernel's time limits hold as they do without.
 
-    What was encrypted and did not fit is kept and leaves first. Errors are OSErrors of the socket, or ``Unauthenticated``.
+    What was encrypted and did not fit is kept and leaves first. After :meth:`shake_hands` all errors are OSErrors, as a socket's are.
     """
 
     __slots__ = ("_machine", "_sock", "_unsent")
@@ -282,7 +295,8 @@ class TlsSocket:
         taken = 0
         for piece in pieces:
             some = piece[: PIECE_BYTES - taken]
-            self._machine.encrypt(some)
+            with _as_socket_errors():
+                self._machine.encrypt(some)
             taken += len(some)
             if taken == PIECE_BYTES:
                 break
@@ -293,16 +307,18 @@ class TlsSocket:
         """Bytes said, b"" at the end. With MSG_PEEK: whether anything came, in ciphertext."""
         if flags & socket.MSG_PEEK:
             return self._sock.recv(size, flags)
-        while (data := self._machine.read(size)) is None:
-            if not self._has_more():
-                return b""
+        with _as_socket_errors():
+            while (data := self._machine.read(size)) is None:
+                if not self._has_more():
+                    return b""
         return data
 
     def recv_into(self, view: memoryview) -> int:
         """The same into a buffer."""
-        while (count := self._machine.read_into(view)) is None:
-            if not self._has_more():
-                return 0
+        with _as_socket_errors():
+            while (count := self._machine.read_into(view)) is None:
+                if not self._has_more():
+                    return 0
         return count
 
     def _has_more(self) -> bool:
@@ -313,7 +329,7 @@ class TlsSocket:
             poll.register(self._sock, select.POLLIN | select.POLLOUT)
             limit = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.size)
             seconds, micros = _TIMEVAL.unpack(limit)
-            events = poll.poll(seconds * 1000 + micros // 1000 or None)
+            events = poll.poll(max(1, seconds * 1000 + micros // 1000))
             if not events:
                 raise BlockingIOError(errno.EAGAIN, "the time allowed ran out")
             if events[0][1] & ~select.POLLOUT:
@@ -337,3 +353,11 @@ class TlsSocket:
         except BlockingIOError:
             if not flags & socket.MSG_DONTWAIT:
                 raise
+
+
+@contextmanager
+def _as_socket_errors() -> Iterator[None]:
+    try:
+        yield
+    except MonofsError as error:
+        raise OSError(errno.EPROTO, error.message) from None

@@ -19,6 +19,7 @@ from rpc_world import SECRET, House, Loop, pattern
 
 from monofs.model.errors import (
     ConfigError,
+    ConnectionLost,
     DeadlineExceeded,
     InvalidArgument,
     ProtocolError,
@@ -203,6 +204,38 @@ def test_a_damaged_record_ends_the_connection(house: House, server_tls: ServerTl
         assert ping(pool).role == "worker"
 
 
+def test_what_a_stranger_says_in_the_middle_breaks_the_conversation_for_good(
+    house: House, server_tls: ServerTls, client_tls: ClientTls
+) -> None:
+    """At the client: the bytes of nobody else are taken for an answer, and the connection is not used again."""
+    listener = house.tcp(security=Security(tls=server_tls))
+    with tapped(listener.address) as tap, Pool(tap.address, tls=client_tls) as pool:
+        pipeline = pool.pipeline()
+        pipeline.send(Method.STAT, [msgspec.msgpack.encode(api.StatRequest("/hold"))], 30.0)
+        call = house.arrived.get(timeout=30)
+        tap._outer.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(ConnectionLost, match="TLS"):
+            pipeline.receive(api.StatAnswer, 30.0)
+        pipeline.close()
+        assert pool._open == set()
+        house.wait_until(lambda: call.closed)
+
+
+def test_a_node_is_not_fooled_in_the_middle_either(
+    loop: Loop, house: House, server_tls: ServerTls, client_tls: ClientTls
+) -> None:
+    listener = house.tcp(security=Security(tls=server_tls))
+    with tapped(listener.address) as tap:
+        client = Client(loop.reactor, tap.address, tls=client_tls)
+        asked: list[Any] = []
+        loop.do(lambda: asked.append(client.call(Method.STAT, api.StatRequest("/hold"), api.StatAnswer, 30.0)) or None)
+        house.arrived.get(timeout=30)
+        tap._outer.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(ConnectionLost, match="TLS"):
+            loop.do(lambda: asked[0])
+        loop.do(client.close)
+
+
 # ---- every byte goes through it ---------------------------------------------------------------------------------------
 
 
@@ -383,6 +416,8 @@ def test_files_that_cannot_be_used_say_which_and_why(tmp_path: Any, authority: A
     nothing.write_text("nothing")
     encrypted = tmp_path / "encrypted.key"
     encrypted.write_bytes(_encrypted(files.key))
+    for each in (nothing, encrypted):
+        each.chmod(0o600)
     for certificate, key, why in (
         (str(tmp_path / "none"), files.key, "No such file"),
         (files.certificate, str(nothing), "cannot be used"),
@@ -392,6 +427,9 @@ def test_files_that_cannot_be_used_say_which_and_why(tmp_path: Any, authority: A
         with pytest.raises(ConfigError, match=why) as caught:
             check_security("127.0.0.1", Security(tls=ServerTls(certificate, key)))
         assert certificate in str(caught.value)
+    os.chmod(other.key, 0o644)
+    with pytest.raises(ConfigError, match="everybody may read the key"):
+        ServerTls(other.certificate, other.key).context()
     for ca in (str(tmp_path / "none"), str(nothing)):
         with pytest.raises(InvalidArgument, match="cannot be used"):
             ClientTls(ca).context()
