@@ -1,6 +1,6 @@
 """The bytes of a journal: segment headers, frames and records, encoded and decoded without touching a file.
 
-A segment is a header block and then frames; everything begins on a 4,096-byte boundary, so a block that was acknowledged is never
+A segment is a header and then frames; everything begins on a 4,096-byte boundary, so a block that was acknowledged is never
 written again. A frame is what one fdatasync made durable: it names its segment's serial, the CRC of the frame before it, the index of
 its first entry and its length, and ends the chain with its own CRC. All integers are big-endian. docs/formats/journal.md is the
 specification. Invariant: bytes that were not encoded here as a whole never decode as a frame, up to the strength of CRC-32. Deciding
@@ -16,18 +16,30 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from monofs.journal.face import ENTRY_MAX_BYTES, Entry
-from monofs.model.errors import HomeUnusable, JournalCorrupt
+from monofs.journal.outline import Cut
+from monofs.journal.raft.messages import MAX_MEMBERS, HardState, Membership, NodeId, Position
+from monofs.model.errors import HomeUnusable, JournalCorrupt, invariant
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BLOCK_BYTES = 4096
 """Unit of alignment: headers and frames begin on multiples of it and are padded to it with zeros."""
 
 _HEADER_MAGIC = b"monofsjn"
 _HEADER_SUM = struct.Struct(">8sI")  # magic, CRC of the rest of the block: the same in every version to come
-_HEADER = struct.Struct(">IQQQIIQQH")
+_HEADER = struct.Struct(">IQQQIIQQ")
 _HEADER_STARTS_CHAIN = 1
-_VOTER = struct.Struct(">Q")
-VOTERS_MAX = (BLOCK_BYTES - _HEADER_SUM.size - _HEADER.size) // _VOTER.size
+_VOTERS = struct.Struct(">H")  # version 1: how many ids follow
+_OPENING = struct.Struct(">QIH")  # base term, CRC of the blocks behind the first, bytes of the membership that follows
+_OPENING_AT = _HEADER_SUM.size + _HEADER.size
+_ID = struct.Struct(">Q")
+_MEMBERSHIP = struct.Struct(">HHHH")  # voters, outgoing, learners, bytes of the book
+_IDS_MAX = 2 * MAX_MEMBERS
+
+BOOK_MAX_BYTES = 4096
+"""Most bytes of a membership's book of addresses."""
+
+MEMBERSHIP_MAX_BYTES = _MEMBERSHIP.size + _IDS_MAX * _ID.size + BOOK_MAX_BYTES
+HEADER_MAX_BYTES = -(-(_OPENING_AT + _OPENING.size + MEMBERSHIP_MAX_BYTES) // BLOCK_BYTES) * BLOCK_BYTES
 
 _FRAME_MAGIC = b"mjfr"
 _FRAME = struct.Struct(">4sQIQII")  # magic, serial, previous CRC, first index, entries, payload bytes
@@ -35,8 +47,16 @@ _CRC = struct.Struct(">I")
 _FRAME_HEAD_BYTES = _FRAME.size + _CRC.size
 
 _RECORD = struct.Struct(">BHHIQQ")  # type, kind, version, body bytes, term, index
+_LAST = struct.Struct(">Q")
 RECORD_BYTES = _RECORD.size
 FRAME_OVERHEAD_BYTES = _FRAME_HEAD_BYTES
+NOT_ENTRIES_MAX_BYTES = 2 * RECORD_BYTES + _ID.size + _LAST.size + MEMBERSHIP_MAX_BYTES
+"""Most bytes a frame holds besides entries: a cut and a hard state."""
+
+KIND_EMPTY = 0xFF00
+KIND_MEMBERSHIP = 0xFF01
+KINDS_RESERVED = range(0xFF00, 0xFF10)
+"""Kinds of entries that are the journal's own; no state machine uses them."""
 
 
 class RecordType(IntEnum):
@@ -44,20 +64,15 @@ class RecordType(IntEnum):
 
     ENTRY = 0
     STATE = 1
-
-
-class HardState(NamedTuple):
-    """What a voter must never forget: its term and whom it voted for in it (0: nobody)."""
-
-    term: int
-    vote: int
+    CUT = 2
 
 
 class SegmentHeader(NamedTuple):
-    """The first block of a segment.
+    """What opens a segment: one block, or two with a large book.
 
     ``size`` is the length of the file in bytes. ``starts_chain``: this segment begins the log; whatever lies in segments before it
-    was discarded, and ``previous_crc`` is 0.
+    was discarded, and ``previous_crc`` is 0. ``base_term`` is the term of the entry before ``first_index`` (0: none, or not known, as in
+    version 1), ``membership`` the one in force there, both as of the opening: a cut in the first frame may reach below.
     """
 
     serial: int
@@ -66,7 +81,19 @@ class SegmentHeader(NamedTuple):
     previous_crc: int
     starts_chain: bool
     state: HardState
-    voters: tuple[int, ...]
+    base_term: int
+    membership: Membership
+    version: int = FORMAT_VERSION
+
+    @property
+    def base(self) -> Position:
+        """The position before ``first_index``."""
+        return Position(self.first_index - 1, self.base_term)
+
+    @property
+    def frames_at(self) -> int:
+        """The byte where frames begin."""
+        return BLOCK_BYTES if self.version < 2 else _header_bytes(len(pack_membership(self.membership)))
 
 
 class Record(NamedTuple):
@@ -89,12 +116,26 @@ class Frame(NamedTuple):
     payload: memoryview
 
 
+class Decoded(NamedTuple):
+    """What a frame says: first the cut, if any, then entries in index order, and the last hard state it holds."""
+
+    records: list[Record]
+    state: HardState | None
+    cut: Cut | None
+
+
 # ---- segment header -----------------------------------------------------------------------------------------------------
 
 
 def encode_header(header: SegmentHeader) -> bytes:
-    """The block that opens a segment."""
-    rest = _HEADER.pack(
+    """The blocks that open a segment."""
+    membership = pack_membership(header.membership)
+    size = _header_bytes(len(membership))
+    data = bytearray(size)
+    data[_OPENING_AT + _OPENING.size : _OPENING_AT + _OPENING.size + len(membership)] = membership
+    _HEADER.pack_into(
+        data,
+        _HEADER_SUM.size,
         FORMAT_VERSION,
         header.serial,
         header.size,
@@ -102,35 +143,77 @@ def encode_header(header: SegmentHeader) -> bytes:
         header.previous_crc,
         _HEADER_STARTS_CHAIN if header.starts_chain else 0,
         *header.state,
-        len(header.voters),
-    ) + b"".join(map(_VOTER.pack, header.voters))
-    rest = rest.ljust(BLOCK_BYTES - _HEADER_SUM.size, b"\0")
-    return _HEADER_SUM.pack(_HEADER_MAGIC, zlib.crc32(rest)) + rest
-
-
-def decode_header(block: bytes) -> SegmentHeader | None:
-    """The header in ``block``, or None when it holds none that is whole.
-
-    Raises ``HomeUnusable`` for a whole header of a newer format: where the CRC stands and what it covers never changes.
-    """
-    if len(block) != BLOCK_BYTES:
-        return None
-    magic, crc = _HEADER_SUM.unpack_from(block)
-    if magic != _HEADER_MAGIC or zlib.crc32(memoryview(block)[_HEADER_SUM.size :]) != crc:
-        return None
-    version, serial, size, first_index, previous_crc, flags, term, vote, voters = _HEADER.unpack_from(
-        block, _HEADER_SUM.size
     )
+    _OPENING.pack_into(data, _OPENING_AT, header.base_term, zlib.crc32(data[BLOCK_BYTES:]), len(membership))
+    _HEADER_SUM.pack_into(data, 0, _HEADER_MAGIC, zlib.crc32(data[_HEADER_SUM.size : BLOCK_BYTES]))
+    return bytes(data)
+
+
+def decode_header(data: bytes) -> SegmentHeader | None:
+    """The header that ``data`` begins with (give ``HEADER_MAX_BYTES``), or None when it holds none that is whole.
+
+    Raises ``HomeUnusable`` for a whole header of a newer format: where the first CRC stands and what it covers never changes.
+    """
+    if len(data) < BLOCK_BYTES:
+        return None
+    magic, crc = _HEADER_SUM.unpack_from(data)
+    if magic != _HEADER_MAGIC or zlib.crc32(memoryview(data)[_HEADER_SUM.size : BLOCK_BYTES]) != crc:
+        return None
+    version, serial, size, first_index, previous_crc, flags, term, vote = _HEADER.unpack_from(data, _HEADER_SUM.size)
     if version > FORMAT_VERSION:
         raise HomeUnusable(
             f"the journal has format {version}, this release reads up to {FORMAT_VERSION}: start the release that wrote it"
         )
-    if version < 1 or voters > VOTERS_MAX or size % BLOCK_BYTES or flags & ~_HEADER_STARTS_CHAIN:
+    if version < 1 or size % BLOCK_BYTES or flags & ~_HEADER_STARTS_CHAIN:
         return None
-    start = _HEADER_SUM.size + _HEADER.size
-    ids = tuple(_VOTER.unpack_from(block, start + i * _VOTER.size)[0] for i in range(voters))
-    starts_chain = bool(flags & _HEADER_STARTS_CHAIN)
-    return SegmentHeader(serial, size, first_index, previous_crc, starts_chain, HardState(term, vote), ids)
+    base_term, membership = 0, _decode_voters(data)
+    if version > 1:
+        base_term, rest_crc, length = _OPENING.unpack_from(data, _OPENING_AT)
+        rest = memoryview(data)[BLOCK_BYTES : _header_bytes(length)]
+        if len(data) < _header_bytes(length) or zlib.crc32(rest) != rest_crc:
+            return None
+        membership = unpack_membership(data[_OPENING_AT + _OPENING.size :][:length])
+    if membership is None:
+        return None
+    starts_chain, state = bool(flags & _HEADER_STARTS_CHAIN), HardState(term, NodeId(vote))
+    return SegmentHeader(serial, size, first_index, previous_crc, starts_chain, state, base_term, membership, version)
+
+
+def _header_bytes(membership_bytes: int) -> int:
+    return -(-(_OPENING_AT + _OPENING.size + membership_bytes) // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def _decode_voters(block: bytes) -> Membership | None:
+    """The voters of a header of version 1."""
+    (count,) = _VOTERS.unpack_from(block, _OPENING_AT)
+    start = _OPENING_AT + _VOTERS.size
+    if start + count * _ID.size > BLOCK_BYTES:
+        return None
+    return Membership(tuple(NodeId(_ID.unpack_from(block, start + n * _ID.size)[0]) for n in range(count)))
+
+
+def pack_membership(membership: Membership) -> bytes:
+    """The bytes of a membership, in a header or as the body of an entry; a bug if they are too many."""
+    ids = (*membership.voters, *membership.outgoing, *membership.learners)
+    invariant(len(ids) <= _IDS_MAX, "a membership has no more members than fit")
+    invariant(len(membership.book) <= BOOK_MAX_BYTES, "a book of addresses has at most 4 KiB")
+    head = _MEMBERSHIP.pack(
+        len(membership.voters), len(membership.outgoing), len(membership.learners), len(membership.book)
+    )
+    return b"".join((head, *map(_ID.pack, ids), membership.book))
+
+
+def unpack_membership(data: bytes) -> Membership | None:
+    """The membership that ``data`` is, or None."""
+    if len(data) < _MEMBERSHIP.size:
+        return None
+    voters, outgoing, learners, book = _MEMBERSHIP.unpack_from(data)
+    count = voters + outgoing + learners
+    start = _MEMBERSHIP.size + count * _ID.size
+    if count > _IDS_MAX or book > BOOK_MAX_BYTES or start + book != len(data):
+        return None
+    ids = tuple(NodeId(value) for (value,) in _ID.iter_unpack(data[_MEMBERSHIP.size : start]))
+    return Membership(ids[:voters], ids[voters : voters + outgoing], ids[voters + outgoing :], data[start:])
 
 
 # ---- records ------------------------------------------------------------------------------------------------------------
@@ -143,17 +226,21 @@ def pack_entry(index: int, term: int, entry: Entry) -> bytes:
 
 def pack_state(state: HardState) -> bytes:
     """A whole record of hard state."""
-    return _RECORD.pack(RecordType.STATE, 0, 1, _VOTER.size, state.term, 0) + _VOTER.pack(state.vote)
+    return _RECORD.pack(RecordType.STATE, 0, 1, _ID.size, state.term, 0) + _ID.pack(state.vote)
 
 
-def decode_records(frame: Frame) -> tuple[list[Record], HardState | None]:
-    """The entries of a frame in index order, and the last hard state it holds.
+def pack_cut(cut: Cut) -> bytes:
+    """A whole record that discards the end of the log; it is the first one of its frame, which begins with ``cut.first_index``."""
+    body = _LAST.pack(cut.last_index) + pack_membership(cut.membership)
+    return _RECORD.pack(RecordType.CUT, 0, 1, len(body), cut.term, cut.first_index) + body
 
-    Raises ``JournalCorrupt`` when the records contradict their frame although its CRC is right.
-    """
+
+def decode_records(frame: Frame) -> Decoded:
+    """What a frame holds. Raises ``JournalCorrupt`` when the records contradict their frame although its CRC is right."""
     payload, at, index = frame.payload, 0, frame.first_index
     records: list[Record] = []
     state: HardState | None = None
+    cut: Cut | None = None
     while at < len(payload):
         if len(payload) - at < RECORD_BYTES:
             raise JournalCorrupt(f"the frame of index {frame.first_index} ends inside a record")
@@ -168,15 +255,24 @@ def decode_records(frame: Frame) -> tuple[list[Record], HardState | None]:
                 raise JournalCorrupt(f"index {number} stands where {index} should")
             records.append(Record(index, term, Entry(kind, version, body)))
             index += 1
-        elif type_ == RecordType.STATE and length == _VOTER.size:
-            state = HardState(term, _VOTER.unpack(body)[0])
+        elif type_ == RecordType.STATE and length == _ID.size:
+            state = HardState(term, NodeId(_ID.unpack(body)[0]))
+        elif type_ == RecordType.CUT and at == RECORD_BYTES + length and number == index:
+            cut = _decode_cut(term, number, body)
         else:
             raise JournalCorrupt(f"the frame of index {frame.first_index} holds a record of unknown type {type_}")
     if len(records) != frame.entries:
         raise JournalCorrupt(
             f"the frame of index {frame.first_index} holds {len(records)} entries, not {frame.entries}"
         )
-    return records, state
+    return Decoded(records, state, cut)
+
+
+def _decode_cut(term: int, first_index: int, body: bytes) -> Cut:
+    membership = unpack_membership(body[_LAST.size :])
+    if membership is None or _LAST.unpack_from(body)[0] < first_index:
+        raise JournalCorrupt(f"the frame of index {first_index} holds a cut that cannot be")
+    return Cut(first_index, term, _LAST.unpack_from(body)[0], membership)
 
 
 # ---- frames -------------------------------------------------------------------------------------------------------------

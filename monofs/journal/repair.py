@@ -1,71 +1,119 @@
-"""Looking at a journal that does not start, and giving up its end: ``python -m monofs.journal.repair DIRECTORY [--cut-after INDEX]``.
+"""Looking at the journal of a stopped node, and giving up its end: what ``monofs admin journal`` does.
 
-Without ``--cut-after`` nothing is changed: each segment is listed with the entries that are whole. With it, everything after INDEX is
-discarded for ever; the node then starts as if it had never been written. INDEX must end a frame, as the indexes shown do. Later
-segments are emptied before earlier ones, so a repair cut short can be repeated. The node must be stopped: the journal's lock is taken.
+Nothing is changed but by :func:`cut_after`, which discards everything written after an entry, for ever; the node then starts as if it had
+never been written. Later segments are emptied before earlier ones, so a cut that was interrupted can be repeated. All hold the journal's lock.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
-from monofs.journal.frames import BLOCK_BYTES
-from monofs.journal.recovery import Segment, list_segments, open_settled, read_frame
-from monofs.journal.segments import Segments
-from monofs.model.errors import InvalidArgument, JournalFailed, MonofsError
+from monofs.journal.files import REAL_FILES
+from monofs.journal.frames import BLOCK_BYTES, Decoded, Frame, decode_records
+from monofs.journal.recovery import Log, Segment, check_damaged, list_segments, open_settled, read_frame
+from monofs.journal.segments import lock_directory
+from monofs.model.errors import InvalidArgument, JournalCorrupt, JournalFailed, NotFound
 
 
-def describe(directory: str) -> list[str]:
-    """One line for each segment file: its serial, and which entries are whole from its beginning on."""
+class FrameAt(NamedTuple):
+    """A whole frame at a byte of its segment."""
+
+    offset: int
+    frame: Frame
+    holds: Decoded
+
+    @property
+    def last_index(self) -> int:
+        """Where the log ended when this had been written."""
+        return self.frame.first_index + self.frame.entries - 1
+
+
+class File(NamedTuple):
+    """A segment file. ``segment`` None: ``note`` says why it holds none."""
+
+    name: str
+    segment: Segment | None
+    note: str
+
+
+@contextmanager
+def locked(directory: str) -> Iterator[None]:
+    """Keep the node from starting meanwhile. Raises ``NotFound``, ``HomeInUse``, ``JournalFailed``."""
+    try:
+        fd = lock_directory(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"{directory} is no directory of a journal") from None
+    except OSError as error:
+        raise JournalFailed(f"cannot open {directory}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        REAL_FILES.close(fd)
+
+
+def files_of(directory: str) -> list[File]:
+    """All segment files: what was discarded, then the log in order, then what holds nothing."""
     contents = list_segments(directory)
-    lines = []
-    for segment in [*contents.older, *contents.chain]:
-        offset, index = [(BLOCK_BYTES, segment.header.first_index), *ends(segment)][-1]
-        note = " (discarded: not part of the log)" if segment in contents.older else ""
-        lines.append(
-            f"{os.path.basename(segment.path)}: serial {segment.header.serial}, entries {segment.header.first_index} to "
-            f"{index - 1} whole, up to byte {offset} of {segment.header.size}{note}"
-        )
-    lines += [f"{os.path.basename(path)}: its header is damaged" for path in contents.damaged]
-    lines += [f"{os.path.basename(path)}: empty" for path in contents.free]
-    return lines
+    found = [File(os.path.basename(older.path), older, "discarded: not part of the log") for older in contents.older]
+    found += [File(os.path.basename(segment.path), segment, "") for segment in contents.chain]
+    found += [File(os.path.basename(path), None, "its header is damaged") for path in contents.damaged]
+    return found + [File(os.path.basename(path), None, "empty") for path in contents.free]
 
 
-def cut_after(directory: str, index: int) -> None:
-    """Discard every entry after ``index``. Raises ``InvalidArgument`` when no frame ends there; then nothing was changed."""
-    contents = list_segments(directory)
-    kept = [segment for segment in contents.chain if segment.header.first_index <= index + 1]
-    later = [segment.path for segment in contents.chain[len(kept) :]]
-    offset = None
-    if kept:
-        places = [(BLOCK_BYTES, kept[-1].header.first_index), *ends(kept[-1])]
-        offset = next((at for at, following in places if following == index + 1), None)
-        if offset is None:
-            raise InvalidArgument(f"no frame ends with entry {index}: the list without --cut-after shows what is whole")
-    for path in [*contents.damaged, *reversed(later)]:
-        _zero(path, 0, BLOCK_BYTES)
-    if kept and offset is not None:
-        _zero(kept[-1].path, offset, kept[-1].header.size)
-
-
-def ends(segment: Segment) -> Iterator[tuple[int, int]]:
-    """After each whole frame of ``segment``: the byte behind it, and the index that follows."""
+def frames_of(segment: Segment) -> Iterator[FrameAt]:
+    """The frames of a segment that are whole and follow one another from its beginning on."""
     header = segment.header
-    offset, crc, index = BLOCK_BYTES, header.previous_crc, header.first_index
+    offset, crc = header.frames_at, header.previous_crc
     fd = open_settled(segment.path)
     try:
         while (frame := read_frame(fd, offset, header.size)) is not None:
-            if (frame.serial, frame.previous_crc, frame.first_index) != (header.serial, crc, index):
+            if (frame.serial, frame.previous_crc) != (header.serial, crc):
                 return
-            offset, crc, index = offset + frame.size, frame.crc, index + frame.entries
-            yield offset, index
-    except OSError:
+            yield FrameAt(offset, frame, decode_records(frame))
+            offset, crc = offset + frame.size, frame.crc
+    except (OSError, JournalCorrupt):
         return  # unreadable from here on
     finally:
-        os.close(fd)
+        REAL_FILES.close(fd)
+
+
+def verify(directory: str) -> tuple[str | None, int | None]:
+    """Read all of the log as a start would that has nothing. Returns what is wrong, and the byte of a torn tail in the last segment.
+
+    A torn tail is no damage: a start cuts it off. Raises ``HomeUnusable`` (newer format).
+    """
+    log = Log(directory)
+    try:
+        for _ in log.frames(None):
+            pass
+        check_damaged(log)
+    except (JournalCorrupt, JournalFailed) as error:
+        return error.message, None
+    return None, log.tail.offset if log.tail is not None and log.tail.torn else None
+
+
+def cut_after(directory: str, index: int) -> None:
+    """Discard everything written after the log last ended with entry ``index``.
+
+    Raises ``InvalidArgument`` when it never did; then nothing was changed.
+    """
+    contents = list_segments(directory)
+    kept: tuple[int, int] | None = None
+    for number, segment in enumerate(contents.chain):
+        if segment.header.first_index == index + 1:
+            kept = number, segment.header.frames_at
+        for at in frames_of(segment):
+            if at.last_index == index:
+                kept = number, at.offset + at.frame.size
+    if kept is None:
+        raise InvalidArgument(f"no frame ends with entry {index}: `monofs admin journal dump` shows what is whole")
+    number, offset = kept
+    for path in [*contents.damaged, *(segment.path for segment in reversed(contents.chain[number + 1 :]))]:
+        _zero(path, 0, BLOCK_BYTES)
+    _zero(contents.chain[number].path, offset, contents.chain[number].header.size)
 
 
 def _zero(path: str, start: int, end: int) -> None:
@@ -80,30 +128,3 @@ def _zero(path: str, start: int, end: int) -> None:
             os.close(fd)
     except OSError as error:
         raise JournalFailed(f"cannot write {path}: {error.strerror}") from error
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m monofs.journal.repair", description="Show or cut a journal.")
-    parser.add_argument("directory", help="the journal directory of a stopped node")
-    parser.add_argument("--cut-after", type=int, metavar="INDEX", help="discard every entry after this index, for ever")
-    options = parser.parse_args(arguments)
-    if not os.path.isdir(options.directory):
-        sys.stderr.write(f"{options.directory} is not a directory\n")
-        return 2
-    try:
-        lock = Segments(options.directory, BLOCK_BYTES, voters=())
-        try:
-            if options.cut_after is not None:
-                cut_after(options.directory, options.cut_after)
-            sys.stdout.write("".join(f"{line}\n" for line in describe(options.directory)))
-        finally:
-            lock.close()
-    except MonofsError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,9 +14,10 @@ from typing import Any
 
 from monofs.config.schema import JournalConfig
 from monofs.journal.face import ENTRY_MAX_BYTES, Consistency, Done, Entry, Role, StateMachine
-from monofs.journal.frames import BLOCK_BYTES, FRAME_OVERHEAD_BYTES, RECORD_BYTES, HardState, pack_state
+from monofs.journal.frames import BLOCK_BYTES, FRAME_OVERHEAD_BYTES, RECORD_BYTES, pack_state
+from monofs.journal.raft.messages import HardState, Membership, NodeId, Position
 from monofs.journal.recovery import Log
-from monofs.journal.segments import Segments
+from monofs.journal.segments import Segments, write_failure
 from monofs.journal.writer import Batch, Writer
 from monofs.model.errors import (
     ConfigError,
@@ -39,7 +40,7 @@ from monofs.observe.metrics import JOURNAL_ENTRIES, JOURNAL_FSYNC, JOURNAL_QUEUE
 SEGMENT_MIN_BYTES = 64 << 10
 _BEYOND = 1 << 62
 """An index after any entry."""
-_SELF = 1
+_SELF = NodeId(1)
 """The voter's id while there is only one."""
 
 _log = logger(__name__)
@@ -104,7 +105,7 @@ class SingleVoter:
         """
         invariant(self._role is None, "a journal is started once")
         try:
-            segments = Segments(self._directory, self._segment_bytes, voters=(_SELF,))
+            segments = Segments(self._directory, self._segment_bytes)
             try:
                 durable = self._machine.applied_index
                 if self._installed_term is None:
@@ -150,16 +151,16 @@ class SingleVoter:
                         "a backup, or begin with a new home"
                     )
                 _log.warning("log discarded: the state is ahead", directory=self._directory, applied=applied, last=last)
-            segments.begin(log, applied + 1)
+            segments.begin(log, Position(applied, 0), Membership((_SELF,)))
         self._applied = segments.next_index - 1
         _log.info("journal open", replayed=replayed, applied=self._applied, first=segments.first_index)
 
     def _begin_anew(self, segments: Segments, applied: int, term: Term) -> None:
         log = Log(self._directory)
-        for _ in log.entries(_BEYOND):  # to its end, where the newest term stands
+        for _ in log.frames(_BEYOND):  # to its end, where the newest term stands
             pass
         last = log.tail.next_index - 1 if log.tail is not None else 0
-        segments.begin(log, applied + 1)
+        segments.begin(log, Position(applied, int(term)), Membership((_SELF,)))
         segments.state = HardState(max(segments.state.term, term), _SELF)
         self._applied = applied
         if last:
@@ -320,15 +321,6 @@ class SingleVoter:
             self._answer(never_written, [self._closed] * len(never_written))
         self._become(Role.FOLLOWER)
         self._on_failure(failure)
-
-
-def write_failure(directory: str, error: BaseException) -> BaseException:
-    """What an exception of the journal thread means."""
-    if isinstance(error, OSError):
-        return JournalFailed(
-            f"writing the journal in {directory} failed: {error}: check the disk, then start the node again"
-        )
-    return error
 
 
 def apply_failure(index: int, error: Exception) -> BaseException:

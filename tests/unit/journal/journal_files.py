@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from monofs.journal.face import Entry
-from monofs.journal.frames import HardState, pack_entry
+from monofs.journal.frames import pack_entry
+from monofs.journal.raft.messages import HardState, Membership, NodeId, Position
 from monofs.journal.recovery import Log
 from monofs.journal.segments import Segments
 
@@ -14,14 +15,14 @@ SEGMENT = 64 << 10
 
 def open_segments(directory: str, *, applied: int = 0, segment_bytes: int = SEGMENT) -> tuple[Segments, list[Entry]]:
     """Recover as a start does; returns the segments and the entries above ``applied``."""
-    segments = Segments(directory, segment_bytes, voters=(1,))
+    segments = Segments(directory, segment_bytes)
     try:
         log = Log(directory)
         entries = [record.entry for record in log.entries(applied)]
         if log.tail is not None and log.tail.next_index > applied:
             segments.resume(log)
         else:
-            segments.begin(log, applied + 1)
+            segments.begin(log, Position(applied, 0), Membership((NodeId(1),)))
     except BaseException:
         segments.close()
         raise
@@ -30,7 +31,7 @@ def open_segments(directory: str, *, applied: int = 0, segment_bytes: int = SEGM
 
 def append(segments: Segments, bodies: list[bytes], *, term: int = 1) -> list[Entry]:
     """One frame."""
-    segments.state = HardState(term, 1)
+    segments.state = HardState(term, NodeId(1))
     entries = [Entry(1, 1, body) for body in bodies]
     parts = []
     for index, entry in enumerate(entries, segments.next_index):

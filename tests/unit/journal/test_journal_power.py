@@ -1,19 +1,26 @@
 """Power lost in the middle of an append, at the grain a disk may tear: what was acknowledged is there, and writing goes on.
 
 The append is done on real files; then the blocks it changed are put back, each or not as hypothesis wants, within what the order of
-syncs allows: a header is whole before any block of its first frame can land.
+syncs allows: a header is whole before any block of its first frame can land. What a replicated log does (cuts, several frames at once, new
+chains) is crashed between any two system calls instead, and each sector that was not synced lands or not.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from journal_files import append, open_segments, peek, poke, read, segment_files
+from journal_files import SEGMENT, append, open_segments, peek, poke, read, segment_files
+from log_model import NOWHERE, START, LogModel, check, random_membership
+from power_files import PowerFiles, PowerLost
 
+from monofs.config.schema import JournalConfig
 from monofs.journal.frames import BLOCK_BYTES, decode_header
+from monofs.journal.log_files import LogFiles
+from monofs.journal.raft.messages import HardState, NodeId, Persist, Position
 
 sizes = st.integers(0, 25_000)
 torn_header_bytes = st.integers(0, 80) | st.integers(0, BLOCK_BYTES)  # what matters stands in the first 74
@@ -99,3 +106,92 @@ def test_power_lost_while_a_log_behind_the_state_is_discarded_ends_in_the_same_n
         headers = [decode_header(peek(path)[:BLOCK_BYTES]) for path in segment_files(directory)]
         assert sum(header is not None and header.starts_chain for header in headers) >= 1
         assert not any(name.endswith(".filling") for name in os.listdir(directory))
+
+
+def prepared(log: LogFiles, dice: random.Random, steps: int) -> tuple[LogModel, int]:
+    """A log with a past: what it holds, and up to which entry it was released."""
+    model, released = LogModel(), 0
+    for _ in range(steps):
+        batch = model.random_batch(dice, max(released, model.base.index))
+        log.persist(batch)
+        model = model.after(batch)
+        if dice.random() < 0.3:
+            released = dice.randint(max(released, model.base.index), model.last.index)
+            log.release(released)
+        if dice.random() < 0.2:
+            log.prepare(dice.choice((10_000, SEGMENT)))
+    return model, released
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32), steps=st.integers(0, 15), countdown=st.integers(0, 12))
+def test_power_lost_while_a_batch_is_written_leaves_the_log_before_it_or_a_beginning_of_it(
+    seed: int, steps: int, countdown: int
+) -> None:
+    dice, files = random.Random(seed), PowerFiles()
+    with tempfile.TemporaryDirectory() as directory:
+        log = LogFiles(directory, JournalConfig(segment_bytes=SEGMENT, batch_bytes=30_000), files=files)
+        log.open(NOWHERE, START, may_discard=False)
+        model, released = prepared(log, dice, steps)
+        batch = model.random_batch(dice, max(released, model.base.index))
+        low = released if batch.truncate_from is None else min(batch.truncate_from - 1, model.last.index)
+        applied = model.position(dice.randint(released, max(low, released)))
+        files.countdown = countdown
+        try:
+            log.persist(batch)
+            allowed = [model.after(batch)]
+        except PowerLost:
+            allowed = model.may_become(batch)
+        files.lose_power(dice)
+        for _ in range(2):
+            log = LogFiles(directory, JournalConfig(segment_bytes=SEGMENT), files=files)
+            opened = log.open(applied, START, may_discard=False)
+            found = [
+                each
+                for each in allowed
+                if opened.hard_state == each.state
+                and opened.entries == [entry for entry in each.entries if entry.index > applied.index]
+            ]
+            assert found, "neither what was acknowledged nor what was in flight"
+            assert (opened.base, opened.membership) == (applied, found[0].membership_at(applied.index))
+            check(log, found[0], max(log.first_index, model.base.index + 1))
+            batch = found[0].random_batch(dice, applied.index)
+            log.persist(batch)
+            allowed = [found[0].after(batch)]
+            check(log, allowed[0], max(log.first_index, model.base.index + 1))
+            log.close()
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32), steps=st.integers(0, 12), countdown=st.integers(0, 16), beyond=st.integers(-5, 5))
+def test_power_lost_while_a_snapshot_takes_the_place_of_the_log_ends_in_the_new_log(
+    seed: int, steps: int, countdown: int, beyond: int
+) -> None:
+    """The state at the position is durable before; the old log ends before it, or has another term there."""
+    dice, files = random.Random(seed), PowerFiles()
+    with tempfile.TemporaryDirectory() as directory:
+        log = LogFiles(directory, JournalConfig(segment_bytes=SEGMENT), files=files)
+        log.open(NOWHERE, START, may_discard=False)
+        model, released = prepared(log, dice, steps)
+        state = HardState(model.state.term + 5, NodeId(0))
+        log.persist(Persist(state, None, []))
+        position = Position(max(model.last.index + beyond, released, 1), model.last.term + 3)
+        membership = random_membership(dice)
+        files.countdown = countdown
+        try:
+            log.reset(position, membership)
+        except PowerLost:
+            pass
+        files.lose_power(dice)
+        model = LogModel(state, position, membership)
+        for _ in range(2):
+            log = LogFiles(directory, JournalConfig(segment_bytes=SEGMENT), files=files)
+            opened = log.open(position, membership, may_discard=True)
+            assert (opened.hard_state, opened.base, opened.membership) == (state, position, membership)
+            assert opened.entries == list(model.entries)
+            batch = model.random_batch(dice, position.index)
+            log.persist(batch)
+            model = model.after(batch)
+            state = model.state
+            check(log, model, position.index + 1)
+            log.close()

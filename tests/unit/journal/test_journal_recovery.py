@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from journal_files import SEGMENT, append, open_segments, peek, poke, read, segment_files
 
+from monofs.cli.main import main
 from monofs.journal import repair
 from monofs.journal.face import Entry
-from monofs.journal.frames import BLOCK_BYTES, HardState, SegmentHeader, encode_header
+from monofs.journal.frames import BLOCK_BYTES, SegmentHeader, encode_header
+from monofs.journal.raft.messages import HardState, Membership, NodeId
 from monofs.journal.recovery import Log
 from monofs.model.errors import HomeUnusable, InvalidArgument, JournalCorrupt
 
@@ -24,6 +27,13 @@ def build(directory: str, frames: list[list[bytes]]) -> list[list[Entry]]:
     written = [append(segments, bodies) for bodies in frames]
     segments.close()
     return written
+
+
+def admin(*words: str, fails: int = 0) -> str:
+    """What `monofs admin journal` prints."""
+    done = CliRunner().invoke(main, ["admin", "journal", *words])
+    assert done.exit_code == fails, done.output
+    return done.output
 
 
 def flat(frames: list[list[Entry]]) -> list[Entry]:
@@ -122,9 +132,7 @@ def test_arbitrary_damage_gives_a_prefix_or_an_error(patches: list[tuple[int, in
         assert found == written[: len(found)]
 
 
-def test_a_whole_frame_behind_a_bad_one_is_corruption_with_a_remedy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_whole_frame_behind_a_bad_one_is_corruption_with_a_remedy(tmp_path: Path) -> None:
     directory = f"{tmp_path}/j"
     written = build(directory, [[b"a"], [b"b"], [b"c"]])
     (path,) = segment_files(directory)
@@ -133,10 +141,10 @@ def test_a_whole_frame_behind_a_bad_one_is_corruption_with_a_remedy(
     with pytest.raises(JournalCorrupt, match="after index 1, and whole frames from byte 12288"):
         read(directory)
     assert peek(path) == before, "nothing is changed without being told"
-    assert repair.main([directory]) == 0
-    assert "entries 1 to 1 whole" in capsys.readouterr().out
-    assert repair.main([directory, "--cut-after", "2"]) == 1
-    assert repair.main([directory, "--cut-after", "1"]) == 0
+    assert "entries 1 to 1 whole" in admin("verify", directory, fails=1)
+    admin("cut", directory, "--after", "2", fails=2)
+    admin("cut", directory, "--after", "1")
+    assert admin("verify", directory).endswith("clean\n")
     assert read(directory) == written[0]
 
 
@@ -172,7 +180,7 @@ def test_a_missing_segment_is_a_gap(tmp_path: Path) -> None:
     directory = f"{tmp_path}/j"
     build(directory, [[bytes([n]) * 30_000] for n in range(6)])
     os.unlink(segment_files(directory)[2])
-    with pytest.raises(JournalCorrupt, match=r"entries 1 to 3 are in no segment.*monofs\.journal\.repair"):
+    with pytest.raises(JournalCorrupt, match=r"entries 1 to 3 are in no segment.*monofs admin journal"):
         read(directory)
 
 
@@ -224,8 +232,8 @@ def test_a_segment_shorter_than_it_says_is_corrupt(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = f"{tmp_path}/j"
     build(directory, [[b"a"]])
-    header = SegmentHeader(99, SEGMENT, 1, 0, True, HardState(1, 1), (1,))
-    monkeypatch.setattr("monofs.journal.frames.FORMAT_VERSION", 2)
+    header = SegmentHeader(99, SEGMENT, 1, 0, True, HardState(1, NodeId(1)), 0, Membership(()))
+    monkeypatch.setattr("monofs.journal.frames.FORMAT_VERSION", 3)
     block = encode_header(header)
     monkeypatch.undo()
     poke(segment_files(directory)[0], 0, block)
@@ -242,8 +250,9 @@ def test_the_term_of_the_last_state_is_found(tmp_path: Path) -> None:
     segments.close()
     log = Log(directory)
     assert len(list(log.entries(0))) == 3
-    assert log.state == HardState(7, 1)
-    assert log.voters == (1,)
+    assert log.state == (7, 1)
+    assert log.outline.membership.voters == (1,)
+    assert log.outline.terms == [(0, 0), (1, 4), (2, 7)]
 
 
 def damage_nothing(_: list[str]) -> None:

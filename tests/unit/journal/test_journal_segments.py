@@ -152,6 +152,6 @@ def test_no_room_ahead_of_need_is_not_an_error(tmp_path: Path) -> None:
 def test_two_processes_cannot_write_one_journal(tmp_path: Path) -> None:
     segments, _ = open_segments(f"{tmp_path}/j")
     with pytest.raises(HomeInUse, match="stop it first"):
-        Segments(f"{tmp_path}/j", SEGMENT, voters=(1,))
+        Segments(f"{tmp_path}/j", SEGMENT)
     segments.close()
-    Segments(f"{tmp_path}/j", SEGMENT, voters=(1,)).close()
+    Segments(f"{tmp_path}/j", SEGMENT).close()
