@@ -10,6 +10,7 @@ import click
 
 from monofs.cli.backup import backup, restore
 from monofs.cli.job import age
+from monofs.cli.journal import journal
 from monofs.cli.listing import printable
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table
@@ -25,6 +26,9 @@ def admin() -> None:
 
 admin.add_command(backup)
 admin.add_command(restore)
+
+
+admin.add_command(journal)
 
 
 @admin.command()

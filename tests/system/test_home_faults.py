@@ -115,13 +115,12 @@ def test_damage_in_the_middle_is_refused_with_the_remedy_and_the_remedy_works(ki
     overwrite(path, end_of_log(path) // 2 // BLOCK_BYTES * BLOCK_BYTES + 60, b"\xff" * 16)
     said = refusal(killed)
     assert "backup" in said
-    assert "monofs.journal.repair" in said
+    assert "monofs admin journal verify" in said
     assert refusal(killed) == said  # nothing was changed by the first try
-    directory = os.path.join(killed.home, "journal")
-    words = [*killed.command[:2], "monofs.journal.repair", directory]
-    listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    last = listed.split(" whole")[0].rpartition(" ")[2]
-    subprocess.run([*words, "--cut-after", last], capture_output=True, check=True)
+    found = killed.cli("admin", "journal", "verify", killed.home)
+    assert found.returncode == 1
+    last = found.stdout.split(" whole")[0].rpartition(" ")[2]
+    assert killed.cli("admin", "journal", "cut", killed.home, "--after", last).returncode == 0
     killed.start()
     with killed.connect() as fs:
         kept = list(fs.names("/"))
