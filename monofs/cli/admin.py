@@ -14,6 +14,7 @@ from monofs.cli.journal import journal
 from monofs.cli.listing import printable
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table
+from monofs.cli.quorum import quorum
 from monofs.cli.report import show_report
 from monofs.config.loader import load_config, setting_fields
 from monofs.model.errors import MonofsError
@@ -29,6 +30,9 @@ admin.add_command(restore)
 
 
 admin.add_command(journal)
+
+
+admin.add_command(quorum)
 
 
 @admin.command()

@@ -60,7 +60,7 @@ def restore(
     if home is None and not dry_run:
         raise click.UsageError("--home DIR says where to; --dry-run only looks at FILE")
     directory = None if home is None else os.path.abspath(os.path.expanduser(home))
-    secret = session.secret_file
+    secret = session.reach["cluster_secret_file"]
     with progress("checking" if dry_run else "restoring", total=os.stat(file).st_size) as advance:
         if dry_run or directory is None:
             done = rehearse(file, directory, secret_file=secret, advance=advance)

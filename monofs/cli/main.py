@@ -23,6 +23,7 @@ _COMMANDS = {
     "token": "monofs.cli.token:token",
     "admin": "monofs.cli.admin:admin",
     "bench": "monofs.cli.bench:bench",
+    "dev": "monofs.cli.dev:dev",
     "version": "monofs.cli.main:version",
     "help": "monofs.cli.main:help_",
 }
@@ -33,7 +34,7 @@ class Session:
     """What commands share: how to reach the cluster. Connects at first use."""
 
     def __init__(self, masters: str | None, timeout_s: float, **reach: Any) -> None:
-        """``reach``: cluster_secret_file, token_file and tls_ca, as ``monofs.connect`` takes them."""
+        """``reach``: cluster_secret_file, token_file, tls_ca and consistency, as ``monofs.connect`` takes them."""
         self.masters, self.timeout_s, self.reach = masters, timeout_s, reach
         self._fs: Any = None
 
@@ -145,9 +146,15 @@ class LazyGroup(click.Group):
     help="Speak TLS, and trust servers whose certificates this PEM file vouches for; also MONOFS_TLS_CA.",
 )
 @click.option("--timeout", type=Duration(), default=60.0, help="How long one request may take [default: 60s].")
+@click.option(
+    "--consistency",
+    metavar="linearizable|bounded[:S]|stale",
+    default="linearizable",
+    help="With several masters: what looking at the namespace may miss [default: linearizable, nothing].",
+)
 @click.version_option(monofs.__version__, message="monofs %(version)s", help="Print the version.")
 @click.pass_context
-def main(ctx: click.Context, /, masters: str | None, timeout: float, **reach: str | None) -> None:
+def main(ctx: click.Context, /, masters: str | None, timeout: float, **reach: Any) -> None:
     """One namespace and one cache over all your storage."""
     ctx.obj = Session(masters, timeout, **reach)
 

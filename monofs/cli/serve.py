@@ -14,6 +14,11 @@ from monofs.config.loader import load_config
 @click.option(
     "--set", "sets", metavar="SECTION.KEY=VALUE", multiple=True, help="One setting; wins over file and environment."
 )
+@click.option("--id", "name", metavar="NAME", help="This master's name among several (with --peers).")
+@click.option(
+    "--peers", metavar="NAME=HOST:PORT,...", help="All masters of the cluster with their journal doors, this one too."
+)
+@click.option("--cluster-secret-file", "secret", metavar="FILE", help="The secret that all nodes of the cluster share.")
 @click.option("--ready-file", metavar="FILE", help="Write the doors' addresses there as JSON once ready.")
 @click.option(
     "--skip-entry", "skip", metavar="INDEX", type=click.IntRange(1), multiple=True,
@@ -24,6 +29,9 @@ def serve(
     home: str | None,
     file: str | None,
     sets: tuple[str, ...],
+    name: str | None,
+    peers: str | None,
+    secret: str | None,
     ready_file: str | None,
     skip: tuple[int, ...],
 ) -> None:
@@ -31,7 +39,14 @@ def serve(
 
     Without any configuration it listens on loopback only, keeps everything in ~/.monofs and is stopped by Ctrl-C.
     """
-    flags = [("node.role", role), ("node.home", home), ("node.ready_file", ready_file)]
+    flags = [
+        ("node.role", role),
+        ("node.home", home),
+        ("node.ready_file", ready_file),
+        ("journal.id", name),
+        ("journal.peers", peers),
+        ("security.cluster_secret_file", secret),
+    ]
     given = [f"{name}={value}" for name, value in flags if value is not None]
     loaded = load_config(file=file, sets=[*sets, *given])
     from monofs.node.run import run_node

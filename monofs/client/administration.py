@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from monofs.client.connected import Connected
 from monofs.client.errors import public, python_error
-from monofs.model.errors import MonofsError
+from monofs.model.errors import MonofsError, QuorumRefused
 from monofs.rpc.api import (
     ClusterAnswer,
     ConfAnswer,
@@ -24,6 +25,8 @@ from monofs.rpc.api import (
     MountTestRequest,
     MountUpdateRequest,
     Pong,
+    QuorumAnswer,
+    QuorumChangeRequest,
     ReportAnswer,
     RequestId,
     SetPinRequest,
@@ -40,6 +43,7 @@ from monofs.rpc.api import (
 if TYPE_CHECKING:
     from monofs.metadata.copyfile import CopyHead
 
+CATCH_UP_PAUSE_S = 0.5
 LONG_TIMEOUT_S = 600.0
 """For FSCK, FREE and VERIFY, which look at everything."""
 
@@ -219,6 +223,32 @@ class Administration(Connected):
         from monofs.client.backing_up import receive_backup
 
         return receive_backup(self._session(), path, overwrite=overwrite, advance=progress)
+
+    @public
+    def quorum(self) -> QuorumAnswer:
+        """The group of masters as the leader sees it."""
+        return self._session().ask(Method.QUORUM, Empty(), QuorumAnswer)
+
+    @public
+    def change_quorum(self, action: str, name: str, address: str = "") -> None:
+        """``add`` (a learner, at its journal door's ``address``), ``promote``, ``remove`` or ``transfer`` leadership to a master by name.
+
+        Raises ``QuorumRefused`` for what would endanger the group.
+        """
+        self._session().ask(Method.QUORUM_CHANGE, QuorumChangeRequest(action, name, address), Empty)
+
+    @public
+    def promote_when_ready(self, name: str, *, timeout_s: float = LONG_TIMEOUT_S) -> None:
+        """Let a learner vote as soon as it has caught up. Raises ``QuorumRefused`` when it has not within ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.change_quorum("promote", name)
+                return
+            except QuorumRefused:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(CATCH_UP_PAUSE_S)
 
     def _long_s(self) -> float:
         return max(LONG_TIMEOUT_S, self._options.timeout_s)

@@ -25,6 +25,8 @@ from monofs.rpc.handshake import Credential
 from monofs.rpc.tls import ClientTls
 
 DEFAULT_MASTERS = "127.0.0.1:19998"
+BOUND_S = 5.0
+"""Of ``bounded``, when it names none."""
 
 
 @public
@@ -38,6 +40,7 @@ def connect(
     timeout_s: float = 30.0,
     sync_interval_s: float | None = None,
     read_type: str = "CACHE",
+    consistency: str = "linearizable",
 ) -> FileSystem:
     """Reach a cluster and return its file system.
 
@@ -49,7 +52,10 @@ def connect(
     Without it ``MONOFS_TLS_CA``; without that too, there is no TLS.
     ``timeout_s``: how long one operation may take, restarts and changes of leader included.
     ``sync_interval_s``: how old metadata of mounted stores may be; None: as each mount says, 0: look each time, -1: never.
-    ``read_type``: CACHE, NO_CACHE or CACHE_PROMOTE. Raises ``NoMaster``, ``Unauthenticated``, ``InvalidArgument``.
+    ``read_type``: CACHE, NO_CACHE or CACHE_PROMOTE.
+    ``consistency`` of looking at the namespace with several masters: ``linearizable`` shows every change acknowledged anywhere before; ``bounded``
+    (by 5 seconds) or ``bounded:SECONDS`` may miss younger ones, ``stale`` any, and every master answers from what it knows, without asking stores.
+    Opening, reading and changing files are linearizable always. Raises ``NoMaster``, ``Unauthenticated``, ``InvalidArgument``.
     """
     fs = FileSystem(
         masters,
@@ -60,6 +66,7 @@ def connect(
         timeout_s=timeout_s,
         sync_interval_s=sync_interval_s,
         read_type=read_type,
+        consistency=consistency,
     )
     fs.ping()
     return fs
@@ -80,6 +87,7 @@ class FileSystem(Changing, Steering):
         timeout_s: float = 30.0,
         sync_interval_s: float | None = None,
         read_type: str = "CACHE",
+        consistency: str = "linearizable",
     ) -> None:
         if read_type not in ReadType.__members__:
             raise InvalidArgument(f"read_type {read_type!r} is none of {', '.join(ReadType)}")
@@ -95,6 +103,7 @@ class FileSystem(Changing, Steering):
                 tls=find_tls(tls_ca),
                 timeout_s=timeout_s,
                 read=ReadOptions(sync_interval_s, LoadType.ONCE),
+                look=_looking(consistency, sync_interval_s),
                 read_type=read_type,
             ),
             patient=False,
@@ -126,6 +135,19 @@ def find_tls(ca: str | None) -> ClientTls | None:
     tls = ClientTls(os.path.expanduser(ca))
     tls.context()
     return tls
+
+
+def _looking(consistency: str, sync_interval_s: float | None) -> ReadOptions:
+    kind, colon, bound = consistency.partition(":")
+    if kind == "linearizable" and not colon:
+        return ReadOptions(sync_interval_s, LoadType.ONCE)
+    try:
+        bound_s = float(bound) if colon else BOUND_S
+    except ValueError:
+        bound_s = -1.0
+    if kind not in ("bounded", "stale") or (kind == "stale" and colon) or not bound_s >= 0:
+        raise InvalidArgument(f"consistency is linearizable, bounded, bounded:SECONDS or stale, not {consistency!r}")
+    return ReadOptions(-1.0, LoadType.NEVER, kind, bound_s)
 
 
 def _check_seconds(name: str, value: Any) -> None:

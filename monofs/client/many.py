@@ -64,7 +64,7 @@ def stat_many(session: Session, paths: Sequence[str], options: ReadOptions) -> l
     found: list[Found | MonofsError] = []
     for start in range(0, len(paths), PATHS_MAX):
         batch = list(paths[start : start + PATHS_MAX])
-        answer = session.ask(Method.STAT_MANY, StatManyRequest(batch, options), FoundMany)
+        answer = session.look(Method.STAT_MANY, StatManyRequest(batch, options), FoundMany, options)
         found.extend(_merge(answer.answers, answer.failures))
     return found
 

@@ -44,13 +44,14 @@ class Reading(Connected):
 
         Raises ``NotFound`` (FileNotFoundError), ``NotADirectory``.
         """
-        found = self._session().ask(Method.STAT, StatRequest(path, self._freshness(sync_interval_s)), Found)
+        options = self._freshness(sync_interval_s)
+        found = self._session().look(Method.STAT, StatRequest(path, options), Found, options)
         return FileInfo(clean(path), found.inode, found.mount, found.pinned)
 
     @public
     def stat_many(self, paths: Sequence[str]) -> builtins.list[FileInfo | MonofsError]:
         """:meth:`stat` of many paths in few requests; errors stand in the place of their paths."""
-        found = stat_many(self._session(), paths, self._options.read)
+        found = stat_many(self._session(), paths, self._options.look)
         return [
             python_error(one) if isinstance(one, MonofsError) else FileInfo(clean(p), one.inode, one.mount, one.pinned)
             for p, one in zip(paths, found, strict=True)
@@ -92,7 +93,7 @@ class Reading(Connected):
     @public_iterator
     def names(self, path: str = "/") -> Iterator[str]:
         """Only the names of a directory's children; those of directories end in ``/``."""
-        for page in self._pages(path, self._options.read):
+        for page in self._pages(path, self._options.look):
             for name in page.names:
                 yield name.decode()
 
@@ -116,14 +117,14 @@ class Reading(Connected):
     def _pages(self, path: str, options: ReadOptions) -> Iterator[ListPage]:
         after = b""
         while True:
-            page = self._session().ask(Method.LIST, ListRequest(path, after, LIST_PAGE, options), ListPage)
+            page = self._session().look(Method.LIST, ListRequest(path, after, LIST_PAGE, options), ListPage, options)
             yield page
             if page.next is None:
                 return
             after = page.next
 
     def _freshness(self, sync_interval_s: float | None) -> ReadOptions:
-        return self._options.read if sync_interval_s is None else ReadOptions(sync_interval_s, self._options.read.load)
+        return self._options.look if sync_interval_s is None else ReadOptions(sync_interval_s, self._options.read.load)
 
     @public
     def why(self, path: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Not here: paths and files.
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import threading
 import time
@@ -55,6 +56,8 @@ class Options:
     credential: Credential
     timeout_s: float
     read: ReadOptions
+    look: ReadOptions
+    """For what only looks at the namespace: any master may answer unless it is to be linearizable."""
     read_type: str
     tls: ClientTls | None = None
 
@@ -68,6 +71,8 @@ class Session:
         self.pid = os.getpid()
         self.patient = patient
         self._masters = Pool(options.masters, options.credential, tls=options.tls)
+        shuffled = random.sample(options.masters, len(options.masters))
+        self._any_master = Pool(shuffled, options.credential, tls=options.tls)
         self._closed = False
         self._lock = threading.Lock()
         self._client = b""
@@ -88,6 +93,11 @@ class Session:
         """A stream of the master's, as ``Pool.stream``: asked again only before its first element came."""
         self.check_open()
         return self._masters.stream(method, request, item_type, timeout_s)
+
+    def look(self, method: Method, request: Message, answer_type: type[A], options: ReadOptions) -> A:
+        """:meth:`ask` for STAT, STAT_MANY and LIST: with ``options`` of a weaker consistency any master answers."""
+        pool = self._masters if options.consistency == "linearizable" else self._any_master
+        return self._retry(lambda left_s: pool.call(method, request, answer_type, left_s, idempotent=True), None)
 
     def change(
         self,
@@ -171,6 +181,7 @@ class Session:
         self._closed = True
         self.cluster.close()
         self._masters.close()
+        self._any_master.close()
 
     def _retry(
         self,

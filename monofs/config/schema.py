@@ -61,6 +61,20 @@ class JournalConfig:
     retain_bytes: int = setting(4 << 30, "bytes", "Most bytes of segments kept for members that lag behind.")
     queue_bytes: int = setting(64 << 20, "bytes", "Proposals waiting for the disk before callers get Overloaded.")
     batch_bytes: int = setting(4 << 20, "bytes", "Most bytes written with one fsync.")
+    id: str = setting("", "name", "This master's name among several; goes with journal.peers.")
+    peers: str = setting(
+        "",
+        "name=host:port,...",
+        "The masters of the cluster, this one too, each with the address of its journal door; empty: this master is alone.",
+    )
+    host: str = setting("127.0.0.1", "address", "Address the journal door, for other masters, listens on.")
+    port: int = setting(19200, "port, 0 = any free", "Port of the journal door; open only with journal.peers.")
+    election_timeout_s: float = setting(
+        0.6, "seconds", "A master that hears no leader for so long, up to twice as long by chance, stands for election."
+    )
+    keep_bytes: int = setting(
+        1 << 30, "bytes", "Segments kept for masters that were away, though the database is ahead."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,8 +58,11 @@ class Journal(Protocol):
     def propose(self, entry: Entry, done: Done) -> None:
         """Append, make durable, apply; then ``done(result)``. ``Overloaded`` when ``journal.queue_bytes`` are waiting."""
 
-    def read_barrier(self, consistency: Consistency, done: Callable[[MonofsError | None], None]) -> None:
-        """Call ``done(None)`` once a local read is as fresh as asked (may be called synchronously when it already is)."""
+    def read_barrier(
+        self, consistency: Consistency, done: Callable[[MonofsError | None], None], bound_s: float = 0.0
+    ) -> None:
+        """Call ``done(None)`` once a local read is as fresh as asked (may be called synchronously when it already is). ``bounded``: it shows
+        everything acknowledged more than ``bound_s`` ago."""
 
     def on_role(self, listener: Callable[[Role, Term], None]) -> None:
         """Tell ``listener`` every change of role, and the present one at once if known."""

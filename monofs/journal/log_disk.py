@@ -97,6 +97,11 @@ class LogDisk:
         return self._log.first_index
 
     @property
+    def live_bytes(self) -> int:
+        """Of segments that are not released."""
+        return self._log.live_bytes
+
+    @property
     def is_over_bound(self) -> bool:
         """More than ``journal.retain_bytes`` wait to be released: take no more entries until :meth:`release` has been called."""
         return self._log.live_bytes > self._log.retain_bytes

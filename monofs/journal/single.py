@@ -211,7 +211,12 @@ class SingleVoter:
             return
         self._call_soon(lambda: done(error))
 
-    def read_barrier(self, consistency: Consistency, done: Callable[[MonofsError | None], None]) -> None:
+    def read_barrier(
+        self,
+        consistency: Consistency,
+        done: Callable[[MonofsError | None], None],
+        bound_s: float = 0.0,  # noqa: ARG002
+    ) -> None:
         """See ``face.Journal``. Here it never waits: an answered change was applied before its answer, and nobody else leads.
 
         ``stale`` and ``bounded`` need no leader and are granted even when the journal is closed.

@@ -218,6 +218,7 @@ class Members:
         check_access(call.principal, Right.NODE)
         if len(request.identity) != IDENTITY_BYTES:
             raise InvalidArgument(f"a worker's identity has {IDENTITY_BYTES} bytes")
+        self._check_leads()
         return Deferred.fromCoroutine(self._register(request))
 
     async def _register(self, request: RegisterRequest) -> RegisterAnswer:
@@ -255,8 +256,7 @@ class Members:
         """A worker is alive and asks for news. ``SessionExpired``: register (again) first; it fell so far behind that news is lost, or
         this master does not know it."""
         check_access(call.principal, Right.NODE)
-        if not self._proposer.leads:
-            raise NotLeader("this master does not lead: workers speak to the leader", leader=None)
+        self._check_leads()
         member = self.members.get(request.worker)
         if member is None:
             raise SessionExpired(f"worker {request.worker} is not registered with this master: register again")
@@ -280,6 +280,10 @@ class Members:
         poll = self._polls[request.worker] = _Poll(request, call)
         poll.timer = self._reactor.callLater(min(request.wait_s, WAIT_MAX_S), self._expire, poll)
         return None
+
+    def _check_leads(self) -> None:
+        if not self._proposer.leads:
+            raise NotLeader("this master does not lead: workers speak to the leader", leader=None)
 
     # ---- long polls ---------------------------------------------------------------------------------------------------
 

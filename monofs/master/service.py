@@ -15,11 +15,12 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 
 from monofs import __version__
 from monofs.config.schema import Config
 from monofs.journal.face import Consistency, Journal
+from monofs.journal.replicated import Replicated
 from monofs.master.access import check_access
 from monofs.master.acting import Acts
 from monofs.master.background import Background
@@ -38,6 +39,7 @@ from monofs.master.mounts import Mounts
 from monofs.master.pinning import Pinning
 from monofs.master.preparing import Preparing
 from monofs.master.proposing import Proposer
+from monofs.master.quorum import Quorum
 from monofs.master.reading import Reading
 from monofs.master.reporting import Reporting
 from monofs.master.resolving import Resolver
@@ -47,18 +49,21 @@ from monofs.master.tokens import Issuing, follow_tokens
 from monofs.master.writing import Writing
 from monofs.metadata.entries import Initialize
 from monofs.metadata.namespace import Namespace
-from monofs.model.errors import MonofsError, NotReady
+from monofs.model.errors import InvalidArgument, MonofsError, NotReady
 from monofs.model.principal import Right
 from monofs.observe.logs import logger
 from monofs.rpc import api
 from monofs.rpc.api import Message, Method, Setting
+from monofs.rpc.client import Client
 from monofs.rpc.service import Call, Handler, Service
 from monofs.ufs.registry import open_ufs
 
 log = logger(__name__)
 CLUSTER_ID_BYTES = 16
+CLUSTER_POLL_S = 0.05
 FIRST_INCARNATION = 1
 _READ = Right.READ.value
+_LINEARIZABLE = Consistency.LINEARIZABLE.value
 
 
 class _Barrier:
@@ -82,7 +87,7 @@ class _Barrier:
 
 class Master:
     """One master. ``secret`` is the cluster secret; ``home`` names the node in messages only; ``settings`` gives CONF's answer; ``dial`` opens
-    channels to workers; ``clock`` tells monotonic seconds for freshness and leases, ``now_ns`` wall time for stamps and capabilities."""
+    channels to workers, ``dial_journal`` to journal doors of other masters; ``clock`` tells monotonic seconds for freshness and leases, ``now_ns`` wall time for stamps and capabilities."""
 
     def __init__(
         self,
@@ -96,6 +101,7 @@ class Master:
         settings: Callable[[], list[Setting]],
         open_store: OpenStore = open_ufs,
         dial: Dial | None = None,
+        dial_journal: Callable[[str], Client] | None = None,
         clock: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -103,6 +109,9 @@ class Master:
         self._reactor, self._secret, self._home, self._settings = reactor, secret, home, settings
         self._open_store, self._clock, self._now_ns, self._dial = open_store, clock, now_ns, dial
         self._proposer = Proposer(journal, reactor=reactor, now_ns=now_ns, held_back=lambda: namespace.store.held_back)
+        self._quorum = Quorum(
+            journal if isinstance(journal, Replicated) else None, address=lambda: self.address, dial=dial_journal
+        )
         self._handlers: dict[Method, Handler] = {}
         self._ready = False
         self._duties: Duties | None = None
@@ -127,8 +136,11 @@ class Master:
     async def _start(self) -> None:
         self._proposer.start()
         namespace = self._namespace
-        if not namespace.cluster:
-            await self._initialize()
+        while not namespace.cluster:
+            if self._proposer.leads:
+                await self._initialize()
+            else:  # another master makes the cluster, or this one leads soon
+                await deferLater(self._reactor, CLUSTER_POLL_S)
         wrapped = WrappedKeys(namespace.data_key, namespace.capability_key)
         keys = unwrap_keys(self._secret, namespace.cluster, wrapped)
         self._wire(Vault(keys.data), keys.capability)
@@ -143,7 +155,7 @@ class Master:
         try:
             await self._proposer.insist(Initialize(stamp, cluster, FIRST_INCARNATION, wrapped.data, wrapped.capability))
         except MonofsError:
-            if not self._namespace.cluster:
+            if not self._namespace.cluster and self._proposer.leads:
                 raise
 
     def _wire(self, vault: Vault, keys: dict[int, bytes]) -> None:
@@ -202,6 +214,8 @@ class Master:
             Method.CLUSTER: self._behind_barrier(members.cluster),
             Method.REGISTER: members.register,
             Method.HEARTBEAT: members.heartbeat,
+            Method.QUORUM: self._quorum.info,
+            Method.QUORUM_CHANGE: self._quorum.change,
             Method.REPORT: reporting.report,
             Method.CONF: reporting.conf,
             Method.FSCK: reporting.fsck,
@@ -209,10 +223,14 @@ class Master:
         }
 
     def _add_reading(self, reading: Reading, listing: Listing) -> None:
-        for method, handler in (
+        looking: list[tuple[Method, Callable[[Any, Call], Any]]] = [
             (Method.STAT, reading.stat),
             (Method.STAT_MANY, reading.stat_many),
             (Method.LIST, listing.list),
+        ]
+        for method, look in looking:
+            self._handlers[method] = self._as_consistent_as_asked(look)
+        for method, handler in (
             (Method.OPEN, reading.open),
             (Method.OPEN_MANY, reading.open_many),
             (Method.RENEW, reading.renew),
@@ -336,6 +354,26 @@ class Master:
             raise NotReady("the master is starting or stopping: try again shortly")
         return self._handlers[method](request, call)
 
+    def _as_consistent_as_asked(self, handler: Callable[[Any, Call], Any]) -> Handler:
+        """Behind the barrier that the request's options name."""
+        linearizable = self._behind_barrier(handler)
+        read_barrier = self._journal.read_barrier
+
+        def handle(request: Any, call: Call) -> Any:
+            options = request.options
+            if options.consistency == _LINEARIZABLE:
+                return linearizable(request, call)
+            try:
+                consistency = Consistency(options.consistency)
+            except ValueError:
+                raise InvalidArgument(
+                    f"consistency {options.consistency!r} is none of {', '.join(Consistency)}"
+                ) from None
+            check_access(call.principal, Right.READ)
+            return _behind(read_barrier, consistency, options.bound_s, lambda: handler(request, call))
+
+        return handle
+
     def _behind_barrier(self, handler: Callable[[Any, Call], Any]) -> Handler:
         """Rights and the read barrier; a plain call when the barrier passes at once, as it does for one voter."""
         read_barrier = self._journal.read_barrier
@@ -344,16 +382,23 @@ class Master:
             principal = call.principal
             if not principal.rights.value & _READ:
                 check_access(principal, Right.READ)
-            barrier = _Barrier()
-            read_barrier(Consistency.LINEARIZABLE, barrier)
-            if barrier.passed:
-                if barrier.error is not None:
-                    raise barrier.error
-                return handler(request, call)
-            waiter = barrier.waiter = Deferred()
-            return waiter.addCallback(lambda _: handler(request, call))
+            return _behind(read_barrier, Consistency.LINEARIZABLE, 0.0, lambda: handler(request, call))
 
         return handle
+
+
+def _behind(
+    read_barrier: Callable[..., None], consistency: Consistency, bound_s: float, answer: Callable[[], Any]
+) -> Any:
+    """``answer()``, now when the barrier passes at once."""
+    barrier = _Barrier()
+    read_barrier(consistency, barrier, bound_s)
+    if barrier.passed:
+        if barrier.error is not None:
+            raise barrier.error
+        return answer()
+    waiter = barrier.waiter = Deferred()
+    return waiter.addCallback(lambda _: answer())
 
 
 REQUESTS: dict[Method, type[Message]] = {
@@ -398,6 +443,8 @@ REQUESTS: dict[Method, type[Message]] = {
     Method.TOKEN_ADD: api.TokenAddRequest,
     Method.TOKEN_LIST: api.Empty,
     Method.TOKEN_REMOVE: api.TokenRemoveRequest,
+    Method.QUORUM: api.Empty,
+    Method.QUORUM_CHANGE: api.QuorumChangeRequest,
     Method.REPORT: api.Empty,
     Method.CONF: api.Empty,
     Method.FSCK: api.Empty,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from copy import copy
 from typing import Any
 
 from monofs.metadata.draft import Draft
@@ -79,9 +80,24 @@ class Namespace(State):
         return self.meta.capability_key
 
     @property
+    def applied_term(self) -> int:
+        """Term of the entry at ``applied_index``."""
+        return self.meta.applied_term
+
+    @property
+    def members(self) -> bytes:
+        """Membership of the journal's group as applied last, encoded; empty: none yet."""
+        return self.meta.members
+
+    @property
     def crc(self) -> int:
         """Running CRC-32 of all changes: equal on every node at the same index."""
         return self.meta.crc
+
+    @property
+    def held_back(self) -> bool:
+        """Whether the flush lags so much that changes should wait."""
+        return self.store.held_back
 
     def clients(self) -> dict[bytes, int]:
         """Client id to the state's time of its last change, for EXPIRE_CLIENTS."""
@@ -131,6 +147,16 @@ class Namespace(State):
                 result = held
         self._take_over(draft, int(term))
         return result
+
+    def take_membership(self, index: JournalIndex | int, term: Term | int, membership: bytes) -> None:
+        """Keep what the journal says of its members from ``index`` on, so that a copy of this state can begin a log. Said of the present index at
+        every start, too."""
+        if index < self.meta.applied_index:
+            return
+        meta = copy(self.meta)
+        meta.applied_index, meta.applied_term, meta.members = int(index), int(term), membership
+        self.store.meta = meta
+        _APPLIED.value = index
 
     def _decide(self, draft: Draft, kind: int, change: Any) -> tuple[Draft, Any]:
         """Run the operation: the draft that stands, and the result."""

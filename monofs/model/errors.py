@@ -405,6 +405,20 @@ class UnknownEntry(MonofsError):
     hint = "start the release that wrote this home"
 
 
+class Diverged(MonofsError):
+    """This member's state is not the leader's at the same entry."""
+
+    code = 5007
+    errno = _errno.EIO
+
+
+class QuorumRefused(MonofsError):
+    """A change of the group of masters that would endanger it, or that makes no sense for it."""
+
+    code = 5008
+    errno = _errno.EINVAL
+
+
 # ---- 6xxx under storage -----------------------------------------------------------------------------------------------
 
 
@@ -554,7 +568,7 @@ def from_code(code: int, message: str, detail: dict[str, str | int | None] | Non
     return cls(message, **(detail or {}))
 
 
-_UNUSUAL = frozenset({1000, 1002, 1003, 2001, 2006, 4002, 4003, 5002, 5003, 5004, 5005, 5006, *range(6001, 6009)})
+_UNUSUAL = frozenset({1000, 1002, 1003, 2001, 2006, 4002, 4003, 5002, 5003, 5004, 5005, 5006, 5007, *range(6001, 6009)})
 
 
 def is_unusual(code: int) -> bool:

@@ -22,14 +22,17 @@ from twisted.internet.task import LoopingCall
 import monofs
 from monofs.config.loader import Loaded, setting_fields
 from monofs.config.schema import SecurityConfig
+from monofs.journal.replicated import Replicated
 from monofs.journal.single import SingleVoter
 from monofs.master.service import Master
 from monofs.metadata.copying import end_install, is_installed, settle_install
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.store import Store
-from monofs.model.errors import ConfigError, InvalidArgument
+from monofs.model.errors import ConfigError, HomeUnusable, InvalidArgument
 from monofs.model.ids import JournalIndex, Term
 from monofs.model.principal import NODE
+from monofs.node.forming import IDENTITY
+from monofs.node.group import Group, install_received
 from monofs.node.home import Home, load_secret, open_home, write_durably
 from monofs.observe.bridge import bridge_logs
 from monofs.observe.logs import close_logs, logger, set_up_logs
@@ -73,6 +76,8 @@ class Node:
         self.worker: Worker | None = None
         self._security = Security()
         self._tls: ClientTls | None = None
+        self._group: Group | None = None
+        """The masters this one is one of; None: it is alone."""
 
     # ---- opening ------------------------------------------------------------------------------------------------------
 
@@ -115,7 +120,9 @@ class Node:
     def _open_master(self, stack: ExitStack) -> None:
         directory = self.home.path("namespace")
         self.home.check_begun()
+        install_received(self.home)
         noted = settle_install(directory)
+        journal: SingleVoter | Replicated
         store = Store(
             directory,
             self.config.namespace,
@@ -125,20 +132,7 @@ class Node:
         )
         stack.callback(store.close)
         namespace = self._namespace = Namespace(store)
-        journal = SingleVoter(
-            self.home.path("journal"),
-            namespace,
-            self.config.journal,
-            call_soon=self.reactor.callFromThread,
-            on_failure=self.on_fatal,
-            skip=self._skip,
-            may_discard=False,
-            installed_term=Term(store.meta.applied_term) if is_installed(store, noted) else None,
-        )
-        journal.start()
-        stack.callback(journal.stop)
-        end_install(directory)
-        self.home.check_cluster(namespace.cluster)
+        journal = self._open_journal(namespace, stack, installed=is_installed(store, noted))
         self._ticker = LoopingCall(store.maybe_flush)
         self._ticker.clock = self.reactor
         self.master = Master(
@@ -150,8 +144,47 @@ class Node:
             home=self.home.directory,
             settings=self.settings,
             dial=self._dial,
+            dial_journal=self._group.dial if self._group is not None else None,
         )
         self.master.service().on_fatal = self.on_fatal
+
+    def _open_journal(self, namespace: Namespace, stack: ExitStack, *, installed: bool) -> SingleVoter | Replicated:
+        """Alone: replayed and leading when this returns. In a group: read back in :meth:`start`, when the group is known."""
+        if self.config.journal.peers:
+            group = self._group = Group(
+                self.home,
+                self.config,
+                namespace,
+                credential=Credential(self._secret),
+                security=self._security,
+                tls=self._tls,
+                installed=installed,
+                reactor=self.reactor,
+                on_failure=self.on_fatal,
+                rpc=lambda: self.master.address if self.master is not None else "",
+                skip=self._skip,
+            )
+            stack.callback(group.journal.stop)
+            return group.journal
+        if os.path.exists(self.home.path(IDENTITY)):
+            raise HomeUnusable(
+                f"home {self.home.directory} is that of a master among several: start it with --id and --peers, as before"
+            )
+        journal = SingleVoter(
+            self.home.path("journal"),
+            namespace,
+            self.config.journal,
+            call_soon=self.reactor.callFromThread,
+            on_failure=self.on_fatal,
+            skip=self._skip,
+            may_discard=False,
+            installed_term=Term(namespace.applied_term) if installed else None,
+        )
+        journal.start()
+        stack.callback(journal.stop)
+        end_install(self.home.path("namespace"))
+        self.home.check_cluster(namespace.cluster)
+        return journal
 
     def _dial(self, info: api.WorkerInfo) -> Client | DirectClient:
         """The master's channel to a worker."""
@@ -168,23 +201,31 @@ class Node:
         cache.open()
         stack.callback(cache.close)
         master: Client | DirectClient
-        if self.master is not None:
+        if self.master is not None and self._group is None:
             master = DirectClient(self.master.service(), NODE)
-        elif config.masters:
-            master = Client(self.reactor, config.masters, Credential(self._secret), tls=self._tls)
+        elif addresses := config.masters or self._own_door():
+            master = Client(self.reactor, addresses, Credential(self._secret), tls=self._tls)
         else:
             raise ConfigError("a worker needs masters: --set worker.masters=host:port,...")
         self.worker = Worker(config, cache, master, reactor=self.reactor, home=self.home.directory)
         self.worker.service().on_fatal = self.on_fatal
+
+    def _own_door(self) -> str:
+        """Where the worker of a master in a group begins to look for the leader."""
+        settings = self.config.master
+        return f"{settings.host}:{settings.port}" if self.master is not None and settings.port else ""
 
     # ---- serving ------------------------------------------------------------------------------------------------------
 
     @inlineCallbacks
     def start(self) -> Any:
         """Open the doors, then say so. Fails with ``MonofsError``."""
+        if self._group is not None:
+            self.doors["journal"] = yield Deferred.fromCoroutine(self._group.start())
         if self.master is not None:
             self._ticker.start(FLUSH_TICK_S)
             yield self.master.start()
+            self.home.check_cluster(self._namespace.cluster)
             self.home.note_cluster(self._namespace.cluster)
             settings = self.config.master
             self.master.address = self._listen(
@@ -288,6 +329,9 @@ class Node:
             steps.append(self.worker.stop)
         if self.master is not None:
             steps.append(self.master.stop)
+        if self._group is not None:
+            group = self._group
+            steps.append(lambda: Deferred.fromCoroutine(group.stop()))
         for step in steps:
             try:
                 yield step()

@@ -16,7 +16,7 @@ PROTOCOL_VERSION = 1
 
 
 class Method(IntEnum):
-    """Method numbers. 1-9 any node, 10-59 master for clients, 60-79 master for workers, 100-149 worker."""
+    """Method numbers. 1-9 any node, 10-59 master for clients, 60-79 master for workers, 80-89 master for masters, 100-149 worker."""
 
     PING = 1
     STAT = 10
@@ -59,12 +59,17 @@ class Method(IntEnum):
     SET_TTL = 49
     NEEDS_SYNC = 50
     BACKUP = 58
+    QUORUM = 56
+    QUORUM_CHANGE = 57
     REGISTER = 60
     HEARTBEAT = 61
     RECORD_UPLOAD = 62
     PUBLISH = 63
     END_WRITE = 64
     ABANDON_WRITE = 65
+    STEP = 80
+    WHO = 81
+    SNAPSHOT = 82
     READ = 100
     READ_MANY = 101
     DESCRIPTOR = 102
@@ -97,10 +102,13 @@ class Pong(Message):
 
 
 class ReadOptions(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """How fresh an answer must be. ``sync_interval_s`` None: the path's own; -1 never look, 0 always look."""
+    """How fresh an answer must be. ``sync_interval_s`` None: the path's own; -1 never look, 0 always look. ``consistency``: of masters, as
+    journal.face.Consistency; ``bound_s`` is that of ``bounded``. STAT, STAT_MANY and LIST heed it, everything else is linearizable."""
 
     sync_interval_s: float | None = None
     load: str = "ONCE"
+    consistency: str = "linearizable"
+    bound_s: float = 0.0
 
 
 class StatRequest(Message):
@@ -1046,3 +1054,88 @@ class VerifyAnswer(Message):
 
     pages: int
     bad: list[str]
+
+
+# ---- masters among themselves -------------------------------------------------------------------------------------------
+
+
+class StepRequest(Message):
+    """STEP: messages of the journal's core (formats/wire.md), best effort. ``rpc``: where clients reach the sender, ``journal``: where members do. ``digest``: the CRC of the
+    sender's state after entry ``digest_index``, from a leader; 0: none."""
+
+    cluster: bytes
+    sender: int
+    rpc: str
+    journal: str
+    digest_index: int = 0
+    digest: int = 0
+    messages: list[bytes] = []
+
+
+class WhoRequest(Message):
+    """WHO: who are you? The asker says the same of itself."""
+
+    name: str
+    member: int
+
+
+class WhoAnswer(Message):
+    """A master on its journal door. ``membership``: of the group it belongs to, empty while it belongs to none."""
+
+    name: str
+    member: int
+    rpc: str
+    cluster: bytes = b""
+    membership: bytes = b""
+
+
+class SnapshotRequest(Message):
+    """SNAPSHOT: piece ``number`` of the leader's state at entry ``index``, in the form of backups: -1 is the head, then chunks from 0 on."""
+
+    cluster: bytes
+    sender: int
+    index: int
+    number: int
+    data: bytes
+
+
+class SnapshotAnswer(Message):
+    """The piece the receiver wants next; as many as there are: it has them all."""
+
+    next: int
+
+
+class QuorumMember(Message):
+    """One member as the answering master sees it. ``match``: the last entry known to be on its disk, -1 when not known here."""
+
+    id: int
+    name: str
+    journal: str
+    rpc: str
+    voter: bool
+    role: str
+    match: int = -1
+    heard_s: float = -1.0
+    state: str = ""
+
+
+class QuorumAnswer(Message):
+    """QUORUM: the group of masters. ``changing``: a change of voters is in progress."""
+
+    me: int
+    role: str
+    term: int
+    leader: int
+    commit_index: int
+    last_index: int
+    applied_index: int
+    changing: bool
+    members: list[QuorumMember]
+
+
+class QuorumChangeRequest(Message):
+    """QUORUM_CHANGE. ``action``: add (a learner), promote, remove, transfer; ``address`` of the journal door, for add."""
+
+    action: str
+    name: str
+    address: str = ""

@@ -168,7 +168,7 @@ class Client:
     """Calls to one service, by its addresses (of masters: one leads; it follows NotLeader hints to the next call).
 
     ``on_open`` is called with the server's Welcome whenever a connection was made. ``draw`` gives random numbers in
-    [0, 1) for the jitter of reconnecting (0.05 s to 5 s, doubling).
+    [0, 1) for the jitter of reconnecting (0.05 s to ``backoff_max_s``, doubling).
     """
 
     def __init__(
@@ -178,6 +178,7 @@ class Client:
         credential: Credential | None = None,
         *,
         connect_timeout_s: float = 5.0,
+        backoff_max_s: float = BACKOFF_MAX_S,
         on_open: Callable[[Welcome], None] | None = None,
         draw: Callable[[], float] = random.random,
         tls: ClientTls | None = None,
@@ -194,6 +195,7 @@ class Client:
         """What the server of the present connection said; None while there is none."""
         self._deadlines = Deadlines(reactor)
         self._connect_s = connect_timeout_s
+        self._backoff_max_s = backoff_max_s
         self._on_open = on_open
         self._draw = draw
         self._address = self.addresses[0]
@@ -379,11 +381,14 @@ class Client:
         if self._leader is not None:
             self._address, self._leader = self._leader, None
         else:
-            log.warning("not connected", address=self._address, reason=str(error))
+            # told once for an outage, not at every try
+            (log.debug if self._last_error is not None else log.warning)(
+                "not connected", address=self._address, reason=str(error)
+            )
             self._last_error = error
             self._address = self._after(self._address)
             pause = self._pause_s * (0.5 + self._draw() / 2)
-            self._pause_s = min(self._pause_s * 2, BACKOFF_MAX_S)
+            self._pause_s = min(self._pause_s * 2, self._backoff_max_s)
         self._retry = self.reactor.callLater(pause, self._retry_or_rest)
 
     def _retry_or_rest(self) -> None:

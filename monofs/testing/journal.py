@@ -83,7 +83,9 @@ class MemoryJournal:
     def _apply(self, entry: Entry, done: Done) -> None:
         done(self.machine.apply(JournalIndex(self.machine.applied_index + 1), self.term, entry))
 
-    def read_barrier(self, consistency: Consistency, done: Callable[[MonofsError | None], None]) -> None:
+    def read_barrier(
+        self, consistency: Consistency, done: Callable[[MonofsError | None], None], bound_s: float = 0.0
+    ) -> None:
         """Always fresh."""
         done(None)
 
@@ -212,13 +214,15 @@ class FlakyJournal:
     def _not_leader(self) -> NotLeader:
         return NotLeader("this master does not lead: ask another", leader=self._hint)
 
-    def read_barrier(self, consistency: Consistency, done: Callable[[MonofsError | None], None]) -> None:
+    def read_barrier(
+        self, consistency: Consistency, done: Callable[[MonofsError | None], None], bound_s: float = 0.0
+    ) -> None:
         """See ``face.Journal``: without leadership only ``linearizable`` reads are refused."""
         if self._away and consistency is Consistency.LINEARIZABLE:
             self.counts["not_leader"] += 1
             done(self._not_leader())
         else:
-            self.inner.read_barrier(consistency, done)
+            self.inner.read_barrier(consistency, done, bound_s)
 
     def release(self, index: JournalIndex) -> None:
         """See ``face.Journal``."""

@@ -60,6 +60,11 @@ class ServedNode:
 
     def start(self, *, timeout_s: float = START_TIMEOUT_S) -> ServedNode:
         """Start the process and wait until its doors are open. Raises ``NodeFailed``."""
+        self.launch()
+        return self.wait_ready(timeout_s=timeout_s)
+
+    def launch(self) -> None:
+        """Start the process, and do not wait."""
         if os.path.exists(self.ready_file):
             os.unlink(self.ready_file)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MONOFS_")} | self.environment
@@ -68,6 +73,9 @@ class ServedNode:
                 self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True,
                 preexec_fn=die_with_parent(),
             )  # fmt: skip
+
+    def wait_ready(self, *, timeout_s: float = START_TIMEOUT_S) -> ServedNode:
+        """Wait until the doors are open. Raises ``NodeFailed``."""
         deadline = time.monotonic() + timeout_s
         while not os.path.exists(self.ready_file):
             if self._wait(0.02) or time.monotonic() > deadline:

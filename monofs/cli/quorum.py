@@ -1,0 +1,96 @@
+"""`monofs admin quorum`: the group of masters, and changes of it."""
+
+from __future__ import annotations
+
+import click
+
+from monofs.cli.main import Session
+from monofs.cli.output import print_json, print_table, show_seconds
+from monofs.rpc.api import QuorumAnswer
+
+
+@click.group()
+def quorum() -> None:
+    """See and change the group of masters."""
+
+
+@quorum.command()
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.pass_obj
+def info(session: Session, as_json: bool) -> None:
+    """Show the masters: who leads, who votes, how far each has come."""
+    answer = session.fs.quorum()
+    if as_json:
+        shown = {name: getattr(answer, name) for name in answer.__struct_fields__ if name != "members"}
+        members = [{name: getattr(each, name) for name in each.__struct_fields__} for each in answer.members]
+        print_json(shown | {"members": members})
+        return
+    if not answer.members:
+        click.echo("one master, alone")
+        return
+    print_table(
+        ["MASTER", "ROLE", "VOTES", "BEHIND", "HEARD", "JOURNAL", "CLIENTS"],
+        [
+            (
+                each.name,
+                each.role,
+                "yes" if each.voter else "no",
+                str(max(answer.last_index - each.match, 0)) if each.match >= 0 else "-",
+                show_seconds(each.heard_s) if each.heard_s >= 0 else "-",
+                each.journal,
+                each.rpc or "-",
+            )
+            for each in answer.members
+        ],
+    )
+    click.echo(summary(answer))
+
+
+def summary(answer: QuorumAnswer) -> str:
+    """One line: what the group can bear."""
+    voters = sum(each.voter for each in answer.members)
+    line = f"term {answer.term}, entry {answer.commit_index} committed; the group bears the loss of {(voters - 1) // 2} of {voters} voters"
+    return line + ("; a change of voters is in progress" if answer.changing else "")
+
+
+@quorum.command()
+@click.argument("member", metavar="NAME=HOST:PORT")
+@click.option("--promote", is_flag=True, help="Wait until it has caught up, then let it vote.")
+@click.pass_obj
+def add(session: Session, member: str, promote: bool) -> None:
+    """Take in a master that was started with --id and --peers on an empty home: as a learner, without a vote."""
+    name, equals, address = member.partition("=")
+    if not equals or ":" not in address:
+        raise click.UsageError(f"a new master is NAME=HOST:PORT (of its journal door), not {member!r}")
+    session.fs.change_quorum("add", name, address)
+    click.echo(f"{name} is a learner now and catches up")
+    if promote:
+        session.fs.promote_when_ready(name)
+        click.echo(f"{name} votes now")
+
+
+@quorum.command()
+@click.argument("name")
+@click.pass_obj
+def promote(session: Session, name: str) -> None:
+    """Let a learner vote that has caught up."""
+    session.fs.change_quorum("promote", name)
+    click.echo(f"{name} votes now")
+
+
+@quorum.command()
+@click.argument("name")
+@click.pass_obj
+def remove(session: Session, name: str) -> None:
+    """Take a master out of the group, a dead one too; refused when the rest could not commit any more."""
+    session.fs.change_quorum("remove", name)
+    click.echo(f"{name} is no longer in the group: stop it, and never start it with this home again")
+
+
+@quorum.command()
+@click.argument("name")
+@click.pass_obj
+def transfer(session: Session, name: str) -> None:
+    """Hand leadership to another master, without a pause for clients."""
+    session.fs.change_quorum("transfer", name)
+    click.echo(f"{name} leads now")

@@ -1,0 +1,240 @@
+"""One master of several: its identity, its journal door, its lanes to the others, and the journal over them.
+
+Opening, in this order: a state received before is put in place; the door opens and says who this is; the group is found or formed; the log is read
+back; only then does this master speak. Invariant: a master whose log is not that of its identity never answers STEP. Not here: what any of the parts does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from monofs.config.schema import Config
+from monofs.journal.book import MEMBERS_MAX, Seat, decode_book, encode_book, parse_peers
+from monofs.journal.face import Role
+from monofs.journal.raft.messages import InstallSnapshot, Membership, Message, NodeId, Position, Refused, SnapshotWanted
+from monofs.journal.recovery import list_segments
+from monofs.journal.replicated import Replicated
+from monofs.journal.wire import decode_membership, encode_membership
+from monofs.master.peers import PeerDoor, Peers
+from monofs.master.snapshots import RECEIVED, Receiving, Sending
+from monofs.metadata.copying import end_install, install_database
+from monofs.metadata.namespace import Namespace
+from monofs.model.errors import ConfigError, invariant
+from monofs.model.ids import Term
+from monofs.node.forming import Forming, load_identity
+from monofs.node.home import Home
+from monofs.observe.logs import logger
+from monofs.rpc.api import StepRequest, WhoAnswer
+from monofs.rpc.client import Client
+from monofs.rpc.handshake import Credential
+from monofs.rpc.server import Limits, Listener, Security, listen_tcp
+from monofs.rpc.tls import ClientTls
+
+log = logger(__name__)
+JOURNAL_CONNECTIONS = 256
+
+
+def install_received(home: Home) -> bool:
+    """Put a state that a leader sent in place of the one here, before anything is opened; whether there was one."""
+    received = home.path(RECEIVED)
+    if not os.path.exists(received):
+        return False
+    log.warning("installing the state received from the leader", file=received)
+    install_database(home.path("namespace"), received)
+    os.unlink(received)
+    return True
+
+
+class Group:
+    """Implements ``replicated.Network``. ``journal`` is what the master proposes to."""
+
+    def __init__(
+        self,
+        home: Home,
+        config: Config,
+        namespace: Namespace,
+        *,
+        credential: Credential,
+        security: Security,
+        tls: ClientTls | None,
+        installed: bool,
+        reactor: Any,
+        on_failure: Callable[[BaseException], None],
+        rpc: Callable[[], str],
+        skip: frozenset[int],
+    ) -> None:
+        settings = config.journal
+        self._peers_given = parse_peers(settings.peers)
+        if not settings.id:
+            raise ConfigError("journal.peers names several masters: say which one this is, with --id")
+        self._home, self._config, self._namespace, self._reactor = home, config, namespace, reactor
+        self._installed, self._rpc = installed, rpc
+        directory = home.path("journal")
+        self._has_log = os.path.isdir(directory) and bool(list_segments(directory).chain)
+        self.identity = load_identity(home, settings.id, has_log=self._has_log)
+        self.me = NodeId(self.identity.id)
+        self._credential, self._tls = credential, tls
+        self._security = replace(security, authentication="required", insecure=False)
+        self._membership: Membership | None = None
+        self._rpcs: dict[NodeId, str] = {}
+        self._heard_from: dict[NodeId, str] = {}
+        """Journal doors of members this master's membership does not name yet: it joins."""
+        self._listener: Listener | None = None
+        self.journal = Replicated(
+            directory, namespace, settings, self.me, reactor=reactor, on_failure=on_failure, skip=skip
+        )
+        self.journal.rpc_of = lambda node: self._rpcs.get(node)
+        self._door = PeerDoor(reactor, who=self._who, cluster=lambda: namespace.cluster)
+        self._lanes = Peers(
+            self.me, self._connect, reactor=reactor, envelope=self._envelope, unreachable=self.journal.unreachable
+        )
+        self._receiving = Receiving(home.directory, reactor=reactor, cluster=lambda: namespace.cluster)
+        self._sending = Sending(
+            namespace.store,
+            self.me,
+            reactor=reactor,
+            dial=self._dial_member,
+            cluster=lambda: namespace.cluster,
+            copied=self.journal.state_copied,
+            offer=self._offer,
+            sent=self.journal.snapshot_sent,
+        )
+
+    # ---- opening and closing ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> str:
+        """Open the door, find the group, read the log, begin; the door's address. Waits for the other masters while there is no group yet."""
+        settings = self._config.journal
+        limits = Limits(connections=JOURNAL_CONNECTIONS)
+        self._listener = listen_tcp(
+            self._reactor, self._door.service, settings.host, settings.port, security=self._security, limits=limits
+        )
+        if self._has_log or self._installed:
+            membership = self._kept_membership()
+        else:
+            forming = Forming(self.identity, self._peers_given, self._connect, self._reactor)
+            membership = await forming.find()
+        begins = not self._has_log and not self._installed
+        self.journal.open(self, membership, begins=begins, installed=self._installed)
+        if self._installed:
+            end_install(self._home.path("namespace"))
+        self.journal.on_role(self._hear_role)
+        self._door.open(self._deliver, lambda request: Deferred.fromCoroutine(self._receiving.take(request)))
+        self.journal.start()
+        return self._listener.address
+
+    def _kept_membership(self) -> Membership:
+        """For a log that begins behind an installed state: a leader's, which names the members, or a backup's, which makes a group of one."""
+        members = self._namespace.members
+        if members:
+            return decode_membership(members)
+        seat = Seat(self.me, self.identity.name, self._peers_given[self.identity.name])
+        return Membership((self.me,), (), (), encode_book([seat]))
+
+    async def stop(self) -> None:
+        """Hand leadership over; then no more messages in or out. The journal is closed after."""
+        await self.journal.hand_over()
+        self._sending.stop()
+        if self._listener is not None:
+            await self._listener.stop()
+        self._lanes.close()
+
+    # ---- who is who -----------------------------------------------------------------------------------------------------------
+
+    def _who(self) -> WhoAnswer:
+        membership = self._membership
+        known = encode_membership(membership) if membership is not None and membership.voters else b""
+        return WhoAnswer(self.identity.name, self.me, self._rpc(), self._namespace.cluster, known)
+
+    def membership_changed(self, membership: Membership) -> None:
+        """See ``replicated.Network``."""
+        self._membership = membership
+        self._heard_from.clear()
+        self._lanes.set_addresses(self._addresses())
+
+    def _addresses(self) -> dict[NodeId, str]:
+        """Of all members' journal doors; what this master's own configuration says of a name goes before the book."""
+        book = self._membership.book if self._membership is not None else b""
+        return self._heard_from | {
+            seat.id: self._peers_given.get(seat.name, seat.address) for seat in decode_book(book)
+        }
+
+    def dial(self, address: str) -> Client:
+        """A channel to a journal door."""
+        return self._connect(address)
+
+    def _connect(self, address: str, **options: Any) -> Client:
+        return Client(self._reactor, address, self._credential, tls=self._tls, **options)
+
+    def _dial_member(self, member: NodeId) -> Client | None:
+        address = self._addresses().get(member)
+        return self.dial(address) if address else None
+
+    def _hear_role(self, role: Role, _: Term) -> None:
+        """A leader that began alone, or moved, puts its own address into the book, where the others will look for it."""
+        membership = self._membership
+        if role is not Role.LEADER or membership is None:
+            return
+        seats = decode_book(membership.book)
+        mine = Seat(self.me, self.identity.name, self._peers_given[self.identity.name])
+        if mine not in seats:
+            book = encode_book([*(seat for seat in seats if seat.id != self.me), mine])
+            try:
+                self.journal.change_membership(membership._replace(book=book)).addErrback(self._book_not_changed)
+            except Refused as refusal:
+                self._book_not_changed(refusal)
+
+    def _book_not_changed(self, why: object) -> None:
+        log.warning("the book of members does not have this master's address yet; it is tried again", reason=str(why))
+
+    # ---- messages -------------------------------------------------------------------------------------------------------------
+
+    def _envelope(self) -> StepRequest:
+        address = self._addresses().get(self.me) or self._peers_given[self.identity.name]
+        return StepRequest(self._namespace.cluster, self.me, self._rpc(), address, *self.journal.digest())
+
+    def _deliver(self, request: StepRequest, messages: list[Message]) -> None:
+        sender = NodeId(request.sender)
+        if request.rpc:
+            self._rpcs[sender] = request.rpc
+        if sender not in self._addresses() and len(self._heard_from) < MEMBERS_MAX:
+            self._heard_from[sender] = request.journal
+            self._lanes.set_addresses(self._addresses())
+        if request.digest_index:
+            self.journal.compare(request.digest_index, request.digest)
+        self.journal.receive([each for each in messages if self._may_pass(each)])
+
+    def _may_pass(self, message: Message) -> bool:
+        """An offer to install is taken only for a state that is here, whole and proved."""
+        return not isinstance(message, InstallSnapshot) or self._receiving.is_whole(message.position)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """See ``replicated.Network``."""
+        self._lanes.send(messages)
+
+    def send_snapshot(self, wanted: SnapshotWanted) -> None:
+        """See ``replicated.Network``."""
+        self._sending.send(wanted)
+
+    def _offer(self, peer: NodeId, position: Position) -> None:
+        message = self.journal.install_message(peer, position)
+        if message is not None:
+            self._lanes.send([message])
+
+    def install(self, snapshot: InstallSnapshot) -> None:
+        """See ``replicated.Network``: give the file its name and start this process anew, which installs it."""
+        invariant(self._receiving.is_whole(snapshot.position), "only a whole state is installed")
+        self._receiving.publish()
+        ready_file = os.path.expanduser(self._config.node.ready_file)
+        if ready_file and os.path.exists(ready_file):
+            os.unlink(ready_file)
+        log.warning("starting anew to install the leader's state", index=snapshot.position.index)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very process, its own arguments

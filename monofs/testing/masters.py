@@ -1,0 +1,139 @@
+"""A group of real master processes on loopback: started, killed, paused, cut off, restarted. For tests, benchmarks and long trials."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import monofs
+from monofs.model.errors import MonofsError
+from monofs.testing.nodes import ServedNode
+
+PATIENCE_S = 60.0
+LOWEST_PORT, HIGHEST_PORT = 20_000, 32_000
+"""Below the range the kernel gives to outgoing connections: a port drawn here stays free until its owner restarts."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on now."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randint(LOWEST_PORT, HIGHEST_PORT)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in ports:
+            ports.append(port)
+    return ports
+
+
+class Masters:
+    """``count`` masters named m1, m2, … with one secret below one directory; :meth:`add` makes another that is not in the group yet."""
+
+    def __init__(self, directory: str, count: int = 3, *, sets: list[str] | None = None, role: str = "master") -> None:
+        os.makedirs(directory, exist_ok=True)
+        self.directory, self._sets, self._role = directory, sets or [], role
+        self.secret = os.path.join(directory, "cluster.secret")
+        with open(os.open(self.secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        self.journal_ports: dict[str, int] = {}
+        self.rpc_ports: dict[str, int] = {}
+        self.nodes: dict[str, ServedNode] = {}
+        for number in range(count):
+            self.add(f"m{number + 1}")
+
+    def add(self, name: str, home: str = "") -> ServedNode:
+        """A further master, not started; all names so far are its peers."""
+        if name not in self.journal_ports:
+            self.journal_ports[name], self.rpc_ports[name] = free_ports(2)
+        node = ServedNode(os.path.join(self.directory, home or name))
+        self.nodes[name] = node
+        for each, served in self.nodes.items():
+            served.sets = [
+                f"master.port={self.rpc_ports[each]}",
+                f"journal.port={self.journal_ports[each]}",
+                "console.port=0",
+                "worker.port=0",
+                *self._sets,
+            ]
+            served.flags = ["--role", self._role, "--id", each, "--peers", self.peers]
+            served.flags += ["--cluster-secret-file", self.secret]
+        return node
+
+    @property
+    def peers(self) -> str:
+        """As ``--peers`` wants it."""
+        return ",".join(f"{name}=127.0.0.1:{port}" for name, port in self.journal_ports.items())
+
+    @property
+    def addresses(self) -> str:
+        """As clients want it."""
+        return ",".join(f"127.0.0.1:{self.rpc_ports[name]}" for name in self.nodes)
+
+    def launch(self) -> Masters:
+        """Start all processes, then wait until every one is ready: none is before a majority is there."""
+        for node in self.nodes.values():
+            node.launch()
+        for node in self.nodes.values():
+            node.wait_ready()
+        return self
+
+    def connect(self, *names: str, **options: Any) -> Any:
+        """A client of these masters, or of all."""
+        addresses = ",".join(f"127.0.0.1:{self.rpc_ports[name]}" for name in names) or self.addresses
+        return monofs.connect(addresses, cluster_secret_file=self.secret, **options)
+
+    def leader(self, *, among: list[str] | None = None) -> str:
+        """The name of the master that leads, once one does."""
+        found: list[str] = []
+
+        def look() -> bool:
+            for name in among or list(self.nodes):
+                process = self.nodes[name].process
+                if process is None or process.poll() is not None:
+                    continue
+                with self.connect(name, timeout_s=1.0) as fs:
+                    try:
+                        answer = fs.quorum()
+                    except (MonofsError, OSError):
+                        continue
+                if answer.role == "leader":
+                    found.append(name)
+                    return True
+            return False
+
+        wait_until(look, "no master leads")
+        return found[-1]
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to one master, such as SIGSTOP and SIGCONT."""
+        process = self.nodes[name].process
+        assert process is not None
+        process.send_signal(number)
+
+    def __enter__(self) -> Masters:
+        return self.launch()
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes.values():
+            if node.process is not None and node.process.poll() is None:
+                node.process.send_signal(signal.SIGCONT)
+                node.process.send_signal(signal.SIGTERM)
+        for node in self.nodes.values():
+            node.kill()
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, patience_s: float = PATIENCE_S) -> None:
+    """Look again and again. Raises ``AssertionError``."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} after {patience_s} s"
+        time.sleep(0.02)
