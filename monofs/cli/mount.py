@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from monofs.cli.listing import printable
 from monofs.cli.main import INTERVAL, Session
 from monofs.cli.output import print_json, print_table, show_interval
 from monofs.cli.paths import TREE_PATH
@@ -111,11 +112,23 @@ def ls_(session: Session, as_json: bool) -> None:
 
 @mount.command()
 @click.argument("path", type=TREE_PATH)
+@click.option(
+    "--discard",
+    is_flag=True,
+    help="Give up what no store has: MUST_CACHE files below; changes not done, in mode noAccess.",
+)
 @click.pass_obj
-def rm(session: Session, path: str) -> None:
-    """Unmount PATH: forgets its metadata and cached pages, never touches the store."""
-    session.fs.mount_remove(path)
+def rm(session: Session, path: str, discard: bool) -> None:
+    """Unmount PATH: forgets its metadata and cached pages, never touches the store.
+
+    Refuses, naming them, when files below are in no store or changes are owed to it.
+    """
+    gone = session.fs.mount_remove(path, discard=discard)
     click.echo(f"unmounted {path}")
+    for lost in gone.lost:
+        click.echo(f"lost: {printable(lost)}", err=True)
+    for change in gone.given_up:
+        click.echo(f"given up: {printable(change)}", err=True)
 
 
 @mount.command()

@@ -21,6 +21,7 @@ from monofs.rpc.api import (
     MountAddRequest,
     MountInfo,
     MountListAnswer,
+    MountRemoveAnswer,
     MountRemoveRequest,
     MountTestRequest,
     MountUpdateRequest,
@@ -109,9 +110,16 @@ class Administration(Connected):
         )
 
     @public
-    def mount_remove(self, path: str) -> None:
-        """Unmount: forget metadata and cache below ``path``; the store is not touched. Raises ``MountNotFound``."""
-        self._change(Method.MOUNT_REMOVE, lambda number: MountRemoveRequest(path, number), Empty)
+    def mount_remove(self, path: str, *, discard: bool = False) -> MountRemoveAnswer:
+        """Unmount: forget metadata and cache below ``path``; the store is not touched. Returns what went for good.
+
+        Raises ``MountNotFound``, ``MountPoint`` while other mounts lie below, ``Busy`` while changes are under way in the store, and
+        ``WouldLose``, naming them, when files below are in no store, or changes are not done in a store whose mode is noAccess;
+        ``discard`` gives these up.
+        """
+        return self._change(
+            Method.MOUNT_REMOVE, lambda number: MountRemoveRequest(path, number, discard), MountRemoveAnswer
+        )
 
     @public
     def mount_test(self, path: str) -> MountInfo:

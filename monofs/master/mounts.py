@@ -19,9 +19,10 @@ from monofs.master.auditing import audited
 from monofs.master.proposing import Proposer
 from monofs.master.secrets import Vault
 from monofs.master.stores import Stores
+from monofs.master.walking import UNPERSISTED_MAX, find_unpersisted
 from monofs.metadata.entries import AddMount, RemoveMount, UpdateMount
 from monofs.metadata.namespace import Namespace
-from monofs.model.errors import HomeUnusable, InvalidArgument, MonofsError, MountExists, MountNotFound
+from monofs.model.errors import HomeUnusable, InvalidArgument, MonofsError, MountExists, MountNotFound, WouldLose
 from monofs.model.ids import MountId
 from monofs.model.mount import Mount
 from monofs.model.options import SYNC_NEVER_S, UfsMode
@@ -33,6 +34,7 @@ from monofs.rpc.api import (
     MountAddRequest,
     MountInfo,
     MountListAnswer,
+    MountRemoveAnswer,
     MountRemoveRequest,
     MountTestRequest,
     MountUpdateRequest,
@@ -41,14 +43,19 @@ from monofs.rpc.service import Call
 from monofs.ufs.registry import SECRET_OPTIONS, check_options, normal_uri
 
 log = logger(__name__)
+SEARCHES_MAX = 3
+"""Times a mount is searched for files that no store has, when such are made meanwhile."""
+NAMED_MAX = 5
+"""Files named in a refusal."""
 SYNC_INTERVAL_MAX_S = 10 * 365 * 86400.0
 
 
 class Mounts:
     """Handlers of one master."""
 
-    def __init__(self, namespace: Namespace, proposer: Proposer, stores: Stores, vault: Vault) -> None:
+    def __init__(self, namespace: Namespace, proposer: Proposer, stores: Stores, vault: Vault, *, reactor: Any) -> None:
         self._namespace, self._proposer, self._stores, self._vault = namespace, proposer, stores, vault
+        self._reactor = reactor
 
     def add(self, request: MountAddRequest, call: Call) -> Deferred[Any]:
         """Answers MountInfo (id 0 for a dry run). ``UfsOption``, ``UfsDenied``, ``UfsBucketNotFound``, ``UfsUnreachable``,
@@ -91,15 +98,35 @@ class Mounts:
         return MountListAnswer([self._shown(mount) for mount in mounts])
 
     def remove(self, request: MountRemoveRequest, call: Call) -> Deferred[Any]:
-        """Answers Empty once the mount is gone from the tree; what was known below is forgotten in the background."""
+        """Answers once the mount is gone from the tree; what was known below is forgotten in the background. ``WouldLose`` names what no
+        store has."""
         return audited(call, "mount rm", request.path, "").around(self._remove(request, call))
 
-    async def _remove(self, request: MountRemoveRequest, call: Call) -> Empty:
+    async def _remove(self, request: MountRemoveRequest, call: Call) -> MountRemoveAnswer:
         check_access(call.principal, Right.ADMIN)
-        path = format_path(parse_path(request.path))
-        await self._proposer.propose(RemoveMount(self._proposer.stamp(request.request), path))
+        parts = parse_path(request.path)
+        path = format_path(parts)
+        for _ in range(SEARCHES_MAX):
+            searched = self._namespace.applied_index
+            lost = await find_unpersisted(self._namespace, parts, self._reactor)
+            if self._namespace.meta.kept_index <= searched:
+                break  # if not: a refusal of apply would be the answer to this request for good
+        if lost and not request.discard:
+            raise WouldLose(
+                f"{_lost_words(path, lost)}: copy them elsewhere, or give them up with --discard", path=path
+            )
+        stamp = self._proposer.stamp(request.request)
+        given_up = await self._proposer.propose(RemoveMount(stamp, path, request.discard, searched))
         log.info("unmounted", path=path)
-        return Empty()
+        if lost or given_up:
+            log.warning(
+                "unmounting lost what no store has",
+                path=path,
+                files=len(lost),
+                first=lost[:NAMED_MAX],
+                given_up=given_up,
+            )
+        return MountRemoveAnswer(lost, given_up)
 
     def update(self, request: MountUpdateRequest, call: Call) -> Deferred[Any]:
         """Answers MountInfo as it is, or for a dry run as it would be. The store must accept the new options first."""
@@ -221,3 +248,11 @@ def _milliseconds(interval_s: float | None) -> int | None:
     if interval_s != SYNC_NEVER_S and not 0 <= interval_s <= SYNC_INTERVAL_MAX_S:
         raise InvalidArgument(f"a sync interval is -1 (never), 0 (always) or seconds, not {interval_s:g}")
     return round(interval_s * 1000)
+
+
+def _lost_words(path: str, lost: list[str]) -> str:
+    """How many files below a mount are in no store, and the first of them."""
+    count = f"{len(lost)} or more" if len(lost) == UNPERSISTED_MAX else str(len(lost))
+    more = ", …" if len(lost) > NAMED_MAX else ""
+    are = "file below {} is" if len(lost) == 1 else "files below {} are"
+    return f"{count} {are.format(path)} in no store (MUST_CACHE) and would be lost: {', '.join(lost[:NAMED_MAX])}{more}"

@@ -187,7 +187,7 @@ class Master:
         self._add_reading(reading, Listing(namespace, loader, reading))
         self._add_mounts(
             Pinning(namespace, proposer, reading, members, permissions=permissions, reactor=reactor),
-            Mounts(namespace, proposer, stores, vault),
+            Mounts(namespace, proposer, stores, vault, reactor=reactor),
         )
         background = self._add_changing(loader, reading, issuer, stores, members)
         self._duties = Duties(namespace, proposer, members, background.expiring.act, reactor=reactor)

@@ -14,10 +14,14 @@ from twisted.internet.task import deferLater
 from monofs.metadata.namespace import Namespace
 from monofs.model.ids import NO_CONTENT, ContentId, InodeId
 from monofs.model.inode import Flag, Inode, decode_inode
+from monofs.model.paths import Parts, format_path
 
 SLICE = 1000
+UNPERSISTED_MAX = 1000
 _PINNED = int(Flag.PINNED)
 _PERSISTED = int(Flag.PERSISTED)
+_EXPLICIT = int(Flag.EXPLICIT)
+_MOUNT = int(Flag.MOUNT)
 
 
 class Met(NamedTuple):
@@ -53,3 +57,29 @@ async def walk_contents(namespace: Namespace, top: Inode, reactor: Any) -> Async
 
 def _met(inode: Inode, *, pinned: bool) -> Met:
     return Met(inode.content, pinned, bool(inode.flags & _PERSISTED))
+
+
+async def find_unpersisted(namespace: Namespace, mount_point: Parts, reactor: Any) -> list[str]:
+    """Paths of files below a mount point that no store has, the first 1,000 met; none if nothing is mounted there.
+
+    All directories above such a file are EXPLICIT, up to the mount point: only those are entered.
+    """
+    met: list[str] = []
+    top = namespace.lookup(mount_point).inode
+    if top is None or not namespace.meta.kept_index:
+        return met
+    left: list[tuple[InodeId, Parts, bytes]] = [(top.id, mount_point, b"")]
+    while left and len(met) < UNPERSISTED_MAX:
+        directory, parts, after = left.pop()
+        records = namespace.children(directory, after, SLICE)
+        if len(records) == SLICE:
+            left.append((directory, parts, records[-1][0]))
+        for key, raw in records:
+            inode = decode_inode(raw)
+            if not inode.is_directory:
+                if not inode.flags & _PERSISTED:
+                    met.append(format_path((*parts, key)))
+            elif inode.flags & _EXPLICIT and not inode.flags & _MOUNT:
+                left.append((inode.id, (*parts, key[:-1]), b""))
+        await deferLater(reactor, 0)
+    return met[:UNPERSISTED_MAX]

@@ -129,11 +129,14 @@ class RemoveMount(Change):
     """Forget a mount. Its subtree is detached at once (its directory record gets a fresh inode id) and removed by REMOVE_BELOW.
 
     Refused when another mount lies below, and while intents or tree jobs owe the store something, unless the mount's ``ufs_mode`` is
-    noAccess: then they are given up. Result: None.
+    noAccess and ``discards`` says that they are given up. ``searched``: the journal index at which the proposer began to look for files
+    that no store has (-1: it did not); ``Busy`` when one came since. Result: what was given up, in words, at most 100 of them.
     """
 
     stamp: Stamp
     path: str
+    discards: bool = True
+    searched: int = -1
 
 
 class RemoveBelow(Change):

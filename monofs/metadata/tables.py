@@ -360,6 +360,9 @@ class Meta(msgspec.Struct, array_like=True, gc=False):
     last_key: int = 0
     keys_index: int = 0
     """Journal index of the last change of which tokens there are."""
+    kept_index: int = -1
+    """Journal index of the last entry that made or moved, below a mount, a file that no store has. 0: none did; -1: not known, none did since an
+    earlier release made this home."""
 
 
 encode_record = msgspec.msgpack.Encoder().encode

@@ -285,10 +285,17 @@ class QuotaExceeded(MonofsError):
     errno = _errno.EDQUOT
 
 
+class WouldLose(MonofsError):
+    """What would go is nowhere else."""
+
+    code = 3017
+    errno = _errno.ENOTEMPTY
+
+
 class CopyDamaged(MonofsError):
     """A backup is damaged or cut short."""
 
-    code = 3018
+    code = 3019
     errno = _errno.EIO
     hint = "use another backup: nothing of this one was taken over"
 

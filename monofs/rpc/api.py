@@ -467,10 +467,19 @@ class MountUpdateRequest(Message):
 
 
 class MountRemoveRequest(Message):
-    """MOUNT_REMOVE: forgets the metadata and cache below, never touches the store."""
+    """MOUNT_REMOVE: forgets the metadata and cache below, never touches the store. ``WouldLose`` when files below are in no store, or changes
+    cannot be done any more, unless ``discard``."""
 
     path: str
     request: RequestId = RequestId()
+    discard: bool = False
+
+
+class MountRemoveAnswer(Message):
+    """What went with the mount: paths of files that no store had, the first 1,000, and changes that were given up, the first 100."""
+
+    lost: list[str] = []
+    given_up: list[str] = []
 
 
 class MountTestRequest(Message):

@@ -189,7 +189,22 @@ def test_write_types_say_where_the_bytes_are(at, local):
     refused = run(at.node, "fs", "rm", "--cache-only", at / "kept")
     assert refused.returncode == 2
     assert b"in the cache only" in refused.stderr
+    unmounting = run(at.node, "mount", "rm", at.path)
+    assert unmounting.returncode == 4
+    assert (
+        f"1 file below {at.path} is in no store (MUST_CACHE) and would be lost: {at / 'kept'}".encode()
+        in unmounting.stderr
+    )
     ok(at.node, "fs", "rm", at / "kept")
+
+
+def test_what_no_store_has_is_lost_with_its_mount_only_when_told_to(node, local, tmp_path):
+    place = Directory(str(tmp_path / "store"))
+    ok(node, "mount", "add", "/given-up", place.uri)
+    ok(node, "fs", "put", "--write-type", "MUST_CACHE", local / "a.txt", "/given-up/d/kept")
+    done = run(node, "mount", "rm", "--discard", "/given-up")
+    assert (done.returncode, done.stderr) == (0, b"lost: /given-up/d/kept\n")
+    assert run(node, "fs", "ls", "/given-up").returncode == 3
 
 
 # ---- mkdir, touch, rm -----------------------------------------------------------------------------------------------------

@@ -242,7 +242,7 @@ class Machine(RuleBasedStateMachine):
             self.look([self.tree])
             problems = broken(self.fs)
             assert not problems, problems
-        self.fs.mount_remove(self.at)
+        self.fs.mount_remove(self.at, discard=True)
 
 
 def _any_outcomes(tree: Tree, operation: Operation, *, flat: bool) -> Iterator[tuple[Tree, Any]]:

@@ -123,7 +123,7 @@ def mounted(request: pytest.FixtureRequest, node: ServedNode, tmp_path: Path) ->
         fs.mount_add(at, place.uri, place.options)
         yield fs, at, place
         converged(fs, at)
-        fs.mount_remove(at)
+        fs.mount_remove(at, discard=True)
 
 
 def outcome(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

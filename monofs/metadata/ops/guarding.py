@@ -13,7 +13,7 @@ from monofs.metadata.known_jobs import covers, is_open
 from monofs.metadata.ops.placing import Spot
 from monofs.metadata.sessions import FRESH
 from monofs.metadata.state import Lookup, join_key
-from monofs.metadata.tables import INTENTS_MAX, JOBS_MAX, IntentKind, Job, JobKind
+from monofs.metadata.tables import INTENTS_MAX, JOBS_MAX, Intent, IntentKind, Job, JobKind
 from monofs.model.errors import Busy, ConditionFailed, MonofsError, Overloaded
 from monofs.model.inode import Inode
 from monofs.model.paths import Parts, format_path, is_prefix, parse_path
@@ -52,9 +52,19 @@ def check_no_tree_job(draft: Draft, parts: Parts) -> None:
 
 def busy_job(path: str, job: Job) -> Busy:
     """A job stands in the way."""
+    return Busy(f"{path} cannot be changed before {job_words(job, 'is done')}", path=path, job=job.number)
+
+
+def job_words(job: Job, state: str = "") -> str:
+    """A tree job and what it does."""
     doing = "deletes" if job.kind == JobKind.DELETE else "moves"
-    shown = f"{path} cannot be changed before job {job.number} is done, which {doing} what was below {job.path}"
-    return Busy(shown, path=path, job=job.number)
+    return f"job {job.number}{' ' if state else ''}{state}, which {doing} what was below {job.path}"
+
+
+def intent_words(intent: Intent) -> str:
+    """An intent, what it does, and what of it may already be in the store."""
+    upload = f" (upload {intent.upload})" if intent.upload else ""
+    return f"{intent.path}, which is being {_DOING[IntentKind(intent.kind)]}{upload}"
 
 
 def check_not_moved(draft: Draft, parts: Parts) -> None:

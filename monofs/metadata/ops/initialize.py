@@ -22,6 +22,7 @@ def initialize(draft: Draft, change: Initialize) -> None:
     meta.data_key = change.data_key
     meta.capability_key = change.capability_key
     meta.level = LEVEL
+    meta.kept_index = 0
     root = Inode(
         kind=Kind.DIRECTORY,
         id=draft.new_inode_id(),

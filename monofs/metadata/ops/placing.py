@@ -74,6 +74,8 @@ def way_to(draft: Draft, parts: Parts, *, kept: bool, uid: int = 0, gid: int = 0
     the directories passed are confirmed: something new lies below them, so a listing read before must not remove them.
     """
     mounted = draft.state.natural_key(parts)
+    if kept and mounted is not None:
+        draft.meta.kept_index = draft.index
     depth = len(parts) if mounted is None else len(parts) - (mounted.key.count("/") + 1 if mounted.key else 0)
     flags = EXPLICIT if mounted is None else EXPLICIT | KEPT if kept else PERSISTED
     inode = present(draft.state.get_inode(ABOVE_ROOT, ROOT_KEY), "an initialised namespace has a root")

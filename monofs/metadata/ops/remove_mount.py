@@ -7,22 +7,25 @@ import msgspec
 from monofs.metadata.draft import EXPLICIT, KEPT, LOADED, MADE, MOUNT, PERSISTED, Draft, place_of
 from monofs.metadata.entries import RemoveMount
 from monofs.metadata.ops.add_mount import chain
+from monofs.metadata.ops.guarding import intent_words, job_words
 from monofs.metadata.ops.jobs import end_job
 from monofs.metadata.ops.update_mount import mount_at
 from monofs.metadata.state import present
 from monofs.metadata.tables import IDS, MOUNTS, JobState, pack_id
-from monofs.model.errors import Busy
+from monofs.model.errors import Busy, WouldLose
 from monofs.model.ids import ContentId
 from monofs.model.mount import Mount
 from monofs.model.options import UfsMode
 from monofs.model.paths import Parts, format_path, is_prefix, parse_path
 
-_WAY_OUT = "wait, or give it up by setting the mount's mode to noAccess before unmounting"
+_WAY_OUT = "wait; to give it up, set the mount's mode to noAccess and unmount with --discard"
 NAMED_MAX = 5
-"""Mounts named in a refusal."""
+"""Mounts, or changes under way, named in a refusal."""
+TOLD_MAX = 100
+"""Changes given up that the result names."""
 
 
-def remove_mount(draft: Draft, change: RemoveMount) -> None:
+def remove_mount(draft: Draft, change: RemoveMount) -> list[str]:
     """The subtree is detached at once, and REMOVE_BELOW takes it apart. A mount point that mounting made goes, and so do directories above it
     that mounting made and that hold nothing else; one that was there before stays, empty, under a fresh inode id."""
     mount = mount_at(draft, change.path)
@@ -33,7 +36,11 @@ def remove_mount(draft: Draft, change: RemoveMount) -> None:
         more = f" and {len(below) - NAMED_MAX} more" if len(below) > NAMED_MAX else ""
         shown = ", ".join(below[:NAMED_MAX]) + more
         raise Busy(f"other mounts lie below {mount.path}: unmount them first: {shown}", path=mount.path)
-    _settle_debts(draft, mount)
+    if 0 <= change.searched < draft.meta.kept_index:
+        raise Busy(
+            f"files that no store has were made while {mount.path} was searched for them: try again", path=mount.path
+        )
+    given_up = _settle_debts(draft, mount, discards=change.discards)
     found = draft.lookup(parts)
     inode = present(found.inode, "a mount has its mount point")
     outer = next((at for at, _ in draft.state.mounts() if at != parts and is_prefix(at, parts)), None)
@@ -55,25 +62,33 @@ def remove_mount(draft: Draft, change: RemoveMount) -> None:
     draft.detach(inode.id)
     draft.changes.append((MOUNTS, pack_id(mount.id), None))
     draft.meta.mounts_index = draft.index
+    return given_up
 
 
-def _settle_debts(draft: Draft, mount: Mount) -> None:
-    """Raise ``Busy`` while changes are under way in the mount's store. In mode noAccess nothing can be done there any more: they are given
-    up, their contents retire, and whoever waits hears that the operation is not open any more."""
-    given_up = mount.ufs_mode == UfsMode.NO_ACCESS
-    for intent in draft.state.open_intents.by_number.values():
-        if intent.mount != mount.id:
-            continue
-        if not given_up:
+def _settle_debts(draft: Draft, mount: Mount, *, discards: bool) -> list[str]:
+    """Raise ``Busy`` while changes are under way in the mount's store. In mode noAccess nothing can be done there any more: ``WouldLose``, or
+    they are given up, their contents retire, and whoever waits hears that the operation is not open any more. Returns what is given up."""
+    intents = [intent for intent in draft.state.open_intents.by_number.values() if intent.mount == mount.id]
+    jobs = [job for job in draft.state.open_tree_jobs() if job.mount == mount.id]
+    if mount.ufs_mode != UfsMode.NO_ACCESS:
+        for intent in intents:
             raise Busy(f"{intent.path} is being changed in {mount.uri}: {_WAY_OUT}", path=mount.path)
+        for job in jobs:
+            raise Busy(f"job {job.number} is not done in {mount.uri}: {_WAY_OUT}", path=mount.path, job=job.number)
+    owed = [intent_words(intent) for intent in intents] + [job_words(job) for job in jobs]
+    if owed and not discards:
+        more = f" and {len(owed) - NAMED_MAX} more" if len(owed) > NAMED_MAX else ""
+        raise WouldLose(
+            f"{mount.uri} is set to {mount.ufs_mode} while changes there are not done: {'; '.join(owed[:NAMED_MAX])}{more}: "
+            "set another mode and wait for them, or give them up with --discard: uploads they began stay in the store",
+            path=mount.path,
+        )
+    for intent in intents:
         draft.close_intent(intent)
         draft.retire(ContentId(intent.content))
-    for job in draft.state.open_tree_jobs():
-        if job.mount != mount.id:
-            continue
-        if not given_up:
-            raise Busy(f"job {job.number} is not done in {mount.uri}: {_WAY_OUT}", path=mount.path, job=job.number)
+    for job in jobs:
         end_job(draft, msgspec.structs.replace(job, error=f"the mount {mount.path} was removed"), JobState.STOPPED)
+    return owed[:TOLD_MAX]
 
 
 def _release_ancestors(draft: Draft, parts: Parts, outer: Parts, others: list[Parts]) -> None:

@@ -65,6 +65,7 @@ ANSWERS: dict[Method, type[api.Message]] = {
     Method.MOUNT_LIST: api.MountListAnswer,
     Method.TOKEN_ADD: api.TokenAddAnswer,
     Method.TOKEN_LIST: api.TokenListAnswer,
+    Method.MOUNT_REMOVE: api.MountRemoveAnswer,
     Method.REPORT: api.ReportAnswer,
     Method.CONF: api.ConfAnswer,
     Method.FSCK: api.FsckAnswer,

@@ -12,8 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 from master_house import House, write
+from scribe import Scribe
 
+from monofs.master import mounts as mounting
+from monofs.master import walking
 from monofs.model.errors import (
+    Busy,
     HomeUnusable,
     InvalidArgument,
     MonofsError,
@@ -25,6 +29,7 @@ from monofs.model.errors import (
     UfsDenied,
     UfsOption,
     UfsUnreachable,
+    WouldLose,
 )
 from monofs.model.principal import Principal, Right
 from monofs.observe.audit import AUDIT_LOGGER
@@ -186,6 +191,54 @@ def test_unmounting_forgets_what_was_known_and_leaves_the_store_alone(house: Hou
     assert (data / "d7" / "f").read_bytes() == b"1"
     with pytest.raises(MountNotFound):
         house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+
+
+def test_unmounting_refuses_to_lose_files_that_no_store_has_and_names_them(house: House, data: Path) -> None:
+    house.mount("/lake", data)
+    scribe = Scribe(house)
+    scribe.write("/lake/stored", b"1")
+    for number in range(7):
+        scribe.write(f"/lake/d/kept{number}", b"", write_type="MUST_CACHE")
+    with pytest.raises(
+        WouldLose, match=r"^7 files below /lake are in no store .*: /lake/d/kept0, .*kept4, …: .*--discard"
+    ):
+        house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+    assert house.list("/lake") == ["d/", "stored"]
+    gone = house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake", discard=True))
+    assert (gone.lost, gone.given_up) == ([f"/lake/d/kept{number}" for number in range(7)], [])
+    assert mounts(house) == []
+    house.mount("/lake", data)
+    scribe.write("/lake/kept", b"12", write_type="MUST_CACHE")
+    house.ask(Method.DELETE, api.DeleteRequest("/lake/kept"))
+    house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+
+
+def test_many_files_that_no_store_has_are_counted_up_to_a_bound(
+    house: House, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walking, "UNPERSISTED_MAX", 3)
+    monkeypatch.setattr(mounting, "UNPERSISTED_MAX", 3)
+    house.mount("/lake", data)
+    scribe = Scribe(house)
+    for number in range(5):
+        scribe.write(f"/lake/d{number}/kept", b"1", write_type="MUST_CACHE")
+    with pytest.raises(WouldLose, match=r"^3 or more files"):
+        house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+
+
+def test_unmounting_while_the_store_may_not_be_asked_gives_changes_up_only_when_told_to(
+    house: House, data: Path
+) -> None:
+    house.mount("/lake", data)
+    Scribe(house).begin("/lake/f", 1)
+    with pytest.raises(Busy, match="noAccess and unmount with --discard"):
+        house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake", discard=True))
+    house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/lake", ufs_mode="noAccess"))
+    with pytest.raises(WouldLose, match="/lake/f, which is being written: set another mode"):
+        house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+    gone = house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake", discard=True))
+    assert gone.given_up == ["/lake/f, which is being written"]
+    assert house.ask(Method.INTENT_LIST, api.Empty()).intents == []
 
 
 def test_what_was_left_of_an_unmounted_tree_is_removed_after_a_restart(house: House, data: Path) -> None:

@@ -193,7 +193,7 @@ def test_the_running_crc_is_as_documented() -> None:
 def test_the_meta_record_is_as_documented() -> None:
     assert (
         encode_record(Meta(applied_index=7, cluster=b"c")).hex()
-        == "dc0023010700c400c401630000000000c400c4000000000000000101000000000000000000000000000000"
+        == "dc0024010700c400c401630000000000c400c4000000000000000101000000000000000000000000000000ff"
     )
 
 

@@ -43,6 +43,7 @@ from monofs.model.errors import (
     ReadOnly,
     SessionExpired,
     UfsChanged,
+    WouldLose,
     WriteLost,
 )
 from monofs.model.ids import NO_CONTENT, make_content_id
@@ -159,7 +160,7 @@ def test_what_no_store_has_is_told_with_its_places_and_kept_by_explicit_director
 def test_what_no_store_has_outlives_a_mount_made_below_its_directories(lake: Home) -> None:
     lake.mount("/m/x/inner")
     lake.keep("/m/x/scratch")
-    assert lake.apply(RemoveMount(lake.stamp(), "/m/x/inner")) is None
+    assert lake.apply(RemoveMount(lake.stamp(), "/m/x/inner")) == []
     lake.adopt("/m/x", [])
     lake.adopt("/m", [])
     assert lake.exists("/m/x/scratch")
@@ -634,7 +635,13 @@ def test_a_mount_owes_its_store_what_is_open_and_goes_only_when_that_is_given_up
     late = lake.begin_write("/m/x")
     index = lake.covering("/m").changed_index
     lake.apply(UpdateMount(lake.stamp(), "/m", index, {}, b"", False, None, "noAccess"))
-    assert lake.apply(RemoveMount(lake.stamp(), "/m")) is None
+    unasked = lake.apply(RemoveMount(lake.stamp(), "/m", False, len(lake.log)))
+    assert refused(unasked, WouldLose)
+    assert "/m/x, which is being written" in str(unasked)
+    assert "job 1, which deletes what was below /m/d" in str(unasked)
+    assert lake.namespace.counts()["intents"] == 1
+    told_of = lake.apply(RemoveMount(lake.stamp(), "/m", True, len(lake.log)))
+    assert told_of == ["/m/x, which is being written", "job 1, which deletes what was below /m/d"]
     assert nothing_is_left(lake)
     assert late.content in told(lake, FeedKind.RETIRED)
     assert lake.namespace.job(job).state == 4
@@ -642,6 +649,34 @@ def test_a_mount_owes_its_store_what_is_open_and_goes_only_when_that_is_given_up
     while lake.apply(RemoveBelow(lake.stamp(), 10)):
         pass
     assert lake.namespace.counts()["inodes"] == 1
+
+
+def test_a_mount_given_up_tells_which_uploads_stay_in_its_store(lake: Home) -> None:
+    begun = lake.begin_write("/m/large", size=-1)
+    lake.apply(RecordUpload(lake.stamp(), begun.number, "upload-1"))
+    index = lake.covering("/m").changed_index
+    lake.apply(UpdateMount(lake.stamp(), "/m", index, {}, b"", False, None, "noAccess"))
+    assert lake.apply(RemoveMount(lake.stamp(), "/m", True, len(lake.log))) == [
+        "/m/large, which is being written (upload upload-1)"
+    ]
+
+
+def test_a_mount_stays_when_files_no_store_has_came_while_it_was_searched_for_them(lake: Home) -> None:
+    searched = len(lake.log)
+    lake.write("/m/d/persisted")
+    assert lake.namespace.meta.kept_index <= searched
+    lake.keep("/m/d/kept")
+    assert refused(lake.apply(RemoveMount(lake.stamp(), "/m", True, searched)), Busy)
+    searched = len(lake.log)
+    lake.end(lake.begin_rename("/m/d/kept", "/m/kept"), None)
+    assert refused(lake.apply(RemoveMount(lake.stamp(), "/m", False, searched)), Busy), "one it may have missed moved"
+    searched = len(lake.log)
+    lake.keep("/m/e/kept")
+    moves = len(lake.log)
+    lake.rename_tree("/m/e", "/m/g")
+    assert lake.namespace.meta.kept_index == moves + 1
+    lake.keep("/elsewhere")
+    assert lake.namespace.meta.kept_index == moves + 1, "it lies below no mount"
 
 
 def test_a_mount_is_not_made_where_something_is_under_way(lake: Home) -> None:

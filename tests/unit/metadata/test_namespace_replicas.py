@@ -157,7 +157,7 @@ class Replicas(RuleBasedStateMachine):
     @precondition(lambda self: self.mount is not None)
     @rule()
     def remove_mount(self) -> None:
-        assert self.home.apply(RemoveMount(self.home.stamp(), "/lake")) is None
+        assert self.home.apply(RemoveMount(self.home.stamp(), "/lake")) == []
         assert not self.home.exists("/lake")
         self.mount = self.lake = None
 
