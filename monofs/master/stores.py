@@ -36,6 +36,7 @@ from monofs.model.errors import (
     Overloaded,
     UfsBadBody,
     UfsFailed,
+    UfsNoAccess,
     UfsNotFound,
     UfsThrottled,
     UfsUnreachable,
@@ -179,7 +180,7 @@ class MountedStore:
 
     def _check_asked(self, *, changes: bool) -> None:
         if self._mode == UfsMode.NO_ACCESS or (changes and self._mode == UfsMode.READ_ONLY):
-            raise UfsUnreachable(f"the store of {self._path} is set to {self._mode}: it is not asked", mount=self._path)
+            raise UfsNoAccess(f"the store of {self._path} is set to {self._mode}: it is not asked", mount=self._path)
 
     async def _once(
         self, kind: Kind | Act, key: str, function: Callable[[UnderStorage], T], tried: int, limit_s: float = 0.0

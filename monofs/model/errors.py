@@ -292,6 +292,13 @@ class WouldLose(MonofsError):
     errno = _errno.ENOTEMPTY
 
 
+class MountPoint(MonofsError):
+    """The path is a mount point or the root, or holds a mount point."""
+
+    code = 3018
+    errno = _errno.EBUSY
+
+
 class CopyDamaged(MonofsError):
     """A backup is damaged or cut short."""
 
@@ -517,6 +524,15 @@ class UfsFull(MonofsError):
     code = 6012
     errno = _errno.ENOSPC
     hint = "make room in the store or raise its quota, then write again"
+
+
+class UfsNoAccess(UfsUnreachable):
+    """The mode of the mount does not let its store be asked."""
+
+    code = 6013
+    errno = _errno.EACCES
+    retry = False
+    hint = "`monofs mount update PATH --ufs-mode readWrite` lets it be asked again"
 
 
 # ---- 7xxx client ------------------------------------------------------------------------------------------------------

@@ -460,18 +460,26 @@ def test_a_policy_is_set_changed_and_removed(at, local):
     assert run(at.node, "policy", "rm", at.path).returncode == 3
 
 
+def test_mount_points_and_the_root_are_refused_as_what_they_are_not_as_busy(at):
+    for words in (["rm", "-r", at.path], ["rm", "-r", "/"], ["rm", "-d", at.path], ["mv", at.path, "/elsewhere"]):
+        refused = run(at.node, "fs", *words)
+        assert refused.returncode == 4, (words, refused.stderr)
+        assert b"a mount point or the root" in refused.stderr
+
+
 def test_mounts_that_may_not_be_changed_refuse_before_anything_happens(at, local):
     at.place.put("x", b"1")
-    ok(at.node, "mount", "update", at.path, "--ufs-mode", "readOnly")
-    assert "readOnly" in ok(at.node, "mount", "ls")
-    for words in (
-        ["put", local / "a.txt", at / "y"],
-        ["rm", at / "x"],
-        ["mkdir", at / "d"],
-        ["mv", at / "x", at / "y"],
-    ):
-        refused = run(at.node, "fs", *words)
-        assert refused.returncode == 5, (words, refused.stderr)
+    for mode in ("readOnly", "noAccess"):
+        ok(at.node, "mount", "update", at.path, "--ufs-mode", mode)
+        assert mode in ok(at.node, "mount", "ls")
+        for words in (
+            ["put", local / "a.txt", at / "y"],
+            ["rm", at / "x"],
+            ["mkdir", at / "d"],
+            ["mv", at / "x", at / "y"],
+        ):
+            refused = run(at.node, "fs", *words)
+            assert refused.returncode == 5, (words, refused.stderr)
     ok(at.node, "mount", "update", at.path, "--ufs-mode", "readWrite", "--readonly")
     assert run(at.node, "fs", "touch", at / "y").returncode == 5
     ok(at.node, "mount", "update", at.path, "--writable")

@@ -13,7 +13,7 @@ from monofs.model.paths import format_path, parse_path
 
 
 def delete(draft: Draft, change: Delete) -> None:
-    """As unlink(2) and rmdir(2) in one; the root and mount points are ``Busy``."""
+    """As unlink(2) and rmdir(2) in one; the root and mount points are ``MountPoint``."""
     path = change.path
     parts = parse_path(path)
     found = draft.lookup(parts)

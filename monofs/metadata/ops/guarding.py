@@ -14,7 +14,7 @@ from monofs.metadata.ops.placing import Spot
 from monofs.metadata.sessions import FRESH
 from monofs.metadata.state import Lookup, join_key
 from monofs.metadata.tables import INTENTS_MAX, JOBS_MAX, Intent, IntentKind, Job, JobKind
-from monofs.model.errors import Busy, ConditionFailed, MonofsError, Overloaded
+from monofs.model.errors import Busy, ConditionFailed, MonofsError, MountPoint, Overloaded
 from monofs.model.inode import Inode
 from monofs.model.paths import Parts, format_path, is_prefix, parse_path
 
@@ -75,17 +75,20 @@ def check_not_moved(draft: Draft, parts: Parts) -> None:
 
 
 def check_no_mounts_below(draft: Draft, parts: Parts, doing: str) -> None:
-    """Raise ``Busy`` when a mount point lies at the path or below it."""
+    """Raise ``MountPoint`` when one lies at the path or below it."""
     for at, _ in draft.state.mounts():
         if is_prefix(parts, at):
             path = format_path(parts)
-            raise Busy(f"{path} holds the mount {format_path(at)}: unmount it before {doing} {path}", path=path)
+            raise MountPoint(f"{path} holds the mount {format_path(at)}: unmount it before {doing} {path}", path=path)
 
 
 def check_movable(parts: Parts, inode: Inode | None, path: str) -> None:
-    """Raise ``Busy`` for the root and mount points."""
+    """Raise ``MountPoint`` for the root and mount points."""
     if not parts or (inode is not None and inode.flags & MOUNT):
-        raise Busy(f"{path} is a mount point or the root: it cannot be deleted, renamed or replaced", path=path)
+        raise MountPoint(
+            f"{path} is a mount point or the root: it cannot be deleted, renamed or replaced (`monofs mount rm` unmounts)",
+            path=path,
+        )
 
 
 def check_new_key(draft: Draft, found: Lookup, spot: Spot, path: str) -> None:

@@ -12,7 +12,7 @@ from monofs.metadata.ops.jobs import end_job
 from monofs.metadata.ops.update_mount import mount_at
 from monofs.metadata.state import present
 from monofs.metadata.tables import IDS, MOUNTS, JobState, pack_id
-from monofs.model.errors import Busy, WouldLose
+from monofs.model.errors import Busy, MountPoint, WouldLose
 from monofs.model.ids import ContentId
 from monofs.model.mount import Mount
 from monofs.model.options import UfsMode
@@ -35,7 +35,7 @@ def remove_mount(draft: Draft, change: RemoveMount) -> list[str]:
     if below:
         more = f" and {len(below) - NAMED_MAX} more" if len(below) > NAMED_MAX else ""
         shown = ", ".join(below[:NAMED_MAX]) + more
-        raise Busy(f"other mounts lie below {mount.path}: unmount them first: {shown}", path=mount.path)
+        raise MountPoint(f"other mounts lie below {mount.path}: unmount them first: {shown}", path=mount.path)
     if 0 <= change.searched < draft.meta.kept_index:
         raise Busy(
             f"files that no store has were made while {mount.path} was searched for them: try again", path=mount.path

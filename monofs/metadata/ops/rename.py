@@ -31,7 +31,7 @@ def rename(draft: Draft, change: Rename) -> bytes:
 
 
 def check_movable_onto(draft: Draft, parts: Parts, onto: Parts, inode: Inode, target: Lookup) -> None:
-    """Raise ``Busy`` for the root, mount points and what holds them, ``InvalidArgument`` below itself."""
+    """Raise ``MountPoint`` for the root, mount points and what holds them, ``InvalidArgument`` below itself."""
     path = format_path(parts)
     check_movable(parts, inode, path)
     check_movable(onto, target.inode, format_path(onto))

@@ -8,7 +8,17 @@ from monofs.cli.main import main
 from monofs.cli.output import exit_code
 from monofs.cli.policy import policy_words
 from monofs.cli.syncing import show_difference
-from monofs.model.errors import Busy, QuotaExceeded, UfsNotEmpty, UfsOption, UfsUnknown
+from monofs.model.errors import (
+    Busy,
+    MountPoint,
+    QuotaExceeded,
+    ReadOnly,
+    UfsNoAccess,
+    UfsNotEmpty,
+    UfsOption,
+    UfsUnknown,
+    WouldLose,
+)
 from monofs.rpc.api import Difference, JobInfo, PolicyInfo
 
 
@@ -83,5 +93,9 @@ def test_a_difference_is_one_line(capsys):
 
 
 def test_failures_of_changes_have_exit_codes_a_script_can_tell_apart():
-    codes = [exit_code(error()) for error in (Busy, QuotaExceeded, UfsNotEmpty, UfsOption, UfsUnknown)]
-    assert codes == [9, 10, 4, 2, 7]
+    codes = [
+        exit_code(error()) for error in (Busy, QuotaExceeded, UfsNotEmpty, UfsOption, UfsUnknown, MountPoint, WouldLose)
+    ]
+    assert codes == [9, 10, 4, 2, 7, 4, 4]
+    assert exit_code(UfsNoAccess()) == exit_code(ReadOnly()) == 5
+    assert [error.retry for error in (Busy, MountPoint, UfsNoAccess)] == [True, False, False]

@@ -13,7 +13,7 @@ from scribe import Scribe
 
 from monofs.config.schema import Config, MasterConfig
 from monofs.master.locks import Claim, Locks
-from monofs.model.errors import Busy
+from monofs.model.errors import Busy, MountPoint
 from monofs.rpc import api
 from monofs.rpc.api import Method
 
@@ -108,7 +108,7 @@ def test_what_cannot_be_changed_at_all_is_told_at_once(house: House, data: Path)
         (Method.RENAME, api.RenameRequest("/lake", "/other")),
         (Method.REMOVE_TREE, api.RemoveTreeRequest("/")),
     ):
-        with pytest.raises(Busy, match="mount"):  # within the thirty seconds this house waits for what may go
+        with pytest.raises(MountPoint, match="mount"):  # within the thirty seconds this house waits for what may go
             house.ask(method, request)
 
 

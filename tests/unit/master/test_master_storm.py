@@ -11,11 +11,20 @@ from typing import Any
 import pytest
 from master_house import House, write
 
-from monofs.model.errors import Busy, IsADirectory, MountExists, MountNotFound, NotADirectory, NotEmpty, NotFound
+from monofs.model.errors import (
+    Busy,
+    IsADirectory,
+    MountExists,
+    MountNotFound,
+    MountPoint,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+)
 from monofs.rpc import api
 from monofs.rpc.api import Method, ReadOptions
 
-EXPECTED = (NotFound, IsADirectory, NotADirectory, MountExists, MountNotFound, NotEmpty, Busy)
+EXPECTED = (NotFound, IsADirectory, NotADirectory, MountExists, MountNotFound, NotEmpty, Busy, MountPoint)
 
 
 def shake(dice: random.Random, data: Path) -> None:

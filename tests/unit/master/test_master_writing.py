@@ -24,6 +24,7 @@ from monofs.model.errors import (
     ReadOnly,
     UfsChanged,
     UfsDenied,
+    UfsNoAccess,
     UfsUnknown,
     UfsUnreachable,
     WriteLost,
@@ -224,7 +225,7 @@ def test_readonly_mounts_and_stores_being_serviced_refuse_before_anything(
             with pytest.raises(ReadOnly, match=mode):
                 house.ask(method, request)
         assert house.asked() == []
-    with pytest.raises(UfsUnreachable, match="noAccess"):
+    with pytest.raises(UfsNoAccess, match="noAccess"):
         house.stat("/lake/unknown")
     house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/lake", ufs_mode="readWrite"))
     scribe.write("/lake/g", b"1")

@@ -10,11 +10,11 @@ from metadata_home import Home, directory, file, refused
 from monofs.metadata.entries import Create, MakeDirectory, SetPin
 from monofs.model.errors import (
     AlreadyExists,
-    Busy,
     CrossMount,
     InvalidArgument,
     InvalidPath,
     IsADirectory,
+    MountPoint,
     NameTooLong,
     NotADirectory,
     NotEmpty,
@@ -108,7 +108,7 @@ def test_deleting(home: Home) -> None:
     assert refused(home.delete("/a"), NotEmpty)
     assert refused(home.delete("/a/x"), NotFound)
     assert refused(home.delete("/a/f/x"), NotADirectory)
-    assert refused(home.delete("/"), Busy)
+    assert refused(home.delete("/"), MountPoint)
     for path in ("/a/f", "/a/b", "/a"):
         assert home.delete(path) is None
         assert not home.exists(path)
@@ -158,8 +158,8 @@ def test_renaming_refuses_what_rename_2_refuses(home: Home) -> None:
     assert refused(home.rename("/f", "/a"), IsADirectory)
     assert refused(home.rename("/a", "/full"), NotEmpty)
     assert refused(home.rename("/a/b", "/a"), NotEmpty)
-    assert refused(home.rename("/", "/x"), Busy)
-    assert refused(home.rename("/a", "/"), Busy)
+    assert refused(home.rename("/", "/x"), MountPoint)
+    assert refused(home.rename("/a", "/"), MountPoint)
 
 
 def test_renaming_onto_itself_changes_nothing(home: Home) -> None:
@@ -188,10 +188,10 @@ def test_below_a_mount_changes_are_not_available_and_read_only_ones_say_so(home:
 def test_mount_points_and_what_holds_them_stay_where_they_are(home: Home) -> None:
     home.mount("/a/b/m")
     home.mkdir("/empty")
-    assert refused(home.delete("/a/b/m"), Busy)
-    assert refused(home.rename("/a/b/m", "/x"), Busy)
-    assert refused(home.rename("/empty", "/a/b/m"), Busy)
-    assert refused(home.rename("/a", "/x"), Busy)
+    assert refused(home.delete("/a/b/m"), MountPoint)
+    assert refused(home.rename("/a/b/m", "/x"), MountPoint)
+    assert refused(home.rename("/empty", "/a/b/m"), MountPoint)
+    assert refused(home.rename("/a", "/x"), MountPoint)
     assert refused(home.delete("/a/b"), NotEmpty)
 
 

@@ -35,6 +35,7 @@ from monofs.model.errors import (
     InvalidArgument,
     IsADirectory,
     MonofsError,
+    MountPoint,
     NotADirectory,
     NotEmpty,
     NotFound,
@@ -429,8 +430,8 @@ def test_an_empty_directory_is_deleted_and_one_that_is_not_is_refused(lake: Home
 def test_deletions_are_refused_where_there_is_nothing_to_delete(lake: Home) -> None:
     assert refused(lake.begin_delete("/m/none"), NotFound)
     assert refused(lake.begin_delete("/m/f/x"), NotADirectory)
-    assert refused(lake.begin_delete("/m"), Busy)
-    assert refused(lake.begin_delete("/"), Busy)
+    assert refused(lake.begin_delete("/m"), MountPoint)
+    assert refused(lake.begin_delete("/"), MountPoint)
     lake.create("/plain")
     assert refused(lake.begin_delete("/plain"), ConditionFailed)
     assert refused(lake.delete("/m/f"), NotSupported)
@@ -507,13 +508,13 @@ def test_renames_are_refused_as_rename_2_does(lake: Home) -> None:
         (("/m/f", "/n/f"), CrossMount),
         (("/m/f", "/f"), CrossMount),
         (("/plain", "/other"), ConditionFailed),
-        (("/m", "/x"), Busy),
-        (("/m/f", "/n"), Busy),
+        (("/m", "/x"), MountPoint),
+        (("/m/f", "/n"), MountPoint),
     ]
     for (source, target), error in cases:
         assert refused(lake.begin_rename(source, target), error)
     lake.mount("/m/d/inner")
-    assert refused(lake.begin_rename("/m/d", "/m/x"), Busy)
+    assert refused(lake.begin_rename("/m/d", "/m/x"), MountPoint)
 
 
 def test_a_copy_has_a_content_of_its_own_and_leaves_its_source_unlocked(lake: Home) -> None:

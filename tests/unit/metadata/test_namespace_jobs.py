@@ -12,7 +12,7 @@ from monofs.metadata.entries import AddJob, Forget, RemoveMount, SetPolicy, SetT
 from monofs.metadata.known_policies import NO_POLICY
 from monofs.metadata.ops import guarding
 from monofs.metadata.tables import JobKind, JobState, Ttl
-from monofs.model.errors import Busy, ConditionFailed, InvalidArgument, NotFound, NotSupported, Overloaded
+from monofs.model.errors import Busy, ConditionFailed, InvalidArgument, MountPoint, NotFound, NotSupported, Overloaded
 from monofs.model.inode import Flag, decode_inode
 from monofs.model.paths import parse_path
 
@@ -283,7 +283,7 @@ def test_what_would_be_lost_is_not_forgotten(lake: Home) -> None:
     lake.keep("/plain")
     for path in ("/m/d", "/m/d/scratch", "/plain"):
         assert refused(forget(lake, path), InvalidArgument)
-    assert refused(forget(lake, "/m"), Busy)
+    assert refused(forget(lake, "/m"), MountPoint)
     assert refused(forget(lake, "/m/none"), NotFound)
     intent = lake.begin_write("/m/f")
     assert refused(forget(lake, "/m/f"), Busy)

@@ -8,12 +8,12 @@ from monofs.metadata.entries import AddMount, AdoptPage, RemoveBelow, RemoveMoun
 from monofs.metadata.tables import MOUNTS_MAX
 from monofs.model.errors import (
     AlreadyExists,
-    Busy,
     ConditionFailed,
     InvalidArgument,
     InvalidPath,
     MountExists,
     MountNotFound,
+    MountPoint,
     NotADirectory,
     NotEmpty,
     Overloaded,
@@ -247,7 +247,7 @@ def test_a_mount_with_others_below_stays(home: Home) -> None:
     home.mount("/m")
     home.mount("/m/x")
     still = unmount(home, "/m")
-    assert refused(still, Busy)
+    assert refused(still, MountPoint)
     assert str(still).endswith("unmount them first: /m/x")
     assert refused(unmount(home, "/m/none"), MountNotFound)
     assert unmount(home, "/m/x") == []

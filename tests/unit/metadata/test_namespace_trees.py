@@ -25,6 +25,7 @@ from monofs.model.errors import (
     ConditionFailed,
     CrossMount,
     InvalidArgument,
+    MountPoint,
     NotADirectory,
     NotEmpty,
     NotFound,
@@ -88,11 +89,11 @@ def test_under_no_mount_nothing_is_left_for_a_job(home: Home) -> None:
 def test_trees_that_cannot_go_are_refused(lake: Home) -> None:
     assert refused(lake.remove_tree("/m/none"), NotFound)
     assert refused(lake.remove_tree("/m/f"), NotADirectory)
-    assert refused(lake.remove_tree("/m"), Busy)
-    assert refused(lake.remove_tree("/"), Busy)
+    assert refused(lake.remove_tree("/m"), MountPoint)
+    assert refused(lake.remove_tree("/"), MountPoint)
     lake.mount("/m/a/s/inner")
     refusal = lake.remove_tree("/m/a")
-    assert refused(refusal, Busy)
+    assert refused(refusal, MountPoint)
     assert "/m/a/s/inner" in str(refusal)
 
 
@@ -392,7 +393,7 @@ def test_renames_of_trees_are_refused_as_rename_2_does(lake: Home) -> None:
         (("/m/a", "/m/none/x"), NotFound),
         (("/m/a", "/n/a"), CrossMount),
         (("/plain", "/other"), ConditionFailed),
-        (("/m", "/x"), Busy),
+        (("/m", "/x"), MountPoint),
     ]
     for (source, target), error in cases:
         assert refused(lake.rename_tree(source, target), error)
