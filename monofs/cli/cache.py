@@ -9,6 +9,7 @@ import click
 
 from monofs.cli.job import start
 from monofs.cli.listing import json_option
+from monofs.cli.loading import load
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table
 from monofs.cli.paths import TREE_PATH
@@ -22,16 +23,7 @@ def cache() -> None:
     """See and steer what the workers hold."""
 
 
-@cache.command()
-@click.argument("paths", type=TREE_PATH, nargs=-1, required=True)
-@click.option("--metadata-only", is_flag=True, help="Only take over the store's listings, no bytes.")
-@click.option("--detach", is_flag=True, help="Do not wait for the job.")
-@json_option
-@click.pass_obj
-def load(session: Session, paths: tuple[str, ...], metadata_only: bool, detach: bool, as_json: bool) -> None:
-    """Fetch files, or everything below directories, by a job that outlives this command and any restart."""
-    arguments = {"metadata_only": "true"} if metadata_only else {}
-    sys.exit(start(session, "load", paths, detach=detach, as_json=as_json, **arguments))
+cache.add_command(load)
 
 
 @cache.command()

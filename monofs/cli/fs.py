@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from monofs.cli import listing, moving, policy, reading, steering, syncing, writing
+from monofs.cli import listing, loading, moving, policy, reading, steering, syncing, writing
 from monofs.cli.main import help_
 
 
@@ -18,7 +18,7 @@ for _command in (
     *(reading.cat, reading.head, reading.tail, reading.checksum, reading.download),
     *(writing.put, writing.mkdir, writing.touch, moving.cp, moving.mv, moving.rm),
     *(syncing.sync, syncing.needs_sync, syncing.check_consistency, policy.set_ttl, policy.unset_ttl),
-    *(steering.load, steering.free, steering.pin, steering.unpin, steering.why, help_),
+    *(loading.load, steering.free, steering.pin, steering.unpin, steering.why, help_),
 ):
     fs.add_command(_command)
 

@@ -17,6 +17,7 @@ from monofs.cli.listing import json_option, printable
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table, show_seconds, show_time
 from monofs.config.units import format_bytes
+from monofs.model.errors import NoMaster
 from monofs.rpc.api import JobInfo
 
 NUMBERS = click.argument("numbers", metavar="NUMBER...", type=click.IntRange(1), nargs=-1, required=True)
@@ -144,6 +145,11 @@ def follow(session: Session, begun: JobInfo, *, as_json: bool) -> int:
         end = f"`monofs job {'stop' if stops else 'pause'} {number}` {'ends' if stops else 'halts'} it"
         click.echo(f"job {number} goes on: `monofs job wait {number}` shows its progress, {end}", err=True)
         raise
+    except NoMaster as silence:
+        again = (
+            f"job {begun.number} goes on when the master is back: `monofs job wait {begun.number}` shows its progress"
+        )
+        raise type(silence)(f"{silence}; {again}", **silence.detail) from None
     if as_json:
         print_json(ended)
     else:
@@ -213,7 +219,7 @@ def paths_of(each: JobInfo) -> str:
 def job_progress(title: str) -> Iterator[Callable[[JobInfo], None]]:
     """Yield what shows a job's state: a bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
-        yield lambda _job: None
+        yield _Waits()
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -238,6 +244,19 @@ def job_progress(title: str) -> Iterator[Callable[[JobInfo], None]]:
             )
 
         yield step
+
+
+class _Waits:
+    """What is told of a job where no bar is: why it waits, once a reason."""
+
+    def __init__(self) -> None:
+        self._told = ""
+
+    def __call__(self, now: JobInfo) -> None:
+        """Tell it when it is new."""
+        if now.state == "running" and now.error not in ("", self._told):
+            click.echo(f"job {now.number} waits: {now.error}", err=True)
+            self._told = now.error
 
 
 def age(since_ns: int) -> str:

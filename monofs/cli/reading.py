@@ -13,12 +13,13 @@ from typing import Any, BinaryIO
 
 import click
 
-from monofs.cli.listing import below, json_option, printable
+from monofs.cli.listing import json_option, printable
 from monofs.cli.main import Session
-from monofs.cli.output import each_of, print_error, print_json, progress
+from monofs.cli.output import each_of, print_json
 from monofs.cli.paths import TREE_PATH
-from monofs.client.info import FileInfo
-from monofs.model.errors import AlreadyExists, InvalidArgument, IsADirectory, MonofsError, NoMaster, NoWorker
+from monofs.cli.writing import tell, transferring
+from monofs.client.transfer import TransferProgress
+from monofs.model.errors import AlreadyExists, IsADirectory
 
 _CHUNK = 8 << 20
 
@@ -169,60 +170,28 @@ def checksum(session: Session, paths: tuple[str, ...], algorithm: str, as_json: 
 @click.argument("target", default=".")
 @click.option("-r", "recursive", is_flag=True, help="A directory with everything below.")
 @click.option("-f", "force", is_flag=True, help="Replace files that exist.")
+@click.option("-n", "--no-overwrite", "keep", is_flag=True, help="Leave files that exist as they are, and go on.")
+@json_option
 @click.pass_obj
-def download(session: Session, source: str, target: str, recursive: bool, force: bool) -> None:
-    """Copy a file or directory to the local disk. A file appears under its name only when it is complete."""
-    info = session.fs.stat(source)
-    name = info.name or "root"
-    if not info.is_dir:
-        local = os.path.join(target, name) if os.path.isdir(target) else target
-        with progress(name, total=info.size) as advance:
-            _download_file(session, info, local, force=force, advance=advance)
-        return
-    if not recursive:
-        raise IsADirectory(f"{source} is a directory: add -r")
-    base = os.path.join(target, name) if os.path.isdir(target) else target
-    failed = 0
-    with progress(name, total=None) as advance:
-        for each in (info, *below(session, info.path)):
-            local = os.path.normpath(os.path.join(base, os.path.relpath(each.path, info.path)))
-            try:
-                if each.is_dir:
-                    os.makedirs(local, exist_ok=True)
-                else:
-                    _download_file(session, each, local, force=force, advance=advance)
-            except (MonofsError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-                if isinstance(error, (NoMaster, NoWorker)):
-                    raise
-                failed += 1  # the others are copied all the same, as cp -r does
-                print_error(error if isinstance(error, MonofsError) else InvalidArgument(f"{local}: {error.strerror}"))
-    if failed:
-        click.echo(f"{failed} of the files could not be copied", err=True)
-        sys.exit(1)
-
-
-def _download_file(
-    session: Session, info: FileInfo, local: str, *, force: bool, advance: Callable[[int], None]
+def download(
+    session: Session, source: str, target: str, recursive: bool, force: bool, keep: bool, as_json: bool
 ) -> None:
-    if os.path.exists(local) and not force:
-        raise AlreadyExists(f"{local} exists: add -f to replace it")
-    directory = os.path.dirname(local)
-    if not os.path.isdir(directory or "."):
+    """Copy a file or directory to the local disk, several files at a time. A file appears under its name only when it is complete."""
+    if force and keep:
+        raise click.UsageError("give -f or -n, not both")
+    info = session.fs.stat(source)
+    if info.is_dir and not recursive:
+        raise IsADirectory(f"{source} is a directory: add -r")
+    name = info.name or "root"
+    local = os.path.join(target, name) if os.path.isdir(target) else target
+    directory = os.path.dirname(local) or "."
+    if not info.is_dir and not os.path.isdir(directory):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
-    partial = os.path.join(directory, f".monofs-tmp-{os.getpid()}")
     try:
-        with open(partial, "wb", buffering=0) as file:
-
-            def write(view: memoryview) -> None:
-                left = view
-                while left:
-                    left = left[file.write(left) :]
-                advance(len(view))
-
-            copy_range(session, info.path, 0, None, write)
-        if info.mtime_ns:
-            os.utime(partial, ns=(info.mtime_ns, info.mtime_ns))
-        os.replace(partial, local)
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
+        with transferring(name) as step:
+            done = session.fs.download(info.path, local, recursive=info.is_dir, overwrite=force, progress=step)
+    except AlreadyExists:
+        if not keep:
+            raise AlreadyExists(f"{local} exists: add -f to replace it", path=local) from None
+        done = TransferProgress(skipped=1)
+    sys.exit(tell({"source": info.path, "path": local}, done, keep=keep, as_json=as_json))

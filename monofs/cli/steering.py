@@ -1,4 +1,4 @@
-"""The commands of `monofs fs` that steer the cache: load free pin unpin why."""
+"""The commands of `monofs fs` that steer the cache: free pin unpin why. Not here: load (loading.py)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,15 @@ import click
 
 from monofs.cli.job import age
 from monofs.cli.listing import json_option, printable, show_ttl
+from monofs.cli.loading import run_load
 from monofs.cli.main import Session
-from monofs.cli.output import code_of_each, each_of, print_json, progress, show_seconds, show_time
+from monofs.cli.output import code_of_each, each_of, print_json, show_seconds, show_time
 from monofs.cli.paths import TREE_PATH
 from monofs.cli.policy import policy_words
 from monofs.config.units import format_bytes
-from monofs.model.errors import MonofsError, NoMaster, NoWorker
+from monofs.model.errors import MonofsError
 from monofs.model.options import UfsMode
 from monofs.rpc.api import CachedAnswer, CachedGroup, PolicyInfo
-
-
-@click.command()
-@click.argument("paths", type=TREE_PATH, nargs=-1, required=True)
-@click.option("--threads", type=click.IntRange(1, 64), default=8, show_default=True, help="Files fetched at a time.")
-@json_option
-@click.pass_obj
-def load(session: Session, paths: tuple[str, ...], threads: int, as_json: bool) -> None:
-    """Fetch files, or everything below directories, into the cache. Run again to continue after an interruption."""
-    sys.exit(run_load(session, paths, threads=threads, as_json=as_json))
 
 
 @click.command()
@@ -63,7 +54,7 @@ def pin(session: Session, paths: tuple[str, ...], warm: bool) -> None:
         click.echo(f"pinned {printable(path)}")
 
     code = code_of_each(paths, one)
-    sys.exit(code or (run_load(session, paths, threads=8, as_json=False) if warm else 0))
+    sys.exit(code or (run_load(session, paths) if warm else 0))
 
 
 @click.command()
@@ -232,33 +223,3 @@ _TOLD: dict[str, Callable[[Any], Any]] = {
     ),
 }
 """How facts are told that are not plain words and numbers."""
-
-
-def run_load(session: Session, paths: tuple[str, ...], *, threads: int, as_json: bool) -> int:
-    """Fetch files, with progress; failures are listed at the end. Returns the exit code."""
-    shown = 0
-    with progress("load", total=None) as advance:
-
-        def step(counts: Any) -> None:
-            nonlocal shown
-            advance(counts.bytes - shown, counts.bytes_found if counts.listed else None)
-            shown = counts.bytes
-
-        try:
-            done = session.fs.load(paths, threads=threads, progress=step)
-        except (NoMaster, NoWorker) as silence:
-            raise type(silence)(f"{silence}; what was loaded is kept, run it again to continue") from None
-    if as_json:
-        failed = [{"path": path, "code": error.code, "error": str(error)} for path, error in done.failures]
-        counts = {"files": done.files, "bytes": done.bytes, "fetched_bytes": done.fetched_bytes}
-        print_json(counts | {"failed": done.failed, "failures": failed})
-    else:
-        click.echo(
-            f"loaded {done.files} files, {format_bytes(done.bytes)}: {format_bytes(done.fetched_bytes)} fetched, "
-            f"{format_bytes(max(0, done.bytes - done.fetched_bytes))} were cached already"
-        )
-    for path, error in done.failures[:20]:
-        click.echo(f"failed: {path}: {error}", err=True)
-    if done.failed > 20:
-        click.echo(f"… and {done.failed - 20} more failures", err=True)
-    return 1 if done.failed else 0

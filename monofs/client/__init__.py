@@ -3,7 +3,6 @@
 from monofs.client.file import MonofsFile
 from monofs.client.filesystem import FileSystem, connect
 from monofs.client.info import FileInfo, FileKind
-from monofs.client.load import LoadProgress
 from monofs.client.transfer import TransferProgress
 from monofs.client.writer import Writer
 
@@ -11,7 +10,6 @@ __all__ = [
     "FileInfo",
     "FileKind",
     "FileSystem",
-    "LoadProgress",
     "MonofsFile",
     "TransferProgress",
     "Writer",

@@ -297,7 +297,7 @@ class Changing(Reading):
     ) -> TransferProgress:
         """Copy a file to a local path, or with ``recursive`` a directory with everything below it.
 
-        A local file has its name once it is complete. Failures and ``overwrite`` as in :meth:`copy`.
+        A local file has its name once it is complete, and the file's time. Failures and ``overwrite`` as in :meth:`copy`.
         """
         transfer = Transfer(self, threads, progress)
         return transfer.download(clean(path), local, recursive=recursive, overwrite=overwrite)

@@ -136,30 +136,20 @@ class Reader:
             self._delivered = True
             return count
 
-    def fetch_all(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Have workers bring the whole content into the cache. ``progress`` gets (bytes done, bytes from the store) of each step;
-        where the file changed and nothing was told of it, of another round, after what was done is taken back.
+    def fetch_all(self) -> None:
+        """Have workers bring the whole content into the cache; where the file changed and nothing was told of it, what it is now.
 
         Raises ``TierFull`` when a worker has no room for it, and what the store answered.
         """
-        done = 0
-
-        def step(length: int, fetched: int) -> None:
-            nonlocal done
-            done += length
-            if progress is not None:
-                progress(length, fetched)
-
         try:
-            self._fetch_every(step)
+            self._fetch_every()
         except ContentChanged:
             with self._lock:
                 if self._delivered or not self._reopen():
                     raise
-            step(-done, 0)
-            self._fetch_every(step)
+            self._fetch_every()
 
-    def _fetch_every(self, step: Callable[[int, int], None]) -> None:
+    def _fetch_every(self) -> None:
         size, session = self.opened.inode.size, self._session()
         for start in range(0, size, WINDOW_PAGES * PAGE_SIZE_BYTES):
             length = min(WINDOW_PAGES * PAGE_SIZE_BYTES, size - start)
@@ -174,7 +164,6 @@ class Reader:
             answer = self._on_worker(start, fetch)
             if not answer.cached:
                 raise TierFull(f"no room in the cache for all of {self.path}", path=self.path)
-            step(length, answer.fetched_bytes)
 
     def whole_descriptor(self, *, fetch: bool) -> Descriptor | None:
         """The descriptor of the one group that is the whole file, complete and on this machine; None where that is not so.

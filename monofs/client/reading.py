@@ -6,17 +6,16 @@ Not here: opening by mode and everything that changes something (changing.py), h
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from monofs.client.connected import Connected
 from monofs.client.errors import public, public_iterator, python_error
 from monofs.client.file import MonofsFile
 from monofs.client.info import FileInfo, Found, ListPage, Opened
-from monofs.client.load import Loader, LoadProgress
 from monofs.client.many import Piece, clip, read_bytes, read_many, stat_many
 from monofs.client.reader import Reader, check_readable
-from monofs.model.errors import ContentChanged, InvalidArgument, MonofsError, NotADirectory, NotFound
+from monofs.model.errors import ContentChanged, MonofsError, NotADirectory, NotFound
 from monofs.rpc.api import (
     CachedAnswer,
     CachedGroup,
@@ -174,24 +173,6 @@ class Reading(Connected):
         return results
 
     # ---- the cache ----
-
-    @public
-    def load(
-        self,
-        paths: str | Iterable[str],
-        *,
-        progress: Callable[[LoadProgress], None] | None = None,
-        threads: int = 8,
-    ) -> LoadProgress:
-        """Bring files, and all files below directories, into the cache; returns the final counts, failures included.
-
-        ``progress`` is called after every step, from several threads but never at the same time.
-        """
-        if not 1 <= threads <= 256:
-            raise InvalidArgument(f"threads must be 1 to 256, not {threads}")
-        wanted = [paths] if isinstance(paths, str) else paths
-        files = (info.path for path in wanted for info in self.walk(path) if info.is_file)
-        return Loader(self._session, self._options.read, threads, progress).run(files)
 
     @public
     def cached(self, paths: Sequence[str]) -> dict[str, builtins.list[CachedGroup]]:

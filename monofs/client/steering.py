@@ -57,6 +57,18 @@ class Steering(Reading, Administration):
         return self._job(Method.JOB_ADD, lambda number: JobAddRequest(kind, path, texts, number))
 
     @public
+    def load(
+        self, path: str, *, metadata_only: bool = False, progress: Callable[[JobInfo], None] | None = None
+    ) -> JobInfo:
+        """Bring a file, or all files below a directory, into the cache, by a job; returns it when it has ended, failures included.
+
+        ``metadata_only``: take over the store's listings only. Whoever stops waiting leaves the job at work. Raises ``NotFound``.
+        """
+        self.stat(path)
+        begun = self.start_job("load", path, metadata_only=metadata_only or None)
+        return self.wait_job(begun.number, progress)
+
+    @public
     def jobs(self) -> builtins.list[JobInfo]:
         """All jobs that are remembered, newest first."""
         return self._session().ask(Method.JOB_LIST, JobListRequest(), JobListAnswer).jobs

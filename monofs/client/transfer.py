@@ -103,7 +103,7 @@ class Transfer:
         top = self._fs.stat(path)
 
         def task(info: FileInfo, to: str) -> _Task:
-            return _Task(info.path, info.size, lambda count: self._get(info.path, to, count, overwrite=overwrite))
+            return _Task(info.path, info.size, lambda count: self._get(info, to, count, overwrite=overwrite))
 
         if not top.is_dir:
             return self._one(task(top, local))
@@ -209,7 +209,7 @@ class Transfer:
         finally:
             os.close(fd)
 
-    def _get(self, path: str, local: str, count: Count, *, overwrite: bool) -> None:
+    def _get(self, info: FileInfo, local: str, count: Count, *, overwrite: bool) -> None:
         directory = os.path.dirname(os.path.abspath(local))
         if not overwrite and os.path.lexists(local):
             raise AlreadyExists(f"{local} exists already", path=local)
@@ -218,7 +218,9 @@ class Transfer:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with open(fd, "wb", buffering=0) as file:
-                self._fill(path, file.fileno(), count)
+                self._fill(info.path, file.fileno(), count)
+            if info.mtime_ns:
+                os.utime(temporary, ns=(info.mtime_ns, info.mtime_ns))
             if overwrite:
                 os.replace(temporary, local)
                 return

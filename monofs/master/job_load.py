@@ -59,8 +59,8 @@ class Loading:
             await self._look(run, parts)
             if run.job.arguments.get("metadata_only") == "true":
                 return
-            run.cursor, run.done = FETCHING, 0
-            run.total = await self._count(run, parts)
+            total = await self._count(run, parts)
+            run.cursor, run.done, run.total = FETCHING, 0, total
         found = self._namespace.lookup(parts)
         if found.inode is None:
             return

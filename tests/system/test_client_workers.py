@@ -38,7 +38,7 @@ def test_blocks_are_read_from_their_owners_and_a_dead_worker_is_passed_by(tmp_pa
                     assert file.read() == expected[path]
             assert other.read_many([(path, 7, 20) for path in paths]) == [expected[path][7:27] for path in paths]
             result = other.load("/f")
-            assert (result.files, result.failed) == (40, 0)
+            assert (result.done, result.failed) == (40, 0)
         for file, path in zip(opened, paths, strict=True):
             assert file.read() == expected[path]
             file.close()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -253,3 +254,25 @@ def test_links_out_of_a_directory_are_put_when_asked(node, tmp_path):
     assert "--follow-symlinks" in done.stderr
     assert ask(node, "fs", "put", "-R", "-L", str(tmp_path / "top"), "/links").exit_code == 0
     assert ask(node, "fs", "cat", "/links/link").stdout == "far"
+
+
+def test_loads_are_watched_and_stopped_by_their_path(node, tmp_path):
+    for words in (["--stop"], ["--progress"]):
+        none = node.cli("fs", "load", *words, "/shut")
+        assert (none.returncode, "no load of /shut is remembered" in none.stderr) == (3, True)
+    for words in (["--progress", "--stop"], ["--stop", "--detach"]):
+        assert node.cli("cache", "load", *words, "/shut").returncode == 2
+    assert node.cli("mount", "add", "/shut", f"file://{tmp_path}", "--ufs-mode", "noAccess").returncode == 0
+    try:
+        begun = json.loads(node.cli("fs", "load", "--detach", "--json", "/shut").stdout)
+        command = [sys.executable, "-m", "monofs", "--masters", node.doors["rpc"], "fs", "load", "--progress", "/shut/"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+            assert re.match(rf"job {begun['number']} waits: .*noAccess", watching.stderr.readline())
+            stopped = node.cli("cache", "load", "--stop", "/shut")
+            assert stopped.stdout == f"job {begun['number']}: stopped\n"
+            done, _ = watching.communicate(timeout=60)
+            assert (watching.returncode, "stopped" in done) == (1, True)
+        assert "no load of /shut is open" in node.cli("fs", "load", "--stop", "/shut").stderr
+        assert node.cli("fs", "load", "/shut/none").returncode == 5, "its store may not be asked"
+    finally:
+        node.cli("mount", "rm", "/shut")

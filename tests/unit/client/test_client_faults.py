@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import monofs
-from monofs.model.errors import ContentChanged, MonofsError, NoMaster, NotFound, NoWorker, WriteLost
+from monofs.model.errors import ContentChanged, MonofsError, NoMaster, NotFound, WriteLost
 from monofs.testing.nodes import ServedNode
 
 MIB = 1 << 20
@@ -89,10 +89,10 @@ def test_a_file_that_changed_before_its_first_byte_is_opened_again_by_itself(fs,
 
 def test_a_load_of_a_file_that_changed_fetches_what_is_there_now(fs, changing):
     changing("swap.bin", blob(20, MIB))
-    reader, steps = fs.reader("/data/swap.bin"), []
+    reader = fs.reader("/data/swap.bin")
     changing("swap.bin", blob(21, 2 * MIB))
-    reader.fetch_all(lambda *step: steps.append(step))
-    assert [sum(column) for column in zip(*steps, strict=True)] == [2 * MIB, 2 * MIB]
+    reader.fetch_all()
+    assert [group.bytes for group in fs.cached(["/data/swap.bin"])["/data/swap.bin"]] == [2 * MIB]
     assert fs.read("/data/swap.bin") == blob(21, 2 * MIB)
     changing("kept.bin", blob(22, 9 * MIB))
     reader = fs.reader("/data/kept.bin")
@@ -272,7 +272,10 @@ def test_a_cache_too_small_for_a_file_still_gives_its_bytes_and_load_says_so(tmp
         assert fs.read("/full/big.bin", -100, None) == blob(22, 12 * MIB + 5)[-100:]
         assert fs.read("/full/small.bin") == blob(23, MIB)
         result = fs.load("/full")
-        assert [(path, type(error).__name__) for path, error in result.failures] == [("/full/big.bin", "TierFull")]
+        assert result.failures == [("/full/big.bin", "there is no room to cache /full/big.bin")]
+        done = served.cli("fs", "load", "/full")
+        assert (done.returncode, done.stdout[:15]) == (1, "loaded 1 files,")
+        assert done.stderr == "failed: /full/big.bin: there is no room to cache /full/big.bin\n"
         with fs.open("/full/big.bin") as file:
             assert b"".join(iter(lambda: file.read(700_000), b"")) == blob(22, 12 * MIB + 5)
 
@@ -296,23 +299,15 @@ def test_no_master_is_told_at_once_and_what_to_do():
         monofs.connect("nonsense")
 
 
-def test_a_load_ends_when_nobody_answers_any_more_instead_of_trying_every_file(tmp_path):
+def test_whoever_waits_for_a_load_is_told_when_no_master_answers_any_more(tmp_path):
     directory = tmp_path / "many"
     directory.mkdir()
     for n in range(40):
         (directory / f"{n}.bin").write_bytes(b"x" * 1000)
     with ServedNode(str(tmp_path / "home")) as node, node.connect(timeout_s=1.0) as fs:
         fs.mount_add("/many", f"file://{directory}")
-        asked = []
-
-        def kill(progress):
-            asked.append(progress)
-            node.kill()
-
-        with pytest.raises((NoMaster, NoWorker)):
-            fs.load("/many", threads=1, progress=kill)
-        assert asked[-1].failed == 0
-        assert asked[-1].files <= 1
+        with pytest.raises(NoMaster):
+            fs.load("/many", progress=lambda _: node.kill())
 
 
 def test_whole_writes_ride_out_killed_nodes_and_streams_say_that_they_cannot(tmp_path):

@@ -6,7 +6,7 @@ import traceback
 import pytest
 
 import monofs
-from monofs.client import FileKind, LoadProgress
+from monofs.client import FileKind
 from monofs.model.errors import AlreadyExists, InvalidArgument, MonofsError, NotEmpty, NotFound, UfsNotFound
 
 MIB = 1 << 20
@@ -136,14 +136,15 @@ def test_load_warms_everything_below_and_counts(fs, source):
     (lake / "big.bin").write_bytes(os.urandom(3 * MIB))
     (lake / "none").write_bytes(b"")
     seen = []
-    result = fs.load("/data/lake", progress=seen.append, threads=4)
+    result = fs.load("/data/lake", progress=seen.append)
     total = sum(path.stat().st_size for path in lake.rglob("*") if path.is_file())
-    expected = LoadProgress(302, total, total, 302, total, 0, True)
-    assert result == expected
-    assert seen[-1] == expected
-    assert [p.bytes for p in seen] == sorted(p.bytes for p in seen)
-    again = fs.load(["/data/lake/part", "/data/lake/big.bin"])
-    assert (again.files, again.fetched_bytes) == (301, 0)
+    assert (result.state, result.done, result.total, result.failed) == ("done", 302, 302, 0)
+    assert (result.bytes_done, result.counts["fetched_bytes"]) == (total, total)
+    assert seen[-1] == result
+    assert [job.bytes_done for job in seen] == sorted(job.bytes_done for job in seen)
+    again = fs.load("/data/lake/part")
+    assert (again.done, again.counts.get("fetched_bytes", 0)) == (300, 0)
+    assert fs.load("/data/lake", metadata_only=True).bytes_done == 0
     with pytest.raises(FileNotFoundError):
         fs.load("/data/nothing")
     groups = fs.cached(["/data/lake/big.bin", "/data/lake/none"])
@@ -151,21 +152,7 @@ def test_load_warms_everything_below_and_counts(fs, source):
     assert groups["/data/lake/none"] == []
     freed = fs.free("/data/lake", recursive=True)
     assert freed.files >= 301
-    assert fs.load("/data/lake/big.bin").fetched_bytes == 3 * MIB
-
-
-def test_a_file_that_cannot_be_loaded_is_named_and_the_rest_goes_on(node, source):
-    (source / "some").mkdir()
-    for name in ("a", "b", "c"):
-        (source / "some" / name).write_bytes(name.encode() * 5000)
-    with node.connect(sync_interval_s=-1.0) as fs:
-        list(fs.list("/data/some", sync_interval_s=0.0))
-        os.unlink(source / "some" / "b")
-        result = fs.load("/data/some")
-    assert (result.files, result.failed) == (2, 1)
-    path, error = result.failures[0]
-    assert path == "/data/some/b"
-    assert isinstance(error, MonofsError)
+    assert fs.load("/data/lake/big.bin").counts["fetched_bytes"] == 3 * MIB
 
 
 def test_pins_are_set_and_lifted(fs):
