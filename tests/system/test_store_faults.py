@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -136,6 +137,22 @@ def test_a_store_that_stops_talking_is_given_up_in_time(node, at, bucket, proxy)
         assert "in time" in said or "silent" in said or "cut short" in said, said
         proxy.clear()
     assert checksum(node, f"{at}/f") == md5(data)
+
+
+def test_a_directory_is_downloaded_several_files_at_a_time(node, at, bucket, proxy, tmp_path):
+    files = {f"f{n}": os.urandom(1000 + n) for n in range(8)}
+    bucket.put_all(files)
+    gate = threading.Barrier(3)
+
+    def meet():
+        gate.wait(BOUND_S)  # for a second and a third file: one after another would never come here together
+
+    faults = [proxy.add(Fault(kind="get", key=name.encode(), times=1, call=meet)) for name in ("f0", "f1", "f2")]
+    done = node.cli("fs", "download", "-r", at, str(tmp_path / "copy"), timeout_s=2 * BOUND_S)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'copy'}: 8 files, 7.8 KiB\n"), done.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()} == files
+    assert [fault.used for fault in faults] == [1, 1, 1]
+    assert not gate.broken
 
 
 @pytest.mark.parametrize("command", ["cat", "load"])

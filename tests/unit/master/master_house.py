@@ -153,11 +153,13 @@ class WatchedStore:
     def status(self, key: bytes) -> tuple[UfsEntry | None, UfsEntry | None]:
         self._watch.seen("head")
         file, directory = self._inner.status(key)
+        self._watch.done("head")
         return (self._watch.settled(file), directory)
 
     def list(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
         self._watch.seen("list")
         page = self._inner.list(key, after=after, limit=limit)
+        self._watch.done("list")
         return replace(page, entries=[self._watch.settled(entry) for entry in page.entries])
 
     def read(self, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[memoryview]:
@@ -192,9 +194,12 @@ class Watch:
     def act(self, name: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         self.seen(name)
         result = call(*arguments, **options)
-        if name in self.after:
-            self.after[name]()
+        self.done(name)
         return result
+
+    def done(self, kind: str) -> None:
+        if kind in self.after:
+            self.after[kind]()
 
     def settled(self, entry: Any) -> Any:
         return replace(entry, racy=False) if entry is not None and entry.racy and not self.racy else entry
@@ -336,6 +341,12 @@ class House:
         """Let the next calls ``name`` of stores wait before they act."""
         held = Held()
         self.watch.before = {name: held}
+        return held
+
+    def hold_answer(self, name: str) -> Held:
+        """Let the answers of calls ``name``, as the store is now, wait before they are told."""
+        held = Held()
+        self.watch.after = {name: held}
         return held
 
     def resolve(self) -> None:
