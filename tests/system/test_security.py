@@ -16,13 +16,14 @@ from click.testing import CliRunner, Result
 
 import monofs
 from monofs.cli.main import main
-from monofs.model.errors import PermissionDenied, Unauthenticated
+from monofs.model.errors import MonofsError, NotReady, PermissionDenied, Unauthenticated
 from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.rpc.handshake import Credential
 from monofs.rpc.sync import Pool
 from monofs.rpc.tls import ClientTls
 from monofs.testing.certificates import Authority
+from monofs.testing.masters import Masters, wait_until
 from monofs.testing.nodes import ServedNode
 
 MIB = 1 << 20
@@ -238,3 +239,39 @@ def test_the_secret_of_no_token_is_in_any_file_of_the_nodes(cluster: Cluster) ->
     audit = (Path(cluster.master.home) / "audit.log").read_text()
     assert '"token add"' in audit
     assert "quiet0" in audit
+
+
+def test_every_master_of_a_group_honours_and_forgets_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three masters whose journal and RPC doors all speak TLS: followers learn of tokens by what they apply."""
+    authority = Authority(str(tmp_path))
+    files = authority.issue("master", "127.0.0.1")
+    monkeypatch.setenv("MONOFS_TLS_CA", authority.ca)
+    sets = [
+        "security.authentication=required",
+        f"security.tls_certificate={files.certificate}",
+        f"security.tls_key={files.key}",
+        f"security.tls_ca={authority.ca}",
+    ]
+    tls = ClientTls(authority.ca)
+    with Masters(str(tmp_path / "group"), 3, sets=sets) as group, group.connect() as fs, ExitStack() as open_pools:
+        credential = Credential(token=fs.token_add("everywhere", "read").token)
+        talks = []
+        for name in group.nodes:
+            pool = open_pools.enter_context(Pool(f"127.0.0.1:{group.rpc_ports[name]}", credential, tls=tls))
+            wait_until(lambda pool=pool: is_honoured(pool), f"{name} never heard of the token")
+            talks += pool._open
+        door = Pool(f"127.0.0.1:{group.journal_ports['m1']}", credential, tls=tls)
+        with door, pytest.raises(MonofsError):
+            door.server()
+        fs.token_remove("everywhere")
+        assert len(talks) == 3
+        for talk in talks:
+            assert select.select([talk._sock], [], [], PATIENCE_S)[0], "the server has said something, or closed"
+            assert not talk.is_usable()
+
+
+def is_honoured(pool: Pool) -> bool:
+    try:
+        return pool.server().principal == "everywhere"
+    except NotReady:
+        return False
