@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from typing import Any
 
 from monofs.journal.files import REAL_FILES
@@ -73,15 +74,15 @@ class PowerFiles:
         self._change()
         REAL_FILES.rename(old, new)
 
-    def lose_power(self, dice: random.Random) -> None:
-        """Each unsynced sector goes back to what it was, or not; nobody has a file open any more."""
+    def lose_power(self, dice: random.Random, lands: Callable[[int], bool] | None = None) -> None:
+        """Each unsynced sector goes back to what it was, or not (``lands``: by its offset); nobody has a file open any more."""
         keep = dice.choice((0.0, 0.3, 0.7, 0.95, 1.0))
         for path, offset, before, data in reversed(self._unsynced):
             if not os.path.exists(path):
                 continue
             with open(path, "r+b") as file:
                 for at in range(0, len(data), SECTOR_BYTES):
-                    if dice.random() >= keep:
+                    if not lands(offset + at) if lands else dice.random() >= keep:
                         file.seek(offset + at)
                         file.write(before[at : at + SECTOR_BYTES])
         self._unsynced.clear()

@@ -18,8 +18,9 @@ from power_files import PowerFiles
 from test_journal_segments import largest_file
 
 from monofs.config.schema import JournalConfig
-from monofs.journal.frames import BLOCK_BYTES
+from monofs.journal.frames import BLOCK_BYTES, encode_frame, pack_cut, pack_entry
 from monofs.journal.log_files import LogFiles, Opened
+from monofs.journal.outline import Cut
 from monofs.journal.raft.messages import HardState, Membership, NodeId, Persist, Position
 from monofs.journal.recovery import Log
 from monofs.model.errors import (
@@ -60,7 +61,7 @@ def expect(opened: Opened, model: LogModel, applied: Position) -> None:
     assert opened.entries == [entry for entry in model.entries if entry.index > applied.index]
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 25))
 def test_a_log_is_what_was_done_to_it_however_it_is_read(seed: int, steps: int) -> None:
     dice, files, model, released = random.Random(seed), PowerFiles(), LogModel(), 0
@@ -179,10 +180,19 @@ def test_a_cut_in_the_first_segment_left_lowers_the_beginning_of_the_log(directo
     log.close()
 
 
-def test_a_frame_that_begins_below_without_saying_that_it_cuts_is_corrupt(directory: str) -> None:
-    """As a frame copied from elsewhere would look if its chain were right."""
-    from monofs.journal.frames import encode_frame, pack_entry
-
+@pytest.mark.parametrize(
+    ("cut", "crc"),
+    [
+        (None, 0),
+        (Cut(2, 1, 3, START), 0),  # of a log that ended elsewhere
+        (Cut(2, 4, 2, START), 0),  # behind another term
+        (Cut(2, 1, 2, START._replace(book=b"other")), 0),
+        (Cut(2, 1, 2, START), 1),  # all of it right, but not behind this frame
+    ],
+)
+def test_a_whole_frame_that_begins_below_is_corrupt_unless_its_cut_and_chain_are_right(
+    directory: str, cut: Cut | None, crc: int
+) -> None:
     log, _ = open_log(directory)
     log.persist(Persist(None, None, [normal(1, 1), normal(2, 1)]))
     log.close()
@@ -192,13 +202,18 @@ def test_a_frame_that_begins_below_without_saying_that_it_cuts_is_corrupt(direct
     assert read.tail is not None
     entry = normal(2, 5).data
     parts = [pack_entry(2, 5, entry), entry.body]
-    frame, _ = encode_frame(read.tail.segment.header.serial, read.tail.crc, 2, 1, parts)
-    poke(path, read.tail.offset, bytes(frame))
-    with pytest.raises(JournalCorrupt, match="does not follow index 2"):
+    serial, crc = read.tail.segment.header.serial, read.tail.crc ^ crc
+    poke(path, read.tail.offset, bytes(encode_frame(serial, crc, 2, 1, [pack_cut(cut), *parts] if cut else parts)[0]))
+    with pytest.raises(JournalCorrupt, match="does not follow index"):
         open_log(directory)
+    right = encode_frame(serial, read.tail.crc, 2, 1, [pack_cut(Cut(2, 1, 2, START)), *parts])[0]
+    poke(path, read.tail.offset, bytes(right))
+    log, opened = open_log(directory)
+    assert opened.entries == [normal(1, 1), normal(2, 5)]
+    log.close()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=150)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100)
 @given(position=st.integers(0, 8 * BLOCK_BYTES - 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_never_brings_back_what_was_cut_off_but_at_the_very_end(position: int, bit: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
