@@ -19,7 +19,7 @@ def quorum() -> None:
 @click.pass_obj
 def info(session: Session, as_json: bool) -> None:
     """Show the masters: who leads, who votes, how far each has come."""
-    answer = session.fs.quorum()
+    answer = session.fs.quorum(of_leader=True)
     if as_json:
         shown = {name: getattr(answer, name) for name in answer.__struct_fields__ if name != "members"}
         members = [{name: getattr(each, name) for name in each.__struct_fields__} for each in answer.members]

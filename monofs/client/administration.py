@@ -233,9 +233,20 @@ class Administration(Connected):
         return receive_backup(self._session(), path, overwrite=overwrite, advance=progress)
 
     @public
-    def quorum(self) -> QuorumAnswer:
-        """The group of masters as the leader sees it."""
-        return self._session().ask(Method.QUORUM, Empty(), QuorumAnswer)
+    def quorum(self, *, of_leader: bool = False) -> QuorumAnswer:
+        """The group of masters as the one that answers sees it; ``of_leader``: as the leader does, who alone knows how far the others are, if one is
+        known."""
+        answer = self._session().ask(Method.QUORUM, Empty(), QuorumAnswer)
+        rpc = next((each.rpc for each in answer.members if each.id == answer.leader), "")
+        if not of_leader or answer.leader == answer.me or not rpc:
+            return answer
+        pool = self._session().connect(rpc)
+        try:
+            return pool.call(Method.QUORUM, Empty(), QuorumAnswer, self._options.timeout_s)
+        except MonofsError:  # it is gone meanwhile: what this one knows is better than nothing
+            return answer
+        finally:
+            pool.close()
 
     @public
     def change_quorum(self, action: str, name: str, address: str = "") -> None:

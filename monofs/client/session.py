@@ -78,7 +78,7 @@ class Session:
         self._client = b""
         self._sequence = 0
         self._unanswered: set[int] = set()
-        self.cluster = Cluster(self._fetch_cluster, self._connect)
+        self.cluster = Cluster(self._fetch_cluster, self.connect)
 
     def ask(self, method: Method, request: Message, answer_type: type[A], *, timeout_s: float | None = None) -> A:
         """Ask the master something that changes nothing; retried over restarts and changes of leader.
@@ -210,7 +210,8 @@ class Session:
     def _fetch_cluster(self) -> ClusterAnswer:
         return self.ask(Method.CLUSTER, Empty(), ClusterAnswer)
 
-    def _connect(self, address: str) -> Pool:
+    def connect(self, address: str) -> Pool:
+        """Connections to one node."""
         return Pool((address,), self.options.credential, tls=self.options.tls)
 
     def _known(self, request_id: RequestId) -> None:

@@ -26,6 +26,11 @@ class NodeConfig:
     ready_file: str = setting(
         "", "file", "Written as JSON with the addresses of all doors once the node is ready; empty: none."
     )
+    advertise: str = setting(
+        "",
+        "host",
+        "Name or address under which other machines reach this one; empty: what a door listens on, or, where that is every address, the one in journal.peers, else the host's name.",
+    )
     open_files: int = setting(65536, "descriptors", "Limit of open files to ask the system for at start.")
 
 

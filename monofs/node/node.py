@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from twisted.internet.task import LoopingCall
 import monofs
 from monofs.config.loader import Loaded, setting_fields
 from monofs.config.schema import SecurityConfig
+from monofs.journal.book import parse_peers
 from monofs.journal.replicated import Replicated
 from monofs.journal.single import SingleVoter
 from monofs.master.service import Master
@@ -37,6 +39,7 @@ from monofs.node.home import Home, load_secret, open_home, write_durably
 from monofs.observe.bridge import bridge_logs
 from monofs.observe.logs import close_logs, logger, set_up_logs
 from monofs.rpc import api
+from monofs.rpc.addresses import format_address, is_wildcard
 from monofs.rpc.client import Client
 from monofs.rpc.direct import DirectClient
 from monofs.rpc.handshake import Credential
@@ -74,6 +77,7 @@ class Node:
         self._namespace: Namespace
         self.master: Master | None = None
         self.worker: Worker | None = None
+        self._worker_address = ""
         self._security = Security()
         self._tls: ClientTls | None = None
         self._group: Group | None = None
@@ -120,6 +124,10 @@ class Node:
     def _open_master(self, stack: ExitStack) -> None:
         directory = self.home.path("namespace")
         self.home.check_begun()
+        if os.path.exists(self.home.path(IDENTITY)) and not self.config.journal.peers:
+            raise HomeUnusable(
+                f"home {self.home.directory} is that of a master among several: start it with --id and --peers, as before"
+            )
         install_received(self.home)
         noted = settle_install(directory)
         journal: SingleVoter | Replicated
@@ -166,10 +174,6 @@ class Node:
             )
             stack.callback(group.journal.stop)
             return group.journal
-        if os.path.exists(self.home.path(IDENTITY)):
-            raise HomeUnusable(
-                f"home {self.home.directory} is that of a master among several: start it with --id and --peers, as before"
-            )
         journal = SingleVoter(
             self.home.path("journal"),
             namespace,
@@ -188,7 +192,7 @@ class Node:
 
     def _dial(self, info: api.WorkerInfo) -> Client | DirectClient:
         """The master's channel to a worker."""
-        if self.worker is not None and info.address == self.doors.get("worker"):
+        if self.worker is not None and info.address == self._worker_address:
             return DirectClient(self.worker.service(), NODE)
         return Client(self.reactor, info.address, Credential(self._secret), tls=self._tls)
 
@@ -239,6 +243,7 @@ class Node:
                 listen_unix(self.reactor, self.worker.service(), unix, security=self._security, limits=limits)
             )
             address = self._listen("worker", self.worker.service(), worker.host, worker.port, worker.max_connections)
+            self._worker_address = address
             yield self.worker.start(address, unix)
         self._open_console()
         self.doors["pid"] = os.getpid()
@@ -255,7 +260,15 @@ class Node:
             raise ConfigError(f"{error}; see {section}.host and {section}.port") from None
         self._listeners.append(listener)
         self.doors[name] = listener.address
-        return listener.address
+        return self._advertised(host, listener.address)
+
+    def _advertised(self, host: str, address: str) -> str:
+        """What others are told of a door that listens on ``host``."""
+        name = self.config.node.advertise
+        if not name and is_wildcard(host):
+            own = parse_peers(self.config.journal.peers).get(self.config.journal.id, "")
+            name = own.rpartition(":")[0].strip("[]") or socket.gethostname()
+        return format_address(name, int(address.rpartition(":")[2])) if name else address
 
     def _open_console(self) -> None:
         settings = self.config.console
@@ -284,16 +297,16 @@ class Node:
         self.doors["console"] = f"http://{settings.host}:{self._console.getHost().port}"
 
     def _announce(self) -> None:
+        lines = [f"monofs {monofs.__version__} is ready, home {self.home.directory}"]
+        lines += [f"  {name:8} {address}" for name, address in self.doors.items() if name != "pid"]
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
         if self.config.node.ready_file:
             path = os.path.expanduser(self.config.node.ready_file)
             try:
                 write_durably(path, json.dumps(self.doors).encode() + b"\n")
             except OSError as error:
                 raise ConfigError(f"cannot write {path}: {error.strerror}; see node.ready_file") from None
-        lines = [f"monofs {monofs.__version__} is ready, home {self.home.directory}"]
-        lines += [f"  {name:8} {address}" for name, address in self.doors.items() if name != "pid"]
-        sys.stdout.write("\n".join(lines) + "\n")
-        sys.stdout.flush()
         log.info("ready", **self.doors)
 
     def health(self) -> dict[str, object]:

@@ -57,6 +57,11 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
+def is_wildcard(host: str) -> bool:
+    """Whether listening there means every address of the machine."""
+    return host in ("", "0.0.0.0", "::")  # noqa: S104 - compared, not listened on
+
+
 @contextmanager
 def unix_name(path: str) -> Iterator[str]:
     """A name for ``path`` that fits a socket address: paths over 107 bytes go through a descriptor of their directory."""

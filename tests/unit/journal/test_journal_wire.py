@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -99,6 +101,17 @@ def test_an_entry_of_a_type_nobody_knows_is_a_protocol_error() -> None:
 @given(memberships)
 def test_a_membership_comes_back_as_it_was(membership: Membership) -> None:
     assert decode_membership(encode_membership(membership)) == membership
+
+
+def test_messages_are_as_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs/formats/wire.md").read_text()
+    entries = (
+        LogEntry(3, 8, EntryType.NORMAL, Entry(30, 1, b"body"), 4),
+        LogEntry(3, 9, EntryType.MEMBERSHIP, Membership((NodeId(1), NodeId(2)), (), (), b"book"), 22),
+    )
+    append = Append(NodeId(1), NodeId(2), 3, Position(7, 2), entries, 7)
+    assert f"append = {encode_message(append).hex()}\n" in page
+    assert f"heartbeat = {encode_message(Heartbeat(NodeId(1), NodeId(2), 3, 7, 11)).hex()}\n" in page
 
 
 def test_a_book_comes_back_sorted_and_equal_books_are_equal_bytes() -> None:

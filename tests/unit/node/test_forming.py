@@ -1,0 +1,66 @@
+"""Who a master is: an id names a disk, not a machine or a name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from monofs.config.loader import load_config
+from monofs.model.errors import HomeUnusable
+from monofs.node.forming import FIRST, IDENTITY, load_identity
+from monofs.node.home import Home, open_home
+from monofs.node.node import Node
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = open_home(str(tmp_path / "home"), software="0", now_ns=1)
+    yield home
+    home.close()
+
+
+def test_an_identity_is_drawn_with_the_home_and_stays(home: Home, tmp_path: Path) -> None:
+    first = load_identity(home, "m1", has_log=False)
+    assert load_identity(home, "m1", has_log=True) == first
+    other = open_home(str(tmp_path / "other"), software="0", now_ns=1)
+    assert load_identity(other, "m1", has_log=False).id not in (first.id, FIRST)
+    other.close()
+
+
+def test_a_home_is_not_started_under_another_name(home: Home) -> None:
+    load_identity(home, "m1", has_log=False)
+    with pytest.raises(HomeUnusable, match="that of master m1, not m2"):
+        load_identity(home, "m2", has_log=False)
+
+
+def test_a_master_that_began_alone_keeps_its_seat(home: Home) -> None:
+    assert load_identity(home, "m1", has_log=True).id == FIRST
+
+
+def test_a_damaged_identity_is_refused(home: Home) -> None:
+    Path(home.path(IDENTITY)).write_text("{")
+    with pytest.raises(HomeUnusable, match="damaged"):
+        load_identity(home, "m1", has_log=True)
+
+
+def test_a_member_of_a_group_is_never_started_alone(home: Home) -> None:
+    load_identity(home, "m1", has_log=False)
+    home.close()
+    node = Node(load_config(sets=[f"node.home={home.directory}"], environ={}), None, on_fatal=pytest.fail)
+    with pytest.raises(HomeUnusable, match="--id and --peers"):
+        node.open()
+
+
+def test_doors_on_every_address_are_told_by_a_name_that_others_can_use() -> None:
+    def told(*sets: str) -> str:
+        loaded = load_config(sets=list(sets), environ={})
+        return Node(loaded, None, on_fatal=pytest.fail)._advertised("0.0.0.0", "0.0.0.0:19998")
+
+    peers = ["journal.id=m2", "journal.peers=m1=h1:19200,m2=[fd00::2]:19200"]
+    assert told(*peers) == "[fd00::2]:19998"
+    assert told(*peers, "node.advertise=master-2") == "master-2:19998"
+    assert not told().startswith("0.0.0.0")
+    node = Node(load_config(environ={}), None, on_fatal=pytest.fail)
+    assert node._advertised("127.0.0.1", "127.0.0.1:1") == "127.0.0.1:1"
