@@ -89,8 +89,12 @@ def ask_leader(raft: Raft) -> None:
 def tick(raft: Raft) -> None:
     """Ask again what was not answered, give up what was asked an election timeout ago."""
     asked = raft.reads.asked
-    if asked and raft.ticks - asked.tick >= 2 * raft.settings.heartbeat_ticks:
+    if asked and raft.leader == NOBODY:
         raft.reads.ask_again()
+    elif asked and raft.ticks - asked.tick >= 2 * raft.settings.heartbeat_ticks:
+        # The same question: where a round takes longer than this, the answer to the first one is still to come, and good.
+        raft.reads.asked = asked._replace(tick=raft.ticks)
+        raft.out.append(ReadIndexRequest(raft.me, raft.leader, raft.term, asked.context))
     for given_up in raft.reads.expire(raft.ticks - raft.settings.election_ticks):
         raft.ended_reads.append(ReadState(given_up.token, 0, "no_answer"))
 

@@ -102,15 +102,19 @@ class Reads:
         return reads
 
     def ask_again(self) -> None:
-        """The request or its answer may be lost, or the leader is another."""
+        """The leader is another, or none is known: what was asked waits again."""
         if self.asked:
             self.waiting = self.asked.reads + self.waiting
             self.asked = None
 
     def expire(self, before_tick: int) -> list[Read]:
-        """The waiting reads asked before that tick: they are given up."""
-        old = [read for read in self.waiting if read.tick < before_tick]
+        """The reads asked before that tick are given up, whether they wait or were asked of the leader."""
+        groups = [self.asked.reads, self.waiting] if self.asked else [self.waiting]
+        old = [read for group in groups for read in group if read.tick < before_tick]
         if old:
             self.waiting = [read for read in self.waiting if read.tick >= before_tick]
+            if self.asked:
+                asked = [read for read in self.asked.reads if read.tick >= before_tick]
+                self.asked = self.asked._replace(reads=asked) if asked else None
             self.count -= len(old)
         return old

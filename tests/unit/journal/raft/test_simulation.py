@@ -12,7 +12,9 @@ import pytest
 from planted_bugs import BUGS, FOUND, plan_of
 
 from monofs.testing.simulate import main
+from monofs.testing.simulation.events import MS, SECOND
 from monofs.testing.simulation.run import Report, simulate
+from monofs.testing.simulation.world import Plan
 
 SEEDS = range(120)
 KEPT = Path(__file__).with_name("seeds.txt")
@@ -89,6 +91,14 @@ def test_a_planted_bug_is_found(bug: str) -> None:
 def test_the_plans_of_planted_bugs_are_good_without_the_bugs() -> None:
     for bug, seed in FOUND.items():
         assert simulate(seed, plan=plan_of(bug)).failure is None, bug
+
+
+def test_followers_answer_reads_although_a_round_takes_longer_than_they_wait_to_ask_again() -> None:
+    """Each used to ask under a new number before the answer to the old one could be there."""
+    report = simulate(1, plan=Plan(clients=5, troubles=frozenset(), delay_ns=150 * MS, storm_ns=15 * SECOND))
+    assert report.failure is None
+    assert report.counts["read at a follower"] > 20
+    assert report.counts["read given up by a follower"] <= 2
 
 
 def test_the_command_runs_seeds_and_shows_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
