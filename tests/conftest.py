@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from monofs.testing import ceph as ceph_server
 from monofs.testing import moto as moto_server
 from monofs.testing.buckets import Bucket, Buckets
 from monofs.testing.nodes import ServedNode
+
+
+settings.register_profile("monofs", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no test is about time
+settings.load_profile("monofs")
 
 
 @pytest.fixture(scope="session")
