@@ -268,6 +268,11 @@ class Replicated:
         """Of the core. Raises ``NotReady``."""
         return self._core().status()
 
+    @property
+    def crc(self) -> int:
+        """Running CRC-32 of the state that was applied."""
+        return self._machine.crc
+
     def seconds(self, ticks: int) -> float:
         """How long so many ticks are."""
         return ticks * TICK_S

@@ -60,7 +60,7 @@ class Quorum:
         members = [self._shown(self._journal, status, seats, number) for number in membership.members()]
         return QuorumAnswer(
             status.me, status.role.value, status.term, status.leader, status.commit, status.last, status.applied,
-            membership.is_joint, members,
+            membership.is_joint, members, self._journal.crc,
         )  # fmt: skip
 
     def _shown(self, journal: Replicated, status: Status, seats: dict[NodeId, Seat], number: NodeId) -> QuorumMember:

@@ -1129,7 +1129,7 @@ class QuorumMember(Message):
 
 
 class QuorumAnswer(Message):
-    """QUORUM: the group of masters. ``changing``: a change of voters is in progress."""
+    """QUORUM: the group of masters. ``changing``: a change of voters is in progress. ``crc``: of the state at ``applied_index``."""
 
     me: int
     role: str
@@ -1140,6 +1140,7 @@ class QuorumAnswer(Message):
     applied_index: int
     changing: bool
     members: list[QuorumMember]
+    crc: int = 0
 
 
 class QuorumChangeRequest(Message):
