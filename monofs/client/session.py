@@ -38,6 +38,8 @@ from monofs.rpc.tls import ClientTls
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+SILENCE_S = 1.0
+"""A master of several that says nothing for so long must prove that it lives, else another is asked (rpc/sync.py)."""
 READ_TRIES = 8
 """How often one piece is tried over connections that break in the middle, without a single byte of progress."""
 
@@ -70,9 +72,10 @@ class Session:
         self.options = options
         self.pid = os.getpid()
         self.patient = patient
-        self._masters = Pool(options.masters, options.credential, tls=options.tls)
+        silence_s = SILENCE_S if len(options.masters) > 1 else 0.0
+        self._masters = Pool(options.masters, options.credential, silence_s=silence_s, tls=options.tls)
         shuffled = random.sample(options.masters, len(options.masters))
-        self._any_master = Pool(shuffled, options.credential, tls=options.tls)
+        self._any_master = Pool(shuffled, options.credential, silence_s=silence_s, tls=options.tls)
         self._closed = False
         self._lock = threading.Lock()
         self._client = b""

@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from monofs.model.errors import (
@@ -60,6 +60,8 @@ _HELLO, _REQUEST, _ANSWER, _ERROR = int(Kind.HELLO), int(Kind.REQUEST), int(Kind
 _ITEM, _DATA = int(Kind.ITEM), int(Kind.DATA)
 _SEND_FLAGS = socket.MSG_NOSIGNAL
 Header = tuple[int, int, int, int, int, int, int]
+Proof = tuple[float, Callable[[], bool]]
+"""After how many seconds of silence to ask, and what tells."""
 
 
 class Conversation:
@@ -81,6 +83,7 @@ class Conversation:
         "_takes_descriptors",
         "address",
         "broken",
+        "proof",
         "welcome",
     )
 
@@ -91,9 +94,12 @@ class Conversation:
         deadline: float,
         *,
         connect_s: float = 5.0,
+        handshake_s: float = HANDSHAKE_S,
         tls: ClientTls | None = None,
     ) -> None:
         self.address = address
+        self.proof: Proof | None = None
+        """Whether the server still lives, asked when an answer keeps its caller waiting; None: it is waited for until the deadline."""
         self.broken = False
         self._buffer = b""
         self._at = 0
@@ -109,8 +115,8 @@ class Conversation:
         self._sock: socket.socket | TlsSocket = _connect(address, left)
         try:
             if tls is not None:
-                self._begin_tls(tls, min(deadline, time.monotonic() + HANDSHAKE_S))
-            self.welcome: Welcome = self._shake_hands(credential, min(deadline, time.monotonic() + HANDSHAKE_S))
+                self._begin_tls(tls, min(deadline, time.monotonic() + handshake_s))
+            self.welcome: Welcome = self._shake_hands(credential, min(deadline, time.monotonic() + handshake_s))
         except (ConnectionLost, DeadlineExceeded) as error:
             self.close()
             raise Unreachable(f"{address} did not finish the handshake: {error}", address=address) from None
@@ -318,6 +324,16 @@ class Conversation:
         self.close()
         raise error
 
+    def _wait_failed(self, error: OSError) -> None:
+        """A wait for bytes ended: return when it is to go on, because the server lives."""
+        proof = self.proof
+        if error.errno != errno.EAGAIN or proof is None or time.monotonic() >= self._deadline - _SLACK_S:
+            self._failed(error)
+        if not proof[1]():
+            self._break(
+                ConnectionLost(f"{self.address} is silent and does not answer others either", silent=self.address)
+            )
+
     def _failed(self, error: OSError) -> NoReturn:
         """Turn an OSError of the socket into a typed error; EAGAIN is the kernel's time limit."""
         if error.errno == errno.EAGAIN:
@@ -329,6 +345,8 @@ class Conversation:
         left = self._deadline - time.monotonic()
         if left <= 0:
             self._break(DeadlineExceeded(f"no answer from {self.address} within the time allowed"))
+        if self.proof is not None:
+            left = min(left, self.proof[0])
         if not -_SLACK_S < left - self._armed_s < _SLACK_S:
             limit = _TIMEVAL.pack(int(left), int(left % 1 * 1e6) or 1)
             try:
@@ -382,14 +400,16 @@ class Conversation:
 
     def _receive(self) -> bytes:
         """What has come, at least one byte."""
-        self._arm()
-        try:
-            if self._takes_descriptors and isinstance(self._sock, socket.socket):
-                data = self._receive_message(self._sock)
-            else:
-                data = self._sock.recv(READ_BYTES)
-        except OSError as error:
-            self._failed(error)
+        data: bytes | None = None
+        while data is None:
+            self._arm()
+            try:
+                if self._takes_descriptors and isinstance(self._sock, socket.socket):
+                    data = self._receive_message(self._sock)
+                else:
+                    data = self._sock.recv(READ_BYTES)
+            except OSError as error:
+                self._wait_failed(error)
         if not data:
             self._break(ConnectionLost(f"{self.address} closed the connection before it answered"))
         return data
@@ -441,7 +461,8 @@ class Conversation:
             try:
                 got = self._sock.recv_into(view[here:])
             except OSError as error:
-                self._failed(error)
+                self._wait_failed(error)
+                continue
             if not got:
                 self._break(ConnectionLost(f"{self.address} closed the connection in the middle of an answer"))
             here += got

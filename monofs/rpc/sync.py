@@ -73,9 +73,13 @@ class Pool:
         *,
         connect_timeout_s: float = 5.0,
         patience_s: float = 0.0,
+        silence_s: float = 0.0,
         tls: ClientTls | None = None,
     ) -> None:
-        """``tls``: speak TLS over TCP, and nothing else."""
+        """``silence_s``: a server that says nothing for so long must prove that it lives by a handshake on another connection, else it counts
+        as lost: one whose machine stands still or was cut off closes nothing. 0: answers are waited for until the deadline.
+        ``tls``: speak TLS over TCP, and nothing else."""
+        self._silence_s = silence_s
         self.addresses = split_addresses(addresses)
         self._tls = tls
         self._credential = credential or Credential()
@@ -92,7 +96,8 @@ class Pool:
         self._open: set[Conversation] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (self.addresses, self._credential, self._connect_s, self._patience_s, self._tls))
+        waits = (self._connect_s, self._patience_s, self._silence_s)
+        return (_rebuild, (self.addresses, self._credential, waits, self._tls))
 
     def __enter__(self) -> Pool:
         return self
@@ -286,6 +291,8 @@ class Pool:
                 address = self._leader(error, address)
             except ConnectionLost as error:
                 losses += 1
+                if error.detail.get("silent") == address:
+                    self._preferred = address = self._after(address)
                 if not idempotent or losses > LOSSES_MAX:
                     stamp(error, trace)
                     raise
@@ -328,10 +335,28 @@ class Pool:
         with self._lock:
             if len(self._open) >= OPEN_MAX:
                 raise Overloaded(f"this process has {OPEN_MAX} connections to {address} in use already")
-        talk = Conversation(address, self._credential, deadline, connect_s=self._connect_s, tls=self._tls)
+        silence_s, tls = self._silence_s, self._tls
+        if silence_s:
+            talk = Conversation(
+                address, self._credential, deadline, connect_s=silence_s, handshake_s=silence_s, tls=tls
+            )
+            talk.proof = silence_s, lambda: self._lives(address)
+        else:
+            talk = Conversation(address, self._credential, deadline, connect_s=self._connect_s, tls=tls)
         with self._lock:
             self._open.add(talk)
         return talk
+
+    def _lives(self, address: str) -> bool:
+        """Whether a server shakes hands now."""
+        limit = time.monotonic() + self._silence_s
+        try:
+            Conversation(address, self._credential, limit, connect_s=self._silence_s, tls=self._tls).close()
+        except (Unreachable, DeadlineExceeded):
+            return False
+        except MonofsError:  # it speaks
+            return True
+        return True
 
     def _give_back(self, talk: Conversation) -> None:
         if not talk.broken and not self._closed:
@@ -415,9 +440,12 @@ def _sleep(pause_s: float, deadline: float) -> float:
 
 
 def _rebuild(
-    addresses: Sequence[str], credential: Credential, connect_s: float, patience_s: float, tls: ClientTls | None
+    addresses: Sequence[str], credential: Credential, waits: tuple[float, float, float], tls: ClientTls | None
 ) -> Pool:
-    return Pool(addresses, credential, connect_timeout_s=connect_s, patience_s=patience_s, tls=tls)
+    connect_s, patience_s, silence_s = waits
+    return Pool(
+        addresses, credential, connect_timeout_s=connect_s, patience_s=patience_s, silence_s=silence_s, tls=tls
+    )
 
 
 def _encode_request(request: Message) -> bytes:
