@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit docs bench clean system-packages
+.PHONY: help demo test lint unit docs bench torture clean system-packages
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,9 @@ docs: $(VENV)/.installed ## Write the generated pages anew.
 
 bench: $(VENV)/.installed ## Run the benchmarks that docs/benchmarks.md quotes.
 	$(BIN)/python benchmarks/run.py
+
+torture: $(VENV)/.installed ## Ten minutes of faults for three real masters under clients (as root: cuts too); docs/reliability.md.
+	$(BIN)/python -m monofs.testing.torture --minutes 10
 
 clean: ## Remove the environment and everything generated.
 	rm -rf $(VENV) build dist .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -175,6 +175,18 @@ class Conversation:
             return False
         return False
 
+    def has_bytes(self) -> bool:
+        """Whether something was said that was not read yet, or the connection ended."""
+        if self.broken or self._at < len(self._buffer):
+            return True
+        try:
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
     # ---- requests ----
 
     def call(self, method: int, body: bytes, deadline: float, trace: int) -> bytes | bytearray:

@@ -415,6 +415,10 @@ class Pipeline:
         self.unanswered += 1
         return number
 
+    def is_answered(self) -> bool:
+        """Whether :meth:`receive` would find something at once: an answer, or that the connection ended."""
+        return self._talk.has_bytes()
+
     def receive(self, answer_type: type[_A], timeout_s: float) -> tuple[int, _A | MonofsError]:
         """The next answer or error to arrive, and the number of its request."""
         try:
@@ -443,9 +447,7 @@ def _rebuild(
     addresses: Sequence[str], credential: Credential, waits: tuple[float, float, float], tls: ClientTls | None
 ) -> Pool:
     connect_s, patience_s, silence_s = waits
-    return Pool(
-        addresses, credential, connect_timeout_s=connect_s, patience_s=patience_s, silence_s=silence_s, tls=tls
-    )
+    return Pool(addresses, credential, connect_timeout_s=connect_s, patience_s=patience_s, silence_s=silence_s, tls=tls)
 
 
 def _encode_request(request: Message) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 
 import monofs
 from monofs.model.errors import MonofsError
+from monofs.testing.netlab import Lab
 from monofs.testing.nodes import ServedNode
 
 PATIENCE_S = 60.0
@@ -36,11 +37,25 @@ def free_ports(count: int) -> list[int]:
 
 
 class Masters:
-    """``count`` masters named m1, m2, … with one secret below one directory; :meth:`add` makes another that is not in the group yet."""
+    """``count`` masters named m1, m2, … with one secret below one directory; :meth:`add` makes another that is not in the group yet.
 
-    def __init__(self, directory: str, count: int = 3, *, sets: list[str] | None = None, role: str = "master") -> None:
+    ``lab``: each on the host of its name there, and clients of the thread that entered it. ``program``: what is run in the place of
+    ``python -m monofs``.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        count: int = 3,
+        *,
+        sets: list[str] | None = None,
+        role: str = "master",
+        lab: Lab | None = None,
+        program: str = "monofs",
+    ) -> None:
         os.makedirs(directory, exist_ok=True)
         self.directory, self._sets, self._role = directory, sets or [], role
+        self.lab, self._program = lab, program
         self.secret = os.path.join(directory, "cluster.secret")
         with open(os.open(self.secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
@@ -54,11 +69,15 @@ class Masters:
         """A further master, not started; all names so far are its peers."""
         if name not in self.journal_ports:
             self.journal_ports[name], self.rpc_ports[name] = free_ports(2)
-        node = ServedNode(os.path.join(self.directory, home or name))
+        node = ServedNode(os.path.join(self.directory, home or name), program=self._program)
+        if self.lab is not None:
+            node.before = self.lab.inside(name)
         self.nodes[name] = node
         for each, served in self.nodes.items():
             served.sets = [
+                f"master.host={self.host(each)}",
                 f"master.port={self.rpc_ports[each]}",
+                f"journal.host={self.host(each)}",
                 f"journal.port={self.journal_ports[each]}",
                 "console.port=0",
                 "worker.port=0",
@@ -68,15 +87,27 @@ class Masters:
             served.flags += ["--cluster-secret-file", self.secret]
         return node
 
+    def host(self, name: str) -> str:
+        """The address a master listens on."""
+        return self.lab.addresses[name] if self.lab is not None else "127.0.0.1"
+
+    def rpc(self, name: str) -> str:
+        """Where clients reach one master."""
+        return f"{self.host(name)}:{self.rpc_ports[name]}"
+
+    def journal(self, name: str) -> str:
+        """Where the other masters reach one."""
+        return f"{self.host(name)}:{self.journal_ports[name]}"
+
     @property
     def peers(self) -> str:
         """As ``--peers`` wants it."""
-        return ",".join(f"{name}=127.0.0.1:{port}" for name, port in self.journal_ports.items())
+        return ",".join(f"{name}={self.journal(name)}" for name in self.journal_ports)
 
     @property
     def addresses(self) -> str:
         """As clients want it."""
-        return ",".join(f"127.0.0.1:{self.rpc_ports[name]}" for name in self.nodes)
+        return ",".join(map(self.rpc, self.nodes))
 
     def launch(self) -> Masters:
         """Start all processes, then wait until every one is ready: none is before a majority is there."""
@@ -88,7 +119,7 @@ class Masters:
 
     def connect(self, *names: str, **options: Any) -> Any:
         """A client of these masters, or of all."""
-        addresses = ",".join(f"127.0.0.1:{self.rpc_ports[name]}" for name in names) or self.addresses
+        addresses = ",".join(map(self.rpc, names)) or self.addresses
         return monofs.connect(addresses, cluster_secret_file=self.secret, **options)
 
     def leader(self, *, among: list[str] | None = None) -> str:

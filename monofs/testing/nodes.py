@@ -27,8 +27,19 @@ class ServedNode:
     ``doors`` is what the ready file says: ``rpc``, ``worker``, ``console`` and ``pid``. Restarting on the same home is :meth:`start` again.
     """
 
-    def __init__(self, home: str, *, sets: list[str] | None = None, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: str,
+        *,
+        sets: list[str] | None = None,
+        environment: dict[str, str] | None = None,
+        program: str = "monofs",
+    ) -> None:
         self.home = home
+        self.program = program
+        """The module that is run."""
+        self.before: list[str] = []
+        """Words before the command, such as those of ``Lab.inside``."""
         self.sets = ["master.port=0", "worker.port=0", "console.port=0", *(sets or [])]
         self.environment = environment or {}
         self.flags: list[str] = []
@@ -40,7 +51,7 @@ class ServedNode:
     def command(self) -> list[str]:
         """What is run; ``python -m monofs`` so that the checkout under test is what serves."""
         sets = [word for each in self.sets for word in ("--set", each)]
-        serve = [sys.executable, "-m", "monofs", "serve", "--home", self.home]
+        serve = [*self.before, sys.executable, "-m", self.program, "serve", "--home", self.home]
         return [*serve, "--ready-file", self.ready_file, *sets, *self.flags]
 
     @property

@@ -1,0 +1,343 @@
+"""Three masters as processes: what is acknowledged stays, what is old is not told, members come and go."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from copy import copy
+
+import lmdb
+import msgspec
+import pytest
+from test_poison_entry import poison
+
+from monofs.client.info import Changed, Found
+from monofs.metadata.snapshot import META_KEY, open_databases, read_meta
+from monofs.metadata.tables import Table, encode_record
+from monofs.model.errors import AlreadyExists, MonofsError, NotFound, QuorumRefused
+from monofs.rpc.api import MakeDirectoryRequest, Method, RequestId, StatRequest
+from monofs.rpc.handshake import Credential
+from monofs.rpc.sync import Pool
+from monofs.testing.masters import Masters, wait_until
+
+pytestmark = pytest.mark.system
+
+SMALL = ["journal.segment_bytes=65536", "journal.keep_bytes=131072", "namespace.flush_interval_s=0.1"]
+"""Entries of a member that was away for a few hundred changes are gone."""
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory):
+    """A group for tests that leave it whole."""
+    with Masters(str(tmp_path_factory.mktemp("group"))) as masters:
+        yield masters
+
+
+def others(masters, name):
+    return [each for each in masters.nodes if each != name]
+
+
+def have_converged(masters):
+    """All have applied the same entries with the same result."""
+    told = set()
+    for name in masters.nodes:
+        try:
+            with masters.connect(name, timeout_s=2.0) as fs:
+                answer = fs.quorum()
+        except (MonofsError, OSError):
+            return False
+        told.add((answer.applied_index, answer.crc))
+    return len(told) == 1
+
+
+def installs(node):
+    with open(f"{node.home}/monofs.log") as log:
+        return log.read().count("installing the state")
+
+
+class Writer(threading.Thread):
+    """Makes one directory after the other; ``done`` are those acknowledged."""
+
+    def __init__(self, masters, directory):
+        super().__init__(daemon=True)
+        self.masters, self.directory = masters, directory
+        self.done, self.errors = [], []
+        self.stopping = threading.Event()
+
+    def run(self):
+        with self.masters.connect() as fs:
+            fs.make_directory(self.directory)
+            number = 0
+            while not self.stopping.is_set():
+                number += 1
+                path = f"{self.directory}/{number}"
+                try:
+                    fs.make_directory(path)
+                    self.done.append(path)
+                except Exception as error:
+                    self.errors.append(error)
+
+    def wait_for(self, more):
+        """Until so many more were acknowledged."""
+        goal = len(self.done) + more
+        wait_until(lambda: len(self.done) >= goal or self.errors, f"not {more} changes were acknowledged")
+
+    def end(self):
+        self.stopping.set()
+        self.join(60)
+        assert not self.is_alive()
+
+
+def test_writing_goes_on_without_the_leader_and_nothing_acknowledged_is_lost(group):
+    writer = Writer(group, "/killed")
+    writer.start()
+    writer.wait_for(20)
+    for _ in range(2):
+        leader = group.leader()
+        group.nodes[leader].kill()
+        writer.wait_for(20)
+        group.nodes[leader].start()
+    writer.end()
+    assert not writer.errors
+    with group.connect() as fs:
+        found = {info.path for info in fs.list("/killed")}
+    assert found >= set(writer.done)
+    wait_until(lambda: have_converged(group), "the masters do not converge")
+
+
+def test_a_leader_that_was_paused_tells_nothing_old_and_acknowledges_nothing(group):
+    with group.connect() as fs:
+        fs.make_directory("/paused")
+        fs.make_directory("/paused/old")
+        leader = group.leader()
+        with Pool(group.rpc(leader), Credential.from_file(group.secret)) as pool:
+            asked, told = pool.pipeline(), pool.pipeline()
+            group.signal(leader, signal.SIGSTOP)
+            try:
+                group.leader(among=others(group, leader))
+                fs.delete("/paused/old")
+                read = msgspec.msgpack.encode(StatRequest("/paused/old"))
+                change = msgspec.msgpack.encode(MakeDirectoryRequest("/paused/new"))
+                asked.send(Method.STAT, [read], 60.0)
+                told.send(Method.MAKE_DIRECTORY, [change], 60.0)  # both wait in its sockets now
+            finally:
+                group.signal(leader, signal.SIGCONT)
+            _, answer = asked.receive(Found, 60.0)
+            assert isinstance(answer, MonofsError), "it told of a directory that is gone"
+            _, changed = told.receive(Changed, 60.0)
+            asked.close()
+            told.close()
+        if not isinstance(changed, MonofsError):  # it may have been elected again meanwhile
+            assert fs.is_dir("/paused/new")
+    wait_until(lambda: have_converged(group), "the masters do not converge")
+
+
+def test_a_leader_without_a_majority_neither_writes_nor_reads(group):
+    leader = group.leader()
+    with group.connect(leader, timeout_s=2.0) as fs, group.connect() as patient:
+        patient.make_directory("/minority")
+        for name in others(group, leader):
+            group.signal(name, signal.SIGSTOP)
+        try:
+            with pytest.raises(OSError, match=r"."):
+                fs.make_directory("/minority/refused")
+            with pytest.raises(OSError, match=r"."):
+                fs.stat("/minority")
+        finally:
+            for name in others(group, leader):
+                group.signal(name, signal.SIGCONT)
+        patient.make_directory("/minority/taken")
+    wait_until(lambda: have_converged(group), "the masters do not converge")
+
+
+def test_a_retry_at_the_next_leader_gets_the_first_answer(group):
+    request = MakeDirectoryRequest("/once", request=RequestId(b"0123456789abcdef", 1, 1))
+    credential = Credential.from_file(group.secret)
+    with Pool(group.addresses, credential) as pool:
+        first = pool.call(Method.MAKE_DIRECTORY, request, Changed)
+        leader = group.leader()
+        group.nodes[leader].kill()
+        group.leader(among=others(group, leader))
+        rest = [group.rpc(name) for name in others(group, leader)]
+        with Pool(rest, credential) as there:
+            again = there.call(Method.MAKE_DIRECTORY, request, Changed)
+            assert again == first
+            with pytest.raises(AlreadyExists):
+                there.call(Method.MAKE_DIRECTORY, MakeDirectoryRequest("/once"), Changed)
+    group.nodes[leader].start()
+
+
+def test_leadership_is_handed_over_while_clients_write(group):
+    writer = Writer(group, "/handed")
+    writer.start()
+    writer.wait_for(5)
+    with group.connect() as fs:
+        for _ in range(2):
+            target = others(group, group.leader())[0]
+            fs.change_quorum("transfer", target)
+            assert group.leader() == target
+            writer.wait_for(5)
+    writer.end()
+    assert not writer.errors
+
+
+def test_a_member_that_was_away_gets_entries_or_the_whole_state(tmp_path):
+    with Masters(str(tmp_path), sets=SMALL) as masters, masters.connect() as fs:
+        away = others(masters, masters.leader())[0]
+        node = masters.nodes[away]
+        fs.make_directory("/away")
+        node.kill()
+        for number in range(5):
+            fs.make_directory(f"/away/few-{number}")
+        node.start()
+        wait_until(lambda: have_converged(masters), "a member that was away does not catch up")
+        assert installs(node) == 0
+        node.kill()
+        for number in range(300):
+            fs.make_directory(f"/away/many-{number}")
+        node.start()
+        pid = node.process.pid
+        wait_until(lambda: have_converged(masters), "a member whose entries are gone does not catch up")
+        assert installs(node) == 1
+        assert node.process.poll() is None
+        assert node.process.pid == pid, "it began anew under the same process id"
+        masters.nodes[others(masters, away)[0]].kill()
+        fs.make_directory("/away/without")  # it has a voice again: with it two are enough
+        assert len(list(fs.list("/away"))) == 306
+
+
+def test_a_machine_with_an_empty_disk_takes_the_place_of_a_removed_member(tmp_path):
+    with Masters(str(tmp_path)) as masters, masters.connect() as fs:
+        lost = others(masters, masters.leader())[0]
+        node = masters.nodes[lost]
+        fs.make_directory("/kept")
+        node.kill()
+        shutil.rmtree(node.home)
+        node.launch()
+        wait_until(lambda: "not a member" in log_of(node), "it does not say that it waits to be added")
+        with pytest.raises(QuorumRefused, match="another disk"):
+            fs.change_quorum("add", lost, masters.journal(lost))
+        fs.change_quorum("remove", lost)
+        with pytest.raises(NotFound):
+            fs.change_quorum("promote", lost)
+        fs.change_quorum("add", lost, masters.journal(lost))
+        fs.promote_when_ready(lost)
+        node.wait_ready()
+        wait_until(lambda: have_converged(masters), "the new member does not catch up")
+        third = others(masters, lost)[0]
+        masters.nodes[third].kill()
+        fs.make_directory("/without")
+        assert [info.name for info in fs.list("/")] == ["kept", "without"]
+
+
+def log_of(node):
+    try:
+        with open(f"{node.home}/monofs.log") as log:
+            return log.read()
+    except FileNotFoundError:
+        return ""
+
+
+def test_a_master_alone_gets_company_leads_on_and_may_leave(tmp_path):
+    masters = Masters(str(tmp_path), 1)
+    alone = masters.nodes["m1"]
+    flags, alone.flags = alone.flags, ["--role", "master", "--cluster-secret-file", masters.secret]
+    with alone, alone.connect() as fs:
+        fs.make_directory("/before")
+    alone.flags = flags
+    with masters:
+        with masters.connect() as fs:
+            assert fs.is_dir("/before")
+            for name in ("m2", "m3"):
+                node = masters.add(name)
+                node.launch()
+                wait_until(lambda name=name: added(fs, name, masters.journal(name)), f"{name} cannot be added")
+                fs.promote_when_ready(name)
+                node.wait_ready()
+        with masters.connect() as fs:
+            assert sorted(each.name for each in fs.quorum().members if each.voter) == ["m1", "m2", "m3"]
+            fs.change_quorum("transfer", "m2")
+            fs.change_quorum("remove", "m1")
+            alone.kill()
+            fs.make_directory("/after")
+            assert fs.is_dir("/before")
+
+
+def added(fs, name, address):
+    """Whether it is in the group: its door may not be open yet."""
+    try:
+        fs.change_quorum("add", name, address)
+    except QuorumRefused as refusal:
+        return "already" in str(refusal)
+    except (MonofsError, OSError):
+        return False
+    return True
+
+
+def test_a_member_whose_state_differs_stops_itself(tmp_path):
+    with Masters(str(tmp_path), sets=SMALL) as masters:
+        leader = masters.leader()
+        name = others(masters, leader)[0]
+        node = masters.nodes[name]
+        node.stop()
+        spoil(node.home)
+        node.start()
+        with Pool(masters.rpc(leader), Credential.from_file(masters.secret)) as pool:
+            while node.process.poll() is None:
+                requests = [MakeDirectoryRequest(f"/n{number}", exist_ok=True) for number in range(500)]
+                answers = pool.call_many(Method.MAKE_DIRECTORY, requests, Changed, 60.0)
+                assert not any(isinstance(answer, MonofsError) for answer in answers)
+        assert node.process.wait() == 70
+        assert "differs from the leader's at entry 10000" in node.output()
+        with masters.connect() as fs:
+            assert fs.is_dir("/n499"), "the others go on"
+
+
+def spoil(home):
+    """Change the running CRC in the database of a stopped node, as a bug or a broken disk would in the end."""
+    environment = lmdb.open(f"{home}/namespace", max_dbs=32, map_size=1 << 40)
+    database = open_databases(environment, create=False)[Table.META]
+    with environment.begin(write=True) as transaction:
+        meta = copy(read_meta(transaction.get(META_KEY, db=database)))
+        meta.crc ^= 1
+        transaction.put(META_KEY, encode_record(meta), db=database)
+    environment.close()
+
+
+def test_an_entry_that_no_member_can_apply_stops_all_and_is_passed_over_by_each(tmp_path):
+    masters = Masters(str(tmp_path))
+    with masters, masters.connect() as fs:
+        fs.make_directory("/before")
+        wait_until(lambda: have_converged(masters), "the masters do not converge")
+        for name in masters.nodes:
+            masters.signal(name, signal.SIGKILL)  # at once: nobody leads after another
+        for node in masters.nodes.values():
+            node.kill()
+        (index,) = {poison(f"{node.home}/journal") for node in masters.nodes.values()}
+        for node in masters.nodes.values():
+            node.launch()
+
+        def stopped():
+            return [node for node in masters.nodes.values() if node.process.poll() == 70]
+
+        wait_until(
+            lambda: len(stopped()) >= 2, "members apply what nobody can"
+        )  # the third may not learn that it is committed
+        for node in stopped():
+            assert f"entry {index} of the journal" in node.output()
+        for node in masters.nodes.values():
+            node.kill()
+            node.flags += ["--skip-entry", str(index)]
+        masters.launch()
+        assert fs.is_dir("/before")
+        fs.make_directory("/after")
+        wait_until(lambda: have_converged(masters), "the masters do not converge")
+
+
+def test_a_short_torture_loses_nothing(tmp_path):
+    words = [sys.executable, "-m", "monofs.testing.torture", "--minutes", "0.3", "--seed", "7", "--clients", "4"]
+    done = subprocess.run([*words, "--directory", str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^lost or wrong +0$", done.stdout, re.MULTILINE)
