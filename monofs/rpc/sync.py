@@ -48,6 +48,8 @@ LOSSES_MAX = 3
 """Times an idempotent request is sent again after its connection broke: it may be what breaks the server."""
 _BACKOFF_FIRST_S = 0.02
 _BACKOFF_MAX_S = 0.5
+_ELECTION_PAUSE_S = 0.2
+"""Longest pause while nobody leads: what a client waits beyond the election."""
 
 _A = TypeVar("_A", bound=Message)
 _T = TypeVar("_T")
@@ -267,6 +269,7 @@ class Pool:
         """Run ``action`` on a conversation, elsewhere or again where that is safe. ``keep``: it stays taken on success."""
         address, pause = self._preferred, _BACKOFF_FIRST_S
         unreachable: set[str] = set()
+        hinted: set[str] = set()
         losses = 0
         patience = time.monotonic() + self._patience_s
         while True:
@@ -287,8 +290,10 @@ class Pool:
             except NotLeader as error:
                 if len(self.addresses) == 1 and error.detail.get("leader") is None:
                     raise
-                pause = _sleep(pause, deadline)
                 address = self._leader(error, address)
+                if address in hinted or error.detail.get("leader") != address:
+                    pause = _sleep(min(pause, _ELECTION_PAUSE_S), deadline)
+                hinted.add(address)  # at once the first time: it was just elected, perhaps
             except ConnectionLost as error:
                 losses += 1
                 if error.detail.get("silent") == address:
