@@ -111,10 +111,14 @@ class Masters:
 
     def launch(self) -> Masters:
         """Start all processes, then wait until every one is ready: none is before a majority is there."""
-        for node in self.nodes.values():
-            node.launch()
-        for node in self.nodes.values():
-            node.wait_ready()
+        try:
+            for node in self.nodes.values():
+                node.launch()
+            for node in self.nodes.values():
+                node.wait_ready()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def connect(self, *names: str, **options: Any) -> Any:

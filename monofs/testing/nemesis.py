@@ -51,12 +51,12 @@ class Nemesis:
         self._kinds = {
             self._kill: 5,
             self._pause: 4,
-            self._pause_leader: 2,
+            self._pause_leader: 3,
             self._restart_often: 1,
             self._break_syncs: 2,
             self._fill_disk: 1,
             self._transfer: 3,
-            self._replace: 1,
+            self._replace: 2,
         }
         if masters.lab is not None:
             self._kinds |= {self._cut_one_way: 3, self._cut_both_ways: 2, self._isolate: 2, self._strand_leader: 4}

@@ -32,7 +32,12 @@ from monofs.testing.netlab import Lab, why_not
 from monofs.testing.watch import Watch
 from monofs.testing.workload import CLIENT_TIMEOUT_S, Client, Contender, Owner, Record, Straggler
 
-SETS = ["journal.segment_bytes=524288", "journal.keep_bytes=8388608", "namespace.flush_changes=500"]
+SETS = [
+    "journal.segment_bytes=524288",
+    "journal.keep_bytes=8388608",
+    "journal.retain_bytes=16777216",
+    "namespace.flush_changes=500",
+]
 """Small, so that segments are reused and members that were away need the whole state."""
 BURST_S = 12.0
 PATHS = 6
