@@ -154,7 +154,7 @@ class Nemesis:
             return
         self._note("SIGSTOP of the leader", name)
         self._masters.signal(name, signal.SIGSTOP)
-        self._paused[name] = time.monotonic() + self._random.uniform(2.0, 6.0)
+        self._paused[name] = time.monotonic() + self._random.uniform(3.0, 8.0)
 
     def _break_syncs(self) -> None:
         self._break("fsync fails", signal.SIGUSR1)

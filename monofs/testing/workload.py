@@ -28,11 +28,11 @@ CLIENT_TIMEOUT_S = 8.0
 THINK_S = 0.01
 """A client's mean pause between operations: the trial is about faults, not about load."""
 MODES = 512
-LINES = 12
+LINES = 24
 """Connections of a straggler: as many reads as it has under way."""
 PACE_S = 0.05
-GROWTH = 1.6
-"""Each read without an answer makes the pause before the next so much longer: the last are asked ten seconds into a silence."""
+GROWTH, PACE_MAX_S = 1.6, 0.4
+"""Each read without an answer makes the pause before the next longer: the last are asked eight seconds into a silence."""
 PATIENCE_S = 60.0
 PRESENT = "present"
 
@@ -216,7 +216,7 @@ class Straggler(threading.Thread):
                     line, path = idle.pop(), self._random.choice(self._paths)
                     asked.append((line, path, self._record.now()))
                     line.send(Method.STAT, [msgspec.msgpack.encode(StatRequest(path))], PATIENCE_S)
-                    due = time.monotonic() + PACE_S * GROWTH ** len(asked)
+                    due = time.monotonic() + min(PACE_S * GROWTH ** len(asked), PACE_MAX_S)
                 time.sleep(PACE_S)
                 for each in list(asked):
                     if each[0].is_answered():
