@@ -14,7 +14,9 @@ from monofs.testing import moto as moto_server
 from monofs.testing.buckets import Bucket, Buckets
 from monofs.testing.nodes import ServedNode
 
-settings.register_profile("monofs", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no test is about time
+settings.register_profile(
+    "monofs", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # no test is about time
 settings.load_profile("monofs")
 
 
