@@ -5,6 +5,7 @@ What ``apply`` makes of a page is in metadata/test_namespace_adoption.py; here i
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -155,12 +156,34 @@ def test_an_explicit_directory_is_the_trees_own_and_the_store_is_not_asked_about
     assert lake.stat("/lake/d", 0.0).flags & Flag.EXPLICIT
     assert lake.asked() == []
     assert lake.list("/lake/d", 0.0) == ["in/"], "the store has no such directory, and that is no error"
-    number = lake.ask(Method.JOB_ADD, api.JobAddRequest("sync", "/lake")).jobs[0].number
-    for _ in range(10_000):
-        if lake.ask(Method.JOB_LIST, api.JobListRequest(number)).jobs[0].state == "done":
-            break
-        lake.loop.do(lambda: None)
+    sync(lake, "/lake")
     assert lake.list("/lake/d/in", -1.0) == ["x"], "a sync enters them although the store does not show them"
+
+
+def test_what_lay_in_an_explicit_directory_that_the_store_lacks_is_gone_and_the_directory_stays(
+    house: House, data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (data / "d" / "e").mkdir(parents=True)
+    write(data / "d" / "x", b"1")
+    write(data / "d" / "e" / "y", b"1")
+    house.mount("/lake", data)
+    house.mount("/lake/d/e/in", tmp_path / "other")
+    assert (house.list("/lake/d"), house.list("/lake/d/e")) == (["e/", "x"], ["in/", "y"])
+    shutil.rmtree(data / "d" / "e")
+    sync(house, "/lake")
+    assert house.list("/lake/d/e", -1.0) == ["in/"], "a sync enters what only the tree has"
+    shutil.rmtree(data / "d")
+    assert house.list("/lake/d", 0.0) == ["e/"]
+
+
+def sync(house: House, path: str) -> None:
+    number = house.ask(Method.JOB_ADD, api.JobAddRequest("sync", path)).jobs[0].number
+    for _ in range(10_000):
+        if house.ask(Method.JOB_LIST, api.JobListRequest(number)).jobs[0].state == "done":
+            return
+        house.loop.do(lambda: None)
+    pytest.fail("the sync did not end")
 
 
 def test_a_directory_of_which_one_page_was_seen_is_not_taken_for_known(house: House, data: Path) -> None:
