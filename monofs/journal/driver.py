@@ -150,6 +150,8 @@ class Driver:
         self._queue: deque[_Proposal] = deque()
         self._waiting: deque[_Proposal] = deque()
         """Given to the core, in index order, not answered yet."""
+        self._answers: deque[tuple[Done, Any]] = deque()
+        """Refusals that wait for the next turn."""
         self.queued_bytes = 0
         """Of proposals not answered yet."""
         self._committed: deque[LogEntry] = deque()
@@ -224,6 +226,9 @@ class Driver:
 
     def run(self) -> None:
         """Do what there is to do now."""
+        while self._answers:
+            done, result = self._answers.popleft()
+            done(result)
         if self.failure is not None:
             return
         try:
@@ -416,3 +421,5 @@ class Driver:
 
     def _soon(self, done: Done, result: Any) -> None:
         """Answer in the next turn: never inside the call that asked."""
+        self._answers.append((done, result))
+        self._outside.run_soon()

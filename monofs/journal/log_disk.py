@@ -102,6 +102,11 @@ class LogDisk:
         return self._log.live_bytes
 
     @property
+    def retain_bytes(self) -> int:
+        """The bound of ``live_bytes``."""
+        return self._log.retain_bytes
+
+    @property
     def is_over_bound(self) -> bool:
         """More than ``journal.retain_bytes`` wait to be released: take no more entries until :meth:`release` has been called."""
         return self._log.live_bytes > self._log.retain_bytes

@@ -50,6 +50,8 @@ from monofs.model.errors import (
 from monofs.observe.logs import logger
 
 SEGMENT_MIN_BYTES = 64 << 10
+RETAIN_SEGMENTS = 8
+"""The bound is at least so many segments: with half of it kept for followers, the present segment and one partly used are below it still."""
 
 _log = logger(__name__)
 
@@ -77,7 +79,7 @@ class LogFiles:
         self._segment_bytes = -(-config.segment_bytes // BLOCK_BYTES) * BLOCK_BYTES
         room = self._segment_bytes - HEADER_MAX_BYTES - FRAME_OVERHEAD_BYTES - NOT_ENTRIES_MAX_BYTES
         self._frame_bytes = min(config.batch_bytes, room)
-        self.retain_bytes = max(config.retain_bytes, 2 * self._segment_bytes)
+        self.retain_bytes = max(config.retain_bytes, RETAIN_SEGMENTS * self._segment_bytes)
         """More than this in ``live_bytes``: the caller must take no more entries until it has released some."""
         self.entry_max_bytes = min(ENTRY_MAX_BYTES, room - RECORD_BYTES)
         """No body of an entry may be larger."""

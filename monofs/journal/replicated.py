@@ -107,6 +107,8 @@ class Replicated:
         self._ticks = 0
         self._copies: dict[NodeId, int] = {}
         """Member → index of the state that was copied for it last, while this one leads."""
+        self._flushed = 0
+        """What the machine has made durable itself."""
         self._passed_ns = -1 << 62
         """When the newest barrier that has passed was asked for: what was acknowledged before is applied here."""
         self._membership: Membership | None = None
@@ -226,11 +228,16 @@ class Replicated:
     def release(self, index: JournalIndex) -> None:
         """See ``face.Journal``. Segments stay that a member needs which was heard lately, up to half of ``journal.retain_bytes``, and the newest
         ``journal.keep_bytes`` for members that were away."""
-        disk, driver, bound = self._disk, self._driver, self._config.retain_bytes // 2
+        self._flushed = index
+        self._release()
+
+    def _release(self) -> None:
+        disk, driver = self._disk, self._driver
         if disk is None or driver is None:
             return
-        needed = self._needed(driver.core) if disk.live_bytes <= bound else index
-        disk.release(min(index, needed), min(self._config.keep_bytes, bound))
+        bound = disk.retain_bytes // 2
+        needed = self._needed(driver.core) if disk.live_bytes <= bound else self._flushed
+        disk.release(min(self._flushed, needed), min(self._config.keep_bytes, bound))
         driver.core.compact(disk.first_index - 1)
 
     def _needed(self, core: Raft) -> int:
@@ -444,12 +451,20 @@ class Replicated:
             self._ticks += 1
             if self._ticks % GAUGE_TICKS == 0 and self._closed is None:
                 self._show_gauges(self._driver)
+                self._look_at_bound()
 
     def _on_turn(self) -> None:
         self._turn = None
         if self._driver is not None and self._closed is None:
             self._driver.run()
             self._after_turn(0)
+
+    def _look_at_bound(self) -> None:
+        """Nothing may be persisted over the bound, so perhaps nothing is applied and flushed any more that would make room."""
+        if self._disk is not None and self._disk.is_over_bound:
+            _log.warning("journal at its bound: writing waits for the database", bytes=self._disk.live_bytes)
+            self._release()
+            self.run_soon()
 
     def _show_gauges(self, driver: Driver) -> None:
         status = driver.core.status()

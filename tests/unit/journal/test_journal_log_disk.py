@@ -105,13 +105,13 @@ def test_what_is_queued_is_written_before_the_end(world: Open) -> None:
 
 
 def test_the_next_segment_is_filled_and_released_ones_are_reused(world: Open) -> None:
-    w = world(retain_bytes=3 * SEGMENT)
+    w = world(retain_bytes=8 * SEGMENT)
     w.open()
-    for n in range(1, 12):
+    for n in range(1, 31):
         w.persist(None, None, [normal(n, 1, BODY)])
     assert w.disk.is_over_bound
-    w.disk.release(11)
-    w.persist(None, None, [normal(12, 1)])
+    w.disk.release(30)
+    w.persist(None, None, [normal(31, 1)])
     assert not w.disk.is_over_bound
     assert w.disk.status()["first_index"] > 1
     assert w.ask(lambda done: w.disk.read(1, 1, done)) is None
