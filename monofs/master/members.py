@@ -191,6 +191,10 @@ class Members:
         for member in self.members.values():
             member.heard = self._since
 
+    def awaits_workers(self) -> bool:
+        """Whether workers that are registered have a rest of their first lease to be heard by a master that leads since a moment."""
+        return self._clock() - self._since < LEASE_S and bool(self._namespace.workers())
+
     # ---- handlers -----------------------------------------------------------------------------------------------------
 
     def cluster(self, _: Empty, call: Call) -> ClusterAnswer:

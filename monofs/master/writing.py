@@ -38,6 +38,7 @@ from monofs.model.errors import (
     MonofsError,
     NotADirectory,
     NotFound,
+    NotReady,
     NoWorker,
     PermissionDenied,
     UfsChanged,
@@ -202,6 +203,8 @@ class Writing:
     def _worker(self) -> int:
         """The owner of the first block of the content that is given next, where that can be foreseen, else any worker that lives."""
         live = self._members.live()
+        if not live and self._members.awaits_workers():
+            raise NotReady("this master leads since a moment, and no worker has come to it yet: try again shortly")
         if not live:
             raise NoWorker("no worker is there to take the bytes: is one running, and does it reach this master?")
         meta = self._namespace.meta

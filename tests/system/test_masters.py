@@ -21,6 +21,7 @@ from monofs.rpc.api import MakeDirectoryRequest, Method, RequestId, StatRequest
 from monofs.rpc.handshake import Credential
 from monofs.rpc.sync import Pool
 from monofs.testing.masters import Masters, wait_until
+from monofs.testing.nodes import ServedNode
 
 pytestmark = pytest.mark.system
 
@@ -186,6 +187,19 @@ def test_leadership_is_handed_over_while_clients_write(group):
             writer.wait_for(5)
     writer.end()
     assert not writer.errors
+
+
+def test_bytes_are_written_and_read_across_the_death_of_a_leader(group, tmp_path):
+    worker = ServedNode(str(tmp_path / "w1"), sets=[f"worker.masters={group.addresses}"])
+    worker.flags = ["--role", "worker", "--cluster-secret-file", group.secret]
+    with worker, group.connect() as fs:
+        wait_until(lambda: any(each.live for each in fs.cluster().workers), "the worker does not register")
+        fs.write("/bytes/before", b"before")
+        leader = group.leader()
+        group.nodes[leader].kill()
+        fs.write("/bytes/after", b"after")
+        assert [fs.read(f"/bytes/{name}") for name in ("before", "after")] == [b"before", b"after"]
+        group.nodes[leader].start()
 
 
 def test_a_member_that_was_away_gets_entries_or_the_whole_state(tmp_path):
