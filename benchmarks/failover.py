@@ -21,7 +21,8 @@ from monofs.model.errors import MonofsError
 from monofs.testing.masters import Masters
 
 LOOK_S = 0.005
-SETTLE_S = 1.0
+SETTLE_S = 0.5
+TELL_EVERY = 25
 
 
 class Watch(threading.Thread):
@@ -103,6 +104,8 @@ def main() -> int:
             election.append(max(led - killed, 0.0))
             client.append(max(answered - led, 0.0))
             masters.nodes[leader].start()
+            if (kill + 1) % TELL_EVERY == 0:
+                print(f"{kill + 1} kills: p50 {quantile(whole, 0.5):.3f} s, worst {max(whole):.3f} s", flush=True)
         names = {info.name for info in fs.list("/f")}
         lost = [kill for kill in range(options.kills) if f"{kill}-after" not in names]
         fs.close()

@@ -16,6 +16,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
+from twisted.python.failure import Failure
 
 from monofs import __version__
 from monofs.config.schema import Config
@@ -49,7 +50,15 @@ from monofs.master.tokens import Issuing, follow_tokens
 from monofs.master.writing import Writing
 from monofs.metadata.entries import Initialize
 from monofs.metadata.namespace import Namespace
-from monofs.model.errors import InvalidArgument, MonofsError, NotReady
+from monofs.model.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    MonofsError,
+    NotLeader,
+    NotReady,
+    OutcomeUnknown,
+    Overloaded,
+)
 from monofs.model.principal import Right
 from monofs.observe.logs import logger
 from monofs.rpc import api
@@ -64,6 +73,8 @@ CLUSTER_POLL_S = 0.05
 FIRST_INCARNATION = 1
 _READ = Right.READ.value
 _LINEARIZABLE = Consistency.LINEARIZABLE.value
+_SAYS_NOTHING = (NotLeader, NotReady, OutcomeUnknown, Overloaded, DeadlineExceeded)
+"""Refusals that tell nothing of the state."""
 
 
 class _Barrier:
@@ -352,7 +363,31 @@ class Master:
     def _handle(self, method: Method, request: Message, call: Call) -> Any:
         if not self._ready:
             raise NotReady("the master is starting or stopping: try again shortly")
-        return self._handlers[method](request, call)
+        handler = self._handlers[method]
+        return self._as_leader(handler, request, call) if method in CHANGES else handler(request, call)
+
+    def _as_leader(self, handler: Handler, request: Message, call: Call) -> Any:
+        """Changes are for the leader. A refusal is a read: what it was decided by may be old, unless this master leads after it, too."""
+        if not self._proposer.leads:
+            return _behind(self._journal.read_barrier, Consistency.LINEARIZABLE, 0.0, lambda: handler(request, call))
+        try:
+            answer = handler(request, call)
+        except MonofsError as refusal:
+            return self._refuse(refusal)
+        return answer.addErrback(self._refused) if isinstance(answer, Deferred) else answer
+
+    def _refused(self, failure: Failure) -> Any:
+        if not isinstance(failure.value, MonofsError):
+            return failure
+        return self._refuse(failure.value)
+
+    def _refuse(self, refusal: MonofsError) -> Any:
+        def refuse() -> Any:
+            raise refusal
+
+        if isinstance(refusal, _SAYS_NOTHING):
+            raise refusal
+        return _behind(self._journal.read_barrier, Consistency.LINEARIZABLE, 0.0, refuse)
 
     def _as_consistent_as_asked(self, handler: Callable[[Any, Call], Any]) -> Handler:
         """Behind the barrier that the request's options name."""
@@ -401,6 +436,30 @@ def _behind(
     return waiter.addCallback(lambda _: answer())
 
 
+CHANGES = frozenset(
+    {
+        Method.MAKE_DIRECTORY,
+        Method.CREATE,
+        Method.DELETE,
+        Method.RENAME,
+        Method.COPY,
+        Method.TOUCH,
+        Method.REMOVE_TREE,
+        Method.MAY_WRITE,
+        Method.BEGIN_WRITE,
+        Method.RECORD_UPLOAD,
+        Method.PUBLISH,
+        Method.END_WRITE,
+        Method.ABANDON_WRITE,
+        Method.SET_PIN,
+        Method.FREE,
+        Method.MOUNT_ADD,
+        Method.MOUNT_REMOVE,
+        Method.MOUNT_UPDATE,
+        Method.MOUNT_TEST,
+    }
+)
+"""What only a leader may refuse."""
 REQUESTS: dict[Method, type[Message]] = {
     Method.PING: api.Empty,
     Method.STAT: api.StatRequest,

@@ -16,8 +16,17 @@ from test_poison_entry import poison
 from monofs.client.info import Changed, Found
 from monofs.metadata.snapshot import META_KEY, open_databases, read_meta
 from monofs.metadata.tables import Table, encode_record
-from monofs.model.errors import AlreadyExists, MonofsError, NotFound, QuorumRefused
-from monofs.rpc.api import MakeDirectoryRequest, Method, RequestId, StatRequest
+from monofs.model.errors import AlreadyExists, MonofsError, NotFound, NotLeader, QuorumRefused
+from monofs.rpc.api import (
+    DeleteRequest,
+    Empty,
+    MakeDirectoryRequest,
+    MayWriteRequest,
+    Method,
+    RenameRequest,
+    RequestId,
+    StatRequest,
+)
 from monofs.rpc.handshake import Credential
 from monofs.rpc.sync import Pool
 from monofs.testing.masters import Masters, wait_until
@@ -28,7 +37,7 @@ pytestmark = pytest.mark.system
 SMALL = [
     "journal.segment_bytes=65536",
     "journal.keep_bytes=131072",
-    "journal.retain_bytes=262144",
+    "journal.retain_bytes=524288",
     "namespace.flush_interval_s=0.1",
 ]
 """Entries of a member that was away for a few hundred changes are gone."""
@@ -173,6 +182,23 @@ def test_a_retry_at_the_next_leader_gets_the_first_answer(group):
             with pytest.raises(AlreadyExists):
                 there.call(Method.MAKE_DIRECTORY, MakeDirectoryRequest("/once"), Changed)
     group.nodes[leader].start()
+
+
+def test_only_the_leader_refuses_a_change(group):
+    """A refusal is a read: that of a follower would be decided by what it knew a while ago."""
+    leader = group.leader()
+    for name in others(group, leader):
+        with Pool(group.rpc(name), Credential.from_file(group.secret)) as pool:
+            line = pool.pipeline()
+            for method, request in (
+                (Method.DELETE, DeleteRequest("/missing")),
+                (Method.RENAME, RenameRequest("/missing", "/elsewhere")),
+                (Method.MAY_WRITE, MayWriteRequest("/missing/file")),
+            ):
+                line.send(method, [msgspec.msgpack.encode(request)], 30.0)
+                _, answer = line.receive(Empty, 30.0)
+                assert isinstance(answer, NotLeader)
+            line.close()
 
 
 def test_leadership_is_handed_over_while_clients_write(group):
