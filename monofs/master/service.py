@@ -457,6 +457,14 @@ CHANGES = frozenset(
         Method.MOUNT_REMOVE,
         Method.MOUNT_UPDATE,
         Method.MOUNT_TEST,
+        Method.JOB_ADD,
+        Method.JOB_STEER,
+        Method.POLICY_SET,
+        Method.SET_TTL,
+        Method.NEEDS_SYNC,
+        Method.COMPARE,
+        Method.TOKEN_ADD,
+        Method.TOKEN_REMOVE,
     }
 )
 """What only a leader may refuse."""
