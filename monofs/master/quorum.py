@@ -7,8 +7,10 @@ leave the group unable to commit. Not here: how a change of voters is made safe 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from monofs.journal.book import Seat, check_name, decode_book, encode_book
 from monofs.journal.raft.messages import Membership, NodeId, Refused, Status
@@ -29,6 +31,8 @@ from monofs.rpc.client import Client
 from monofs.rpc.service import Call
 
 WHO_S = 5.0
+TRIES, PAUSE_S = 6, 0.2
+"""How often, and how far apart, a change is tried that too few voters seem to bear."""
 _ALONE = "this master is alone (journal.peers is not set): there is no group to change"
 _REASONS = {
     "change_pending": "another change of the group is in progress: try again when `monofs admin quorum info` shows it done",
@@ -43,9 +47,14 @@ class Quorum:
     """Handlers QUORUM and QUORUM_CHANGE. ``journal`` None: this master is alone. ``dial`` opens a channel to a journal door."""
 
     def __init__(
-        self, journal: Replicated | None, *, address: Callable[[], str], dial: Callable[[str], Client] | None
+        self,
+        journal: Replicated | None,
+        *,
+        address: Callable[[], str],
+        dial: Callable[[str], Client] | None,
+        reactor: Any,
     ) -> None:
-        self._journal, self._address, self._dial = journal, address, dial
+        self._journal, self._address, self._dial, self._reactor = journal, address, dial, reactor
 
     # ---- looking ----------------------------------------------------------------------------------------------------------
 
@@ -109,10 +118,16 @@ class Quorum:
         return Empty()
 
     async def _do(self, journal: Replicated, act: Callable[[], Deferred[None]]) -> None:
-        try:
-            await act()
-        except Refused as refusal:
-            raise explain(refusal, journal) from None
+        for tried in range(TRIES):
+            try:
+                await act()
+            except Refused as refusal:
+                # one that has just begun to lead has not heard the others yet
+                if refusal.reason != "would_lose_quorum" or tried == TRIES - 1:
+                    raise explain(refusal, journal) from None
+                await deferLater(self._reactor, PAUSE_S)
+            else:
+                return
 
     async def _with_added(self, request: QuorumChangeRequest, membership: Membership, seats: list[Seat]) -> Membership:
         if self._dial is None:

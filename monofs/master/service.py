@@ -121,7 +121,10 @@ class Master:
         self._open_store, self._clock, self._now_ns, self._dial = open_store, clock, now_ns, dial
         self._proposer = Proposer(journal, reactor=reactor, now_ns=now_ns, held_back=lambda: namespace.store.held_back)
         self._quorum = Quorum(
-            journal if isinstance(journal, Replicated) else None, address=lambda: self.address, dial=dial_journal
+            journal if isinstance(journal, Replicated) else None,
+            address=lambda: self.address,
+            dial=dial_journal,
+            reactor=reactor,
         )
         self._handlers: dict[Method, Handler] = {}
         self._ready = False
