@@ -27,7 +27,7 @@ lint: $(VENV)/.installed ## Style, types and floors.
 	$(BIN)/lint-imports
 
 test: $(VENV)/.installed system-packages lint ## Everything CI runs: style, types, floors, all tests, the built wheel.
-	$(BIN)/python -m pytest -p no:cacheprovider -n 2 --dist loadfile
+	$(BIN)/python -m pytest -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder
 
 unit: $(VENV)/.installed ## The quick tests only.
 	$(BIN)/python -m pytest tests/unit

@@ -14,6 +14,24 @@ from monofs.testing import moto as moto_server
 from monofs.testing.buckets import Bucket, Buckets
 from monofs.testing.nodes import ServedNode
 
+LONG_FIRST = (
+    "test_node_kill",
+    "test_write_kill",
+    "test_write_model",
+    "test_simulation",
+    "test_write_faults",
+    "test_masters",
+    "test_journal_kill",
+)
+"""Files that take longest: they begin first, so that the two processes end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """See above; within a file, and among the others, the order stays."""
+    rank = {name: place for place, name in enumerate(LONG_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 settings.register_profile(
     "monofs", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )  # no test is about time

@@ -34,7 +34,8 @@ from monofs.model.inode import Flag, Inode
 from monofs.model.paths import Parts, format_path, parse_path
 from monofs.rpc.api import FetchAnswer, FetchRequest, Method, ReadOptions
 
-FETCH_TIMEOUT_S = 300.0
+FETCH_TIMEOUT_S = 30.0
+"""Then it is asked again, of whoever owns the block by then: a worker that is gone keeps nobody waiting, and what a slow store brought has landed."""
 TRIES = 4
 LOOKING, FETCHING = b"s", b"f"
 _AGAIN = (ContentChanged, CapabilityExpired, NotFound)

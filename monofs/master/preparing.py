@@ -97,6 +97,12 @@ class Preparing:
         call.waits_for = ""
         return found
 
+    async def known_above(self, parts: Parts, depth: int, call: Call) -> None:
+        """Know each directory above a path, from the first one that the tree lacks on, until one is missing in the store, too."""
+        for length in range(depth + 1, len(parts)):
+            if (await self.known(parts[:length], call)).inode is None:
+                return
+
     async def existing(self, parts: Parts, call: Call) -> Lookup:
         """The same; raises ``NotFound`` at once where nothing is there and nothing is about to be, whatever a job may be at there."""
         found = await self.known(parts, call)

@@ -137,9 +137,10 @@ class Writing:
             parts, call, exclusive=request.exclusive, if_match=request.if_match
         )
         self._check_file(parts, found, call)
-        if not request.parents and found.depth < len(parts) - 1:
-            await self._preparing.known(parts[:-1], call)
         write_type = self._write_type(parts, request.write_type)
+        if found.depth < len(parts) - 1 and (not request.parents or write_type == WriteType.MUST_CACHE):
+            # directories to be made of which no store will say that a file is in the way
+            await self._preparing.known_above(parts, found.depth, call)
         place = self._preparing.place(parts)
         worker = self._worker()
         asker = self._intents.asker(request.request, call.principal)

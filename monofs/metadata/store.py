@@ -29,6 +29,8 @@ HOLD_BACK_FLUSHES = 4
 COPY_INTERVALS = 10
 """While the database is being copied, a flush is due after so many intervals, or twice the changes: pages it frees cannot be used again
 before the copy has ended, and the file grows by them."""
+FULL_BYTES = 1 << 20
+"""Less room than this is none."""
 GIVE_WAY_CHANGES = 1000
 """While a flush is in progress, the reactor stops for one slice of it (2,000 keys) each time it made so many changes."""
 _WINDOW_MIN = 128
@@ -195,7 +197,7 @@ class Store:
             return
         if problem is not None:
             self._failed = True
-            self._on_failure(_explain(problem))
+            self._on_failure(_explain(problem, self.directory))
             return
         self._let_go(flush)
         self._on_flushed(flush.applied_index)
@@ -249,7 +251,7 @@ class Store:
         with self._copying:
             self._environment.close()
         if problem is not None:
-            raise _explain(problem)
+            raise _explain(problem, self.directory)
 
     def _write_rest(self) -> BaseException | None:
         """Write what the flush in progress (over now, for better or worse) and the active memtable hold."""
@@ -285,10 +287,22 @@ def _explain_copy(problem: lmdb.Error) -> MonofsError:
     return HomeUnusable(f"the namespace cannot be copied: {problem}")
 
 
-def _explain(problem: BaseException) -> BaseException:
+def _explain(problem: BaseException, directory: str) -> BaseException:
     """The error the operator sees for a flush that failed."""
     if isinstance(problem, lmdb.MapFullError):
         return DiskFull("the metadata database is full: raise namespace.map_size_bytes and restart")
     if isinstance(problem, lmdb.DiskError) or "No space left" in str(problem):
         return DiskFull(f"the disk of the metadata database is full: {problem}")
+    if isinstance(problem, lmdb.Error) and _is_full(
+        directory
+    ):  # LMDB says I/O error when only a part of a write found room
+        return DiskFull(f"the disk of the metadata database is full, no space is left in {directory}: {problem}")
     return problem
+
+
+def _is_full(directory: str) -> bool:
+    try:
+        disk = os.statvfs(directory)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < FULL_BYTES

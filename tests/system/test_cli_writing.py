@@ -53,7 +53,7 @@ def at(request, node, tmp_path, buckets):
     with node.connect() as fs:
         converged(fs)
         assert disagreements(fs, path, place) == []
-    ok(node, "mount", "rm", path)
+    ok(node, "mount", "rm", "--discard", path)
 
 
 @pytest.fixture

@@ -412,7 +412,7 @@ def test_cache_status_counts_what_readers_met(serve, make_bucket):
 def test_a_load_cut_short_by_kill_9_is_continued_where_it_was(tmp_path, bucket, ceph):
     bodies = {f"f/{n:03d}": os.urandom(256 << 10) for n in range(150)}
     bucket.put_all(bodies)
-    with ServedNode(str(tmp_path / "home")) as node:
+    with ServedNode(str(tmp_path / "home"), sets=["worker.fetch_threads=1"]) as node:
         ok(node.cli("mount", "add", "/s", bucket.uri, *bucket.words()))
         with start(node, "--timeout", "2s", "fs", "load", "/s/f") as loading:
             wait_until(lambda: ceph.gets(bucket.name) >= 20, "the load to be under way")
