@@ -12,7 +12,7 @@ import pytest
 from master_house import Held, House, write
 from scribe import Scribe
 
-from monofs.model.errors import NotFound, UfsDenied
+from monofs.model.errors import NotADirectory, NotFound, UfsDenied
 from monofs.model.inode import Flag
 from monofs.rpc import api
 from monofs.rpc.api import Method, ReadOptions
@@ -175,6 +175,15 @@ def test_what_lay_in_an_explicit_directory_that_the_store_lacks_is_gone_and_the_
     assert house.list("/lake/d/e", -1.0) == ["in/"], "a sync enters what only the tree has"
     shutil.rmtree(data / "d")
     assert house.list("/lake/d", 0.0) == ["e/"]
+
+
+def test_a_file_the_store_has_is_not_hidden_by_a_directory_made_for_the_cache_alone(house: House, data: Path) -> None:
+    write(data / "a", b"1")
+    house.mount("/lake", data)
+    scribe = Scribe(house)
+    with pytest.raises(NotADirectory):
+        scribe.begin("/lake/a/b/c", 1, write_type="MUST_CACHE", parents=True)
+    assert house.list("/lake") == ["a"]
 
 
 def sync(house: House, path: str) -> None:
