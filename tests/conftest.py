@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,9 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
-settings.register_profile(
-    "monofs", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)  # no test is about time
+IN_CI = bool(os.environ.get("CI"))
+"""There every run tries the same examples and seeds, so that what fails is what was changed; everywhere else new ones."""
+if IN_CI:
+    os.environ.setdefault("MONOFS_TEST_SEED", "20261129")
+settings.register_profile(  # no test is about time
+    "monofs", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("monofs")
 
 
