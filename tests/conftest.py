@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 IN_CI = bool(os.environ.get("CI"))
 """There every run tries the same examples and seeds, so that what fails is what was changed; everywhere else new ones."""
 if IN_CI:
-    os.environ.setdefault("MONOFS_TEST_SEED", "20261129")
+    os.environ.setdefault("TEST_SEED", "20261129")
 settings.register_profile(  # no test is about time
     "monofs", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow]
 )

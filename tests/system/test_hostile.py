@@ -1,7 +1,7 @@
 """A whole node under hostile peers: every door, every method. It answers with typed errors, stays alive, small and quick, and never stumbles.
 
 After every test the same is asked of the node (``unharmed``): it answers, its memory did not grow, nothing in its log speaks of a bug, and no
-request was answered with Internal. Seed: MONOFS_TEST_SEED.
+request was answered with Internal. Seed: TEST_SEED.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from monofs.rpc.handshake import ClientHandshake, ClientHello, Credential, encod
 from monofs.testing.nodes import ServedNode
 
 pytestmark = pytest.mark.system
-SEED = int(os.environ.get("MONOFS_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
+SEED = int(os.environ.get("TEST_SEED", random.SystemRandom().randrange(1 << 32)))
 MIB = 1 << 20
 GROWTH_MAX_BYTES = 200 * MIB
 """Of a node whose bound for what waits for slow readers is 256 MiB, by peers that ask for 60 GB."""
@@ -131,7 +131,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 @pytest.fixture(autouse=True)
 def unharmed(house: House) -> Iterator[None]:
-    print(f"seed {SEED}: MONOFS_TEST_SEED={SEED} repeats it")
+    print(f"seed {SEED}: TEST_SEED={SEED} repeats it")
     house.settle()
     before = house.memory_bytes()
     yield

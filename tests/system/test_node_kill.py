@@ -2,7 +2,7 @@
 
 A child process changes the namespace and reads files all the while, telling through a pipe what was acknowledged; it reconnects and retries under
 the same request ids, so it also proves that a retry applies once. The node is killed after a random number of acknowledged facts and started
-again on its home and ports. Seed and rounds: MONOFS_TEST_SEED, MONOFS_TEST_KILLS.
+again on its home and ports. Seed and rounds: TEST_SEED, MONOFS_TEST_KILLS.
 """
 
 import json
@@ -54,8 +54,8 @@ for number in itertools.count():
 
 
 def test_killed_at_any_moment_nothing_acknowledged_is_lost(tmp_path):
-    seed = int(os.environ.get("MONOFS_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
-    print(f"seed {seed}: MONOFS_TEST_SEED={seed} repeats it")
+    seed = int(os.environ.get("TEST_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"seed {seed}: TEST_SEED={seed} repeats it")
     chance = random.Random(seed)
     directory = tmp_path / "store"
     make_store(directory, chance)

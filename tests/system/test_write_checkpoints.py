@@ -1,6 +1,6 @@
 """A program that writes checkpoints the usual way (into a temporary directory, renamed when whole), killed at random, and its node too.
 
-The newest checkpoint that was acknowledged is always there and whole, and no checkpoint is ever half. Seed and rounds: MONOFS_TEST_SEED,
+The newest checkpoint that was acknowledged is always there and whole, and no checkpoint is ever half. Seed and rounds: TEST_SEED,
 MONOFS_TEST_ROUNDS.
 """
 
@@ -100,8 +100,8 @@ def check_whole(fs: Any, directory: str) -> None:
 
 
 def run(node: ServedNode, place: Place, top: str) -> None:
-    seed = int(os.environ.get("MONOFS_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
-    print(f"seed {seed}: MONOFS_TEST_SEED={seed} repeats it")
+    seed = int(os.environ.get("TEST_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"seed {seed}: TEST_SEED={seed} repeats it")
     chance = random.Random(seed)
     for name, door in (("master", "rpc"), ("worker", "worker")):
         node.sets.append(f"{name}.port={node.doors[door].rpartition(':')[2]}")

@@ -4,7 +4,7 @@ After every burst the node comes to rest and everything below the mount is looke
 files that are persisted, all bytes are equal, nothing is left behind and every invariant holds. Operations done at the same time must
 be explained by some order of them; ``Busy`` counts as not done.
 
-Seed and number of examples: MONOFS_TEST_SEED, MONOFS_TEST_EXAMPLES (of the local store; a third of them over the S3 server).
+Seed and number of examples: TEST_SEED, MONOFS_TEST_EXAMPLES (of the local store; a third of them over the S3 server).
 """
 
 from __future__ import annotations
@@ -252,8 +252,8 @@ def _any_outcomes(tree: Tree, operation: Operation, *, flat: bool) -> Iterator[t
 
 def run(world: World, examples: int) -> None:
     """Run the machine over ``world``."""
-    number = int(os.environ.get("MONOFS_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
-    print(f"seed {number}: MONOFS_TEST_SEED={number} repeats it")
+    number = int(os.environ.get("TEST_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"seed {number}: TEST_SEED={number} repeats it")
 
     class Here(Machine):
         pass
