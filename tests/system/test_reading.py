@@ -291,7 +291,7 @@ def test_ctrl_c_ends_a_long_cat_with_130(node):
 
 
 def test_ctrl_c_ends_the_watching_of_a_load_and_the_load_goes_on(node, ceph):
-    node.bucket.put_all({f"many/{n:03d}": os.urandom(64 << 10) for n in range(300)})
+    node.bucket.put_all({f"many/{n:03d}": os.urandom(8 << 10) for n in range(2000)})
     ok(node.cli("fs", "ls", "-f", "/s3"))
     gets = ceph.gets(node.bucket.name)
     with start(node, "fs", "load", "/s3/many") as running:
@@ -302,8 +302,8 @@ def test_ctrl_c_ends_the_watching_of_a_load_and_the_load_goes_on(node, ceph):
         assert re.fullmatch(
             rb"job \d+ goes on: `monofs job wait \d+` shows .* ends it\nmonofs: interrupted\n", errors
         ), errors
-    assert out(node, "fs", "load", "--progress", "/s3/many").startswith("loaded 300 files")
-    assert ceph.gets(node.bucket.name) - gets == 300
+    assert out(node, "fs", "load", "--progress", "/s3/many").startswith("loaded 2000 files")
+    assert ceph.gets(node.bucket.name) - gets == 2000
 
 
 # ---- the cache ------------------------------------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ def test_cache_status_counts_what_readers_met(serve, make_bucket):
 
 
 def test_a_load_cut_short_by_kill_9_is_continued_where_it_was(tmp_path, bucket, ceph):
-    bodies = {f"f/{n:03d}": os.urandom(256 << 10) for n in range(150)}
+    bodies = {f"f/{n:03d}": os.urandom(16 << 10) for n in range(1500)}
     bucket.put_all(bodies)
     with ServedNode(str(tmp_path / "home"), sets=["worker.fetch_threads=1"]) as node:
         ok(node.cli("mount", "add", "/s", bucket.uri, *bucket.words()))
@@ -423,8 +423,8 @@ def test_a_load_cut_short_by_kill_9_is_continued_where_it_was(tmp_path, bucket, 
             assert b"Traceback" not in errors
         node.start()
         (row,) = rows(node, "fs", "load", "--progress", "/s/f")
-        assert (row["state"], row["failed"], row["total"]) == ("done", 0, 150)
-        assert ceph.gets(bucket.name) < 300, "most was not fetched twice"
+        assert (row["state"], row["failed"], row["total"]) == ("done", 0, 1500)
+        assert ceph.gets(bucket.name) < 3000, "most was not fetched twice"
         assert "clean" in out(node, "admin", "fsck", "--pages")
         with node.connect() as fs:
             assert fs.read_many([(f"/s/{name}", 0, None) for name in bodies]) == list(bodies.values())
