@@ -1,16 +1,18 @@
-"""An S3 server that keeps nothing: it answers every change with success and lists trees it makes up, as fast as one process can.
+"""An S3 server that keeps no bytes: it answers changes, remembers the names of what was put, and lists trees it makes up, as fast as one
+process can.
 
     python benchmarks/sink.py        # prints its endpoint, runs until its standard input ends
 
-For benchmarks, so that what is measured is not the store. Bodies are read and dropped. Below ``tree-<directories>x<files>/`` lie that many
+For benchmarks, so that what is measured is not the store. Bodies are read and dropped; conditions are kept, as AWS does. Below ``tree-<directories>x<files>/`` lie that many
 directories of so many files each, which are there again after they were deleted. ``sink()`` starts it as a process of its own.
 
-Not here: signatures, conditions, errors; nothing that was written can be read back.
+Not here: signatures, errors; nothing that was written can be read back, and only single keys of it are listed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import selectors
 import socket
@@ -24,7 +26,14 @@ from xml.sax.saxutils import escape
 PAGE = 1000
 _TREE = re.compile(r"(.*?)tree-(\d+)x(\d+)/(?:d(\d+)/)?(.*)$")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CONDITION = re.compile(rb"\r\nif-(none-)?match: *([^\r]*)", re.IGNORECASE)
 _WHEN = "2026-01-02T03:04:05.678Z"
+_WHEN_HTTP = "Fri, 02 Jan 2026 03:04:05 GMT"
+_numbers = itertools.count(1)
+_parts: dict[str, int] = {}
+"""Bytes sent in parts so far, by key: one upload of a key at a time."""
+_kept: dict[str, tuple[str, int]] = {}
+"""ETag and size of each key that was put or completed, and not deleted one by one."""
 
 
 @contextlib.contextmanager
@@ -84,7 +93,7 @@ class Connection:
         if length and b"100-continue" in head.lower():
             self.channel.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.body = [] if method == "POST" else None
-        self.answer = answer(method, path, query, head)
+        self.answer = answer(method, path, query, head, length)
 
     def _reply(self) -> None:
         self.channel.setblocking(True)
@@ -92,15 +101,26 @@ class Connection:
         self.channel.setblocking(False)
 
 
-def answer(method: str, path: str, query: str, head: bytes) -> bytes:
+def answer(method: str, path: str, query: str, head: bytes, length: int) -> bytes:
     """What is said to a request."""
     words = parse_qs(query, keep_blank_values=True)
     key = unquote(path).lstrip("/").partition("/")[2]
-    etag = f'"{abs(hash(key)):032x}"'
+    condition = _CONDITION.search(head)
+    if (
+        condition
+        and method in ("PUT", "POST")
+        and (key in _kept if condition[1] else not _is_version(key, condition[2]))
+    ):
+        return b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n"
+    etag = f'"{next(_numbers):032x}"'
+    if method == "PUT" and "uploadId" not in words:
+        _kept[key] = (etag, length)
     if method == "PUT" and b"x-amz-copy-source" in head.lower():
         kind = "CopyPartResult" if "uploadId" in words else "CopyObjectResult"
         return reply(f"<{kind}><LastModified>{_WHEN}</LastModified><ETag>{etag}</ETag></{kind}>")
     if method == "PUT":
+        if "uploadId" in words:
+            _parts[key] = _parts.get(key, 0) + length
         return f"HTTP/1.1 200 OK\r\nETag: {etag}\r\nContent-Length: 0\r\n\r\n".encode()
     if method == "POST" and "uploads" in words:
         return reply(
@@ -108,6 +128,7 @@ def answer(method: str, path: str, query: str, head: bytes) -> bytes:
             "<UploadId>upload</UploadId></InitiateMultipartUploadResult>"
         )
     if method == "POST" and "uploadId" in words:
+        _kept[key] = (etag, _parts.pop(key, 0))
         return reply(
             f"<CompleteMultipartUploadResult><Bucket>b</Bucket><Key>{escape(key)}</Key>"
             f"<ETag>{etag}</ETag></CompleteMultipartUploadResult>"
@@ -115,10 +136,20 @@ def answer(method: str, path: str, query: str, head: bytes) -> bytes:
     if method == "POST":
         return reply('<DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></DeleteResult>')
     if method == "DELETE":
+        _kept.pop(key, None)
         return b"HTTP/1.1 204 No Content\r\n\r\n"
     if method == "GET" and not key:
         return reply(listing(words))
+    if method == "HEAD" and key in _kept:
+        etag, size = _kept[key]
+        return (
+            f"HTTP/1.1 200 OK\r\nETag: {etag}\r\nLast-Modified: {_WHEN_HTTP}\r\nContent-Length: {size}\r\n\r\n"
+        ).encode()
     return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+
+
+def _is_version(key: str, asked: bytes) -> bool:
+    return key in _kept and _kept[key][0].strip('"') == asked.decode("latin-1").strip().strip('"')
 
 
 def reply(document: str) -> bytes:
@@ -136,6 +167,9 @@ def listing(words: dict[str, list[str]]) -> str:
     after = max(word("start-after"), word("continuation-token"))
     limit = min(PAGE, int(word("max-keys") or PAGE))
     found = _TREE.match(prefix)
+    if not found and prefix in _kept:
+        etag, size = _kept[prefix]
+        return _page(prefix, limit, [_shown(prefix, etag, size)], [], "")
     keys: list[str] = []
     prefixes: list[str] = []
     more = False
@@ -156,19 +190,27 @@ def listing(words: dict[str, list[str]]) -> str:
             more = stop < total
     elif delimiter and _TREE.match(prefix + "/"):
         prefixes = [prefix + "/"]
-    last = (prefixes or keys or [""])[-1]
-    token = f"<NextContinuationToken>{last}</NextContinuationToken>" if more else ""
+    last = (prefixes or keys or [""])[-1] if more else ""
+    shown = [_shown(key, f'"{number:032x}"', 1000) for number, key in enumerate(keys)]
+    return _page(prefix, limit, shown, prefixes, last)
+
+
+def _page(prefix: str, limit: int, shown: list[str], prefixes: list[str], last: str) -> str:
+    token = f"<NextContinuationToken>{last}</NextContinuationToken>" if last else ""
     return (
         '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>'
-        f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(keys) + len(prefixes)}</KeyCount><MaxKeys>{limit}</MaxKeys>"
-        f"<EncodingType>url</EncodingType><IsTruncated>{'true' if more else 'false'}</IsTruncated>{token}"
-        + "".join(
-            f"<Contents><Key>{key}</Key><LastModified>{_WHEN}</LastModified><ETag>&quot;{number:032x}&quot;</ETag>"
-            f"<Size>1000</Size><StorageClass>STANDARD</StorageClass></Contents>"
-            for number, key in enumerate(keys)
-        )
+        f"<Prefix>{escape(prefix)}</Prefix><KeyCount>{len(shown) + len(prefixes)}</KeyCount><MaxKeys>{limit}</MaxKeys>"
+        f"<EncodingType>url</EncodingType><IsTruncated>{'true' if last else 'false'}</IsTruncated>{token}"
+        + "".join(shown)
         + "".join(f"<CommonPrefixes><Prefix>{each}</Prefix></CommonPrefixes>" for each in prefixes)
         + "</ListBucketResult>"
+    )
+
+
+def _shown(key: str, etag: str, size: int) -> str:
+    return (
+        f"<Contents><Key>{key}</Key><LastModified>{_WHEN}</LastModified><ETag>{escape(etag, {chr(34): '&quot;'})}</ETag>"
+        f"<Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
     )
 
 

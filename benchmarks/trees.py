@@ -93,10 +93,12 @@ def measure(arguments: argparse.Namespace, node: ServedNode, endpoint: str) -> d
             finished(fs, fs.sync(f"/bench/{big[:-1]}", recursive=True))
             found[f"sync {turn}: keys/s"] = arguments.keys / (time.perf_counter() - began)
             found[f"sync {turn}: memory MB, over {before / 1e6:.0f} before"] = (watch.end() - before) / 1e6
-        began = time.perf_counter()
-        fs.rename(f"/bench/{big[:-1]}", "/bench/renamed")
-        name = f"rename of a directory with {arguments.keys:,} files below: ms"
-        found[name] = (time.perf_counter() - began) * 1e3
+        finished(fs, fs.sync("/bench/tree-1x1000", recursive=True))
+        for directory, files in (("tree-1x1000", FILES_A_DIRECTORY), (big[:-1], arguments.keys)):
+            began = time.perf_counter()
+            fs.rename(f"/bench/{directory}", f"/bench/renamed-{directory}")
+            name = f"rename of a directory with {files:,} files below: ms"
+            found[name] = (time.perf_counter() - began) * 1e3
         for job in fs.jobs():
             if job.state == "running":
                 fs.steer_job(job.number, "pause")

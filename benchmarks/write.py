@@ -2,7 +2,7 @@
 
     python benchmarks/write.py [--radosgw] [--rounds 3] [--files 1000] [--megabytes 512] [--threads 16] [--json]
 
-The store is a server that keeps nothing (sink.py), so that the cost is that of the writers; ``--radosgw`` takes a real one, which is then
+The store is a server that keeps no bytes (sink.py), so that the cost is that of the writers; ``--radosgw`` takes a real one, which is then
 most of what is measured. CPU is that of the node's process. Node, client and store share the machine's cores.
 """
 
@@ -149,7 +149,7 @@ def main() -> None:
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; obstore {obstore.__version__}"
     )
-    print(f"{'radosgw' if arguments.radosgw else 'a store that keeps nothing'}; medians of {arguments.rounds}")
+    print(f"{'radosgw' if arguments.radosgw else 'a store that keeps no bytes'}; medians of {arguments.rounds}")
     for name, value in found.items():
         print(f"  {name:<58} {value:12.3f}")
 
