@@ -34,6 +34,8 @@ SCRIPTS: dict[str, list[str]] = {
     "metadata_store": ["metadata_store.py", "--files", "300000"],
     "tiering": ["tiering.py", "--groups", "5000", "--open-groups", "200000"],
     "write": ["write.py", "--rounds", "3"],
+    "write_far": ["write.py", "--rounds", "3", "--delay-ms", "30"],
+    "write_radosgw": ["write.py", "--rounds", "3", "--radosgw", "--megabytes", "256"],
     "trees": ["trees.py", "--keys", "1000000"],
     "failover": ["failover.py", "--kills", "100"],
 }

@@ -1,10 +1,11 @@
 """An S3 server that keeps no bytes: it answers changes, remembers the names of what was put, and lists trees it makes up, as fast as one
 process can.
 
-    python benchmarks/sink.py        # prints its endpoint, runs until its standard input ends
+    python benchmarks/sink.py [DELAY_MS]        # prints its endpoint, runs until its standard input ends
 
 For benchmarks, so that what is measured is not the store. Bodies are read and dropped; conditions are kept, as AWS does. Below ``tree-<directories>x<files>/`` lie that many
-directories of so many files each, which are there again after they were deleted. ``sink()`` starts it as a process of its own.
+directories of so many files each, which are there again after they were deleted. Every answer waits ``DELAY_MS`` after its request.
+``sink()`` starts it as a process of its own.
 
 Not here: signatures, errors; nothing that was written can be read back, and only single keys of it are listed.
 """
@@ -18,7 +19,9 @@ import selectors
 import socket
 import subprocess
 import sys
+import time
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
 from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
@@ -29,6 +32,8 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CONDITION = re.compile(rb"\r\nif-(none-)?match: *([^\r]*)", re.IGNORECASE)
 _WHEN = "2026-01-02T03:04:05.678Z"
 _WHEN_HTTP = "Fri, 02 Jan 2026 03:04:05 GMT"
+_later: deque[tuple[float, Connection, bytes]] = deque()
+"""Answers that wait for their time, the earliest first."""
 _numbers = itertools.count(1)
 _parts: dict[str, int] = {}
 """Bytes sent in parts so far, by key: one upload of a key at a time."""
@@ -37,9 +42,10 @@ _kept: dict[str, tuple[str, int]] = {}
 
 
 @contextlib.contextmanager
-def sink() -> Iterator[str]:
+def sink(delay_ms: float = 0) -> Iterator[str]:
     """Run it; yields its endpoint."""
-    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, __file__, str(delay_ms)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdin is not None
     try:
@@ -53,8 +59,9 @@ def sink() -> Iterator[str]:
 class Connection:
     """One client's: requests one after another."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, delay_s: float) -> None:
         self.channel = channel
+        self.delay_s = delay_s
         self.head = b""
         self.left = 0
         """Bytes of the body still to come."""
@@ -96,8 +103,14 @@ class Connection:
         self.answer = answer(method, path, query, head, length)
 
     def _reply(self) -> None:
+        if self.delay_s:
+            _later.append((time.monotonic() + self.delay_s, self, self.answer))
+        else:
+            self.send(self.answer)
+
+    def send(self, data: bytes) -> None:
         self.channel.setblocking(True)
-        self.channel.sendall(self.answer)
+        self.channel.sendall(data)
         self.channel.setblocking(False)
 
 
@@ -234,14 +247,19 @@ def main() -> None:
     selector.register(listener, selectors.EVENT_READ)
     selector.register(sys.stdin, selectors.EVENT_READ)
     scratch = memoryview(bytearray(1 << 20))
+    delay_s = float(sys.argv[1]) / 1e3 if len(sys.argv) > 1 else 0.0
     while True:
-        for key, _ in selector.select():
+        while _later and _later[0][0] <= time.monotonic():
+            _, connection, data = _later.popleft()
+            with contextlib.suppress(OSError):  # the client is gone
+                connection.send(data)
+        for key, _ in selector.select(max(0.0, _later[0][0] - time.monotonic()) if _later else None):
             if key.fileobj is sys.stdin:
                 return
             if key.data is None:
                 channel, _ = listener.accept()
                 channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                selector.register(channel, selectors.EVENT_READ, Connection(channel))
+                selector.register(channel, selectors.EVENT_READ, Connection(channel, delay_s))
                 continue
             try:
                 alive = key.data.readable(scratch)

@@ -1,9 +1,9 @@
 """Writing to an S3 store through a node, against obstore writing the same bytes to the same store in the same run.
 
-    python benchmarks/write.py [--radosgw] [--rounds 3] [--files 1000] [--megabytes 512] [--threads 16] [--json]
+    python benchmarks/write.py [--radosgw | --delay-ms 30] [--rounds 3] [--files 1000] [--megabytes 512] [--threads 16] [--json]
 
-The store is a server that keeps no bytes (sink.py), so that the cost is that of the writers; ``--radosgw`` takes a real one, which is then
-most of what is measured. CPU is that of the node's process. Node, client and store share the machine's cores.
+The store is a server that keeps no bytes (sink.py), so that the cost is that of the writers; with ``--delay-ms`` each of its answers
+takes that long, as those of S3 do; ``--radosgw`` takes a real server, which is then most of what is measured. CPU is that of the node's process. Node, client and store share the machine's cores.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ PARTS = 4
 
 
 @contextlib.contextmanager
-def store(directory: str, radosgw: bool) -> Iterator[dict[str, str]]:
+def store(directory: str, radosgw: bool, delay_ms: float) -> Iterator[dict[str, str]]:
     """Options of a mount of bucket ``bench``."""
     if not radosgw:
-        with sink() as endpoint:
+        with sink(delay_ms) as endpoint:
             yield {"endpoint": endpoint, "access_key": "a", "secret_key": "s"}
         return
     import boto3
@@ -126,6 +126,7 @@ def measure(arguments: argparse.Namespace, node: ServedNode, options: dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--radosgw", action="store_true", help="a real S3 server, which then sets the pace")
+    parser.add_argument("--delay-ms", type=float, default=0, help="how long each answer of the made-up server takes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--megabytes", type=int, default=512)
@@ -134,7 +135,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="monofs-bench-") as directory,
-        store(directory, arguments.radosgw) as options,
+        store(directory, arguments.radosgw, arguments.delay_ms) as options,
         ServedNode(f"{directory}/home") as node,
     ):
         found: dict[str, Any] = measure(arguments, node, options)
@@ -149,7 +150,8 @@ def main() -> None:
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; obstore {obstore.__version__}"
     )
-    print(f"{'radosgw' if arguments.radosgw else 'a store that keeps no bytes'}; medians of {arguments.rounds}")
+    kept = f"a store that keeps no bytes and answers after {arguments.delay_ms:g} ms"
+    print(f"{'radosgw' if arguments.radosgw else kept}; medians of {arguments.rounds}")
     for name, value in found.items():
         print(f"  {name:<58} {value:12.3f}")
 
