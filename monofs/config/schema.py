@@ -80,6 +80,12 @@ class JournalConfig:
     keep_bytes: int = setting(
         1 << 30, "bytes", "Segments kept for masters that were away, though the database is ahead."
     )
+    read_lease: bool = setting(
+        False,
+        "true, false",
+        "A leader answers reads without asking the others for as long as they have just promised to follow it. The same on all masters, like"
+        " journal.election_timeout_s; stop all of them to change it.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,6 +136,7 @@ class Replicated:
         settings = Settings(
             tick_s=TICK_S,
             heartbeat_ticks=HEARTBEAT_TICKS,
+            lease=self._config.read_lease,
             election_ticks=max(round(self._config.election_timeout_s / TICK_S), 2 * HEARTBEAT_TICKS + 1),
         )
         core = Raft(
@@ -283,6 +284,11 @@ class Replicated:
     def seconds(self, ticks: int) -> float:
         """How long so many ticks are."""
         return ticks * TICK_S
+
+    @property
+    def lease_ms(self) -> int:
+        """The election timeout all members must have in common, because leaders read by a lease; 0: they do not."""
+        return round(self._config.election_timeout_s * 1000) if self._config.read_lease else 0
 
     @property
     def leads(self) -> bool:

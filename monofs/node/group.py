@@ -85,6 +85,8 @@ class Group:
         self._rpcs: dict[NodeId, str] = {}
         self._heard_from: dict[NodeId, str] = {}
         """Journal doors of members this master's membership does not name yet: it joins."""
+        self._of_another_lease: set[NodeId] = set()
+        """Members that are not heard, told of in the log already."""
         self._listener: Listener | None = None
         self.journal = Replicated(
             directory, namespace, settings, self.me, reactor=reactor, on_failure=on_failure, skip=skip
@@ -197,7 +199,10 @@ class Group:
 
     def _envelope(self) -> StepRequest:
         address = self._addresses().get(self.me) or self._peers_given[self.identity.name]
-        return StepRequest(self._namespace.cluster, self.me, self._rpc(), address, *self.journal.digest())
+        digest = self.journal.digest()
+        return StepRequest(
+            self._namespace.cluster, self.me, self._rpc(), address, *digest, lease_ms=self.journal.lease_ms
+        )
 
     def _deliver(self, request: StepRequest, messages: list[Message]) -> None:
         sender = NodeId(request.sender)
@@ -206,9 +211,26 @@ class Group:
         if sender not in self._addresses() and len(self._heard_from) < MEMBERS_MAX:
             self._heard_from[sender] = request.journal
             self._lanes.set_addresses(self._addresses())
+        if not self._has_one_lease(sender, request.lease_ms):
+            return
         if request.digest_index:
             self.journal.compare(request.digest_index, request.digest)
         self.journal.receive([each for each in messages if self._may_pass(each)])
+
+    def _has_one_lease(self, sender: NodeId, lease_ms: int) -> bool:
+        """Whether a member promises what this one counts on. One that does not is not heard: a lease would be broken by its vote."""
+        if lease_ms == self.journal.lease_ms:
+            self._of_another_lease.discard(sender)
+            return True
+        if sender not in self._of_another_lease:
+            self._of_another_lease.add(sender)
+            log.error(
+                "a master with another read lease is not heard: set journal.read_lease and journal.election_timeout_s alike on all",
+                master=f"{sender:x}",
+                theirs_ms=lease_ms,
+                mine_ms=self.journal.lease_ms,
+            )
+        return False
 
     def _may_pass(self, message: Message) -> bool:
         """An offer to install is taken only for a state that is here, whole and proved."""

@@ -1070,7 +1070,8 @@ class VerifyAnswer(Message):
 
 class StepRequest(Message):
     """STEP: messages of the journal's core (formats/wire.md), best effort. ``rpc``: where clients reach the sender, ``journal``: where members do. ``digest``: the CRC of the
-    sender's state after entry ``digest_index``, from a leader; 0: none."""
+    sender's state after entry ``digest_index``, from a leader; 0: none. ``lease_ms``: its election timeout where leaders read by a lease, which all must have in
+    common; 0: they do not."""
 
     cluster: bytes
     sender: int
@@ -1079,6 +1080,7 @@ class StepRequest(Message):
     digest_index: int = 0
     digest: int = 0
     messages: list[bytes] = []
+    lease_ms: int = 0
 
 
 class WhoRequest(Message):

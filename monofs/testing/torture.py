@@ -68,10 +68,13 @@ class Figures:
 class Trial:
     """One run of :meth:`run`; ``say`` takes its progress."""
 
-    def __init__(self, directory: str, seed: str, *, count: int, clients: int, lab: Lab | None) -> None:
+    def __init__(
+        self, directory: str, seed: str, *, count: int, clients: int, read_lease: bool, lab: Lab | None
+    ) -> None:
         self.random = random.Random(seed)
         self.seed, self._clients = seed, clients
-        self.masters = Masters(directory, count, sets=SETS, lab=lab, program="monofs.testing.faulty")
+        sets = [*SETS, f"journal.read_lease={str(read_lease).lower()}"]
+        self.masters = Masters(directory, count, sets=sets, lab=lab, program="monofs.testing.faulty")
         self.watch = Watch(self.masters)
         self.nemesis = Nemesis(self.masters, self.watch, self.random)
         self.figures = Figures()
@@ -265,6 +268,7 @@ def main() -> int:
     parser.add_argument(
         "--directory", default="", help="where homes are [default: a new one, removed when all is well]"
     )
+    parser.add_argument("--read-lease", action="store_true", help="leaders answer reads by a lease")
     parser.add_argument("--no-cuts", action="store_true", help="no network namespaces: nobody is cut off")
     options = parser.parse_args()
     seed = options.seed or str(random.SystemRandom().randrange(1 << 32))
@@ -280,7 +284,9 @@ def main() -> int:
         lab.open()
         lab.enter()
     try:
-        trial = Trial(directory, seed, count=options.masters, clients=options.clients, lab=lab)
+        trial = Trial(
+            directory, seed, count=options.masters, clients=options.clients, read_lease=options.read_lease, lab=lab
+        )
         figures = trial.run(options.minutes * 60)
     finally:
         if lab is not None:

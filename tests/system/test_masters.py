@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from copy import copy
+from pathlib import Path
 
 import lmdb
 import msgspec
@@ -123,6 +124,29 @@ def test_writing_goes_on_without_the_leader_and_nothing_acknowledged_is_lost(gro
 
 
 def test_a_leader_that_was_paused_tells_nothing_old_and_acknowledges_nothing(group):
+    a_paused_leader_tells_nothing_old(group)
+
+
+def test_a_lease_does_not_outlive_a_pause_and_is_the_same_for_all(tmp_path):
+    with Masters(str(tmp_path), sets=["journal.read_lease=true"]) as masters:
+        a_paused_leader_tells_nothing_old(masters)
+        odd = others(masters, masters.leader())[0]
+        node = masters.nodes[odd]
+        node.stop()
+        node.sets.append("journal.read_lease=false")
+        node.start()
+        log = Path(node.home, "monofs.log")
+        wait_until(lambda: "another read lease" in log.read_text(), "the odd one does not say why it hears nobody")
+        with masters.connect(*others(masters, odd)) as fs:
+            fs.make_directory("/without-it")
+            assert fs.is_dir("/without-it")
+        node.kill()
+        node.sets.pop()
+        node.start()
+        wait_until(lambda: have_converged(masters), "the masters do not converge")
+
+
+def a_paused_leader_tells_nothing_old(group):
     with group.connect() as fs:
         fs.make_directory("/paused")
         fs.make_directory("/paused/old")
