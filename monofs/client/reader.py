@@ -163,7 +163,7 @@ class Reader:
 
             answer = self._on_worker(start, fetch)
             if not answer.cached:
-                raise TierFull(f"no room in the cache for all of {self.path}", path=self.path)
+                raise TierFull(f"no room in the cache for all of {self.path}: free or unpin something", path=self.path)
 
     def whole_descriptor(self, *, fetch: bool) -> Descriptor | None:
         """The descriptor of the one group that is the whole file, complete and on this machine; None where that is not so.

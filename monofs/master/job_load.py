@@ -172,6 +172,6 @@ class Loading:
 
         answer = await run.persist(ask, also=_SILENT)
         if not answer.cached:
-            raise TierFull(f"there is no room to cache {format_path(parts)}")
+            raise TierFull(f"there is no room to cache {format_path(parts)}: free or unpin something, or raise a quota")
         run.advance(bytes_=length)
         run.count("fetched_bytes", answer.fetched_bytes)

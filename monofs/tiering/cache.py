@@ -305,7 +305,10 @@ class Cache(Keeping):
                 )
         directory = choose_place(writable, need)
         if directory is None:
-            raise TierFull("no storage directory has room: all cached pages are pinned, kept or in use")
+            raise TierFull(
+                "no storage directory has room, all cached pages are pinned, kept or in use: free or unpin something, or raise a quota"
+                " (worker.quota, worker.tiers)"
+            )
         self._make_room(directory, need, policy)
         return directory
 

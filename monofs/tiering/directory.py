@@ -275,7 +275,10 @@ class Directory:
         where = f"{self.spec.directory}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             self._seen = (0, self._committed + self.reserved, self._removed)
-            return TierFull(f"{where}; the file system is full before the quota", directory=self.spec.directory)
+            return TierFull(
+                f"{where}; the file system is full before the quota: lower the quota or make room",
+                directory=self.spec.directory,
+            )
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR):
             return TierUnusable(f"{where}; the process is short of it, raise node.open_files or add memory")
         was = self.writable

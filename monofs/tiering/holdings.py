@@ -191,7 +191,8 @@ class Holdings:
             self._unlist(group)
         if short > 0:
             raise TierFull(
-                f"{directory.spec.directory}: {need} bytes do not fit and nothing more can be evicted",
+                f"{directory.spec.directory}: {need} bytes do not fit and nothing more can be evicted"
+                ": free or unpin something, or raise its quota (worker.quota, worker.tiers)",
                 directory=directory.spec.directory,
             )
         for group in victims:
@@ -201,7 +202,7 @@ class Holdings:
         heads = [next((g for g in d.policy.victims() if not g.holds), None) for d in self.directories]
         found = [group for group in heads if group is not None]
         if not found:
-            raise TierFull(f"{self._groups_max} groups are cached and none can be evicted")
+            raise TierFull(f"{self._groups_max} groups are cached and none can be evicted: free or unpin some")
         self._evict(min(found, key=lambda group: (self.shares.rank_of(group.policy), group.read_ns)))
 
     def _shrink(self, directory: Directory) -> None:

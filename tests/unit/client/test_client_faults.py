@@ -14,6 +14,7 @@ from monofs.model.errors import ContentChanged, MonofsError, NoMaster, NotFound,
 from monofs.testing.nodes import ServedNode
 
 MIB = 1 << 20
+NO_ROOM = "there is no room to cache /full/big.bin: free or unpin something, or raise a quota"
 
 EXPIRED_AT_BIRTH = """
 import monofs.master.issuing as issuing
@@ -271,10 +272,10 @@ def test_a_cache_too_small_for_a_file_still_gives_its_bytes_and_load_says_so(tmp
         assert fs.read("/full/big.bin", -100, None) == blob(22, 12 * MIB + 5)[-100:]
         assert fs.read("/full/small.bin") == blob(23, MIB)
         result = fs.load("/full")
-        assert result.failures == [("/full/big.bin", "there is no room to cache /full/big.bin")]
+        assert result.failures == [("/full/big.bin", NO_ROOM)]
         done = served.cli("fs", "load", "/full")
         assert (done.returncode, done.stdout[:15]) == (1, "loaded 1 files,")
-        assert done.stderr == "failed: /full/big.bin: there is no room to cache /full/big.bin\n"
+        assert done.stderr == f"failed: /full/big.bin: {NO_ROOM}\n"
         with fs.open("/full/big.bin") as file:
             assert b"".join(iter(lambda: file.read(700_000), b"")) == blob(22, 12 * MIB + 5)
 
