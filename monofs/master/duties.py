@@ -1,5 +1,5 @@
 """What the leader does by itself: removing detached subtrees, trimming the feed, expiring silent clients, watching leases, acting on
-paths whose time to live has passed.
+paths whose time to live has passed, raising the entry level once every voter knows a higher one.
 
 Duties run only between two calls of ``on_role`` that make this master leader and not; what was left undone is found again in the
 state (``pending_removal``), so a restart or a new leader goes on. Every proposal here is idempotent.
@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from monofs.master.members import Members
 from monofs.master.proposing import Proposer
-from monofs.metadata.entries import ExpireClients, RemoveBelow, TrimFeed
+from monofs.metadata.entries import ExpireClients, RemoveBelow, SetLevel, TrimFeed
 from monofs.metadata.namespace import Namespace
 from monofs.model.errors import MonofsError
 from monofs.observe.logs import logger
@@ -25,6 +25,7 @@ log = logger(__name__)
 LEASE_CHECK_S = 1.0
 PATHS_S = 1.0
 TRIM_S = 10.0
+LEVEL_S = 5.0
 EXPIRE_S = 3600.0
 CLIENT_SILENT_NS = 3600 * 10**9
 REMOVE_SLICE = 1000
@@ -41,9 +42,11 @@ class Duties:
         members: Members,
         act_on_expired: Callable[[], Coroutine[Deferred[Any], Any, None]],
         *,
+        voters_level: Callable[[], int],
         reactor: Any,
     ) -> None:
         self._namespace, self._proposer, self._members, self._reactor = namespace, proposer, members, reactor
+        self._voters_level = voters_level
         self._act_on_expired = act_on_expired
         self._loops: list[LoopingCall] = []
         self._removing: Deferred[None] | None = None
@@ -60,6 +63,7 @@ class Duties:
             (LEASE_CHECK_S, self._check_leases),
             (PATHS_S, self.expire_paths),
             (TRIM_S, self.trim),
+            (LEVEL_S, self.raise_level),
             (EXPIRE_S, self.expire),
         ):
             loop = LoopingCall(duty)
@@ -119,6 +123,16 @@ class Duties:
         through = min(self._members.trim_through(), newest)
         if through >= oldest:
             await self._proposer.insist(TrimFeed(self._proposer.stamp(), through))
+
+    def raise_level(self) -> Deferred[None]:
+        """Let newer kinds of entries be proposed, once every voter knows them: from then on an older release cannot take part."""
+        return self._quietly("raise the entry level", self._raise_level())
+
+    async def _raise_level(self) -> None:
+        level = self._voters_level()
+        if level > self._namespace.level:
+            await self._proposer.insist(SetLevel(self._proposer.stamp(), level))
+            log.info("entry level raised", level=level)
 
     def expire(self) -> Deferred[None]:
         """Forget the answers of clients that were silent for an hour."""

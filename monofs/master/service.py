@@ -50,6 +50,7 @@ from monofs.master.tokens import Issuing, follow_tokens
 from monofs.master.writing import Writing
 from monofs.metadata.entries import Initialize
 from monofs.metadata.namespace import Namespace
+from monofs.metadata.tables import LEVEL
 from monofs.model.errors import (
     DeadlineExceeded,
     InvalidArgument,
@@ -98,7 +99,7 @@ class _Barrier:
 
 class Master:
     """One master. ``secret`` is the cluster secret; ``home`` names the node in messages only; ``settings`` gives CONF's answer; ``dial`` opens
-    channels to workers, ``dial_journal`` to journal doors of other masters; ``clock`` tells monotonic seconds for freshness and leases, ``now_ns`` wall time for stamps and capabilities."""
+    channels to workers, ``dial_journal`` to journal doors of other masters; ``voters_level`` tells the highest entry level that all voters know; ``clock`` tells monotonic seconds for freshness and leases, ``now_ns`` wall time for stamps and capabilities."""
 
     def __init__(
         self,
@@ -113,6 +114,7 @@ class Master:
         open_store: OpenStore = open_ufs,
         dial: Dial | None = None,
         dial_journal: Callable[[str], Client] | None = None,
+        voters_level: Callable[[], int] = lambda: LEVEL,
         clock: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -126,6 +128,7 @@ class Master:
             dial=dial_journal,
             reactor=reactor,
         )
+        self._voters_level = voters_level
         self._handlers: dict[Method, Handler] = {}
         self._ready = False
         self._duties: Duties | None = None
@@ -204,7 +207,14 @@ class Master:
             Mounts(namespace, proposer, stores, vault, reactor=reactor),
         )
         background = self._add_changing(loader, reading, issuer, stores, members)
-        self._duties = Duties(namespace, proposer, members, background.expiring.act, reactor=reactor)
+        self._duties = Duties(
+            namespace,
+            proposer,
+            members,
+            background.expiring.act,
+            voters_level=self._voters_level,
+            reactor=reactor,
+        )
         reporting = self._reporting = Reporting(
             namespace,
             self._journal,

@@ -20,7 +20,7 @@ from monofs.metadata.sessions import FRESH
 from monofs.metadata.state import State
 from monofs.metadata.tables import NameChange
 from monofs.model.entry import Entry
-from monofs.model.errors import MonofsError
+from monofs.model.errors import MonofsError, UnknownEntry
 from monofs.model.ids import JournalIndex, Term
 from monofs.model.inode import Inode
 from monofs.observe import metrics
@@ -163,6 +163,8 @@ class Namespace(State):
         try:
             result = OPERATIONS[kind](draft, change)
             draft.finish()
+        except UnknownEntry:
+            raise
         except MonofsError as refusal:
             result = refusal.with_traceback(None)
             draft = Draft(self, draft.index, draft.now_ns)

@@ -13,6 +13,7 @@ import lmdb
 
 from monofs.metadata.tables import (
     FORMAT_VERSION,
+    LEVEL,
     META_KEY,
     TABLE_NAMES,
     TREE_NAME,
@@ -89,7 +90,7 @@ class Snapshot:
 
 
 def read_meta(raw: bytes) -> Meta:
-    """Decode a meta record and refuse a newer format."""
+    """Decode a meta record and refuse a newer format or entry level."""
     try:
         meta = decode_meta(raw)
     except ValueError:
@@ -99,6 +100,10 @@ def read_meta(raw: bytes) -> Meta:
     if meta.format > FORMAT_VERSION:
         raise HomeUnusable(
             f"the namespace has format {meta.format}, this release knows up to {FORMAT_VERSION}: start a newer release"
+        )
+    if meta.level > LEVEL:
+        raise HomeUnusable(
+            f"the namespace has entry level {meta.level}, this release knows up to {LEVEL}: start the release that wrote it, or a newer one"
         )
     return meta
 

@@ -15,6 +15,8 @@ from enum import IntEnum
 import msgspec
 
 FORMAT_VERSION = 1
+FIRST_LEVEL = 1
+"""The entry level every cluster begins at, whatever release makes it: the state must not depend on who applies."""
 LEVEL = 1
 """The highest entry level this release knows."""
 

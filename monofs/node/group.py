@@ -25,6 +25,7 @@ from monofs.master.peers import PeerDoor, Peers
 from monofs.master.snapshots import RECEIVED, Receiving, Sending
 from monofs.metadata.copying import end_install, install_database
 from monofs.metadata.namespace import Namespace
+from monofs.metadata.tables import LEVEL
 from monofs.model.errors import ConfigError, invariant
 from monofs.model.ids import Term
 from monofs.node.forming import Forming, load_identity
@@ -85,6 +86,8 @@ class Group:
         self._rpcs: dict[NodeId, str] = {}
         self._heard_from: dict[NodeId, str] = {}
         """Journal doors of members this master's membership does not name yet: it joins."""
+        self._levels: dict[NodeId, int] = {}
+        """The highest entry level each member knows, as it said last."""
         self._of_another_lease: set[NodeId] = set()
         """Members that are not heard, told of in the log already."""
         self._listener: Listener | None = None
@@ -201,7 +204,7 @@ class Group:
         address = self._addresses().get(self.me) or self._peers_given[self.identity.name]
         digest = self.journal.digest()
         return StepRequest(
-            self._namespace.cluster, self.me, self._rpc(), address, *digest, lease_ms=self.journal.lease_ms
+            self._namespace.cluster, self.me, self._rpc(), address, *digest, lease_ms=self.journal.lease_ms, level=LEVEL
         )
 
     def _deliver(self, request: StepRequest, messages: list[Message]) -> None:
@@ -211,11 +214,18 @@ class Group:
         if sender not in self._addresses() and len(self._heard_from) < MEMBERS_MAX:
             self._heard_from[sender] = request.journal
             self._lanes.set_addresses(self._addresses())
+        self._levels[sender] = request.level
         if not self._has_one_lease(sender, request.lease_ms):
             return
         if request.digest_index:
             self.journal.compare(request.digest_index, request.digest)
         self.journal.receive([each for each in messages if self._may_pass(each)])
+
+    def voters_level(self) -> int:
+        """The highest entry level that every voter knows; 0 while one has not said."""
+        membership = self._membership
+        voters = [each for each in membership.members() if membership.is_voter(each)] if membership is not None else []
+        return min((LEVEL if each == self.me else self._levels.get(each, 0) for each in voters), default=0)
 
     def _has_one_lease(self, sender: NodeId, lease_ms: int) -> bool:
         """Whether a member promises what this one counts on. One that does not is not heard: a lease would be broken by its vote."""

@@ -30,6 +30,7 @@ from monofs.master.service import Master
 from monofs.metadata.copying import end_install, is_installed, settle_install
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.store import Store
+from monofs.metadata.tables import LEVEL
 from monofs.model.errors import ConfigError, HomeUnusable, InvalidArgument
 from monofs.model.ids import JournalIndex, Term
 from monofs.model.principal import NODE
@@ -153,6 +154,7 @@ class Node:
             settings=self.settings,
             dial=self._dial,
             dial_journal=self._group.dial if self._group is not None else None,
+            voters_level=self._group.voters_level if self._group is not None else lambda: LEVEL,
         )
         self.master.service().on_fatal = self.on_fatal
 

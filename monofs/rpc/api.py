@@ -1071,7 +1071,7 @@ class VerifyAnswer(Message):
 class StepRequest(Message):
     """STEP: messages of the journal's core (formats/wire.md), best effort. ``rpc``: where clients reach the sender, ``journal``: where members do. ``digest``: the CRC of the
     sender's state after entry ``digest_index``, from a leader; 0: none. ``lease_ms``: its election timeout where leaders read by a lease, which all must have in
-    common; 0: they do not."""
+    common; 0: they do not. ``level``: the highest entry level the sender knows."""
 
     cluster: bytes
     sender: int
@@ -1081,6 +1081,7 @@ class StepRequest(Message):
     digest: int = 0
     messages: list[bytes] = []
     lease_ms: int = 0
+    level: int = 0
 
 
 class WhoRequest(Message):

@@ -31,7 +31,7 @@ from monofs.rpc.api import (
 from monofs.rpc.handshake import Credential
 from monofs.rpc.sync import Pool
 from monofs.testing.masters import Masters, wait_until
-from monofs.testing.nodes import ServedNode
+from monofs.testing.nodes import NodeFailed, ServedNode
 
 pytestmark = pytest.mark.system
 
@@ -352,6 +352,26 @@ def added(fs, name, address):
     except (MonofsError, OSError):
         return False
     return True
+
+
+def test_a_rolling_upgrade_raises_the_entry_level_when_the_last_master_has_it(tmp_path):
+    with Masters(str(tmp_path)) as masters, masters.connect() as fs:
+        for number, (name, node) in enumerate(masters.nodes.items()):
+            assert fs.report()["cluster"]["level"] == 1
+            node.stop()
+            node.program = "monofs.testing.newer"
+            node.start()
+            fs.make_directory(f"/made-after-{number}")
+            wait_until(lambda: have_converged(masters), f"{name} does not come back")
+        wait_until(lambda: fs.report()["cluster"]["level"] == 2, "the level is not raised")
+        wait_until(lambda: have_converged(masters), "the masters do not converge")
+        name = others(masters, masters.leader())[0]
+        older = masters.nodes[name]
+        older.stop()
+        older.program = "monofs"
+        with pytest.raises(NodeFailed, match="has entry level 2"):
+            older.start()
+        fs.make_directory("/without-the-older-one")
 
 
 def test_a_member_whose_state_differs_stops_itself(tmp_path):

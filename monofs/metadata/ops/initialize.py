@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monofs.metadata.draft import EXPLICIT, Draft
 from monofs.metadata.entries import Initialize
-from monofs.metadata.tables import ABOVE_ROOT, LEVEL, ROOT_KEY
+from monofs.metadata.tables import ABOVE_ROOT, FIRST_LEVEL, ROOT_KEY
 from monofs.model.errors import ConditionFailed, InvalidArgument
 from monofs.model.ids import INCARNATION_MAX
 from monofs.model.inode import Inode, Kind
@@ -21,7 +21,7 @@ def initialize(draft: Draft, change: Initialize) -> None:
     meta.incarnation = change.incarnation
     meta.data_key = change.data_key
     meta.capability_key = change.capability_key
-    meta.level = LEVEL
+    meta.level = FIRST_LEVEL
     meta.kept_index = 0
     root = Inode(
         kind=Kind.DIRECTORY,
