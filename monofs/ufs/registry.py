@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from monofs.model.errors import UfsOption
-from monofs.ufs import local, local_root, s3, s3_settings
+from monofs.ufs import local, local_root, s3_settings
 from monofs.ufs.base import UnderStorage
 from monofs.ufs.observe import Observer
 from monofs.ufs.options import Option, read_options
@@ -60,7 +60,9 @@ def open_ufs(
     """
     check_options(uri, options)
     if scheme_of(uri) == "s3":
-        return s3.S3Store(s3_settings.read_settings(uri, options), timeout_s=timeout_s, observe=observe)
+        from monofs.ufs.s3 import S3Store  # a quarter of what a node imports, for those that need it
+
+        return S3Store(s3_settings.read_settings(uri, options), timeout_s=timeout_s, observe=observe)
     values = read_options("file", local_root.OPTIONS, options)
     return local.LocalStore(uri, own_file_system=values["own_file_system"], observe=observe)
 

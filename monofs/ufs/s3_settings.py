@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import botocore.exceptions
-import botocore.session
-
 from monofs.model.errors import UfsDenied, UfsOption
 from monofs.ufs.options import Option, flag, read_options, whole
 
@@ -81,6 +78,9 @@ class S3Credentials:
         """The keys of now; None: do not sign. Raises ``UfsDenied`` when the chain has none."""
         if self.anonymous or self.given is not None:
             return self.given
+        import botocore.exceptions
+        import botocore.session
+
         with self._lock:
             try:
                 if self._chain is None:
@@ -175,6 +175,9 @@ def read_settings(uri: str, options: Mapping[str, str]) -> S3Settings:
 
 
 def _profile_region(profile: str | None) -> str | None:
+    import botocore.exceptions
+    import botocore.session
+
     try:
         region = botocore.session.Session(profile=profile).get_config_variable("region")
     except botocore.exceptions.ProfileNotFound:
