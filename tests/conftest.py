@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from monofs.testing import ceph as ceph_server
 from monofs.testing import moto as moto_server
+from monofs.testing import processes
 from monofs.testing.buckets import Bucket, Buckets
 from monofs.testing.nodes import ServedNode
 
@@ -41,6 +42,24 @@ settings.register_profile(  # no test is about time
     "monofs", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("monofs")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm() -> Iterator[None]:
+    """Nodes and commands are forked from interpreters that have imported monofs: a node's start costs a tenth, a command a third.
+
+    Cold on purpose: test_serve and test_wheel, which are about starting; whatever is interrupted or looks at a terminal; what runs in a
+    network of its own; the torture, a program of its own.
+    """
+    with processes.kept_warm():
+        yield
+
+
+@pytest.fixture(scope="module")
+def cold(warm: None) -> Iterator[None]:
+    """For a file whose nodes and commands start as users start them."""
+    with processes.cold():
+        yield
 
 
 @pytest.fixture(scope="session")

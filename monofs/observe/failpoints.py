@@ -29,12 +29,21 @@ def _parse(text: str) -> Actions:
     return found
 
 
-_SETTING = os.environ.get("MONOFS_FAILPOINTS", "")
-_FILE = _SETTING[1:] if _SETTING.startswith("@") else ""
-_armed: Actions = {"": []} if _FILE else _parse(_SETTING)
-_text = _SETTING
+_file = _text = ""
+_armed: Actions = {}
 _passed: dict[str, int] = {}
 _lock = threading.Lock()
+
+
+def read_setting() -> None:
+    """Take the setting from the environment, as importing this does."""
+    global _file, _text, _armed
+    _text = os.environ.get("MONOFS_FAILPOINTS", "")
+    _file = _text[1:] if _text.startswith("@") else ""
+    _armed = {"": []} if _file else _parse(_text)
+
+
+read_setting()
 
 
 def failpoint(name: str) -> None:
@@ -47,7 +56,7 @@ def failpoint(name: str) -> None:
 def _pass(name: str) -> list[str]:
     """Count this passing; the actions that are due at it."""
     with _lock:
-        if _FILE:
+        if _file:
             _look_again()
         _passed[name] = passing = _passed.get(name, 0) + 1
         everywhere = [action for _, action in _armed.get("*", ())]
@@ -57,7 +66,7 @@ def _pass(name: str) -> list[str]:
 def _look_again() -> None:
     global _armed, _text
     try:
-        with open(_FILE, encoding="utf-8") as stream:
+        with open(_file, encoding="utf-8") as stream:
             text = stream.read()
     except FileNotFoundError:
         text = ""

@@ -8,6 +8,7 @@ labelled with a mount goes when the mount goes (:func:`forget_mount`). `docs/met
 
 from __future__ import annotations
 
+import os
 import platform
 import threading
 import time
@@ -222,9 +223,16 @@ def snapshot() -> dict[str, float]:
 # ---- node ---------------------------------------------------------------------------------------------------------------
 BUILD_INFO = gauge("monofs_build_info", "Always 1; the labels tell what runs.", "version", "python")
 BUILD_INFO(__version__, platform.python_version()).value = 1
-_BEGAN_S = time.monotonic()
 UPTIME = gauge("monofs_uptime_seconds", "Seconds since the process loaded monofs.")
-UPTIME.read = lambda: {(): time.monotonic() - _BEGAN_S}
+
+
+def _begin_uptime() -> None:
+    began_s = time.monotonic()
+    UPTIME.read = lambda: {(): time.monotonic() - began_s}
+
+
+_begin_uptime()
+os.register_at_fork(after_in_child=_begin_uptime)
 LOG_LOST = counter(
     "monofs_log_lines_lost",
     "Log lines not written, by reason (rate: more than 100 of the same event in a second; failed: no room, or another error of the disk).",

@@ -12,6 +12,7 @@ from typing import Any
 
 import monofs
 from monofs.testing.orphans import die_with_parent
+from monofs.testing.processes import begin, run
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -80,7 +81,7 @@ class ServedNode:
             os.unlink(self.ready_file)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MONOFS_")} | self.environment
         with open(self.output_file, "ab") as out:
-            self.process = subprocess.Popen(
+            self.process = begin(
                 self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True,
                 preexec_fn=die_with_parent(),
             )  # fmt: skip
@@ -131,10 +132,8 @@ class ServedNode:
         """Run one `monofs` command against this node."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MONOFS_")}
         masters = ["--masters", self.doors["rpc"]] if self.doors else []
-        return subprocess.run(
-            [sys.executable, "-m", "monofs", *masters, *arguments],
-            capture_output=True, text=True, errors="surrogateescape", timeout=timeout_s, env=environment, check=False,
-        )  # fmt: skip
+        words = [sys.executable, "-m", "monofs", *masters, *arguments]
+        return run(words, timeout_s=timeout_s, text=True, errors="surrogateescape", env=environment)
 
     def memory_bytes(self) -> int:
         """Resident memory now."""

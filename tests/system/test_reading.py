@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from monofs.testing import processes
 from monofs.testing.nodes import ServedNode
 
 pytestmark = pytest.mark.ceph
@@ -60,7 +61,9 @@ def rows(node, *words):
 def raw(node, *words):
     """Standard output as bytes."""
     command = [sys.executable, "-m", "monofs", "--masters", node.doors["rpc"], *words]
-    return subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    done = processes.run(command, timeout_s=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def start(node, *words, **options):

@@ -15,6 +15,8 @@ import pytest
 
 from monofs.testing.nodes import NodeFailed, ServedNode
 
+pytestmark = pytest.mark.usefixtures("cold")
+
 
 @pytest.fixture
 def node(tmp_path):

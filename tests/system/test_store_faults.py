@@ -13,6 +13,7 @@ import time
 import pytest
 
 from monofs.model.errors import ContentChanged, MonofsError
+from monofs.testing import processes
 from monofs.testing.storeproxy import Fault, StoreProxy
 
 pytestmark = pytest.mark.ceph
@@ -249,7 +250,7 @@ def test_a_wrong_etag_in_mid_file_gives_no_byte_of_it(node, at, bucket, proxy):
 
 def cat(node, path):
     command = [sys.executable, "-m", "monofs", "--masters", node.doors["rpc"], "fs", "cat", path]
-    return subprocess.run(command, capture_output=True, timeout=BOUND_S, check=False)
+    return processes.run(command, timeout_s=BOUND_S)
 
 
 def test_an_object_replaced_during_a_large_read_ends_it_and_the_next_read_is_new(node, at, bucket, proxy):
