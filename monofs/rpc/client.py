@@ -131,7 +131,9 @@ class ClientConnection(Link):
     def received(self, data: bytes) -> None:
         """Frames of one read."""
         self.received_at = time.monotonic()
-        for frame in self._splitter.feed(data):
+        frames = self._splitter.feed(data)
+        self.missing_bytes = self._splitter.missing_bytes
+        for frame in frames:
             if self.closed:
                 return
             try:
@@ -149,7 +151,7 @@ class ClientConnection(Link):
             return
         if frame.kind != _HELLO:
             raise ProtocolError("the other side does not speak monofs")
-        for body in self._handshake.receive(frame.body):
+        for body in self._handshake.receive(bytes(frame.body)):
             self.out += pack(_HELLO, 0, 0, body)
         if self._handshake.welcome is not None:
             welcome, self._handshake = self._handshake.welcome, None

@@ -141,6 +141,7 @@ class ServerConnection(Link, Connection):
             self._refuse(ProtocolError("the peer speaks TLS, and this door does not"))
             return
         frames = splitter.feed(data)
+        self.missing_bytes = splitter.missing_bytes
         if splitter.held_bytes or self._held:
             self._count_held(splitter.held_bytes)
         if self._backlog:
@@ -282,7 +283,7 @@ class ServerConnection(Link, Connection):
             self._refuse(ProtocolError("the first frame of a connection is HELLO"))
             return
         try:
-            answers = handshake.receive(frame.body)
+            answers = handshake.receive(bytes(frame.body))
         except MonofsError as error:
             self._refuse(error)
             return

@@ -32,6 +32,8 @@ DATA_MAX_BYTES = 4 << 20
 DESCRIPTORS_MAX = 16
 """Most descriptors one frame may own."""
 LONGEST_DEADLINE_MS = 0xFFFFFFFF
+_VIEWED_BYTES = 32 << 10
+"""A body so long is not copied out of the bytes it came with, unless it would keep more than itself of them in memory."""
 
 _HEADER = struct.Struct("!IBBHIIQ")
 _LENGTH = struct.Struct("!I")
@@ -67,7 +69,8 @@ class Frame(NamedTuple):
     request: int
     deadline_ms: int
     trace: int
-    body: bytes
+    body: bytes | memoryview
+    """A long one stays where it arrived."""
 
 
 def pack(
@@ -120,6 +123,11 @@ class Splitter:
         """Bytes of a frame that is not complete yet."""
         return len(self._held)
 
+    @property
+    def missing_bytes(self) -> int:
+        """How many more the frame that has begun is known to have; 0: none has begun."""
+        return self._need - len(self._held) if self._held else 0
+
     def feed(self, data: bytes) -> list[Frame]:
         """The frames completed by ``data``, in order."""
         if self.error is not None:
@@ -139,7 +147,9 @@ class Splitter:
                 if kind > LAST_KIND or descriptors > DESCRIPTORS_MAX:
                     self._refuse(length, kind, descriptors)
                     return frames
-                body = bytes(memoryview(held)[HEADER_BYTES:])
+                body: bytes | memoryview = memoryview(held)[HEADER_BYTES:]
+                if length < _VIEWED_BYTES:
+                    body = bytes(body)
                 frames.append(Frame(kind, descriptors, method, request, deadline_ms, trace, body))
                 position = missing
             else:
@@ -153,7 +163,8 @@ class Splitter:
             after = position + LENGTH_BYTES + length
             if after > end:
                 break
-            body = data[position + HEADER_BYTES : after]
+            kept = memoryview(data) if length >= max(_VIEWED_BYTES, end // 2) else data
+            body = kept[position + HEADER_BYTES : after]
             frames.append(Frame(kind, descriptors, method, request, deadline_ms, trace, body))
             position = after
         if position < end:
@@ -193,7 +204,7 @@ def encode_error(error: MonofsError) -> bytes:
     return _FAILURE_ENCODER.encode(Failure(error.code, error.message[:_MESSAGE_MAX], error.detail))
 
 
-def decode_error(body: bytes) -> MonofsError:
+def decode_error(body: bytes | memoryview) -> MonofsError:
     """The error a peer sent; ProtocolError when the body is not an error."""
     try:
         failure = _FAILURE_DECODER.decode(body)

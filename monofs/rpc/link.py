@@ -20,7 +20,8 @@ from typing import Any
 from monofs.model.errors import ConnectionLost, MonofsError
 from monofs.rpc.tls import TlsMachine
 
-READ_BYTES = 64 << 10
+READ_BYTES = 256 << 10
+"""Most bytes of one read, but for the rest of a frame that is known to be longer."""
 TURN_BYTES = 1 << 20
 """Most bytes one connection sends in one turn of the reactor, so that a fast reader does not keep others waiting."""
 BUFFERS_MAX = 64
@@ -54,13 +55,17 @@ class _Passed:
 
 
 class Flusher:
-    """Sends what handlers wrote outside of a read, once a turn of the reactor for all links."""
+    """What the links of one door share: sends what handlers wrote outside of a read, once a turn of the reactor; and where bytes arrive.
 
-    __slots__ = ("_links", "_reactor")
+    A read into ``space`` and a copy of what came cost 3 µs, whatever the size of the space; ``recv`` of so much 20 µs, most of it to map
+    memory and give it back."""
+
+    __slots__ = ("_links", "_reactor", "space")
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._links: list[Link] = []
+        self.space = memoryview(bytearray(READ_BYTES))
 
     def add(self, link: Link) -> None:
         """Flush ``link`` before the reactor waits again."""
@@ -98,6 +103,7 @@ class Link:
         "closed",
         "dirty",
         "memory_bytes",
+        "missing_bytes",
         "out",
         "queued_bytes",
         "reactor",
@@ -127,6 +133,8 @@ class Link:
         """Those of them that are in memory, not in files."""
         self.turn_bytes = 0
         """Bytes streams sent directly in this turn of the reactor."""
+        self.missing_bytes = 0
+        """What a frame that has begun still lacks: so much may be read at once."""
         self.dirty = False
         self.closed = False
         self._closing = False
@@ -371,7 +379,11 @@ class Link:
     def doRead(self) -> None:  # noqa: N802 - Twisted's name
         """The socket has bytes or was closed by the other side."""
         try:
-            data = self.sock.recv(READ_BYTES)
+            if self.missing_bytes > READ_BYTES:
+                data = self.sock.recv(self.missing_bytes)
+            else:
+                space = self._flusher.space
+                data = bytes(space[: self.sock.recv_into(space)])
         except OSError as error:
             if error.errno not in _BUSY:
                 self.abort(ConnectionLost(f"the connection broke: {error.strerror}"))

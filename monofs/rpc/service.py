@@ -90,7 +90,7 @@ class Entry:
     needs: int
     """The same as a number: comparing flags costs more than a small answer."""
     handler: Handler
-    decode: Callable[[bytes], Any]
+    decode: Callable[[bytes | memoryview], Any]
     answered: metrics.Child
     timer: metrics.Timer
 
@@ -415,7 +415,7 @@ class Service:
             metrics.RPC_TIME(method.name),
         )
 
-    def serve(self, call: Call, body: bytes) -> None:
+    def serve(self, call: Call, body: bytes | memoryview) -> None:
         """Decode a request and run its handler."""
         try:
             request = call.entry.decode(body)
