@@ -121,10 +121,10 @@ class Draft:
         """Put the record of a new name; returns it as stored."""
         raw = encode_inode(inode)
         self.changes.append((parent, key, raw))
+        self.stale.append((parent, key))
         self.meta.inodes += 1
         if inode.kind == Kind.DIRECTORY:
             self.changes.append((IDS, pack_id(inode.id), pack_id(parent) + key))
-            self.stale.append((parent, key))
         return raw
 
     def put_inode(self, parent: int, key: bytes, inode: Inode) -> bytes:

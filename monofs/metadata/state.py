@@ -50,7 +50,7 @@ from monofs.model.mount import Located, Mount
 from monofs.model.paths import Parts, parse_path
 
 LOOKUP_CACHE_MAX = 65_536
-"""Names whose records are kept decoded: about 500 bytes each."""
+"""Names of which it is known what has them: a record, kept decoded (about 500 bytes), or nothing."""
 _SCAN_MAX = 1000
 _DEPTH_MAX = 4096
 
@@ -92,7 +92,8 @@ class State:
         self.known_policies = KnownPolicies(store)
         self.known_keys = KnownKeys(store)
         self.follow_moves()
-        self._names: OrderedDict[tuple[int, bytes], tuple[Inode, bytes]] = OrderedDict()
+        self._names: OrderedDict[tuple[int, bytes], tuple[Inode, bytes] | None] = OrderedDict()
+        """(directory, name) → what has the name; None: nothing has."""
         self._root: tuple[Inode, bytes] | None = None
         self._mounts: list[tuple[Parts, Mount]] = []
         self._mount_at: dict[int, tuple[int, Mount]] = {}
@@ -110,6 +111,11 @@ class State:
         """The record under exactly this key (directories with their ``/``)."""
         raw = self.store.get(parent, key)
         return None if raw is None else decode_inode(raw)
+
+    def get_directory(self, parent: int, name: bytes) -> Inode | None:
+        """The record of the directory of this name."""
+        hit = self._hit(parent, name)
+        return hit[0] if hit is not None and hit[0].kind == Kind.DIRECTORY else None
 
     def lookup(self, parts: Parts) -> Lookup:
         """Resolve a path. Never raises; before INITIALIZE there is not even a root."""
@@ -168,14 +174,14 @@ class State:
         return self._names.get((parent, name)) or self._load(parent, name)
 
     def _load(self, parent: int, name: bytes) -> tuple[Inode, bytes] | None:
+        names = self._names
+        if (parent, name) in names:
+            return None
         get = self.store.get
         raw = get(parent, name + b"/") or get(parent, name)
-        if raw is None:
-            return None
-        names = self._names
         if len(names) >= LOOKUP_CACHE_MAX:
             names.popitem(last=False)
-        hit = names[parent, name] = decode_inode(raw), raw
+        hit = names[parent, name] = None if raw is None else (decode_inode(raw), raw)
         return hit
 
     def _load_root(self) -> tuple[Inode, bytes] | None:

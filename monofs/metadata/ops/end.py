@@ -108,10 +108,12 @@ def _put_file(
 ) -> bytes:
     """The name of new bytes: a new record, or that of the file replaced, whose content retires."""
     name = parts[-1]
-    is_pinned = draft.lookup(parts).pinned
+    there = draft.lookup(parts)
     way = way_to(draft, parts, kept=found is None, uid=intent.uid, gid=intent.gid)
-    known = draft.state.get_inode(way.parent, name)
-    if is_pinned:
+    known = there.inode
+    if known is not None and known.kind == Kind.DIRECTORY:  # a store can have both
+        known = draft.state.get_inode(way.parent, name)
+    if there.pinned:
         draft.pin(content)
     mode, uid, gid = _owner(intent, found)
     inode = Inode(

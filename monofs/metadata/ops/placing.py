@@ -78,12 +78,12 @@ def way_to(draft: Draft, parts: Parts, *, kept: bool, uid: int = 0, gid: int = 0
         draft.meta.kept_index = draft.index
     depth = len(parts) if mounted is None else len(parts) - (mounted.key.count("/") + 1 if mounted.key else 0)
     flags = EXPLICIT if mounted is None else EXPLICIT | KEPT if kept else PERSISTED
-    inode = present(draft.state.get_inode(ABOVE_ROOT, ROOT_KEY), "an initialised namespace has a root")
+    inode = present(draft.lookup(()).inode, "an initialised namespace has a root")
     place = ABOVE_ROOT, ROOT_KEY
     key = ""
     names = parts[:-1]
     for at, name in enumerate(names):
-        below = draft.state.get_inode(inode.id, name + b"/")
+        below = draft.state.get_directory(inode.id, name)
         if below is None:
             if mounted is None:
                 draft.touch(inode, place)
