@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from tree_model import (
     Copy,
     Delete,
@@ -199,7 +199,6 @@ class Machine(RuleBasedStateMachine):
         self.tree = Tree(kept, frozenset(sure), frozenset(directories) - sure)
 
     @rule()
-    @precondition(lambda self: self.tree.files)
     def settle(self) -> None:
         """At rest and looked at, all is as the model says."""
         self.look([self.tree])

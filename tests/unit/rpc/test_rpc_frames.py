@@ -173,3 +173,32 @@ def test_every_message_decoder_refuses_bombs(cls: type[api.Message]) -> None:
     ):
         with pytest.raises((ValueError, RecursionError)):
             msgspec.msgpack.decode(bomb, type=cls)
+
+
+@given(st.integers(0, 3 * LIMIT), st.lists(st.integers(0, 4 * LIMIT), max_size=8))
+def test_what_a_frame_that_has_begun_still_lacks_is_known(size: int, cuts: list[int]) -> None:
+    splitter = Splitter(3 * LIMIT)
+    left = len(stream := pack(Kind.REQUEST, 1, 1, bytes(size)))
+    for piece in chopped(stream, cuts):
+        got = splitter.feed(piece)
+        left -= len(piece)
+        assert splitter.missing_bytes <= left
+        if HEADER_BYTES <= len(stream) - left < len(stream):
+            assert splitter.missing_bytes == left
+    assert splitter.missing_bytes == 0
+    assert [bytes(frame.body) for frame in got] == [bytes(size)]
+
+
+@pytest.mark.parametrize("first", [1 << 20, 1000], ids=["in one read", "in two"])
+def test_a_long_body_stays_where_it_arrived(first: int) -> None:
+    splitter = Splitter(1 << 20)
+    frame = pack(Kind.REQUEST, 1, 1, bytes(100_000))
+    (*_, got) = splitter.feed(frame[:first]) + splitter.feed(frame[first:])
+    assert isinstance(got.body, memoryview)
+    assert got.body == bytes(100_000)
+
+
+def test_a_body_that_is_little_of_a_read_does_not_keep_all_of_it() -> None:
+    splitter = Splitter(1 << 20)
+    got = splitter.feed(pack(Kind.REQUEST, 1, 1, bytes(40_000)) + pack(Kind.REQUEST, 1, 2, bytes(100_000)))
+    assert [type(frame.body) for frame in got] == [bytes, memoryview]
