@@ -18,7 +18,7 @@ from functools import cache
 
 from monofs.client.descriptors import process_table
 from monofs.model.block import SLOTS, slot_of
-from monofs.model.errors import MonofsError, NoWorker, Unreachable
+from monofs.model.errors import MonofsError, NotReady, NoWorker, Unreachable
 from monofs.model.ids import ContentId
 from monofs.rpc.api import ClusterAnswer, Empty, Method, ReleaseRequest, WorkerInfo
 from monofs.rpc.sync import Pool
@@ -108,13 +108,15 @@ class Cluster:
         self._firsts: list[int] = []
         self._owners: list[list[int]] = []
         self._epoch = -1
+        self._awaited = False
+        """The master leads since a moment, and may hear of further workers shortly."""
         self._refreshed_s = float("-inf")
 
     def candidates(self, content: ContentId, block: int, epoch: int, holders: Sequence[int] = ()) -> list[WorkerLink]:
         """Workers to ask for a block, best first: its owners (those of this machine before others), then any other.
 
-        ``holders``: only they have its bytes, no other can get them. Raises ``NoWorker`` when none is registered, and what CLUSTER
-        raises.
+        ``holders``: only they have its bytes, no other can get them. Raises ``NoWorker`` when none is registered, ``NotReady`` when one may
+        be shortly, and what CLUSTER raises.
         """
         if epoch != self._epoch:
             self.refresh(at_most_every_s=REFRESH_PAUSE_S if self._epoch >= 0 else 0.0)
@@ -131,18 +133,21 @@ class Cluster:
         ranked = sorted(links.values(), key=rank)
         if not ranked:
             if holders:
-                raise NoWorker(f"these bytes are at worker {holders[0]} only, which is not registered")
-            raise NoWorker("no worker is registered with this cluster")
+                raise self._missing(f"these bytes are at worker {holders[0]} only, which is not registered")
+            raise self._missing("no worker is registered with this cluster")
         return ranked
 
     def worker(self, number: int) -> WorkerLink:
-        """The link to one worker. Raises ``NoWorker``."""
+        """The link to one worker. Raises ``NoWorker``, or ``NotReady`` when it may come shortly."""
         if number not in self._links:
             self.refresh()
         link = self._links.get(number)
         if link is None:
-            raise NoWorker(f"worker {number} is not registered with this cluster")
+            raise self._missing(f"worker {number} is not registered with this cluster")
         return link
+
+    def _missing(self, what: str) -> MonofsError:
+        return NotReady(f"{what} yet: its master leads since a moment") if self._awaited else NoWorker(what)
 
     def refresh(self, *, at_most_every_s: float = 0.0) -> None:
         """Fetch the table anew, unless that was done less than so long ago."""
@@ -159,11 +164,13 @@ class Cluster:
                     links[info.id] = old
                 else:
                     links[info.id] = WorkerLink(info, self._connect)
+            if answer.awaited:  # those it has not heard of yet serve on meanwhile
+                links = self._links | links
             gone = [link for link in self._links.values() if links.get(link.info.id) is not link]
             self._links = links
             self._firsts = [first for first, _ in answer.slots]
             self._owners = [owners for _, owners in answer.slots]
-            self._epoch = answer.epoch
+            self._epoch, self._awaited = answer.epoch, answer.awaited
         for link in gone:
             link.close()
 

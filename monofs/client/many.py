@@ -30,6 +30,7 @@ from monofs.model.errors import (
     DeadlineExceeded,
     InvalidArgument,
     MonofsError,
+    NotReady,
     from_code,
 )
 from monofs.rpc.api import Failure, Method, OpenManyRequest, ReadManyRequest, ReadOptions, StatManyRequest
@@ -164,7 +165,10 @@ def _batch_link(session: Session, job: _Job, pieces: int) -> WorkerLink | None:
     if block != block_of(last, inode.layout):
         return None
     opened = job.reader.opened
-    link = session.cluster.candidates(inode.content, block, opened.epoch, opened.workers)[0]
+    try:
+        link = session.cluster.candidates(inode.content, block, opened.epoch, opened.workers)[0]
+    except NotReady:  # no worker came to a new leader yet: reading by itself waits
+        return None
     if link.is_local and (
         pieces >= DESCRIPTOR_PIECES or process_table().get((link, inode.content, job.offset >> GROUP_SHIFT))
     ):

@@ -159,7 +159,12 @@ class Session:
         pause_s = FIRST_PAUSE_S
         while True:
             last: MonofsError | None = None
-            for link in self.cluster.candidates(content, block, epoch, holders):
+            links: list[WorkerLink] = []
+            try:
+                links = self.cluster.candidates(content, block, epoch, holders)
+            except NotReady as error:  # no worker came to a new leader yet
+                last = error
+            for link in links:
                 again = True
                 while again:
                     try:

@@ -54,10 +54,12 @@ def parse_peers(text: str) -> dict[str, str]:
     for part in filter(None, (each.strip() for each in text.split(","))):
         name, equals, address = part.partition("=")
         host, colon, port = address.rpartition(":")
-        if not equals or not colon or not host or not port.isdigit():
+        if not equals or not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise ConfigError(f"journal.peers is name=host:port,..., and {part!r} is not that")
         if check_name(name) in peers:
             raise ConfigError(f"journal.peers names {name} twice")
+        if address in peers.values():
+            raise ConfigError(f"journal.peers names {address} twice: each master has a journal door of its own")
         peers[name] = address
     if len(peers) > MEMBERS_MAX:
         raise ConfigError(f"journal.peers names {len(peers)} masters; at most {MEMBERS_MAX}")

@@ -193,7 +193,10 @@ class Members:
 
     def awaits_workers(self) -> bool:
         """Whether workers that are registered have a rest of their first lease to be heard by a master that leads since a moment."""
-        return self._clock() - self._since < LEASE_S and bool(self._namespace.workers())
+        if self._clock() - self._since >= LEASE_S:
+            return False
+        known = (self.members.get(worker) for worker in self._namespace.workers())
+        return any(member is None or not member.live for member in known)
 
     # ---- handlers -----------------------------------------------------------------------------------------------------
 
@@ -208,6 +211,7 @@ class Members:
             self._slots,
             self._address(),
             self._version,
+            self.awaits_workers(),
         )
 
     @staticmethod

@@ -71,8 +71,6 @@ class Forming:
     """Asks the other masters until it is known how the log begins."""
 
     def __init__(self, identity: Identity, peers: dict[str, str], connect: Callable[..., Client], reactor: Any) -> None:
-        if identity.name not in peers:
-            raise ConfigError(f"journal.peers does not name this master ({identity.name})")
         self._identity, self._peers, self._reactor = identity, peers, reactor
         self._clients = {
             name: connect(address, connect_timeout_s=ASK_S) for name, address in peers.items() if name != identity.name

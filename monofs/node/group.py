@@ -74,6 +74,11 @@ class Group:
         self._peers_given = parse_peers(settings.peers)
         if not settings.id:
             raise ConfigError("journal.peers names several masters: say which one this is, with --id")
+        if settings.id not in self._peers_given:
+            names = ", ".join(self._peers_given)
+            raise ConfigError(
+                f"journal.peers names {names}, and not this master, {settings.id}: add it, or correct --id"
+            )
         self._home, self._config, self._namespace, self._reactor = home, config, namespace, reactor
         self._installed, self._rpc = installed, rpc
         directory = home.path("journal")

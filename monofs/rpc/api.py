@@ -270,7 +270,10 @@ class WorkerInfo(Message):
 
 
 class ClusterAnswer(Message):
-    """CLUSTER (Empty): who serves what. ``slots`` maps slot ranges to owners as (first slot, worker ids) in slot order."""
+    """CLUSTER (Empty): who serves what. ``slots`` maps slot ranges to owners as (first slot, worker ids) in slot order.
+
+    ``awaited``: the master leads since a moment, and workers it knows of have not come to it yet.
+    """
 
     cluster: bytes
     incarnation: int
@@ -279,6 +282,7 @@ class ClusterAnswer(Message):
     slots: list[tuple[int, list[int]]]
     master: str = ""
     version: str = ""
+    awaited: bool = False
 
 
 # ---- changing the namespace -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from monofs.client.cluster import Cluster, host_id
 from monofs.client.descriptors import Descriptor, DescriptorTable, Hot
 from monofs.client.errors import python_error
 from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, SLOTS, slot_of
-from monofs.model.errors import BY_CODE, Closed, ConnectionLost, MonofsError, NoWorker, Unreachable
+from monofs.model.errors import BY_CODE, Closed, ConnectionLost, MonofsError, NotReady, NoWorker, Unreachable
 from monofs.model.ids import ContentId
 from monofs.rpc.api import ClusterAnswer, DescriptorAnswer, WorkerInfo
 
@@ -122,6 +122,30 @@ def test_the_table_is_fetched_once_and_again_when_an_answer_names_another_epoch(
     assert ids(cluster.candidates(ContentId(5), 0, 2)) == [9, 1]
     assert answers.asked == 2
     assert cluster.links()[0] is link, "a worker that stayed keeps its link, connections and leases"
+
+
+def test_a_leader_that_has_not_heard_its_workers_yet_takes_none_away_and_is_waited_for():
+    cluster, answers = cluster_of([worker(1)], [(0, [1])])
+    link = cluster.candidates(ContentId(5), 0, 1)[0]
+    answers.answer = ClusterAnswer(b"c", 1, 2, [], [], awaited=True)
+    cluster.refresh()
+    assert cluster.candidates(ContentId(5), 0, 2) == [link]
+    assert cluster.candidates(ContentId(5), 0, 2, [1]) == [link]
+    with pytest.raises(NotReady):
+        cluster.candidates(ContentId(5), 0, 2, [9])
+    with pytest.raises(NotReady):
+        cluster.worker(9)
+    answers.answer = ClusterAnswer(b"c", 1, 3, [], [])
+    cluster.refresh()
+    with pytest.raises(NoWorker):
+        cluster.candidates(ContentId(5), 0, 3)
+
+
+def test_a_client_without_a_table_waits_for_the_workers_of_a_new_leader():
+    cluster, answers = cluster_of([], [])
+    answers.answer = ClusterAnswer(b"c", 1, 1, [], [], awaited=True)
+    with pytest.raises(NotReady):
+        cluster.candidates(ContentId(5), 0, 1)
 
 
 def test_without_workers_the_error_says_so():

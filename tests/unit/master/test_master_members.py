@@ -27,6 +27,11 @@ def register(house: House, identity: bytes = b"w" * 16, cursor: int = 0) -> Any:
     return house.ask(Method.REGISTER, request)
 
 
+def is_awaited(house: House) -> bool:
+    answer = house.ask(Method.CLUSTER, api.Empty())
+    return bool(answer.awaited)
+
+
 def beat(
     house: House, worker: int, cursor: int = 0, mounts_index: int | None = None, wait_s: float = 0.0, durable: int = -1
 ) -> Any:
@@ -90,6 +95,22 @@ def test_the_slot_table_is_the_live_workers(house: House) -> None:
     assert [worker.live for worker in two.workers] == [False, True]
     beat(house, 1)
     assert house.ask(Method.CLUSTER, api.Empty()).slots == [(0, [1]), (SLOTS // 2, [2])]
+
+
+def test_the_slot_table_of_a_new_leader_says_that_workers_are_to_come(house: House) -> None:
+    assert not is_awaited(house)
+    register(house)
+    register(house, b"x" * 16)
+    assert not is_awaited(house)
+    house.restart()
+    assert is_awaited(house)
+    register(house)
+    assert is_awaited(house)
+    register(house, b"x" * 16)
+    assert not is_awaited(house)
+    house.restart()
+    house.now_s += LEASE_S
+    assert not is_awaited(house)
 
 
 @given(st.lists(st.integers(1, 1 << 40), min_size=1, max_size=300, unique=True))
