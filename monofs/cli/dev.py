@@ -119,11 +119,10 @@ class Trial:
     def watch(self) -> None:
         """A line of status a second, until Ctrl-C."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        fs = monofs.connect(self.masters, cluster_secret_file=self.secret, timeout_s=LOOK_S)
-        shown = ""
+        shown, fs = "", None
         try:
             while True:
-                line = self._status(fs)
+                fs, line = self._status(fs)
                 if sys.stdout.isatty():
                     click.echo(f"\r\033[K{line}", nl=False)
                 elif line != shown:
@@ -133,21 +132,24 @@ class Trial:
         except KeyboardInterrupt:
             click.echo("\nstopping")
         finally:
-            fs.close()
+            if fs is not None:
+                fs.close()
 
-    def _status(self, fs: Any) -> str:
+    def _status(self, fs: Any) -> tuple[Any, str]:
+        """A client, once a master answered one, and the line."""
         parts = []
         for name, process in self.processes.items():
             code = process.poll()
-            parts.append(f"{name} {process.pid}" if code is None else f"{name} ended ({code})")
+            parts.append(f"{name} {process.pid}" if code is None else f"{name} ended ({code}, see {name}.out)")
         try:
-            quorum = fs.quorum()
+            fs = fs or monofs.connect(self.masters, cluster_secret_file=self.secret, timeout_s=LOOK_S)
+            quorum = fs.quorum(of_leader=True)
             names = {each.id: each.name for each in quorum.members}
             told = f"{names.get(quorum.leader, 'the only master')} leads, term {quorum.term}"
             told += f", {sum(worker.live for worker in fs.cluster().workers)} workers"
         except (MonofsError, OSError) as error:
             told = f"no leader: {error}"
-        return f"{told} | {'  '.join(parts)}"
+        return fs, f"{told} | {'  '.join(parts)}"
 
     def stop(self) -> None:
         """End what runs."""

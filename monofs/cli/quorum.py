@@ -6,7 +6,10 @@ import click
 
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table, show_seconds
-from monofs.rpc.api import QuorumAnswer
+from monofs.rpc.api import QuorumAnswer, QuorumMember
+
+SILENT_S = 2.0
+"""A member not heard for so long is counted as lost: far beyond the time between two messages of a leader."""
 
 
 @click.group()
@@ -33,7 +36,7 @@ def info(session: Session, as_json: bool) -> None:
         [
             (
                 each.name,
-                each.role,
+                _role(answer, each),
                 "yes" if each.voter else "no",
                 str(max(answer.last_index - each.match, 0)) if each.match >= 0 else "-",
                 show_seconds(each.heard_s) if each.heard_s >= 0 else "-",
@@ -46,10 +49,37 @@ def info(session: Session, as_json: bool) -> None:
     click.echo(summary(answer))
 
 
+def _role(answer: QuorumAnswer, member: QuorumMember) -> str:
+    """While nobody leads, a master knows of no other what it is."""
+    if not answer.leader:
+        return answer.role if member.id == answer.me else "?"
+    return "silent" if answer.leader == answer.me and is_silent(member) else member.role
+
+
+def is_silent(member: QuorumMember) -> bool:
+    """As the leader sees it: it does not count for a majority now."""
+    return member.state != "self" and not 0 <= member.heard_s <= SILENT_S
+
+
 def summary(answer: QuorumAnswer) -> str:
-    """One line: what the group can bear."""
-    voters = sum(each.voter for each in answer.members)
-    line = f"term {answer.term}, entry {answer.commit_index} committed; the group bears the loss of {(voters - 1) // 2} of {voters} voters"
+    """One line: what the group can bear now; or that it can do nothing."""
+    voters = [each for each in answer.members if each.voter]
+    line = f"term {answer.term}, entry {answer.commit_index} committed; "
+    majority = len(voters) // 2 + 1
+    if not answer.leader:
+        return line + (
+            f"no master leads, as far as this one knows: nothing can be changed before {majority} of the {len(voters)} voters run and "
+            "reach one another"
+        )
+    if answer.leader == answer.me:
+        lost = [each.name for each in voters if is_silent(each)]
+        more = " more" if lost else ""
+        line += f"{', '.join(lost)} not heard; " if lost else ""
+        line += (
+            f"the group bears the loss of {max(len(voters) - len(lost) - majority, 0)}{more} of {len(voters)} voters"
+        )
+    else:
+        line += "the leader did not answer, and only it knows who is heard"
     return line + ("; a change of voters is in progress" if answer.changing else "")
 
 

@@ -44,6 +44,7 @@ _LABELS = {
     "distrusted": "paths marked by needs-sync",
 }
 _NONE = {"mounts": "none: `monofs mount add PATH URI` makes one", "workers": "none: nothing can be read"}
+_OF_LEADERS = {"workers": "not known: only a master that leads hears workers"}
 
 
 def show_report(sections: dict[str, dict[str, Any]]) -> None:
@@ -55,7 +56,8 @@ def show_report(sections: dict[str, dict[str, Any]]) -> None:
         click.echo(_TITLES.get(name, name.replace("_", " ").capitalize()))
         facts = sections[name]
         if not facts:
-            click.echo(f"  {_NONE.get(name, 'none')}")
+            leads = sections.get("cluster", {}).get("leads", True)
+            click.echo(f"  {(_NONE if leads else _NONE | _OF_LEADERS).get(name, 'none')}")
         elif all(isinstance(value, dict) for value in facts.values()):
             _show_table(name, facts)
         else:

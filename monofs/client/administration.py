@@ -206,8 +206,11 @@ class Administration(Connected):
 
     @public
     def report(self) -> dict[str, dict[str, Any]]:
-        """State of the cluster: sections of named values."""
-        return self._session().ask(Method.REPORT, Empty(), ReportAnswer).sections
+        """State of the cluster: sections of named values, of the master that leads, if one is known; another knows of no workers."""
+        answer = self._session().ask(Method.REPORT, Empty(), ReportAnswer)
+        if not answer.sections.get("cluster", {}).get("leads", True):
+            answer = self._of_leader(Method.REPORT, ReportAnswer, self.quorum(), answer)
+        return answer.sections
 
     @public
     def conf(self) -> list[Setting]:
@@ -237,14 +240,18 @@ class Administration(Connected):
         """The group of masters as the one that answers sees it; ``of_leader``: as the leader does, who alone knows how far the others are, if one is
         known."""
         answer = self._session().ask(Method.QUORUM, Empty(), QuorumAnswer)
-        rpc = next((each.rpc for each in answer.members if each.id == answer.leader), "")
-        if not of_leader or answer.leader == answer.me or not rpc:
-            return answer
+        return self._of_leader(Method.QUORUM, QuorumAnswer, answer, answer) if of_leader else answer
+
+    def _of_leader(self, method: Method, answer_type: type[A], group: QuorumAnswer, known: A) -> A:
+        """What the leader answers; ``known``, the answer of the one asked, when it leads itself, or knows of none that answers."""
+        rpc = next((each.rpc for each in group.members if each.id == group.leader), "")
+        if group.leader == group.me or not rpc:
+            return known
         pool = self._session().connect(rpc)
         try:
-            return pool.call(Method.QUORUM, Empty(), QuorumAnswer, self._options.timeout_s)
+            return pool.call(method, Empty(), answer_type, self._options.timeout_s)
         except MonofsError:  # it is gone meanwhile: what this one knows is better than nothing
-            return answer
+            return known
         finally:
             pool.close()
 

@@ -70,12 +70,22 @@ def load_identity(home: Home, name: str, *, has_log: bool) -> Identity:
 class Forming:
     """Asks the other masters until it is known how the log begins."""
 
-    def __init__(self, identity: Identity, peers: dict[str, str], connect: Callable[..., Client], reactor: Any) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        peers: dict[str, str],
+        connect: Callable[..., Client],
+        reactor: Any,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._tell, self._told = tell, ""
         self._identity, self._peers, self._reactor = identity, peers, reactor
         self._clients = {
             name: connect(address, connect_timeout_s=ASK_S) for name, address in peers.items() if name != identity.name
         }
         self._known: dict[str, WhoAnswer] = {}
+        self._missing: dict[str, str] = {}
+        """Why others do not answer."""
 
     async def find(self) -> Membership:
         """The membership the log begins with; one without voters: this master waits to be added."""
@@ -90,7 +100,8 @@ class Forming:
                     return self._formed()
                 if asked % TELL_EVERY == 0:
                     missing = ", ".join(sorted(set(self._clients) - set(self._known)))
-                    log.info("waiting for the other masters", missing=missing)
+                    log.info("waiting for the other masters", missing=missing, reasons=dict(self._missing))
+                    self._say(f"waiting for the other masters, all of which must be there to begin: {self._reasons()}")
                 asked += 1
                 await deferLater(self._reactor, PAUSE_S)
         finally:
@@ -103,6 +114,7 @@ class Forming:
             answer: WhoAnswer = await self._clients[name].call(Method.WHO, request, WhoAnswer, ASK_S)
         except MonofsError as error:
             self._known.pop(name, None)
+            self._missing[name] = error.message
             log.debug("a master does not answer yet", name=name, error=error.message)
             return None
         if answer.name != name:
@@ -110,7 +122,16 @@ class Forming:
                 f"the master at {self._peers[name]} calls itself {answer.name!r}, and journal.peers calls it {name!r}"
             )
         self._known[name] = answer
+        self._missing.pop(name, None)
         return answer
+
+    def _reasons(self) -> str:
+        return "; ".join(f"{name}: {why}" for name, why in sorted(self._missing.items()))
+
+    def _say(self, line: str) -> None:
+        if line != self._told:
+            self._told = line
+            self._tell(line)
 
     def _formed(self) -> Membership:
         seats = [Seat(NodeId(answer.member), name, self._peers[name]) for name, answer in self._known.items()]
@@ -124,4 +145,6 @@ class Forming:
         log.warning(
             "not a member of the group yet: run `monofs admin quorum add`", group_of=name, name=self._identity.name
         )
+        own = f"{self._identity.name}={self._peers[self._identity.name]}"
+        self._say(f"not a member of the group yet: run `monofs admin quorum add {own} --promote`")
         return Membership(())

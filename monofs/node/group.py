@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 
 from monofs.config.schema import Config
 from monofs.journal.book import MEMBERS_MAX, Seat, decode_book, encode_book, parse_peers
@@ -26,7 +27,7 @@ from monofs.master.snapshots import RECEIVED, Receiving, Sending
 from monofs.metadata.copying import end_install, install_database
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import LEVEL
-from monofs.model.errors import ConfigError, invariant
+from monofs.model.errors import invariant
 from monofs.model.ids import Term
 from monofs.node.forming import Forming, load_identity
 from monofs.node.home import Home
@@ -39,6 +40,8 @@ from monofs.rpc.tls import ClientTls
 
 log = logger(__name__)
 JOURNAL_CONNECTIONS = 256
+WATCH_S = 3.0
+"""Between two looks; whom two find without a leader is told: elections take a fraction of it."""
 
 
 def install_received(home: Home) -> bool:
@@ -72,13 +75,6 @@ class Group:
     ) -> None:
         settings = config.journal
         self._peers_given = parse_peers(settings.peers)
-        if not settings.id:
-            raise ConfigError("journal.peers names several masters: say which one this is, with --id")
-        if settings.id not in self._peers_given:
-            names = ", ".join(self._peers_given)
-            raise ConfigError(
-                f"journal.peers names {names}, and not this master, {settings.id}: add it, or correct --id"
-            )
         self._home, self._config, self._namespace, self._reactor = home, config, namespace, reactor
         self._installed, self._rpc = installed, rpc
         directory = home.path("journal")
@@ -96,6 +92,10 @@ class Group:
         self._of_another_lease: set[NodeId] = set()
         """Members that are not heard, told of in the log already."""
         self._listener: Listener | None = None
+        self._watcher = LoopingCall(self._watch)
+        self._watcher.clock = reactor
+        self._leaderless = 0
+        """How many looks in a row found no leader."""
         self.journal = Replicated(
             directory, namespace, settings, self.me, reactor=reactor, on_failure=on_failure, skip=skip
         )
@@ -128,7 +128,7 @@ class Group:
         if self._has_log or self._installed:
             membership = self._kept_membership()
         else:
-            forming = Forming(self.identity, self._peers_given, self._connect, self._reactor)
+            forming = Forming(self.identity, self._peers_given, self._connect, self._reactor, tell)
             membership = await forming.find()
         begins = not self._has_log and not self._installed
         self.journal.open(self, membership, begins=begins, installed=self._installed)
@@ -137,7 +137,25 @@ class Group:
         self.journal.on_role(self._hear_role)
         self._door.open(self._deliver, lambda request: Deferred.fromCoroutine(self._receiving.take(request)))
         self.journal.start()
+        self._watcher.start(WATCH_S, now=False)
         return self._listener.address
+
+    def _watch(self) -> None:
+        """Say when nobody leads for long, and when somebody does again."""
+        status = self.journal.raft_status()
+        if not status.membership.members():
+            return  # it waits to be added, and has said so
+        if status.leader:
+            if self._leaderless >= 2:
+                log.info("a master leads again", term=status.term)
+                tell(f"a master leads again, in term {status.term}")
+            self._leaderless = 0
+            return
+        self._leaderless += 1
+        if self._leaderless == 2:
+            names = ", ".join(seat.name for seat in decode_book(status.membership.book))
+            log.warning("no master leads", masters=names)
+            tell(f"no master leads: nothing can be changed before a majority of {names} runs and reaches one another")
 
     def _kept_membership(self) -> Membership:
         """For a log that begins behind an installed state: a leader's, which names the members, or a backup's, which makes a group of one."""
@@ -149,6 +167,8 @@ class Group:
 
     async def stop(self) -> None:
         """Hand leadership over; then no more messages in or out. The journal is closed after."""
+        if self._watcher.running:
+            self._watcher.stop()
         await self.journal.hand_over()
         self._sending.stop()
         if self._listener is not None:
@@ -275,3 +295,9 @@ class Group:
         sys.stdout.flush()
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very process, its own arguments
+
+
+def tell(line: str) -> None:
+    """To whoever watches the terminal or the supervisor's log: what a master waits for."""
+    sys.stderr.write(f"monofs: {line}\n")
+    sys.stderr.flush()

@@ -93,6 +93,7 @@ class Node:
             stack.callback(self.home.close)
             self._open_logs(stack)
             security = self.config.security
+            self._check_shared_secret()
             self._secret = load_secret(self.home, security.cluster_secret_file)
             self._tls = find_client_tls(security)
             self._security = Security(
@@ -106,6 +107,15 @@ class Node:
             if self.config.node.role in ("all", "worker"):
                 self._open_worker(stack)
             self._stack = stack.pop_all()
+
+    def _check_shared_secret(self) -> None:
+        """Raise ``ConfigError`` where this node would draw a secret of its own, with which no other ever answers it."""
+        others = len(parse_peers(self.config.journal.peers)) > 1 or self.config.node.role == "worker"
+        file, own = self.config.security.cluster_secret_file, self.home.path("cluster.secret")
+        if others and not file and not os.path.exists(own):
+            raise ConfigError(
+                f"all nodes of a cluster share one secret: name its file with --cluster-secret-file, or copy it to {own}"
+            )
 
     def _open_logs(self, stack: ExitStack) -> None:
         settings = self.config.log
@@ -125,6 +135,7 @@ class Node:
     def _open_master(self, stack: ExitStack) -> None:
         directory = self.home.path("namespace")
         self.home.check_begun()
+        self._check_name()
         if os.path.exists(self.home.path(IDENTITY)) and not self.config.journal.peers:
             raise HomeUnusable(
                 f"home {self.home.directory} is that of a master among several: start it with --id and --peers, as before"
@@ -157,6 +168,18 @@ class Node:
             voters_level=self._group.voters_level if self._group is not None else lambda: LEVEL,
         )
         self.master.service().on_fatal = self.on_fatal
+
+    def _check_name(self) -> None:
+        """Raise ``ConfigError`` unless this master is alone, or one of those that are listed."""
+        name, peers = self.config.journal.id, parse_peers(self.config.journal.peers)
+        if name and not peers:
+            raise ConfigError(f"--id {name} names a master among several: list them all with --peers")
+        if peers and not name:
+            raise ConfigError("journal.peers names several masters: say which one this is, with --id")
+        if name and name not in peers:
+            raise ConfigError(
+                f"journal.peers names {', '.join(peers)}, and not this master, {name}: add it, or correct --id"
+            )
 
     def _open_journal(self, namespace: Namespace, stack: ExitStack, *, installed: bool) -> SingleVoter | Replicated:
         """Alone: replayed and leading when this returns. In a group: read back in :meth:`start`, when the group is known."""

@@ -271,6 +271,7 @@ class Pool:
         unreachable: set[str] = set()
         hinted: set[str] = set()
         losses = 0
+        leaderless = False
         patience = time.monotonic() + self._patience_s
         while True:
             try:
@@ -290,6 +291,7 @@ class Pool:
             except NotLeader as error:
                 if len(self.addresses) == 1 and error.detail.get("leader") is None:
                     raise
+                leaderless = True
                 address = self._leader(error, address)
                 if address in hinted or error.detail.get("leader") != address:
                     pause = _sleep(min(pause, _ELECTION_PAUSE_S), deadline)
@@ -306,7 +308,7 @@ class Pool:
                 stamp(error, trace)
                 raise
             if time.monotonic() >= deadline:
-                told = DeadlineExceeded(f"no answer from {', '.join(self.addresses)} within the time allowed")
+                told = DeadlineExceeded(_LEADERLESS if leaderless else _silent(self.addresses))
                 raise stamp(told, trace)
 
     def _act(self, action: Callable[[Conversation], _T], talk: Conversation, *, keep: bool) -> _T:
@@ -440,6 +442,16 @@ class Pipeline:
         if self.unanswered:
             self._talk.close()
         self._give_back(self._talk)
+
+
+_LEADERLESS = (
+    "no master came to lead within the time allowed: a majority of them must run and reach one another; `monofs admin quorum info` shows "
+    "what the one that answers knows"
+)
+
+
+def _silent(addresses: Sequence[str]) -> str:
+    return f"no answer from {', '.join(addresses)} within the time allowed"
 
 
 def _sleep(pause_s: float, deadline: float) -> float:

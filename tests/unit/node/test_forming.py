@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from monofs.config.loader import load_config
-from monofs.model.errors import HomeUnusable
+from monofs.model.errors import ConfigError, HomeUnusable
 from monofs.node.forming import FIRST, IDENTITY, load_identity
 from monofs.node.home import Home, open_home
 from monofs.node.node import Node
@@ -64,3 +65,35 @@ def test_doors_on_every_address_are_told_by_a_name_that_others_can_use() -> None
     assert not told().startswith("0.0.0.0")
     node = Node(load_config(environ={}), None, on_fatal=pytest.fail)
     assert node._advertised("127.0.0.1", "127.0.0.1:1") == "127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [
+        (["journal.id=m9", "journal.peers=m1=a:1,m2=b:1"], "names m1, m2, and not this master, m9"),
+        (["journal.id=m1"], "list them all with --peers"),
+        (["journal.peers=m1=a:1"], "with --id"),
+        (["journal.id=m1", "journal.peers=m1=a:1,m2=a:1"], "names a:1 twice"),
+        (["journal.id=m1", "journal.peers=m1=a:1,m2=b:99999"], "'m2=b:99999' is not that"),
+    ],
+)
+def test_a_list_of_masters_that_cannot_be_is_told_at_the_start_and_leaves_the_home_free(
+    tmp_path: Path, sets: list[str], told: str
+) -> None:
+    home = tmp_path / "new"
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 32)
+    secret.chmod(0o600)
+    given = [f"node.home={home}", "node.role=master", f"security.cluster_secret_file={secret}"]
+    node = Node(load_config(sets=[*given, *sets], environ={}), None, on_fatal=pytest.fail)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        node.open()
+    assert not (home / IDENTITY).exists()
+
+
+@pytest.mark.parametrize("sets", [["node.role=worker"], ["journal.id=m1", "journal.peers=m1=a:1,m2=b:1"]])
+def test_a_node_among_others_never_draws_a_secret_of_its_own(tmp_path: Path, sets: list[str]) -> None:
+    node = Node(load_config(sets=[f"node.home={tmp_path / 'new'}", *sets], environ={}), None, on_fatal=pytest.fail)
+    with pytest.raises(ConfigError, match="--cluster-secret-file"):
+        node.open()
+    assert not (tmp_path / "new" / "cluster.secret").exists()

@@ -1,0 +1,31 @@
+"""What operators are told of the group of masters."""
+
+from monofs.cli.quorum import summary
+from monofs.rpc.api import QuorumAnswer, QuorumMember
+
+
+def answer(*heard_s: float, leader: int = 1, me: int = 1) -> QuorumAnswer:
+    members = [
+        QuorumMember(number, f"m{number}", "a:1", "", True, "", 9, heard, "self" if number == me else "replicate")
+        for number, heard in enumerate(heard_s, 1)
+    ]
+    return QuorumAnswer(me, "leader" if leader == me else "follower", 3, leader, 9, 9, 9, False, members)
+
+
+def test_what_the_group_bears_counts_those_that_are_lost_already() -> None:
+    assert summary(answer(0, 0.1, 0.1)).endswith("; the group bears the loss of 1 of 3 voters")
+    assert summary(answer(0, 0.1, 60)).endswith("; m3 not heard; the group bears the loss of 0 more of 3 voters")
+    assert summary(answer(0, 0.1, 0.1, -1, 0.1)).endswith(
+        "; m4 not heard; the group bears the loss of 1 more of 5 voters"
+    )
+
+
+def test_a_group_without_a_leader_bears_nothing() -> None:
+    told = summary(answer(0, -1, -1, leader=0))
+    assert "no master leads" in told
+    assert "before 2 of the 3 voters run" in told
+    assert "bears" not in told
+
+
+def test_only_a_leader_says_who_is_lost() -> None:
+    assert "bears" not in summary(answer(0, -1, -1, leader=2))
