@@ -18,16 +18,26 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", metavar="FILE")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@click.option(
+    "--home",
+    metavar="DIR",
+    help="Offline, of the home of a stopped master: the way on when a majority is gone for good.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @click.pass_obj
-def backup(session: Session, file: str, force: bool, as_json: bool) -> None:
+def backup(session: Session, file: str, force: bool, home: str | None, as_json: bool) -> None:
     """Copy the namespace into FILE, as of one moment, while it is in use.
 
     FILE appears when it is complete and proved. It holds names, mounts, policies and jobs, and the credentials of mounts as the cluster secret
     wrapped them: keep that secret too, apart. It holds no bytes of files.
     """
-    with progress("backing up", total=None) as advance:
-        head = session.fs.backup(file, overwrite=force, progress=advance)
+    if home is not None:
+        from monofs.node.salvaging import back_up_home
+
+        head = back_up_home(os.path.expanduser(home), file, overwrite=force)
+    else:
+        with progress("backing up", total=None) as advance:
+            head = session.fs.backup(file, overwrite=force, progress=advance)
     if as_json:
         print_json({"file": file, **_facts(head)})
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monofs.cli.output import print_json
+from monofs.model.errors import NotFound, QuorumRefused
 
 if TYPE_CHECKING:
     from monofs.journal.raft.messages import Membership
@@ -74,10 +75,16 @@ def verify(directory: str, as_json: bool) -> None:
 @click.argument("directory", metavar="DIRECTORY")
 @click.option("--after", "index", type=int, required=True, metavar="INDEX", help="The last entry that is kept.")
 def cut(directory: str, index: int) -> None:
-    """Give up everything written after an entry, for ever. Copy the directory away first."""
+    """Give up everything written after an entry, for ever. Copy the directory away first. Refused for a member of a group."""
     from monofs.journal.repair import cut_after, locked
+    from monofs.node.forming import IDENTITY
 
     path = _journal_of(directory)
+    if os.path.exists(os.path.join(os.path.dirname(os.path.abspath(path)), IDENTITY)):
+        raise QuorumRefused(
+            "this is the journal of a master among several: cut, it would forget what it acknowledged and whom it voted for. Put a new master in its "
+            "place, or, when the majority is gone for good, see `monofs admin backup --home`"
+        )
     with locked(path):
         cut_after(path, index)
     click.echo(f"the journal ends with entry {index}")
@@ -86,6 +93,10 @@ def cut(directory: str, index: int) -> None:
 def _journal_of(directory: str) -> str:
     directory = os.path.expanduser(directory)
     inner = os.path.join(directory, "journal")
+    if not os.path.isdir(inner) and os.path.exists(os.path.join(directory, "format")):
+        raise NotFound(
+            f"{directory} is the home of a node without a journal: a worker's, or one that never became ready"
+        )
     return inner if os.path.isdir(inner) else directory
 
 

@@ -43,7 +43,7 @@ def info(session: Session, as_json: bool) -> None:
                 each.journal,
                 each.rpc or "-",
             )
-            for each in answer.members
+            for each in sorted(answer.members, key=lambda member: member.name)
         ],
     )
     click.echo(summary(answer))

@@ -240,17 +240,29 @@ class Administration(Connected):
         """The group of masters as the one that answers sees it; ``of_leader``: as the leader does, who alone knows how far the others are, if one is
         known."""
         answer = self._session().ask(Method.QUORUM, Empty(), QuorumAnswer)
-        return self._of_leader(Method.QUORUM, QuorumAnswer, answer, answer) if of_leader else answer
+        if not of_leader:
+            return answer
+        for address in (
+            self._options.masters if not answer.leader else ()
+        ):  # one that was taken out, perhaps, or waits to be let in
+            other = self._at(address, Method.QUORUM, QuorumAnswer, answer)
+            if other.leader:
+                answer = other
+                break
+        return self._of_leader(Method.QUORUM, QuorumAnswer, answer, answer)
 
     def _of_leader(self, method: Method, answer_type: type[A], group: QuorumAnswer, known: A) -> A:
         """What the leader answers; ``known``, the answer of the one asked, when it leads itself, or knows of none that answers."""
         rpc = next((each.rpc for each in group.members if each.id == group.leader), "")
         if group.leader == group.me or not rpc:
             return known
-        pool = self._session().connect(rpc)
+        return self._at(rpc, method, answer_type, known)
+
+    def _at(self, address: str, method: Method, answer_type: type[A], known: A) -> A:
+        pool = self._session().connect(address)
         try:
             return pool.call(method, Empty(), answer_type, self._options.timeout_s)
-        except MonofsError:  # it is gone meanwhile: what this one knows is better than nothing
+        except MonofsError:  # it is gone: what is known already is better than nothing
             return known
         finally:
             pool.close()

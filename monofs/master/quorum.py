@@ -16,7 +16,16 @@ from monofs.journal.book import Seat, check_name, decode_book, encode_book
 from monofs.journal.raft.messages import Membership, NodeId, Refused, Status
 from monofs.journal.replicated import Replicated
 from monofs.master.access import check_access
-from monofs.model.errors import InvalidArgument, MonofsError, NotFound, NotSupported, QuorumRefused
+from monofs.model.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    InvalidArgument,
+    MonofsError,
+    NotFound,
+    NotSupported,
+    QuorumRefused,
+    Unreachable,
+)
 from monofs.model.principal import Right
 from monofs.rpc.api import (
     Empty,
@@ -135,6 +144,11 @@ class Quorum:
         client = self._dial(request.address)
         try:
             who = await client.call(Method.WHO, WhoRequest("", 0), WhoAnswer, WHO_S)
+        except (DeadlineExceeded, Unreachable, ConnectionLost) as error:
+            raise QuorumRefused(
+                f"no master answers at {request.address} ({error.message}): start it with --id {request.name} and --peers, and give the "
+                "address of its journal door, as --peers has it"
+            ) from None
         finally:
             client.close()
         if who.name != check_name(request.name):
@@ -146,7 +160,9 @@ class Quorum:
                 f"the group has a {request.name} with another disk: remove that one first (`monofs admin quorum remove {request.name}`)"
             )
         if who.membership:
-            raise QuorumRefused(f"{request.name} belongs to another group: give it an empty home")
+            raise QuorumRefused(
+                f"{request.name} is of a group already, or was taken out of one: start it on an empty home"
+            )
         book = encode_book([*seats, Seat(NodeId(who.member), request.name, request.address)])
         learners = tuple(sorted({*membership.learners, NodeId(who.member)}))
         return membership._replace(learners=learners, book=book)

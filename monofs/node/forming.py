@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from twisted.internet.task import deferLater
 
-from monofs.journal.book import Seat, encode_book
+from monofs.journal.book import Seat, decode_book, encode_book
 from monofs.journal.raft.messages import MAX_ID, Membership, NodeId
 from monofs.journal.wire import decode_membership
 from monofs.model.errors import ConfigError, HomeUnusable, MonofsError
@@ -146,5 +146,7 @@ class Forming:
             "not a member of the group yet: run `monofs admin quorum add`", group_of=name, name=self._identity.name
         )
         own = f"{self._identity.name}={self._peers[self._identity.name]}"
-        self._say(f"not a member of the group yet: run `monofs admin quorum add {own} --promote`")
+        names = {seat.name for seat in decode_book(membership.book)}
+        first = f"`monofs admin quorum remove {self._identity.name}`, then " if self._identity.name in names else ""
+        self._say(f"not a member of the group yet: run {first}`monofs admin quorum add {own} --promote`")
         return Membership(())

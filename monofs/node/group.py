@@ -96,6 +96,7 @@ class Group:
         self._watcher.clock = reactor
         self._leaderless = 0
         """How many looks in a row found no leader."""
+        self._is_out = False
         self.journal = Replicated(
             directory, namespace, settings, self.me, reactor=reactor, on_failure=on_failure, skip=skip
         )
@@ -143,8 +144,13 @@ class Group:
     def _watch(self) -> None:
         """Say when nobody leads for long, and when somebody does again."""
         status = self.journal.raft_status()
-        if not status.membership.members():
-            return  # it waits to be added, and has said so
+        members = status.membership.members()
+        if self.me not in members:
+            if members and not self._is_out:  # without any it waits to be added, and has said so
+                log.warning("taken out of the group", term=status.term)
+                tell("this master was taken out of the group: stop it, and never start it with this home again")
+            self._is_out = bool(members)
+            return
         if status.leader:
             if self._leaderless >= 2:
                 log.info("a master leads again", term=status.term)
@@ -153,7 +159,7 @@ class Group:
             return
         self._leaderless += 1
         if self._leaderless == 2:
-            names = ", ".join(seat.name for seat in decode_book(status.membership.book))
+            names = ", ".join(sorted(seat.name for seat in decode_book(status.membership.book)))
             log.warning("no master leads", masters=names)
             tell(f"no master leads: nothing can be changed before a majority of {names} runs and reaches one another")
 

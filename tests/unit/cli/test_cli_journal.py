@@ -123,6 +123,20 @@ def test_a_cut_goes_back_to_where_the_log_last_ended_with_that_entry(home):
     log.close()
 
 
+def test_a_member_of_a_group_is_not_cut(home):
+    with open(f"{home}/member", "w") as file:
+        file.write('{"name": "m1", "id": 1}')
+    before = image(home)
+    assert "master among several" in admin("cut", home, "--after", "2", fails=2)
+    assert "master among several" in admin("cut", f"{home}/journal/", "--after", "2", fails=2)
+    assert image(home) == before
+
+
+def test_a_home_without_a_journal_is_not_called_clean(tmp_path):
+    (tmp_path / "format").write_text("{}")
+    assert "without a journal" in admin("verify", str(tmp_path), fails=3)
+
+
 def test_a_segment_that_is_discarded_or_holds_nothing_is_told(home):
     log = LogFiles(f"{home}/journal", JournalConfig(segment_bytes=64 << 10))
     log.open(Position(0, 0), GROUP, may_discard=False)
