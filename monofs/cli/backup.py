@@ -71,6 +71,8 @@ def restore(
         raise click.UsageError("--home DIR says where to; --dry-run only looks at FILE")
     directory = None if home is None else os.path.abspath(os.path.expanduser(home))
     secret = session.reach["cluster_secret_file"]
+    if not secret and not os.path.exists(os.path.join(directory or "", "cluster.secret")):
+        secret = os.environ.get("MONOFS_SECURITY_CLUSTER_SECRET_FILE")
     with progress("checking" if dry_run else "restoring", total=os.stat(file).st_size) as advance:
         if dry_run or directory is None:
             done = rehearse(file, directory, secret_file=secret, advance=advance)
