@@ -37,7 +37,7 @@ from monofs.model.errors import (
 from monofs.model.mount import Mount
 from monofs.model.paths import parse_path
 from monofs.observe.failpoints import failpoint
-from monofs.ufs.base import ANYTHING, Condition, UfsEntry
+from monofs.ufs.base import ANYTHING, UfsEntry, replacing
 
 T = TypeVar("T")
 TRIES = 3
@@ -198,19 +198,19 @@ class Acts:
         return store.act("mkdir", intent.key, lambda ufs: ufs.make_directory(key, intent.name))
 
     def _put_empty(self, store: MountedStore, intent: Intent) -> Deferred[UfsEntry]:
-        key, condition = intent.key.encode(), _replacing(intent.replaced)
+        key, condition = intent.key.encode(), replacing(intent.replaced)
         return store.act("put", intent.key, lambda ufs: ufs.put(key, [], intent.name, condition))
 
     def _move(self, store: MountedStore, intent: Intent) -> Deferred[UfsEntry]:
         source, target, directory = intent.key.encode(), intent.target_key.encode(), intent.directory
-        condition = ANYTHING if directory else _replacing(intent.target_replaced)
+        condition = ANYTHING if directory else replacing(intent.target_replaced)
         return store.act(
             "rename", intent.target_key, lambda ufs: ufs.rename(source, target, condition, directory=directory)
         )
 
     async def _copy(self, store: MountedStore, intent: Intent) -> UfsEntry:
         source, target = intent.key.encode(), intent.target_key.encode()
-        condition = _replacing(intent.target_replaced)
+        condition = replacing(intent.target_replaced)
         begun = self._namespace.intent(intent.number)
         if begun is not None and begun.upload:  # of a try before this one
             await self.clean(store, begun)
@@ -290,8 +290,3 @@ async def _never() -> None:
 
 def _found(intent: Intent, entry: UfsEntry) -> Found:
     return found_of(entry, parse_path(intent.target or intent.path)[-1])
-
-
-def _replacing(fingerprint: str) -> Condition:
-    """Exactly this version is replaced; '': nothing is there."""
-    return Condition(fingerprint=fingerprint) if fingerprint else Condition(absent=True)

@@ -47,6 +47,11 @@ class Flag(IntFlag):
     """A directory below a mount that is EXPLICIT for the sake of what no store has below it, whatever mount points go."""
 
 
+ANY_VERSION = "*"
+"""In the place of a fingerprint: whatever the store has there. Beneath a file that only the cache has lies an older version, or one of somebody
+else that the tree never showed, or nothing."""
+
+
 class Inode(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """One record of the ``tree`` table. Times are integer nanoseconds since 1970 UTC; sizes are bytes."""
 

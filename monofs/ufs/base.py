@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from monofs.model.errors import MonofsError, UfsBadBody, UfsFailed, UfsFull, UfsThrottled, UfsUnreachable
+from monofs.model.inode import ANY_VERSION
 
 MIB = 1 << 20
 PARTS_MAX = 10_000
@@ -92,6 +93,13 @@ class Condition:
 
 
 ANYTHING = Condition()
+
+
+def replacing(version: str) -> Condition:
+    """Exactly this version is replaced; '': nothing is there; ``ANY_VERSION``: whatever is there."""
+    if version == ANY_VERSION:
+        return ANYTHING
+    return Condition(fingerprint=version) if version else Condition(absent=True)
 
 
 class UnderStorage(Protocol):

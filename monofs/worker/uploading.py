@@ -24,7 +24,7 @@ from monofs.model.errors import Internal, MonofsError, UfsChanged, UfsNotFound, 
 from monofs.observe import metrics
 from monofs.observe.failpoints import failpoint
 from monofs.observe.logs import logger
-from monofs.ufs.base import Condition, UfsEntry, UnderStorage, may_be_done
+from monofs.ufs.base import UfsEntry, UnderStorage, may_be_done, replacing
 from monofs.worker.stores import Stores
 from monofs.worker.threads import Threads
 
@@ -90,7 +90,7 @@ class Upload:
             while todo:
                 todo.pop()()
             failpoint("write.begun")
-            entry = store.put(self._key, pieces, self._name, _condition(replaced))
+            entry = store.put(self._key, pieces, self._name, replacing(replaced))
             failpoint("write.acted")
             return entry
 
@@ -115,7 +115,7 @@ class Upload:
 
         def act(store: UnderStorage) -> UfsEntry:
             failpoint("write.published")
-            entry = store.complete_upload(self._key, self._id, parts, size, self._name, _condition(replaced))
+            entry = store.complete_upload(self._key, self._id, parts, size, self._name, replacing(replaced))
             failpoint("write.acted")
             return entry
 
@@ -262,8 +262,3 @@ class Upload:
     async def _pause(self, attempt: int) -> None:
         pause_s = min(BACK_OFF_FIRST_S * 2**attempt, BACK_OFF_MOST_S) * (0.5 + random.random())  # noqa: S311 - spreads load
         await deferLater(self._reactor, pause_s)
-
-
-def _condition(replaced: str) -> Condition:
-    """What must lie at the key: the version the tree knew; where it knew nothing, nothing."""
-    return Condition(fingerprint=replaced) if replaced else Condition(absent=True)

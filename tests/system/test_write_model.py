@@ -153,6 +153,8 @@ class Machine(RuleBasedStateMachine):
     @rule(path=paths, data=datas, then=st.one_of(st.none(), changes, looks), client=clients)
     def outside(self, path: str, data: bytes, then: Operation | None, client: int) -> None:
         """Somebody else writes or deletes in the store, and before monofs looks at it a client does something there."""
+        if self.may_meet(path, then):
+            return
         before = self.tree
         if path in before.files and before.files[path].persisted and data[:1] < b"\x40":
             self.place.delete(path)
@@ -166,6 +168,16 @@ class Machine(RuleBasedStateMachine):
         converged(self.fs, self.at)
         synced(self.fs, self.at)
         self.take_over(outer, then, answer)
+
+    def may_meet(self, path: str, then: Operation | None) -> bool:
+        """Whether a file that somebody else writes may come to lie beside a directory of its name: nobody looks at what is known (the interval is -1), and a
+        path cannot tell the two apart."""
+        if then is None:
+            return False
+        is_directory = isinstance(then, MakeDirectory) or any(each in self.tree.directories for each in then.paths())
+        return any(
+            is_below(each, path) or is_below(path, each) or (each == path and is_directory) for each in then.paths()
+        )
 
     def is_free(self, path: str) -> bool:
         """Whether somebody else may write there without a conflict of kinds, which no order of the two could explain."""

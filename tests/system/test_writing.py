@@ -140,6 +140,39 @@ def test_conditions_hold_or_say_what_there_is(place, here, fs):
     assert fs.stat(f"{path}/f").fingerprint == second.fingerprint
 
 
+def test_what_only_the_cache_has_is_replaced_whatever_the_store_has_beneath(place, here, fs):
+    path, key = here
+    fs.write(f"{path}/source", b"copied")
+
+    def written(name, data):
+        fs.write(f"{path}/{name}", data)
+
+    def streamed(name, data):
+        with fs.open(f"{path}/{name}", "wb") as file:
+            file.write(data)
+
+    def copied(name, data):
+        fs.write(f"{path}/from", data)
+        fs.copy(f"{path}/from", f"{path}/{name}", overwrite=True)
+
+    def renamed(name, data):
+        fs.write(f"{path}/from", data)
+        fs.rename(f"{path}/from", f"{path}/{name}")
+
+    ways = {written: b"by one put", streamed: bytes(8 * MIB + 1), copied: b"by a copy", renamed: b"by a rename"}
+    for way, data in ways.items():
+        for beneath in ("nothing", "an older version", "somebody else's"):
+            name = f"{way.__name__}-{beneath.split()[0]}"
+            if beneath != "nothing":
+                fs.write(f"{path}/{name}", b"older")
+            fs.write(f"{path}/{name}", b"for the cache only", write_type="MUST_CACHE")
+            if beneath == "somebody else's":
+                place.put(f"{key}/{name}", b"from outside, longer")
+            way(name, data)
+            assert place.get(f"{key}/{name}") == data == fs.read(f"{path}/{name}")
+            assert fs.stat(f"{path}/{name}").is_persisted
+
+
 def test_a_plain_write_over_a_change_from_outside_wins_and_a_conditional_one_does_not(place, here, fs):
     path, key = here
     for number, options in enumerate(({}, {"stream": True})):

@@ -12,12 +12,12 @@ from monofs.metadata.draft import EXPLICIT, KEPT, MOUNT, PERSISTED, Draft, check
 from monofs.metadata.state import Lookup, join_key, present
 from monofs.metadata.tables import ABOVE_ROOT, ROOT_KEY
 from monofs.model.errors import AlreadyExists, IsADirectory, NotFound
-from monofs.model.inode import Inode, Kind
+from monofs.model.inode import ANY_VERSION, Inode, Kind
 from monofs.model.paths import Parts
 
 
 class Spot(NamedTuple):
-    """Where an object is made: mount (0: under none), store key, and the fingerprint of what it replaces there."""
+    """Where an object is made: mount (0: under none), store key, and the fingerprint of what it replaces there, '' for nothing."""
 
     mount: int
     key: str
@@ -47,7 +47,7 @@ def spot_of(draft: Draft, found: Lookup, parts: Parts, path: str) -> Spot:
     if found.inode is None:
         located = present(draft.state.natural_key(parts), "a path below a mount has a natural key")
         return Spot(located.mount.id, located.key, "")
-    return Spot(located.mount.id, located.key, version_of(found.inode))
+    return Spot(located.mount.id, located.key, version_of(found.inode) or ANY_VERSION)
 
 
 def version_of(inode: Inode) -> str:
