@@ -10,6 +10,7 @@ with an unclear end is left to the resolver, and its asker gets ``UfsUnknown``. 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.metadata.tables import Intent
 from monofs.model.errors import (
+    AlreadyExists,
     ConditionFailed,
     CrossMount,
     Internal,
@@ -261,11 +263,12 @@ class Changing:
             found = await self._preparing.known(parts, call)
             if self._is_unmounted(parts):
                 return await self._touch_unmounted(request, parts, found, call)
+            exists = NotSupported(
+                f"{request.path} exists, and its time is that of its store: write it again to change it",
+                path=request.path,
+            )
             if found.inode is not None:
-                raise NotSupported(
-                    f"{request.path} exists, and its time is that of its store: write it again to change it",
-                    path=request.path,
-                )
+                raise exists
             place = self._preparing.place(parts)
             asker = self._intents.asker(request.request, call.principal)
 
@@ -273,7 +276,10 @@ class Changing:
                 through = WriteType.THROUGH
                 return BeginWrite(stamp, request.path, FILE_MODE, request.parents, True, None, 0, through, 0, asker)
 
-            return await self._through([place], begin, call)
+            try:
+                return await self._through([place], begin, call)
+            except AlreadyExists:  # somebody made it meanwhile
+                raise exists from None
 
         return await self._intents.once(request.request, touch)
 
@@ -285,9 +291,11 @@ class Changing:
                 self._proposer.stamp(), format_path(parts[:-1]), DIRECTORY_MODE, uid, gid, parents=True, exist_ok=True
             )
             await self._tree(places, above, call)
-        stamp = self._proposer.stamp(request.request)
-        change = Touch(stamp, request.path) if found.inode else Create(stamp, request.path, FILE_MODE, uid, gid)
-        return await self._tree(places, change, call)
+        stamp = self._proposer.stamp()  # to touch once more what this made is harmless
+        if found.inode is None:
+            with contextlib.suppress(AlreadyExists):  # somebody made it meanwhile
+                return await self._tree(places, Create(stamp, request.path, FILE_MODE, uid, gid), call)
+        return await self._tree(places, Touch(stamp, request.path), call)
 
     def remove_tree(self, request: RemoveTreeRequest, call: Call) -> Deferred[Any]:
         """Answers which job deletes in the store what is gone from the tree; 0: nothing is left to delete."""

@@ -18,7 +18,15 @@ from typing import Any
 import pytest
 from write_world import Directory, Place, Prefix, converged, disagreements, owed, synced, tree_of
 
-from monofs.model.errors import AlreadyExists, Busy, ConditionFailed, ContentChanged, MonofsError, NotFound
+from monofs.model.errors import (
+    AlreadyExists,
+    Busy,
+    ConditionFailed,
+    ContentChanged,
+    MonofsError,
+    NotFound,
+    NotSupported,
+)
 from monofs.testing.nodes import ServedNode
 from monofs.testing.storeproxy import Fault, StoreProxy
 
@@ -175,6 +183,18 @@ def test_of_many_exclusive_writers_one_wins(mounted: Any) -> None:
     converged(fs, at)
     assert fs.read(f"{at}/f") == won[0]
     assert not disagreements(fs, at, place)
+
+
+def test_many_who_touch_one_path_are_told_as_if_one_after_the_other(mounted: Any) -> None:
+    """Rule: who finds it made meanwhile touches what is there, which below a mount cannot be done."""
+    fs, at, _ = mounted
+    for number in range(5):
+        answers = at_once([partial(fs.touch, f"{at}/f{number}")] * 6)
+        failed = [each for each in answers if isinstance(each, MonofsError)]
+        assert len(failed) == 5
+        assert all(isinstance(each, NotSupported) for each in failed), failed
+        unmounted = at_once([partial(fs.touch, f"/touched{at.replace('/', '-')}-{number}")] * 6)
+        assert not any(isinstance(each, MonofsError) for each in unmounted), unmounted
 
 
 def test_of_many_writers_over_one_version_one_wins(mounted: Any) -> None:
