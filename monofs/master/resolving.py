@@ -12,7 +12,8 @@ An ABANDON of what had no effect is nobody's answer: a retry of the request begi
 not adopted. A store that does not answer is asked again, with pauses from a second to a minute, for ever; ``monofs admin intents`` shows why.
 
 Writes of a live worker are its own business. They come here when it registers without naming them, when it was silent for
-``WORKER_SILENT_S``, or when its heartbeats do not name one begun more than ``UNSENT_S`` ago: its client never sent it a byte.
+``WORKER_SILENT_S``, or when its heartbeats do not name one begun more than ``UNSENT_S`` ago, or whose client has been gone for ``GONE_S``: its client
+never sent it a byte.
 
 Invariant: one resolution of an intent at a time, and only on the leader.
 """
@@ -42,11 +43,14 @@ from monofs.model.paths import parse_path
 from monofs.observe.audit import audit
 from monofs.observe.logs import logger
 from monofs.observe.metrics import INTENTS_RESOLVED
+from monofs.rpc.service import Connection
 
 log = logger(__name__)
 TICK_S = 1.0
 WORKER_SILENT_S = 60.0
 UNSENT_S = 30.0
+GONE_S = 2.0
+"""Longer than what a client had sent before it went takes to be named by a heartbeat; shorter than others wait for the path."""
 PAUSE_FIRST_S = 1.0
 PAUSE_MOST_S = 60.0
 AT_ONCE = 16
@@ -72,6 +76,10 @@ class Resolver:
         self._heard_s, self._clock, self._reactor = heard_s, clock, reactor
         self._at_work: dict[int, Any] = {}
         """Number → the timer of its next try, None while one is under way."""
+        self._askers: dict[int, Connection] = {}
+        """Number → the connection over which an open write was begun, or begun again, last; not of before this master led."""
+        self._gone_since_ns: dict[int, int] = {}
+        """Number → when that connection was first seen closed."""
         self._permits = DeferredSemaphore(AT_ONCE)
         self._leads_since = clock()
         self._stopped = False
@@ -124,12 +132,26 @@ class Resolver:
         if operations is not None and self._namespace.meta.intents:
             self._take_unnamed(worker, operations, WriteLost("no byte of it came"), older_than_s=UNSENT_S)
 
+    def begun(self, write: int, connection: Connection) -> None:
+        """A client was told of its open write."""
+        self._askers[write] = connection
+        self._gone_since_ns.pop(write, None)
+
     def _take_unnamed(self, worker: int, operations: list[int], why: MonofsError, *, older_than_s: float) -> None:
-        named = frozenset(operations)
-        begun_before_ns = self._proposer.stamp().now_ns - int(older_than_s * 1e9)
+        named, now_ns = frozenset(operations), self._proposer.stamp().now_ns
+        begun_before_ns, gone_before_ns = now_ns - int(older_than_s * 1e9), now_ns - int(GONE_S * 1e9)
+        self._note_gone(now_ns)
         for intent in self._namespace.intents(0, INTENTS_MAX):
-            if intent.worker == worker and intent.number not in named and intent.created_ns <= begun_before_ns:
+            if intent.worker != worker or intent.number in named:
+                continue
+            gone = self._gone_since_ns.get(intent.number, now_ns) <= gone_before_ns
+            if gone or intent.created_ns <= begun_before_ns:
                 self.take(intent, why)
+
+    def _note_gone(self, now_ns: int) -> None:
+        is_open, since = self._namespace.intent, self._gone_since_ns
+        self._askers = {each: asker for each, asker in self._askers.items() if is_open(each) is not None}
+        self._gone_since_ns = {each: since.get(each, now_ns) for each, asker in self._askers.items() if asker.closed}
 
     # ---- one intent ---------------------------------------------------------------------------------------------------
 

@@ -125,7 +125,7 @@ class Writing:
                 record(failure.value)
             return failure
 
-        return asked.addCallback(self._begun).addErrback(failed)
+        return asked.addCallback(self._begun, call).addErrback(failed)
 
     async def _begin(self, request: BeginWriteRequest, call: Call) -> Intent:
         parts = parse_path(request.path)
@@ -174,9 +174,10 @@ class Writing:
         failpoint("intent.begun")
         return begun
 
-    def _begun(self, intent: Any) -> BeginWriteAnswer:
+    def _begun(self, intent: Any, call: Call) -> BeginWriteAnswer:
         if not isinstance(intent, Intent):
             raise ConditionFailed("this write ended before: look at the path")
+        self._resolver.begun(intent.number, call.connection)
         parts = parse_path(intent.path)
         found = self._namespace.lookup(parts)
         token = self._issuer.issue_write(intent, parts, found)

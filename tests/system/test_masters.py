@@ -32,6 +32,7 @@ from monofs.rpc.handshake import Credential
 from monofs.rpc.sync import Pool
 from monofs.testing.masters import Masters, wait_until
 from monofs.testing.nodes import NodeFailed, ServedNode
+from monofs.testing.processes import cold
 
 pytestmark = pytest.mark.system
 
@@ -355,7 +356,11 @@ def added(fs, name, address):
 
 
 def test_a_rolling_upgrade_raises_the_entry_level_when_the_last_master_has_it(tmp_path):
-    with Masters(str(tmp_path)) as masters, masters.connect() as fs:
+    with (
+        Masters(str(tmp_path)) as masters,
+        masters.connect() as fs,
+        cold(),
+    ):  # a warm interpreter has imported this release
         for number, (name, node) in enumerate(masters.nodes.items()):
             assert fs.report()["cluster"]["level"] == 1
             node.stop()

@@ -14,7 +14,7 @@ from monofs.model.errors import MonofsError
 from monofs.model.inode import Inode
 from monofs.rpc import api
 from monofs.rpc.api import Method, RequestId
-from monofs.ufs.base import Condition, UfsEntry, UnderStorage
+from monofs.ufs.base import UfsEntry, UnderStorage, replacing
 from monofs.ufs.registry import open_ufs
 
 
@@ -63,7 +63,7 @@ class Scribe:
     def put(self, begun: api.BeginWriteAnswer, data: bytes) -> UfsEntry:
         """The act of a small write."""
         held = self.opened(begun)
-        condition = Condition(fingerprint=held.fingerprint) if held.fingerprint else Condition(absent=True)
+        condition = replacing(held.fingerprint)
         store = self.store(held.mount)
         try:
             return store.put(held.key.encode(), [memoryview(data)], held.operation_name, condition)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from master_house import House
+from master_house import NODE, House
 from scribe import Asking, Scribe
 from test_master_below import PATIENT, Store, ask, is_open
 
@@ -17,6 +17,7 @@ from monofs.model.errors import MonofsError, NotFound, UfsFailed, UfsUnknown, Wr
 from monofs.observe.metrics import INTENTS_RESOLVED
 from monofs.rpc import api
 from monofs.rpc.api import Method
+from monofs.rpc.direct import DirectClient
 from monofs.ufs.base import Condition
 
 ACTS = ("delete", "rename", "copy", "make_directory", "put", "remove_directory")
@@ -306,6 +307,27 @@ def test_a_write_of_which_no_byte_ever_came_does_not_lock_its_path_for_long(hous
     scribe.heartbeat([])
     house.resolve()
     assert not is_open(house)
+
+
+def test_a_write_whose_client_died_before_it_sent_a_byte_frees_its_path_soon(house: House, lake: Store) -> None:
+    scribe = Scribe(house)
+    client, other = DirectClient(house.service, NODE), DirectClient(house.service, NODE)
+    dead, sent, alive = (
+        house.loop.begin(asker.call, Method.BEGIN_WRITE, api.BeginWriteRequest(path, size=1), api.BeginWriteAnswer)()
+        for asker, path in ((client, "/lake/dead"), (client, "/lake/sent"), (other, "/lake/alive"))
+    )
+    house.loop.do(client.close)
+    scribe.heartbeat([sent.operation])
+    house.later_ns = 1 * 10**9
+    scribe.heartbeat([sent.operation])
+    house.resolve()
+    assert len(house.ask(Method.INTENT_LIST, api.Empty()).intents) == 3, "what it had sent may still be on its way"
+    house.later_ns = 3 * 10**9
+    scribe.heartbeat([sent.operation])
+    house.resolve()
+    shown = house.ask(Method.INTENT_LIST, api.Empty()).intents
+    assert [one.number for one in shown] == sorted([sent.operation, alive.operation])
+    assert dead.operation not in [one.number for one in shown]
 
 
 # ---- told -----------------------------------------------------------------------------------------------------------------

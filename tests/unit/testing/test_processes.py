@@ -50,7 +50,7 @@ sys.exit(int(sys.argv[1]))
 def program(tmp_path: Path) -> Path:
     (tmp_path / "tells.py").write_text(TELLS)
     (tmp_path / "draws.py").write_text("import random, uuid\nprint(random.random(), uuid.uuid4(), hash('seed'))")
-    (tmp_path / "waits.py").write_text("print('here', flush=True)\ninput()")
+    (tmp_path / "waits.py").write_text("import os\nos.write(1, b'here\\n')\ninput()")
     (tmp_path / "fails.py").write_text("raise ValueError('no')")
     return tmp_path
 
@@ -138,11 +138,11 @@ def test_what_a_fork_cannot_be_is_started(program: Path) -> None:
 def test_a_fork_ends_with_its_caller(program: Path) -> None:
     ours, theirs = socket.socketpair()
     code = f"""if True:
-        import sys
+        import os, sys
         from monofs.testing import processes
         with processes.kept_warm():
             process = processes.begin([sys.executable, "-m", "waits"], cwd={str(program)!r}, stdin={theirs.fileno()})
-            print(type(process).__name__, flush=True)
+            os.write(1, (type(process).__name__ + "\\n").encode())
             sys.stdin.read()"""
     with ours:
         with theirs:
