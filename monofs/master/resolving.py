@@ -114,7 +114,8 @@ class Resolver:
     # ---- whose worker is gone -----------------------------------------------------------------------------------------
 
     def look_around(self) -> None:
-        """Take the writes of workers that were silent too long."""
+        """Take the writes of workers that were silent too long, and note whose clients are gone."""
+        self._note_gone(self._proposer.stamp().now_ns)
         now = self._clock()
         for intent in self._namespace.intents(0, INTENTS_MAX):
             if not intent.worker or intent.number in self._at_work:
@@ -140,7 +141,6 @@ class Resolver:
     def _take_unnamed(self, worker: int, operations: list[int], why: MonofsError, *, older_than_s: float) -> None:
         named, now_ns = frozenset(operations), self._proposer.stamp().now_ns
         begun_before_ns, gone_before_ns = now_ns - int(older_than_s * 1e9), now_ns - int(GONE_S * 1e9)
-        self._note_gone(now_ns)
         for intent in self._namespace.intents(0, INTENTS_MAX):
             if intent.worker != worker or intent.number in named:
                 continue

@@ -317,6 +317,7 @@ def test_a_write_whose_client_died_before_it_sent_a_byte_frees_its_path_soon(hou
         for asker, path in ((client, "/lake/dead"), (client, "/lake/sent"), (other, "/lake/alive"))
     )
     house.loop.do(client.close)
+    house.loop.do(house.master._resolver.look_around)
     scribe.heartbeat([sent.operation])
     house.later_ns = 1 * 10**9
     scribe.heartbeat([sent.operation])
