@@ -59,6 +59,8 @@ WAITING_MAX = 1024
 UNSENT_MAX_BYTES = 64 << 20
 """Bytes a client may have unsent; more get Overloaded."""
 HANDSHAKE_S = 10.0
+HANDSHAKE_AMONG_S = 2.0
+"""Where another server may answer instead: one that was stopped still accepts connections."""
 GRACE_S = 0.25
 """The server's own DeadlineExceeded may come this much late; without it the connection is suspect."""
 BACKOFF_FIRST_S = 0.05
@@ -118,8 +120,9 @@ class ClientConnection(Link):
         self.out += pack(_HELLO, 0, 0, self._handshake.begin())
         self.soon()
         self.start_reading()
+        limit_s = HANDSHAKE_AMONG_S if client.has_others else HANDSHAKE_S
         self._timer = self.reactor.callLater(
-            HANDSHAKE_S, self.abort, Unreachable("the server did not finish the handshake in time")
+            limit_s, self.abort, Unreachable("the server did not finish the handshake in time")
         )
         self.begin_tls()
 
@@ -246,6 +249,11 @@ class Client:
             self._deadlines.add(waiter, deadline)
             self._connect_soon()
         return waiter.deferred
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there are servers beside the one it speaks to now."""
+        return self.addresses != (self._address,)
 
     def close(self) -> Deferred[None]:
         """Fail what waits with Closed and let the connection go."""

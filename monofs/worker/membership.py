@@ -43,7 +43,9 @@ from monofs.worker.pins import Pins
 log = logger(__name__)
 
 IDENTITY_BYTES = 16
-CALL_SLACK_S = 10.0
+REGISTER_S = 10.0
+SILENCE_S = 2.0
+"""A master this late with the answer to a heartbeat is left: another may lead since, and clients wait for a worker it knows."""
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
 SLICE = 500
@@ -138,7 +140,7 @@ class Membership:
             cache.incarnation,
             self._operations(),
         )
-        answer: RegisterAnswer = await self._master.call(Method.REGISTER, request, RegisterAnswer, CALL_SLACK_S)
+        answer: RegisterAnswer = await self._master.call(Method.REGISTER, request, RegisterAnswer, REGISTER_S)
         is_new = True
         if (answer.cluster, answer.incarnation) != (cache.cluster, cache.incarnation):
             if cache.cluster:
@@ -187,7 +189,7 @@ class Membership:
             tokens_index=self._tokens_index,
         )
         answer: HeartbeatAnswer = await self._master.call(
-            Method.HEARTBEAT, request, HeartbeatAnswer, interval_s + CALL_SLACK_S
+            Method.HEARTBEAT, request, HeartbeatAnswer, interval_s + SILENCE_S
         )
         self._gate.hear(answer.now_ns)
         self.epoch = answer.epoch

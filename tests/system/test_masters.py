@@ -192,6 +192,25 @@ def test_a_leader_without_a_majority_neither_writes_nor_reads(group):
     wait_until(lambda: have_converged(group), "the masters do not converge")
 
 
+def test_workers_leave_a_silent_leader_before_their_readers_lose_patience(group, tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "file").write_bytes(b"bytes")
+    worker = ServedNode(str(tmp_path / "worker"), sets=[f"worker.masters={group.addresses}"])
+    worker.flags = ["--role", "worker", "--cluster-secret-file", group.secret]
+    with worker, group.connect(timeout_s=8.0) as fs:
+        fs.mount_add("/silent", f"file://{store}")
+        assert fs.read("/silent/file") == b"bytes"
+        leader = group.leader()
+        group.signal(leader, signal.SIGSTOP)
+        try:
+            with group.connect(*others(group, leader), timeout_s=8.0) as newcomer:
+                assert newcomer.read("/silent/file") == b"bytes"
+        finally:
+            group.signal(leader, signal.SIGCONT)
+        fs.mount_remove("/silent")
+
+
 def test_a_retry_at_the_next_leader_gets_the_first_answer(group):
     request = MakeDirectoryRequest("/once", request=RequestId(b"0123456789abcdef", 1, 1))
     credential = Credential.from_file(group.secret)

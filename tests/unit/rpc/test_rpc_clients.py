@@ -260,6 +260,15 @@ def test_a_server_that_says_nothing_is_left_and_the_next_is_asked(loop: Loop, ho
         loop.do(client.close)
 
 
+def test_a_server_that_accepts_and_is_stopped_is_left_before_a_caller_loses_patience(loop: Loop, house: House) -> None:
+    with socket.socket() as stopped:
+        stopped.bind(("127.0.0.1", 0))
+        stopped.listen()
+        client = Client(loop.reactor, [f"127.0.0.1:{stopped.getsockname()[1]}", house.tcp().address])
+        assert loop.do(client.call, Method.PING, api.Empty(), api.Pong, 8.0).role == "worker"
+        loop.do(client.close)
+
+
 def test_streams_reach_direct_callers_through_a_callback(loop: Loop, house: House, tmp_path: Any) -> None:
     client = DirectClient(house.service)
     got: list[Any] = []
