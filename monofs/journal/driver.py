@@ -260,11 +260,11 @@ class Driver:
         self._waiting.extend(queue)
 
     def _carry_out(self, ready: Ready) -> None:
+        if ready.messages:  # before the disk's thread wakes and wants the interpreter
+            self._outside.send(ready.messages)
         if ready.persist is not None:
             self._persisting = True
             self._disk.persist(ready.persist, partial(self._persisted, ready.number))
-        if ready.messages:
-            self._outside.send(ready.messages)
         for fetch in ready.fetches:
             self._disk.read(fetch.first_index, fetch.max_bytes, partial(self._fetched, fetch))
         for wanted in ready.snapshots:

@@ -55,6 +55,7 @@ class _Lane:
             return
         self._unanswered += 1
         self._client.call(Method.STEP, request, Empty, STEP_S).addCallbacks(self._answered, self._failed)
+        self._client.flush()  # the others' disks begin with it, while this one's turn goes on
 
     def _answered(self, _: Empty) -> None:
         self._unanswered -= 1

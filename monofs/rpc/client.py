@@ -250,6 +250,11 @@ class Client:
             self._connect_soon()
         return waiter.deferred
 
+    def flush(self) -> None:
+        """Send what was called for now, not at the end of this turn of the reactor."""
+        if self._connection is not None:
+            self._connection.flush()
+
     @property
     def has_others(self) -> bool:
         """Whether there are servers beside the one it speaks to now."""

@@ -26,7 +26,6 @@ class Sending(Enum):
 class Progress:
     __slots__ = (
         "acked_round",
-        "commit_told",
         "heard_tick",
         "inflight",
         "inflight_bytes",
@@ -46,7 +45,6 @@ class Progress:
         self.is_ping_due = False  # replicate: find out by an empty Append whether one was lost
         self.inflight: deque[tuple[int, int]] = deque()  # last index and bytes of each unanswered Append
         self.inflight_bytes = 0
-        self.commit_told = 0
         self.acked_round = 0  # newest heartbeat round answered
         self.heard_tick = tick  # of the last message in this term; the beginning counts as one (check-quorum)
         self.is_heard = False  # anything in this term: whoever never spoke gets no snapshot
@@ -59,7 +57,6 @@ class Progress:
         self.state = Sending.PROBE
         self.next = max(next_index, self.match + 1)
         self.is_paused = self.is_ping_due = False
-        self.commit_told = 0
         self._forget_inflight()
 
     def become_replicate(self) -> None:

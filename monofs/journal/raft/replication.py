@@ -56,9 +56,7 @@ def send(raft: Raft, peer: NodeId, progress: Progress) -> None:
             raft.fetches.append(Fetch(peer, progress.next, settings.max_append_bytes))
             return
         send_append(raft, peer, progress, log.batch(progress.next, settings.max_append_bytes))
-    if progress.state is Sending.REPLICATE and (
-        progress.is_ping_due or progress.commit_told < min(raft.commit, progress.next - 1)
-    ):
+    if progress.state is Sending.REPLICATE and progress.is_ping_due:
         send_append(raft, peer, progress, ())
 
 
@@ -70,7 +68,6 @@ def send_append(raft: Raft, peer: NodeId, progress: Progress, entries: tuple[Log
         return
     raft.out.append(Append(raft.me, peer, raft.term, Position(index, term), entries, raft.commit))
     progress.is_ping_due = False
-    progress.commit_told = min(raft.commit, index + len(entries))
     if entries and progress.state is Sending.REPLICATE:
         progress.sent(entries[-1].index, sum([entry.size_bytes for entry in entries]))
 

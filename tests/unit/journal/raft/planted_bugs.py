@@ -175,7 +175,7 @@ BUGS: dict[str, Callable[..., World]] = {
 
 FOUND = {
     "vote not persisted": 0,
-    "commit of an older term": 4,
+    "commit of an older term": 73,
     "no log check in votes": 1,
     "acknowledged before fsync": 0,
     "lease through a pause": 1,
