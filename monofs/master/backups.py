@@ -163,7 +163,9 @@ class Backups:
         held.timer = None
         if held is self._held:
             self._held = None
-        held.copy.remove()
+        # in a thread: to unlink a gigabyte takes a third of a second. What cannot be unlinked is at the next start.
+        removed = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), held.copy.remove)
+        removed.addErrback(lambda failure: log.warning("a copy stays until the next start", error=str(failure.value)))
 
     def _settle(self) -> None:
         if self._idle is not None and self._making is None and not self._reading:

@@ -31,6 +31,8 @@ from monofs.rpc.client import Client
 log = logger(__name__)
 
 PIECE_S = 30.0
+SYNC_PIECES = 16
+"""The receiver syncs after so many pieces of a MiB."""
 RECEIVED = "received.copy"
 """In the home: a whole state, proved; the next start installs it."""
 _RECEIVING = "received.part"
@@ -98,7 +100,7 @@ class Sending:
                 self._offer(wanted.peer, position)
                 return position
             finally:
-                copy.remove()
+                await self._in_thread(copy.remove)  # to unlink a gigabyte takes a third of a second
         finally:
             client.close()
 
@@ -109,7 +111,7 @@ class Sending:
         make = partial(copy_database, self._store, path, software=monofs.__version__, now_ns=0)
         copy: DatabaseCopy = await self._in_thread(make)
         if copy.head.index < least_index:
-            copy.remove()
+            await self._in_thread(copy.remove)
             raise NotReady(
                 f"the database holds entry {copy.head.index}, and {least_index} is needed: again after its next flush"
             )
@@ -184,10 +186,12 @@ class Receiving:
         checker.take(request.data)
         with open(self._part, "ab") as file:
             file.write(request.data)
+            file.flush()
             if request.number + 1 == head.chunks:
                 checker.finish()
-                file.flush()
                 os.fsync(file.fileno())
+            elif request.number % SYNC_PIECES == 0:
+                os.fdatasync(file.fileno())  # a gigabyte at once would hold up everybody's fsyncs on this disk for seconds
         return request.number + 1
 
     def _begin(self, head: CopyHead) -> int:

@@ -40,6 +40,8 @@ MARK_KEY = b"installed"
 _MARK_BYTES = 16
 COPY_PREFIX = "copy-"
 """Names of copies in the directory of a namespace; those of a process that is gone are removed at start."""
+SYNC_BYTES = 16 << 20
+"""An installed database is synced after so many bytes."""
 ROOM_LEFT_BYTES = 256 << 20
 """A copy is made only where so much, or a tenth of the database if that is more, would still be free: a full disk stops the node."""
 
@@ -249,10 +251,17 @@ def _unpack(source: str, target: str, advance: Callable[[int], None]) -> CopyHea
     try:
         with open(fd, "wb", buffering=0, closefd=False) as file:
 
+            unsynced = 0
+
             def take(data: memoryview) -> None:
+                nonlocal unsynced
                 rest = data
                 while rest:
                     rest = rest[file.write(rest) or 0 :]
+                unsynced += len(data)
+                if unsynced >= SYNC_BYTES:  # all at once would hold up everybody's fsyncs on this disk for seconds
+                    os.fdatasync(fd)
+                    unsynced = 0
                 advance(len(data))
 
             return read_copy(source, take)
