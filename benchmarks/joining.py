@@ -1,10 +1,10 @@
 """How long a new master takes to get the whole state of a large namespace, and what that costs those who create files meanwhile.
 
-    python benchmarks/joining.py [--files 10000000] [--rate 1000]
+    python benchmarks/joining.py [--files 10000000] [--rate 1000] [--second /dev/shm]
 
 A master fills its namespace by looking at a made-up bucket (sink.py), gets a home for several, and takes in a second one with an empty home, which
 must get the state and all that happens meanwhile. Clients create files at a steady rate, for as long as that takes, and as long without, in the same
-run. Both masters, the clients and who watches share the machine's cores.
+run. Both masters, the clients and who watches share the machine's cores; with ``--second``, the directory of the new one's home, not its disk.
 """
 
 from __future__ import annotations
@@ -108,11 +108,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000_000)
     parser.add_argument("--rate", type=int, default=1000)
+    parser.add_argument("--second", default="", help="where the new member's home lies, if not beside the first's")
     options = parser.parse_args()
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
     )
-    with tempfile.TemporaryDirectory(prefix="monofs-joining-") as directory:
+    with (
+        tempfile.TemporaryDirectory(prefix="monofs-joining-") as directory,
+        tempfile.TemporaryDirectory(prefix="monofs-joining-", dir=options.second or None) as second,
+    ):
         masters = Masters(directory, 1)
         first = masters.nodes["m1"]
         flags, first.flags = first.flags, ["--role", "master", "--cluster-secret-file", masters.secret]
@@ -126,7 +130,7 @@ def main() -> None:
                 time.sleep(BASELINE_S)
             alone.show("without", BASELINE_S)
             with masters.connect("m1") as fs, Creators(masters, options.rate) as beside:
-                node = masters.add("m2")
+                node = masters.add("m2", f"{second}/m2")
                 node.launch()
                 began = time.perf_counter()
                 wait_until(lambda: added(fs, "m2", masters.journal("m2")), "m2 cannot be added", patience_s=60)

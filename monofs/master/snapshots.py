@@ -191,7 +191,9 @@ class Receiving:
                 checker.finish()
                 os.fsync(file.fileno())
             elif request.number % SYNC_PIECES == 0:
-                os.fdatasync(file.fileno())  # a gigabyte at once would hold up everybody's fsyncs on this disk for seconds
+                os.fdatasync(
+                    file.fileno()
+                )  # a gigabyte at once would hold up everybody's fsyncs on this disk for seconds
         return request.number + 1
 
     def _begin(self, head: CopyHead) -> int:

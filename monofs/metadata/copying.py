@@ -250,7 +250,6 @@ def _unpack(source: str, target: str, advance: Callable[[int], None]) -> CopyHea
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb", buffering=0, closefd=False) as file:
-
             unsynced = 0
 
             def take(data: memoryview) -> None:
