@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
+from monofs.master.placement import Share, plan_slots
 from monofs.metadata.copyfile import HEAD_BYTES, CopyHead, pack_head, unpack_head
 from monofs.model.block import slot_of
 from monofs.model.capability import Capability, open_capability, seal_capability
 from monofs.model.ids import ContentId, format_content_id, make_content_id
+from monofs.model.slots import EMPTY, SlotTable
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (Path(__file__).resolve().parents[2] / "docs/formats.md").read_text()
@@ -25,6 +27,20 @@ def test_slots():
     assert len(rows) == 3
     for content, block, slot in rows:
         assert slot_of(ContentId(int(content)), int(block)) == int(slot)
+
+
+def test_slot_tables():
+    rows = re.findall(
+        r"^\| workers ([0-9, ]+) \| (\d) \| (\d+) \| ([0-9, ]+) \| `([0-9a-f]{8})` \|$", PAGE, re.MULTILINE
+    )
+    assert len(rows) == 4
+    table = EMPTY
+    for workers, replicas, owned, listed, digest in rows:
+        shares = [Share(int(worker), 100) for worker in workers.split(", ")]
+        table = SlotTable(table.epoch + 1, *plan_slots(shares, 2, table))
+        assert (table.replicas, table.counts()[1]) == (int(replicas), int(owned))
+        assert list(table.owners(45283)) == [int(worker) for worker in listed.split(", ")]
+        assert table.digest == int(digest, 16)
 
 
 def test_capability():
