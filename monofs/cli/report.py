@@ -38,6 +38,7 @@ _LABELS = {
     "absent": "paths known to be missing",
     "directories": "directories listed",
     "cursor": "feed read to",
+    "slots": "slots owned",
     "intents": "open changes of stores",
     "jobs": "jobs remembered",
     "ttls": "times to live",

@@ -19,6 +19,10 @@ from monofs.config.loader import load_config
     "--peers", metavar="NAME=HOST:PORT,...", help="All masters of the cluster with their journal doors, this one too."
 )
 @click.option("--cluster-secret-file", "secret", metavar="FILE", help="The secret that all nodes of the cluster share.")
+@click.option(
+    "--weight", type=click.IntRange(0), help="This worker's share of the slots beside those of others [default: 100]."
+)
+@click.option("--zone", metavar="NAME", help="What may fail together with this worker: a rack, a room.")
 @click.option("--ready-file", metavar="FILE", help="Write the doors' addresses there as JSON once ready.")
 @click.option(
     "--skip-entry", "skip", metavar="INDEX", type=click.IntRange(1), multiple=True,
@@ -32,6 +36,8 @@ def serve(
     name: str | None,
     peers: str | None,
     secret: str | None,
+    weight: int | None,
+    zone: str | None,
     ready_file: str | None,
     skip: tuple[int, ...],
 ) -> None:
@@ -46,6 +52,8 @@ def serve(
         ("journal.id", name),
         ("journal.peers", peers),
         ("security.cluster_secret_file", secret),
+        ("worker.weight", weight),
+        ("worker.zone", zone),
     ]
     given = [f"{name}={value}" for name, value in flags if value is not None]
     loaded = load_config(file=file, sets=[*sets, *given])

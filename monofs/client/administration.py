@@ -11,6 +11,7 @@ from monofs.client.errors import public, python_error
 from monofs.model.errors import MonofsError, QuorumRefused
 from monofs.rpc.api import (
     ClusterAnswer,
+    ClusterRequest,
     ConfAnswer,
     Empty,
     FreeAnswer,
@@ -202,7 +203,7 @@ class Administration(Connected):
     @public
     def cluster(self) -> ClusterAnswer:
         """Cluster id, workers and slots, as the master says now."""
-        return self._session().ask(Method.CLUSTER, Empty(), ClusterAnswer)
+        return self._session().ask(Method.CLUSTER, ClusterRequest(), ClusterAnswer)
 
     @public
     def report(self) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Who serves which bytes: the slot table, the workers, and one link to each.
 
 Ownership is efficiency, never correctness (design.md section 5): any worker can serve any content, so a stale table costs a detour,
-not an error. The table is fetched when first needed, when an answer names another epoch, and when a worker does not answer.
+not an error. The table is asked for when first needed, and what is new of it when an answer names another epoch, when a worker does not answer,
+and now and then while one is silent.
 
 Invariant: links live as long as their worker keeps its addresses, so that descriptors and their leases stay with the
 process that gave them out. Not here: what is asked of a worker (reader.py, many.py).
@@ -11,16 +12,25 @@ from __future__ import annotations
 
 import threading
 import time
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
 
 from monofs.client.descriptors import process_table
-from monofs.model.block import SLOTS, slot_of
+from monofs.model.block import slot_of
 from monofs.model.errors import MonofsError, NotReady, NoWorker, Unreachable
 from monofs.model.ids import ContentId
-from monofs.rpc.api import ClusterAnswer, Empty, Method, ReleaseRequest, WorkerInfo
+from monofs.model.slots import EMPTY, SlotTable, follow
+from monofs.rpc.api import (
+    ClusterAnswer,
+    ClusterRequest,
+    Empty,
+    Method,
+    ReleaseRequest,
+    SlotsKnown,
+    SlotsNews,
+    WorkerInfo,
+)
 from monofs.rpc.sync import Pool
 
 SILENT_S = 5.0
@@ -28,6 +38,10 @@ SILENT_S = 5.0
 RELEASE_BATCH = 32
 REFRESH_PAUSE_S = 0.5
 """Between two refreshes forced by failures, and by epochs."""
+LOOK_S = 2.0
+"""How long a look at who lives may take."""
+OTHERS = 8
+"""How many workers are tried that a block's slot does not list."""
 
 
 @cache
@@ -98,44 +112,64 @@ class WorkerLink:
 
 
 class Cluster:
-    """The cached answer of CLUSTER."""
+    """The slot table, followed by deltas, and the workers, as CLUSTER told them last. ``fetch`` asks, within so many seconds (None: as long as any
+    operation may take)."""
 
-    def __init__(self, fetch: Callable[[], ClusterAnswer], connect: Callable[[str], Pool]) -> None:
+    def __init__(
+        self, fetch: Callable[[ClusterRequest, float | None], ClusterAnswer], connect: Callable[[str], Pool]
+    ) -> None:
         self._fetch = fetch
         self._connect = connect
         self._lock = threading.Lock()
         self._links: dict[int, WorkerLink] = {}
-        self._firsts: list[int] = []
-        self._owners: list[list[int]] = []
-        self._epoch = -1
+        self._live: list[int] = []
+        self._numbers: list[int] = []
+        """Those that live, then the others."""
+        self._table: SlotTable = EMPTY
+        self._listed = self._living = 0
+        self._is_known = False
+        self._in_doubt = False
+        """A worker was silent when last heard of: who lives may have changed since."""
         self._awaited = False
         """The master leads since a moment, and may hear of further workers shortly."""
         self._refreshed_s = float("-inf")
 
     def candidates(self, content: ContentId, block: int, epoch: int, holders: Sequence[int] = ()) -> list[WorkerLink]:
-        """Workers to ask for a block, best first: its owners (those of this machine before others), then any other.
+        """Workers to ask for a block, best first: those its slot lists, in order, then a few others (those of this machine first).
 
         ``holders``: only they have its bytes, no other can get them. Raises ``NoWorker`` when none is registered, ``NotReady`` when one may
         be shortly, and what CLUSTER raises.
         """
-        if epoch != self._epoch:
-            self.refresh(at_most_every_s=REFRESH_PAUSE_S if self._epoch >= 0 else 0.0)
-        owners = self._owners_of(slot_of(content, block))
-        links = self._links
-        if holders:
-            links = {number: link for number, link in links.items() if number in holders}
-        now_s = time.monotonic()
-
-        def rank(link: WorkerLink) -> tuple[bool, bool, bool, bool]:
-            owner = link.info.id in owners
-            return (now_s < link.silent_until_s, not link.info.live, not owner, not link.is_local)
-
-        ranked = sorted(links.values(), key=rank)
+        if not self._is_known:
+            self.refresh()
+        elif epoch != self._table.epoch or not self._links:
+            self.refresh(at_most_every_s=REFRESH_PAUSE_S)
+        elif self._in_doubt:
+            self._look_who_lives()
+        slot, links, live = slot_of(content, block), self._links, self._live
+        first = [] if holders else [number for number in self._table.serving(slot, live) if number in links]
+        others = [number for number in holders or self._others(slot) if number in links and number not in first]
+        others.sort(key=lambda number: not links[number].is_local)
+        ranked = [links[number] for number in first + others]
         if not ranked:
             if holders:
                 raise self._missing(f"these bytes are at worker {holders[0]} only, which is not registered")
             raise self._missing("no worker is registered with this cluster")
-        return ranked
+        now_s = time.monotonic()
+        return sorted(ranked, key=lambda link: (now_s < link.silent_until_s, not link.info.live))
+
+    def _others(self, slot: int) -> list[int]:
+        """A few workers, those that live before others; of many, other ones for other slots."""
+        numbers = self._numbers
+        start = slot % max(1, len(self._live)) if len(numbers) > OTHERS else 0
+        return list(dict.fromkeys(numbers[start : start + OTHERS] + numbers[:OTHERS]))[:OTHERS]
+
+    def _look_who_lives(self) -> None:
+        """Ask who lives, but neither often nor for long: the reader can do without."""
+        try:
+            self.refresh(at_most_every_s=SILENT_S, timeout_s=LOOK_S)
+        except MonofsError:
+            self._refreshed_s = time.monotonic()
 
     def worker(self, number: int) -> WorkerLink:
         """The link to one worker. Raises ``NoWorker``, or ``NotReady`` when it may come shortly."""
@@ -149,34 +183,51 @@ class Cluster:
     def _missing(self, what: str) -> MonofsError:
         return NotReady(f"{what} yet: its master leads since a moment") if self._awaited else NoWorker(what)
 
-    def refresh(self, *, at_most_every_s: float = 0.0) -> None:
-        """Fetch the table anew, unless that was done less than so long ago."""
+    def refresh(self, *, at_most_every_s: float = 0.0, timeout_s: float | None = None) -> None:
+        """Ask for what is new, unless that was done less than so long ago."""
         with self._lock:
             if time.monotonic() - self._refreshed_s < at_most_every_s:
                 return
-            answer = self._fetch()
+            known = SlotsKnown(self._table.epoch, self._table.digest, self._living)
+            answer = self._fetch(ClusterRequest(known, self._listed), timeout_s)
             self._refreshed_s = time.monotonic()
-            links: dict[int, WorkerLink] = {}
-            for info in answer.workers:
-                old = self._links.get(info.id)
-                if old is not None and (old.info.address, old.info.unix) == (info.address, info.unix):
-                    old.info = info
-                    links[info.id] = old
-                else:
-                    links[info.id] = WorkerLink(info, self._connect)
-            if answer.awaited:  # those it has not heard of yet serve on meanwhile
-                links = self._links | links
-            gone = [link for link in self._links.values() if links.get(link.info.id) is not link]
-            self._links = links
-            self._firsts = [first for first, _ in answer.slots]
-            self._owners = [owners for _, owners in answer.slots]
-            self._epoch, self._awaited = answer.epoch, answer.awaited
+            gone = [] if self._listed and answer.listed == self._listed else self._take_workers(answer)
+            if answer.news is not None:
+                self._take_slots(answer.news)
+            self._live = sorted(number for number, link in self._links.items() if link.info.live)
+            self._numbers = self._live + [number for number, link in self._links.items() if not link.info.live]
+            self._in_doubt = len(self._live) < len(self._links)
+            self._is_known, self._awaited = True, answer.awaited
         for link in gone:
             link.close()
 
+    def _take_workers(self, answer: ClusterAnswer) -> list[WorkerLink]:
+        """Take over a list of workers; returns the links that are of no use any more."""
+        links: dict[int, WorkerLink] = {}
+        for info in answer.workers:
+            old = self._links.get(info.id)
+            if old is not None and (old.info.address, old.info.unix) == (info.address, info.unix):
+                old.info = info
+                links[info.id] = old
+            else:
+                links[info.id] = WorkerLink(info, self._connect)
+        if answer.awaited:  # those it has not heard of yet serve on meanwhile
+            links = self._links | links
+        gone = [link for link in self._links.values() if links.get(link.info.id) is not link]
+        self._links, self._listed = links, 0 if answer.awaited else answer.listed
+        return gone
+
+    def _take_slots(self, news: SlotsNews) -> None:
+        self._table = follow(self._table, news.deltas)
+        self._living = news.live
+        if news.silent is not None:
+            silent = set(news.silent)
+            for number, link in self._links.items():
+                link.info.live = number not in silent
+
     def links(self) -> list[WorkerLink]:
         """All registered workers, by id."""
-        if self._epoch < 0:
+        if not self._is_known:
             self.refresh()
         return [self._links[number] for number in sorted(self._links)]
 
@@ -185,6 +236,7 @@ class Cluster:
         if isinstance(error, Unreachable) and link.leave_socket():
             return True
         link.silent_until_s = time.monotonic() + SILENT_S
+        self._in_doubt = True
         return False
 
     def look_again(self) -> None:
@@ -196,11 +248,7 @@ class Cluster:
     def close(self) -> None:
         """Close all links."""
         with self._lock:
-            links, self._links, self._epoch = self._links, {}, -1
+            links, self._links, self._is_known = self._links, {}, False
+            self._listed, self._live, self._numbers = 0, [], []
         for link in links.values():
             link.close()
-
-    def _owners_of(self, slot: int) -> list[int]:
-        if not self._firsts or not 0 <= slot < SLOTS:
-            return []
-        return self._owners[bisect_right(self._firsts, slot) - 1]

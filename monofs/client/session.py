@@ -31,7 +31,7 @@ from monofs.model.errors import (
     Unreachable,
 )
 from monofs.model.ids import ContentId
-from monofs.rpc.api import ClusterAnswer, Empty, Message, Method, ReadOptions, RequestId
+from monofs.rpc.api import ClusterAnswer, ClusterRequest, Message, Method, ReadOptions, RequestId
 from monofs.rpc.handshake import Credential
 from monofs.rpc.sync import Pool
 from monofs.rpc.tls import ClientTls
@@ -215,8 +215,8 @@ class Session:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def _fetch_cluster(self) -> ClusterAnswer:
-        return self.ask(Method.CLUSTER, Empty(), ClusterAnswer)
+    def _fetch_cluster(self, request: ClusterRequest, timeout_s: float | None) -> ClusterAnswer:
+        return self.ask(Method.CLUSTER, request, ClusterAnswer, timeout_s=timeout_s)
 
     def connect(self, address: str) -> Pool:
         """Connections to one node."""

@@ -17,6 +17,7 @@ from typing import Any
 from monofs.config.schema import Config
 from monofs.config.units import parse_bytes, parse_duration_s
 from monofs.model.errors import ConfigError
+from monofs.model.slots import REPLICAS_MAX, WEIGHT_MAX, ZONE_MAX
 
 CLIENT_VARIABLES = frozenset(
     {"MONOFS_MASTERS", "MONOFS_TOKEN_FILE", "MONOFS_TLS_CA", "MONOFS_CONFIG", "MONOFS_HOME", "MONOFS_FAILPOINTS"}
@@ -182,6 +183,10 @@ def _check(config: Config) -> None:
         raise ConfigError(f"console.port: {config.console.port} is not a port number (0 to 65535) or -1")
     if config.worker.fetch_bytes < 1 << 20 or config.worker.fetch_bytes % (1 << 20):
         raise ConfigError("worker.fetch_bytes must be a whole number of MiB")
+    if not 1 <= config.namespace.replicas <= REPLICAS_MAX:
+        raise ConfigError(f"namespace.replicas: a slot lists 1 to {REPLICAS_MAX} workers")
+    if not 0 <= config.worker.weight <= WEIGHT_MAX or len(config.worker.zone) > ZONE_MAX:
+        raise ConfigError(f"worker.weight is 0 to {WEIGHT_MAX:,}, and worker.zone has at most {ZONE_MAX} characters")
     if not 0 <= config.worker.reserve < 1:
         raise ConfigError("worker.reserve is a share: 0 <= reserve < 1")
     for field in setting_fields():

@@ -99,7 +99,16 @@ class NamespaceConfig:
         5.0, "seconds", "How long a path already known waits for its store's answer before it is served as it is known."
     )
     absent_entries: int = setting(100_000, "entries", "How many paths known to be missing in a store are remembered.")
-    replicas: int = setting(2, "copies", "Copies of cache-only files where so many workers exist.")
+    replicas: int = setting(
+        2,
+        "workers",
+        "Workers each slot lists, where so many exist: the owner, and those that serve while it is away; copies of cache-only files.",
+    )
+    replan_after_s: float = setting(
+        300.0,
+        "seconds",
+        "How long a worker may be silent before its slots are given to others for good; until then the next in each slot's list serves.",
+    )
     flush_interval_s: float = setting(1.0, "seconds", "Longest time between flushes of the memtable to the database.")
     flush_changes: int = setting(20_000, "changes", "A flush begins after this many changes.")
     map_size_bytes: int = setting(1 << 40, "bytes", "Address space of the metadata database; not disk space.")
@@ -113,6 +122,16 @@ class WorkerConfig:
     port: int = setting(29999, "port, 0 = any free", "Port of the worker's RPC door.")
     unix: str = setting("", "file", "Unix socket for readers on this machine; empty: worker.sock in the home.")
     masters: str = setting("", "host:port,...", "Masters a worker of role `worker` registers with.")
+    weight: int = setting(
+        100,
+        "parts",
+        "This worker's share of the slots beside those of others; 0: it owns none, and only keeps what it has.",
+    )
+    zone: str = setting(
+        "",
+        "text",
+        "What may fail together with this worker (a rack, a room): a slot's workers are of distinct zones where there are as many zones as replicas.",
+    )
     tiers: str = setting(
         "",
         "JSON list",

@@ -42,7 +42,7 @@ class Channels:
         self._open: dict[int, tuple[str, Channel]] = {}
 
     def owner(self, inode: Inode, offset: int) -> int:
-        """The worker that owns the block at ``offset`` of a file's content. ``NoWorker`` while none lives."""
+        """The worker to ask for the block at ``offset`` of a file's content: its owner if that lives. ``NoWorker`` while none does."""
         owners = self._members.owners(slot_of(inode.content, block_of(offset, inode.layout)))
         if not owners:
             raise NoWorker("no worker is registered with this master")

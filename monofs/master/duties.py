@@ -1,5 +1,5 @@
 """What the leader does by itself: removing detached subtrees, trimming the feed, expiring silent clients, watching leases, acting on
-paths whose time to live has passed, raising the entry level once every voter knows a higher one.
+paths whose time to live has passed, raising the entry level once every voter knows a higher one, planning the slot table.
 
 Duties run only between two calls of ``on_role`` that make this master leader and not; what was left undone is found again in the
 state (``pending_removal``), so a restart or a new leader goes on. Every proposal here is idempotent.
@@ -15,6 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from monofs.master.members import Members
+from monofs.master.planning import Planning
 from monofs.master.proposing import Proposer
 from monofs.metadata.entries import ExpireClients, RemoveBelow, SetLevel, TrimFeed
 from monofs.metadata.namespace import Namespace
@@ -40,17 +41,19 @@ class Duties:
         namespace: Namespace,
         proposer: Proposer,
         members: Members,
+        planning: Planning,
         act_on_expired: Callable[[], Coroutine[Deferred[Any], Any, None]],
         *,
         voters_level: Callable[[], int],
         reactor: Any,
     ) -> None:
         self._namespace, self._proposer, self._members, self._reactor = namespace, proposer, members, reactor
-        self._voters_level = voters_level
+        self._voters_level, self._planning = voters_level, planning
         self._act_on_expired = act_on_expired
         self._loops: list[LoopingCall] = []
         self._removing: Deferred[None] | None = None
         self._stopped = False
+        members.on_registered = self._maybe_plan
         proposer.on_role(self._hear_role)
         proposer.on_applied(self.maybe_remove)
 
@@ -70,6 +73,7 @@ class Duties:
             loop.clock = self._reactor
             self._loops.append(loop)
             loop.start(every_s, now=False)
+        self.raise_level()
         self.maybe_remove()
 
     def stop(self) -> Deferred[Any]:
@@ -96,6 +100,11 @@ class Duties:
         self._members.check_leases()
         self._members.wake()
         self.maybe_remove()
+        self._maybe_plan()
+
+    def _maybe_plan(self) -> None:
+        if not self._stopped:
+            self._quietly("plan the slot table", self._planning.maybe_plan())
 
     # ---- detached subtrees --------------------------------------------------------------------------------------------
 
@@ -133,6 +142,7 @@ class Duties:
         if level > self._namespace.level:
             await self._proposer.insist(SetLevel(self._proposer.stamp(), level))
             log.info("entry level raised", level=level)
+            self._maybe_plan()
 
     def expire(self) -> Deferred[None]:
         """Forget the answers of clients that were silent for an hour."""

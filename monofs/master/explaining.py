@@ -19,7 +19,7 @@ from monofs.master.stores import Clock, Stores
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.metadata.tables import INTENTS_MAX, JobKind
-from monofs.model.block import LAYOUT_WHOLE, SLOTS, slot_of
+from monofs.model.block import LAYOUT_WHOLE, slot_of
 from monofs.model.ids import format_content_id
 from monofs.model.inode import Flag, Inode, Kind
 from monofs.model.mount import Located
@@ -158,7 +158,7 @@ class Explaining:
             + (", being written anew" if is_written else ""),
             "blocks": 1 if inode.layout == LAYOUT_WHOLE else -(-inode.size >> inode.layout),
             "slot": slot,
-            "owners": self._members.owners(slot % SLOTS),
+            "owners": self._members.owners(slot),
         }
         if not is_persisted:
             facts["places"] = self._reading.holders(inode)

@@ -1,8 +1,8 @@
-"""The workers: who is registered, who lives, what each has heard of the feed, and which slots each owns.
+"""The workers: who is registered, who lives, what each has heard of the feed, and who serves a slot now.
 
 Addresses, leases and cursors are in memory only: after a restart a worker's heartbeat gets ``SessionExpired`` and it registers again.
-Ids are in the namespace. The slot table gives every live worker an equal run of slots, in order of id; while none lives, the
-table is empty and clients get ``NoWorker``. The epoch grows with every change of the table and with every term.
+Ids and the slot table are in the namespace. Which of a slot's workers live is this master's view, told beside the table: a worker that falls silent
+changes no table before it is away for long (planning.py), and the next in the list serves at once.
 
 A heartbeat is a long poll: answered at once when there is feed behind the worker's cursor or mounts or keys changed, else after ``wait_s``.
 
@@ -11,6 +11,7 @@ Invariant: grants (mounts with their secrets in clear, capability keys) are give
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,23 +21,26 @@ from twisted.internet.defer import Deferred
 from monofs.master.access import check_access
 from monofs.master.policies import group_specs
 from monofs.master.proposing import Proposer
+from monofs.master.publishing import Publisher
 from monofs.master.secrets import Vault
 from monofs.master.tokens import token_grant
 from monofs.metadata.entries import RegisterWorker
 from monofs.metadata.namespace import Namespace
-from monofs.model.block import SLOTS
 from monofs.model.errors import HomeUnusable, InvalidArgument, NotLeader, SessionExpired
 from monofs.model.principal import Right
+from monofs.model.slots import WEIGHT_MAX, ZONE_MAX
 from monofs.observe.logs import logger
 from monofs.rpc.api import (
     ClusterAnswer,
-    Empty,
+    ClusterRequest,
     FeedItem,
     HeartbeatAnswer,
     HeartbeatRequest,
     MountGrant,
     RegisterAnswer,
     RegisterRequest,
+    SlotsKnown,
+    SlotsNews,
     WorkerInfo,
 )
 from monofs.rpc.service import Call
@@ -50,12 +54,6 @@ WAIT_MAX_S = LEASE_S / 2
 FEED_RECORDS = 100
 """Feed records in one heartbeat answer."""
 IDENTITY_BYTES = 16
-
-
-def assign_slots(workers: list[int]) -> list[tuple[int, list[int]]]:
-    """(first slot, owners) for runs of slots, in slot order: one equal run (± 1) for each worker."""
-    count = len(workers)
-    return [(position * SLOTS // count, [worker]) for position, worker in enumerate(workers)]
 
 
 class Resolver(Protocol):
@@ -77,6 +75,8 @@ class Member:
     durable: int
     """The cursor that would outlive a crash of the worker."""
     heard: float
+    weight: int
+    zone: str
     live: bool = True
     group_bytes: dict[int, int] = field(default_factory=dict)
     """Policy id → bytes cached, as last told."""
@@ -110,6 +110,7 @@ class Members:
     ) -> None:
         self.resolver: Resolver | None = None
         """Hears of what writes workers are at; set once there is one."""
+        self.on_registered: Callable[[], None] = lambda: None
         self._namespace, self._proposer, self._vault, self._keys = namespace, proposer, vault, keys
         self._reactor, self._clock, self._now_ns, self._version = reactor, clock, now_ns, version
         self.members: dict[int, Member] = {}
@@ -117,34 +118,31 @@ class Members:
         self._polls: dict[int, _Poll] = {}
         self._passing: list[tuple[int, Deferred[int]]] = []
         self._broken: set[int] = set()
-        self._since = clock()
-        self._changes = 0
+        self.since = clock()
+        """When this master began to lead."""
         self._live: list[int] = []
-        self._slots: list[tuple[int, list[int]]] = []
+        self._publisher = Publisher(namespace, clock)
+        self._listed, self._living = secrets.randbits(62), secrets.randbits(62)
+        """Names of the present list of workers and of who lives, that no other master gives."""
         proposer.on_applied(self.wake)
 
     # ---- who lives ----------------------------------------------------------------------------------------------------
 
     @property
     def epoch(self) -> int:
-        """Of the slot table: term, then how often it changed within the term."""
-        return (self._proposer.term << 24) + self._changes
+        """Of the slot table: the journal index it came into force at."""
+        return self._namespace.slots.epoch
 
     def live(self) -> list[int]:
         """Ids of workers within their lease, sorted."""
         return self._live
 
     def owners(self, slot: int) -> list[int]:
-        """Workers that own a slot."""
-        owners: list[int] = []
-        for first, workers in self._slots:
-            if first > slot:
-                break
-            owners = workers
-        return owners
+        """Workers to ask for a slot, those first that come first in its list; empty while none lives."""
+        return self._namespace.slots.serving(slot, self._live)
 
     def check_leases(self) -> None:
-        """Call every second or so: notice who fell silent, forget who did long ago, and rebuild the table if it changed."""
+        """Call every second or so: notice who fell silent, and forget who did long ago."""
         now = self._clock()
         for worker, member in list(self.members.items()):
             silent_s = now - member.heard
@@ -153,10 +151,11 @@ class Members:
                 log.warning("worker fell silent", worker=worker, address=member.info.address)
             if silent_s > FORGET_S:
                 del self.members[worker]
+                self._listed += 1
         live = sorted(worker for worker, member in self.members.items() if member.live)
         if live != self._live:
-            self._live, self._slots = live, assign_slots(live)
-            self._changes += 1
+            self._live = live
+            self._living += 1
         self._settle_passing()
 
     def heard_s(self, worker: int) -> float | None:
@@ -175,7 +174,7 @@ class Members:
     def trim_through(self) -> int:
         """The feed index every worker has acted on, and would have after a crash. Workers registered in the namespace but not heard since this master began to
         lead hold the feed for ``FORGET_S``."""
-        waited = self._clock() - self._since >= FORGET_S
+        waited = self._clock() - self.since >= FORGET_S
         cursors = []
         for worker in self._namespace.workers():
             member = self.members.get(worker)
@@ -187,32 +186,41 @@ class Members:
 
     def has_begun(self) -> None:
         """This master leads now: every worker gets a full lease to be heard."""
-        self._since = self._clock()
+        self.since = self._clock()
         for member in self.members.values():
-            member.heard = self._since
+            member.heard = self.since
 
     def awaits_workers(self) -> bool:
         """Whether workers that are registered have a rest of their first lease to be heard by a master that leads since a moment."""
-        if self._clock() - self._since >= LEASE_S:
+        if self._clock() - self.since >= LEASE_S:
             return False
         known = (self.members.get(worker) for worker in self._namespace.workers())
         return any(member is None or not member.live for member in known)
 
     # ---- handlers -----------------------------------------------------------------------------------------------------
 
-    def cluster(self, _: Empty, call: Call) -> ClusterAnswer:
-        """The workers and the slot table."""
+    def cluster(self, request: ClusterRequest, call: Call) -> ClusterAnswer:
+        """The workers and the slot table, as far as the asker does not know them."""
         check_access(call.principal, Right.READ)
+        is_known = request.workers == self._listed
         return ClusterAnswer(
             self._namespace.cluster,
             self._namespace.incarnation,
             self.epoch,
-            [self._shown(member) for _, member in sorted(self.members.items())],
-            self._slots,
+            [] if is_known else [self._shown(member) for _, member in sorted(self.members.items())],
+            [],
             self._address(),
             self._version,
             self.awaits_workers(),
+            None if request.slots is None else self._slots_news(request.slots),
+            self._listed,
         )
+
+    def _slots_news(self, known: SlotsKnown) -> SlotsNews:
+        silent = None
+        if known.live != self._living:
+            silent = sorted(worker for worker, member in self.members.items() if not member.live)
+        return SlotsNews(self.epoch, self._publisher.deltas(known), self._living, silent)
 
     @staticmethod
     def _shown(member: Member) -> WorkerInfo:
@@ -226,6 +234,8 @@ class Members:
         check_access(call.principal, Right.NODE)
         if len(request.identity) != IDENTITY_BYTES:
             raise InvalidArgument(f"a worker's identity has {IDENTITY_BYTES} bytes")
+        if not 0 <= request.weight <= WEIGHT_MAX or len(request.zone) > ZONE_MAX:
+            raise InvalidArgument(f"a weight is 0 to {WEIGHT_MAX:,}, and a zone has at most {ZONE_MAX} characters")
         self._check_leads()
         return Deferred.fromCoroutine(self._register(request))
 
@@ -238,11 +248,14 @@ class Members:
         info = WorkerInfo(
             worker, request.address, request.unix, request.host, True, request.capacity_bytes, request.used_bytes
         )
-        self.members[worker] = Member(info, request.cursor, request.cursor, self._clock())
+        now = self._clock()
+        self.members[worker] = Member(info, request.cursor, request.cursor, now, request.weight, request.zone)
+        self._listed += 1
         self.check_leases()
         log.info("worker registered", worker=worker, address=request.address, unix=request.unix)
         if self.resolver is not None:
             self.resolver.registered(worker, request.operations)
+        self.on_registered()
         oldest, newest = self._namespace.feed_bounds()
         return RegisterAnswer(
             worker,
@@ -352,7 +365,14 @@ class Members:
             policies_index,
             token_grant(self._namespace) if request.tokens_index != keys_index else None,
             keys_index,
+            self._heartbeat_slots(request.slots),
         )
+
+    def _heartbeat_slots(self, known: SlotsKnown | None) -> SlotsNews | None:
+        table = self._namespace.slots
+        if known is None or (known.epoch, known.digest, known.live) == (table.epoch, table.digest, self._living):
+            return None
+        return self._slots_news(known)
 
     def _grants(self) -> list[MountGrant]:
         """All mounts but those whose secrets cannot be opened: one of these must not keep workers from the others."""

@@ -79,7 +79,7 @@ class Reporting:
             "mounts": {
                 mount.path: self._mount(mount) for _, mount in sorted(namespace.mounts(), key=lambda pair: pair[0])
             },
-            "workers": {str(worker): self._worker(worker) for worker in sorted(self._members.members)},
+            "workers": self._workers(),
             "odd_names": {
                 "seen": self._loader.merger.odd_seen,
                 "shown": [f"{path}: {name!r}" for path, name in list(self._loader.merger.odd)[:ODD_SHOWN]],
@@ -91,13 +91,20 @@ class Reporting:
         error = self._stores.error_of(mount)
         return {"id": mount.id, "uri": mount.uri, "readonly": mount.readonly, "state": error or "ok"}
 
-    def _worker(self, worker: int) -> dict[str, Any]:
+    def _workers(self) -> dict[str, Any]:
+        owned = self._namespace.slots.counts()
+        return {str(worker): self._worker(worker, owned.get(worker, 0)) for worker in sorted(self._members.members)}
+
+    def _worker(self, worker: int, slots: int) -> dict[str, Any]:
         member = self._members.members[worker]
         info = member.info
         return {
             "address": info.address,
             "unix": info.unix,
             "live": member.live,
+            "weight": member.weight,
+            "zone": member.zone,
+            "slots": slots,
             "capacity_bytes": info.capacity_bytes,
             "used_bytes": info.used_bytes,
             "cursor": member.cursor,

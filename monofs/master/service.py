@@ -38,6 +38,7 @@ from monofs.master.locks import Locks
 from monofs.master.members import Members
 from monofs.master.mounts import Mounts
 from monofs.master.pinning import Pinning
+from monofs.master.planning import Planning
 from monofs.master.preparing import Preparing
 from monofs.master.proposing import Proposer
 from monofs.master.quorum import Quorum
@@ -207,10 +208,20 @@ class Master:
             Mounts(namespace, proposer, stores, vault, reactor=reactor),
         )
         background = self._add_changing(loader, reading, issuer, stores, members)
+        planning = Planning(
+            namespace,
+            proposer,
+            members,
+            replicas=config.namespace.replicas,
+            replan_after_s=config.namespace.replan_after_s,
+            clock=self._clock,
+            reactor=reactor,
+        )
         self._duties = Duties(
             namespace,
             proposer,
             members,
+            planning,
             background.expiring.act,
             voters_level=self._voters_level,
             reactor=reactor,
@@ -490,7 +501,7 @@ REQUESTS: dict[Method, type[Message]] = {
     Method.OPEN_MANY: api.OpenManyRequest,
     Method.RENEW: api.RenewRequest,
     Method.WHY: api.StatRequest,
-    Method.CLUSTER: api.Empty,
+    Method.CLUSTER: api.ClusterRequest,
     Method.MAKE_DIRECTORY: api.MakeDirectoryRequest,
     Method.CREATE: api.CreateRequest,
     Method.DELETE: api.DeleteRequest,

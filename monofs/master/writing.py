@@ -211,8 +211,7 @@ class Writing:
             raise NoWorker("no worker is there to take the bytes: is one running, and does it reach this master?")
         meta = self._namespace.meta
         content = make_content_id(meta.incarnation, meta.last_content + 1 + self._beginning)
-        owners = self._members.owners(slot_of(content, 0))
-        return owners[0] if owners else live[0]
+        return self._members.owners(slot_of(content, 0))[0]
 
     # ---- for the worker of a write ------------------------------------------------------------------------------------
 

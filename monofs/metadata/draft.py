@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from monofs.metadata.known_slots import PLACEMENT_KEY
 from monofs.metadata.open_intents import lock_paths
 from monofs.metadata.state import Lookup, State, present
 from monofs.metadata.tables import (
@@ -23,6 +24,7 @@ from monofs.metadata.tables import (
     JOBS,
     KEYS,
     LOCKS,
+    PLACEMENT,
     PLACES,
     POLICIES,
     REMOVAL,
@@ -39,6 +41,7 @@ from monofs.metadata.tables import (
     Key,
     Meta,
     NameChange,
+    Placement,
     Places,
     Policy,
     Tombstone,
@@ -62,6 +65,7 @@ from monofs.model.inode import Flag, Inode, Kind, encode_inode
 from monofs.model.mount import Located
 from monofs.model.options import UfsMode
 from monofs.model.paths import Parts
+from monofs.model.slots import SlotTable
 
 
 class Draft:
@@ -95,7 +99,7 @@ class Draft:
         """Directories whose record changed in place: kept in the lookup cache rather than dropped from it."""
         self.expired: list[bytes] = []
         """Clients whose answers are deleted."""
-        self.kept: list[tuple[Callable[[Any, Any], None], int | str, Intent | Job | Policy | Key | None]] = []
+        self.kept: list[tuple[Callable[[Any, Any], None], Any, Any]] = []
         """What changes of the tables kept in memory, in order: (who takes it, key, record or None)."""
         self.new_workers: dict[int, bytes] = {}
         self._retired: list[int] = []
@@ -298,6 +302,11 @@ class Draft:
         self.kept.append((self.state.known_keys.take, number, key))
         self.meta.keys_index = self.index
         return raw or b""
+
+    def put_placement(self, placement: Placement, table: SlotTable) -> None:
+        """Replace the slot table."""
+        self.changes.append((PLACEMENT, PLACEMENT_KEY, encode_record(placement)))
+        self.kept.append((self.state.known_slots.take, placement, table))
 
     # ---- counters and queues
 

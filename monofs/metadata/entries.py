@@ -39,6 +39,7 @@ class EntryKind(IntEnum):
     TRIM_FEED = 41
     REGISTER_WORKER = 50
     REMOVE_BELOW = 51
+    ASSIGN_SLOTS = 52
     BEGIN_WRITE = 60
     PUBLISH = 61
     RECORD_UPLOAD = 62
@@ -257,10 +258,26 @@ class TrimFeed(Change):
 
 
 class RegisterWorker(Change):
-    """Give a worker identity (16 bytes) its lasting id. Result: the id (int). A new id raises the epoch of the slot table."""
+    """Give a worker identity (16 bytes) its lasting id. Result: the id (int)."""
 
     stamp: Stamp
     identity: bytes
+
+
+class AssignSlots(Change):
+    """Change the slot table of epoch ``base``: ``replicas``, ``slots``, ``rows`` and ``digest`` as in model.slots.SlotDelta. Level 2.
+
+    ``shares``: (worker, weight, zone) of all that the plan was made for. ``ConditionFailed`` when the table is another one by now. Result: the new
+    table's epoch, which is the index of this entry.
+    """
+
+    stamp: Stamp
+    base: int
+    replicas: int
+    shares: list[tuple[int, int, str]]
+    slots: bytes
+    rows: bytes
+    digest: int
 
 
 class Asker(msgspec.Struct, array_like=True, gc=False):
@@ -523,6 +540,7 @@ BODIES: dict[EntryKind, type[Change]] = {
     EntryKind.TRIM_FEED: TrimFeed,
     EntryKind.REGISTER_WORKER: RegisterWorker,
     EntryKind.REMOVE_BELOW: RemoveBelow,
+    EntryKind.ASSIGN_SLOTS: AssignSlots,
     EntryKind.BEGIN_WRITE: BeginWrite,
     EntryKind.PUBLISH: Publish,
     EntryKind.RECORD_UPLOAD: RecordUpload,

@@ -30,6 +30,7 @@ from monofs.metadata.tables import (
     IDS,
     KEYS,
     MOUNTS,
+    PLACEMENT,
     REMOVAL,
     RETIRED,
     ROOT_KEY,
@@ -39,6 +40,7 @@ from monofs.metadata.tables import (
     decode_feed,
     decode_grave,
     decode_key,
+    decode_placement,
     decode_tombstone,
     pack_id,
     unpack_id,
@@ -47,6 +49,7 @@ from monofs.model.errors import MonofsError
 from monofs.model.ids import COUNTER_BITS, NO_CONTENT
 from monofs.model.inode import Flag, Inode, Kind, decode_inode
 from monofs.model.paths import name_problem, parse_path
+from monofs.model.slots import table_of
 from monofs.model.token import GRANTABLE
 
 FINDINGS_MAX = 100
@@ -267,6 +270,18 @@ def _workers_are_distinct(survey: Survey) -> Iterator[str]:
         identities.add(identity)
 
 
+def _slots_are_of_workers(survey: Survey) -> Iterator[str]:
+    """There is at most one slot table; it lists for every slot the same number of distinct workers, and all of them were registered."""
+    workers = {unpack_id(key) for key, _ in survey.all(WORKERS)}
+    for number, (_, raw) in enumerate(survey.all(PLACEMENT)):
+        placement = decode_placement(raw)
+        problem = table_of(placement.epoch, placement.replicas, placement.rows).problem(workers)
+        if problem is not None:
+            yield problem
+        if number or not 0 < placement.epoch <= survey.meta.applied_index:
+            yield f"slot table {number} is of epoch {placement.epoch}, applied is {survey.meta.applied_index}"
+
+
 def _tokens_are_distinct(survey: Survey) -> Iterator[str]:
     names: set[str] = set()
     for at, raw in survey.all(KEYS):
@@ -304,6 +319,7 @@ WHOLE_CHECKS: dict[str, WholeCheck] = {
     "tombstones-have-graves": _tombstones_have_graves,
     "answers-are-bounded": _answers_are_bounded,
     "workers-are-distinct": _workers_are_distinct,
+    "slots-are-of-workers": _slots_are_of_workers,
     "tokens-are-distinct": _tokens_are_distinct,
     **WHOLE_CHECKS_OF_WRITING,
 }

@@ -60,11 +60,6 @@ class Namespace(State):
         return self.meta.level
 
     @property
-    def epoch(self) -> int:
-        """Of the slot table: raised by each new worker."""
-        return self.meta.epoch
-
-    @property
     def now_ns(self) -> int:
         """The state's clock: the latest of all entries' clocks."""
         return self.meta.now_ns

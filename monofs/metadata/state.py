@@ -16,6 +16,7 @@ from monofs.metadata.entries import Asker, Stamp
 from monofs.metadata.known_jobs import KnownJobs
 from monofs.metadata.known_keys import KnownKeys
 from monofs.metadata.known_policies import KnownPolicies
+from monofs.metadata.known_slots import KnownSlots
 from monofs.metadata.open_intents import OpenIntents, path_bytes
 from monofs.metadata.sessions import Sessions
 from monofs.metadata.store import Store
@@ -48,6 +49,7 @@ from monofs.model.ids import ContentId, InodeId
 from monofs.model.inode import Flag, Inode, Kind, decode_inode
 from monofs.model.mount import Located, Mount
 from monofs.model.paths import Parts, parse_path
+from monofs.model.slots import SlotTable
 
 LOOKUP_CACHE_MAX = 65_536
 """Names of which it is known what has them: a record, kept decoded (about 500 bytes), or nothing."""
@@ -91,6 +93,7 @@ class State:
         self.known_jobs = KnownJobs(store)
         self.known_policies = KnownPolicies(store)
         self.known_keys = KnownKeys(store)
+        self.known_slots = KnownSlots(store)
         self.follow_moves()
         self._names: OrderedDict[tuple[int, bytes], tuple[Inode, bytes] | None] = OrderedDict()
         """(directory, name) → what has the name; None: nothing has."""
@@ -357,7 +360,7 @@ class State:
         raw = self.store.get(PLACES, pack_id(content))
         return None if raw is None else decode_places(raw)
 
-    # ---- tokens, workers, feed
+    # ---- tokens, workers, slots, feed
 
     def tokens(self) -> list[Key]:
         """The tokens that were issued and not removed, expired ones too, oldest first."""
@@ -367,6 +370,11 @@ class State:
     def workers(self) -> dict[int, bytes]:
         """Worker id to the 16 random bytes that identify its home."""
         return self._workers
+
+    @property
+    def slots(self) -> SlotTable:
+        """The slot table in force."""
+        return self.known_slots.table
 
     def feed(self, after: int, limit: int) -> list[tuple[int, int, list[int]]]:
         """Up to ``limit`` records of the feed with an index greater than ``after``: (index, kind, contents)."""

@@ -17,8 +17,10 @@ import msgspec
 FORMAT_VERSION = 1
 FIRST_LEVEL = 1
 """The entry level every cluster begins at, whatever release makes it: the state must not depend on who applies."""
-LEVEL = 1
+LEVEL = 2
 """The highest entry level this release knows."""
+SLOTS_LEVEL = 2
+"""From which on ASSIGN_SLOTS may be proposed."""
 
 NameChange = tuple[int, bytes, bytes | None]
 """(space, key, value or None)."""
@@ -44,6 +46,7 @@ class Table(IntEnum):
     EXPIRY = 15
     PLACES = 16
     KEYS = 17
+    PLACEMENT = 18
 
 
 TREE_NAME = b"tree"
@@ -65,6 +68,7 @@ TTLS = -Table.TTLS
 EXPIRY = -Table.EXPIRY
 PLACES = -Table.PLACES
 KEYS = -Table.KEYS
+PLACEMENT = -Table.PLACEMENT
 
 META_KEY = b"meta"
 ABOVE_ROOT = 0
@@ -311,6 +315,17 @@ class Key(msgspec.Struct, array_like=True, gc=False, frozen=True):
     issuer: str = ""
 
 
+class Placement(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """The one record of ``placement``, under key 0: the slot table (model/slots.py), and what it was planned from."""
+
+    epoch: int
+    """Journal index of the ASSIGN_SLOTS that made it."""
+    replicas: int
+    shares: list[tuple[int, int, str]]
+    """Worker, weight, zone of all that took part."""
+    rows: bytes
+
+
 class Meta(msgspec.Struct, array_like=True, gc=False):
     """The one record of ``meta``: everything of the state that is not a table. Written with every flush.
 
@@ -329,6 +344,7 @@ class Meta(msgspec.Struct, array_like=True, gc=False):
     """Running CRC-32 of the changes of every entry."""
     now_ns: int = 0
     epoch: int = 0
+    """How many workers were ever registered. The slot table has an epoch of its own, in ``placement``."""
     data_key: bytes = b""
     capability_key: bytes = b""
     last_inode: int = 0
@@ -378,4 +394,5 @@ decode_policy = msgspec.msgpack.Decoder(Policy).decode
 decode_ttl = msgspec.msgpack.Decoder(Ttl).decode
 decode_places = msgspec.msgpack.Decoder(Places).decode
 decode_key = msgspec.msgpack.Decoder(Key).decode
+decode_placement = msgspec.msgpack.Decoder(Placement).decode
 decode_tombstone = msgspec.msgpack.Decoder(Tombstone).decode

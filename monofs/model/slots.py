@@ -20,6 +20,9 @@ from monofs.model.block import SLOTS
 from monofs.model.errors import ConditionFailed, InvalidArgument
 
 REPLICAS_MAX = 8
+WEIGHT_MAX = 1_000_000
+ZONE_MAX = 255
+"""Characters of a zone's name."""
 WORKER_MAX = 65_535
 """Greatest worker id a table can name: ids are two bytes."""
 DELTA_BYTES_MAX = 2 * SLOTS * (REPLICAS_MAX + 1) + 4096

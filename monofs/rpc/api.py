@@ -269,10 +269,37 @@ class WorkerInfo(Message):
     used_bytes: int = 0
 
 
-class ClusterAnswer(Message):
-    """CLUSTER (Empty): who serves what. ``slots`` maps slot ranges to owners as (first slot, worker ids) in slot order.
+class SlotsKnown(Message):
+    """The slot table somebody has: its epoch and digest (0, 0: none), and ``live`` of the last SlotsNews."""
 
-    ``awaited``: the master leads since a moment, and workers it knows of have not come to it yet.
+    epoch: int = 0
+    digest: int = 0
+    live: int = 0
+
+
+class SlotsNews(Message):
+    """What is new of the slot table: ``deltas`` (model/slots.py, packed) are put on it in order. None though ``epoch`` is another: ask again later."""
+
+    epoch: int
+    deltas: list[bytes]
+    live: int = 0
+    """Names this state of ``silent``."""
+    silent: list[int] | None = None
+    """Registered workers that do not live now; None: as told under the ``live`` that was shown."""
+
+
+class ClusterRequest(Message):
+    """CLUSTER. ``slots`` None: the table is not wanted. ``workers``: the ``listed`` of the answer before, whose workers are still known; 0: tell them."""
+
+    slots: SlotsKnown | None = None
+    workers: int = 0
+
+
+class ClusterAnswer(Message):
+    """Who serves what. ``slots`` was the table in an earlier release, and is empty.
+
+    ``awaited``: the master leads since a moment, and workers it knows of have not come to it yet. ``listed`` names this list of ``workers``, which is
+    empty when the request named the same.
     """
 
     cluster: bytes
@@ -283,6 +310,8 @@ class ClusterAnswer(Message):
     master: str = ""
     version: str = ""
     awaited: bool = False
+    news: SlotsNews | None = None
+    listed: int = 0
 
 
 # ---- changing the namespace -------------------------------------------------------------------------------------------
@@ -740,6 +769,10 @@ class RegisterRequest(Message):
     incarnation: int = 0
     operations: list[int] = []
     """Writes this worker is at: the master abandons those it does not name."""
+    weight: int = 100
+    """Its share of the slots, beside those of others; 0: none."""
+    zone: str = ""
+    """What it shares with others that may fail together with it."""
 
 
 class GroupSpec(Message):
@@ -828,6 +861,8 @@ class HeartbeatRequest(Message):
     operations: list[int] | None = None
     """Writes this worker is at; None: not told. One begun half a minute ago that a heartbeat does not name is resolved."""
     tokens_index: int = 0
+    slots: SlotsKnown | None = None
+    """The slot table this worker has; None: it wants none."""
 
 
 class HeartbeatAnswer(Message):
@@ -846,6 +881,8 @@ class HeartbeatAnswer(Message):
     tokens: TokenGrant | None = None
     """None: unchanged since ``tokens_index``."""
     tokens_index: int = 0
+    slots: SlotsNews | None = None
+    """None: table and liveness are as the worker knows them. They end no wait: they come with the answer that is due."""
 
 
 class RecordUploadRequest(Message):

@@ -4,7 +4,8 @@ Order of doing, which is law: another cluster or incarnation, or a feed cursor t
 clean pages and pins *before* keys are taken over, because keys are what lets readers in (another cluster ends all writes too); the cursor
 moves only when everything up to it was acted on. Secrets of mounts and keys stay in memory. Any failure ends in registering again, which is idempotent.
 
-Not here: which worker owns what (the master's slot table), the checks made with the keys (gate.py).
+The slot table is followed with the heartbeats; until the first has come it is the empty one. Not here: who makes it (the master), the checks made
+with the keys (gate.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from twisted.internet.task import deferLater
 from monofs.config.schema import WorkerConfig
 from monofs.model.errors import HomeUnusable, MonofsError, NotReady, TierFull
 from monofs.model.ids import ContentId
+from monofs.model.slots import EMPTY, SlotTable, follow
 from monofs.observe.logs import logger
 from monofs.rpc.api import (
     FeedItem,
@@ -34,6 +36,8 @@ from monofs.rpc.api import (
     MountGrant,
     RegisterAnswer,
     RegisterRequest,
+    SlotsKnown,
+    SlotsNews,
     TokenGrant,
 )
 from monofs.tiering.cache import Cache, Rule
@@ -82,7 +86,11 @@ class Membership:
         self._reactor, self._identity, self._on_mounts = reactor, identity, on_mounts
         self._operations, self._on_cluster, self._on_tokens = operations, on_cluster, on_tokens
         self.worker = 0
-        self.epoch = 0
+        self.slots: SlotTable = EMPTY
+        """Which workers each slot lists, as told last."""
+        self.silent: frozenset[int] = frozenset()
+        """Workers that did not live when the master told last."""
+        self._live = 0
         self._mounts_index = self._policies_index = self._tokens_index = 0
         self._address = self._unix = ""
         self._first: Deferred[None] | None = None
@@ -139,6 +147,8 @@ class Membership:
             cache.cluster,
             cache.incarnation,
             self._operations(),
+            self._config.weight,
+            self._config.zone,
         )
         answer: RegisterAnswer = await self._master.call(Method.REGISTER, request, RegisterAnswer, REGISTER_S)
         is_new = True
@@ -166,7 +176,7 @@ class Membership:
         if answer.tokens is not None:
             self._on_tokens(answer.tokens)
         self._tokens_index = answer.tokens_index
-        self.worker, self.epoch, self._mounts_index, self._policies_index = answer.worker, answer.epoch, 0, 0
+        self.worker, self._mounts_index, self._policies_index = answer.worker, 0, 0
         if self._first is not None:
             first, self._first = self._first, None
             log.info("registered", worker=answer.worker, address=self._address)
@@ -187,12 +197,14 @@ class Membership:
             group_bytes=cache.group_bytes(),
             operations=self._operations(),
             tokens_index=self._tokens_index,
+            slots=SlotsKnown(self.slots.epoch, self.slots.digest, self._live),
         )
         answer: HeartbeatAnswer = await self._master.call(
             Method.HEARTBEAT, request, HeartbeatAnswer, interval_s + SILENCE_S
         )
         self._gate.hear(answer.now_ns)
-        self.epoch = answer.epoch
+        if answer.slots is not None:
+            self._take_slots(answer.slots)
         if answer.keys is not None:
             self._gate.set_keys(answer.keys, cache.cluster)
         if answer.mounts is not None:
@@ -212,6 +224,11 @@ class Membership:
         news = (answer.feed, answer.mounts, answer.keys, answer.groups, answer.tokens)
         if rest_s > 0 and not any(part is not None and part != [] for part in news):
             await deferLater(self._reactor, rest_s)  # a master that answers nothing early must not be asked in a loop
+
+    def _take_slots(self, news: SlotsNews) -> None:
+        self.slots = follow(self.slots, news.deltas)
+        if news.silent is not None:
+            self.silent, self._live = frozenset(news.silent), news.live
 
     def _take_groups(self, groups: list[GroupSpec]) -> None:
         self._cache.set_groups({spec.id: Rule(spec.quota_bytes, spec.priority, spec.ttl_s) for spec in groups})

@@ -2,10 +2,18 @@
 
 import os
 import random
+import time
 
 from monofs.testing.nodes import ServedNode
 
 SIZE = 200_000
+
+
+def wait_for_slots(fs):
+    end = time.monotonic() + 60
+    while not all(worker["slots"] for worker in fs.report()["workers"].values()):
+        assert time.monotonic() < end, "no plan was made for both workers"
+        time.sleep(0.02)
 
 
 def test_blocks_are_read_from_their_owners_and_a_dead_worker_is_passed_by(tmp_path):
@@ -20,6 +28,7 @@ def test_blocks_are_read_from_their_owners_and_a_dead_worker_is_passed_by(tmp_pa
         second = ServedNode(str(tmp_path / "second"), sets=sets).start()
         try:
             fs.mount_add("/f", f"file://{tmp_path}/source")
+            wait_for_slots(fs)
             assert fs.load("/f").failed == 0
             held = {
                 address: sum(tier.groups for tier in status.tiers) for address, status in fs.worker_status().items()

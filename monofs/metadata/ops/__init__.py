@@ -15,6 +15,7 @@ from monofs.metadata.entries import EntryKind
 from monofs.metadata.ops.add_mount import add_mount
 from monofs.metadata.ops.adopt_page import adopt_page
 from monofs.metadata.ops.adopt_path import adopt_path
+from monofs.metadata.ops.assign_slots import assign_slots
 from monofs.metadata.ops.begin_copy import begin_copy
 from monofs.metadata.ops.begin_delete import begin_delete
 from monofs.metadata.ops.begin_make_directory import begin_make_directory
@@ -65,6 +66,7 @@ OPERATIONS: dict[int, Operation] = {
     EntryKind.TRIM_FEED: trim_feed,
     EntryKind.REGISTER_WORKER: register_worker,
     EntryKind.REMOVE_BELOW: remove_below,
+    EntryKind.ASSIGN_SLOTS: assign_slots,
     EntryKind.BEGIN_WRITE: begin_write,
     EntryKind.PUBLISH: publish,
     EntryKind.RECORD_UPLOAD: record_upload,

@@ -11,7 +11,7 @@ IDENTITY_BYTES = 16
 
 
 def register_worker(draft: Draft, change: RegisterWorker) -> int:
-    """The id an identity has, or a new one, which raises the epoch of the slot table."""
+    """The id an identity has, or a new one."""
     if len(change.identity) != IDENTITY_BYTES:
         raise InvalidArgument(f"the identity of a worker has {IDENTITY_BYTES} bytes")
     known = draft.state.workers()

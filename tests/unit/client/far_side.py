@@ -47,7 +47,7 @@ class FarSide:
         service = Service("all", self.reactor, cluster=lambda: b"cluster-0123456!", on_fatal=lambda error: None)
         register = service.register
         register(Method.PING, api.Empty, lambda request, call: api.Pong("1", "all", 0))
-        register(Method.CLUSTER, api.Empty, self._cluster)
+        register(Method.CLUSTER, api.ClusterRequest, self._cluster)
         register(Method.MAY_WRITE, api.MayWriteRequest, self._may_write)
         register(Method.BEGIN_WRITE, api.BeginWriteRequest, self._begin)
         register(Method.WRITE, api.WriteRequest, self._write)
@@ -68,9 +68,9 @@ class FarSide:
         self._open.clear()
         self._ended.clear()
 
-    def _cluster(self, request: api.Empty, call: Call) -> api.ClusterAnswer:
+    def _cluster(self, request: api.ClusterRequest, call: Call) -> api.ClusterAnswer:
         worker = api.WorkerInfo(7, self.address)
-        return api.ClusterAnswer(b"cluster-0123456!", 1, 1, [worker], [(0, [7])])
+        return api.ClusterAnswer(b"cluster-0123456!", 1, 1, [worker], [])
 
     def _may_write(self, request: api.MayWriteRequest, call: Call) -> api.Empty:
         self.asked.append(request)

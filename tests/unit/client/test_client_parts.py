@@ -5,17 +5,19 @@ import io
 import os
 import pickle
 import threading
+from array import array
 from collections import deque
 
 import pytest
 
-from monofs.client.cluster import Cluster, host_id
+from monofs.client.cluster import OTHERS, Cluster, host_id
 from monofs.client.descriptors import Descriptor, DescriptorTable, Hot
 from monofs.client.errors import python_error
 from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, SLOTS, slot_of
 from monofs.model.errors import BY_CODE, Closed, ConnectionLost, MonofsError, NotReady, NoWorker, Unreachable
 from monofs.model.ids import ContentId
-from monofs.rpc.api import ClusterAnswer, DescriptorAnswer, WorkerInfo
+from monofs.model.slots import EMPTY, SlotTable, pack_delta, table_of
+from monofs.rpc.api import ClusterAnswer, DescriptorAnswer, SlotsNews, WorkerInfo
 
 
 @pytest.mark.parametrize("cls", list(BY_CODE.values()), ids=lambda cls: cls.__name__)
@@ -47,7 +49,7 @@ class Answers:
     def __init__(self, answer):
         self.answer, self.asked = answer, 0
 
-    def __call__(self):
+    def __call__(self, request, timeout_s):
         self.asked += 1
         return self.answer
 
@@ -56,8 +58,17 @@ def worker(number, *, host="elsewhere", live=True):
     return WorkerInfo(number, f"127.0.0.1:{number}", f"/run/{number}.sock", host, live)
 
 
-def cluster_of(workers, slots, epoch=1):
-    answers = Answers(ClusterAnswer(b"c", 1, epoch, workers, slots))
+def answer_of(workers, lower, upper, epoch=1, **more):
+    """The slots of the lower half list some workers, those of the upper others."""
+    rows = array("H", lower * (SLOTS // 2) + upper * (SLOTS // 2))
+    table = SlotTable(epoch, len(lower), rows)
+    silent = [info.id for info in workers if not info.live]
+    news = SlotsNews(epoch, [pack_delta(table.whole())], 1, silent)
+    return ClusterAnswer(b"c", 1, epoch, workers, [], news=news, **more)
+
+
+def cluster_of(workers, lower=(), upper=(), epoch=1):
+    answers = Answers(answer_of(workers, list(lower), list(upper or lower), epoch))
     return Cluster(answers, lambda address: pytest.fail("nothing is to be connected")), answers
 
 
@@ -66,31 +77,62 @@ def ids(links):
 
 
 def test_owners_come_first_by_slot_then_everybody_else():
-    cluster, _ = cluster_of([worker(1), worker(2), worker(3)], [(0, [2]), (SLOTS // 2, [3, 1])])
+    cluster, _ = cluster_of([worker(1), worker(2), worker(3)], [2, 1], [3, 1])
     halves = set()
     for content in range(1, 40):
         half = slot_of(ContentId(content), 0) >= SLOTS // 2
         halves.add(half)
         found = ids(cluster.candidates(ContentId(content), 0, 1))
         assert sorted(found) == [1, 2, 3]
-        assert set(found[:2]) == {1, 3} if half else found[0] == 2
+        assert found[:2] == ([3, 1] if half else [2, 1])
     assert halves == {True, False}
 
 
-def test_an_owner_of_this_machine_is_asked_before_its_peers_and_the_lost_last():
-    here = worker(2, host=host_id())
-    cluster, _ = cluster_of([worker(1), here, worker(3, live=False)], [(0, [1, 2, 3])])
-    assert ids(cluster.candidates(ContentId(5), 0, 1)) == [2, 1, 3]
+def test_the_next_in_the_list_comes_first_when_the_owner_is_lost_and_of_others_those_of_this_machine():
+    workers = [worker(1), worker(2), worker(3, live=False), worker(4, host=host_id())]
+    cluster, _ = cluster_of(workers, [3, 2])
+    assert ids(cluster.candidates(ContentId(5), 0, 1)) == [2, 4, 1, 3]
+
+
+def test_while_all_that_a_slot_lists_are_lost_everybody_asks_the_same_other_worker():
+    workers = [worker(1, live=False), worker(2), worker(3), worker(4)]
+    cluster, _ = cluster_of(workers, [1])
+    for content in range(1, 30):
+        slot = slot_of(ContentId(content), 0)
+        assert ids(cluster.candidates(ContentId(content), 0, 1))[0] == [2, 3, 4][slot % 3]
+
+
+def test_of_many_workers_a_few_are_tried():
+    cluster, _ = cluster_of([worker(number) for number in range(1, 101)], [7, 9])
+    found = ids(cluster.candidates(ContentId(5), 0, 1))
+    assert found[:2] == [7, 9]
+    assert len(found) <= 2 + OTHERS
+
+
+def test_the_table_is_followed_by_deltas_and_asked_for_as_a_whole_when_one_does_not_fit():
+    cluster, answers = cluster_of([worker(1), worker(2)], [1])
+    cluster.refresh()
+    before, after = table_of(1, 1, b"\1\0" * SLOTS), table_of(2, 1, b"\2\0" + b"\1\0" * (SLOTS - 1))
+    answers.answer = ClusterAnswer(
+        b"c", 1, 2, [], [], news=SlotsNews(2, [pack_delta(before.delta_to(after))], 1), listed=0
+    )
+    answers.answer.workers = [worker(1), worker(2)]
+    cluster.refresh()
+    assert cluster._table == after
+    other = after.delta_to(table_of(3, 1, b"\2\0" * 2 + b"\1\0" * (SLOTS - 2)))
+    answers.answer.news = SlotsNews(3, [pack_delta(before.delta_to(after)), pack_delta(other)], 1)
+    cluster.refresh()
+    assert cluster._table == EMPTY
 
 
 def test_bytes_that_only_some_workers_have_are_asked_of_those_alone():
-    cluster, answers = cluster_of([worker(1), worker(2), worker(3)], [(0, [1])])
+    cluster, answers = cluster_of([worker(1), worker(2), worker(3)], [1])
     assert ids(cluster.candidates(ContentId(5), 0, 1, [3])) == [3]
     assert not cluster.failed(cluster.worker(3), ConnectionLost())
     assert ids(cluster.candidates(ContentId(5), 0, 1, [3])) == [3], "silent, but nobody else has them"
     with pytest.raises(NoWorker, match="at worker 9 only"):
         cluster.candidates(ContentId(5), 0, 1, [9])
-    answers.answer = ClusterAnswer(b"c", 1, 1, [worker(1), worker(9)], [(0, [1])])
+    answers.answer = answer_of([worker(1), worker(9)], [1], [1])
     assert cluster.worker(9).info.id == 9
     with pytest.raises(NoWorker, match="worker 7 is not registered"):
         cluster.worker(7)
@@ -98,7 +140,7 @@ def test_bytes_that_only_some_workers_have_are_asked_of_those_alone():
 
 def test_who_did_not_answer_is_asked_last_and_a_socket_is_left_for_tcp_first():
     here = worker(1, host=host_id())
-    cluster, _ = cluster_of([here, worker(2)], [(0, [1])])
+    cluster, _ = cluster_of([here, worker(2)], [1])
     first = cluster.candidates(ContentId(5), 0, 1)[0]
     assert first.is_local
     assert cluster.failed(first, Unreachable()), "the same worker, by TCP"
@@ -112,12 +154,12 @@ def test_who_did_not_answer_is_asked_last_and_a_socket_is_left_for_tcp_first():
 
 
 def test_the_table_is_fetched_once_and_again_when_an_answer_names_another_epoch():
-    cluster, answers = cluster_of([worker(1)], [(0, [1])])
+    cluster, answers = cluster_of([worker(1)], [1])
     link = cluster.candidates(ContentId(5), 0, 1)[0]
     for _ in range(5):
         assert cluster.candidates(ContentId(5), 0, 1) == [link]
     assert answers.asked == 1
-    answers.answer = ClusterAnswer(b"c", 1, 2, [worker(1), worker(9)], [(0, [9])])
+    answers.answer = answer_of([worker(1), worker(9)], [9], [9], 2)
     cluster._refreshed_s = float("-inf")
     assert ids(cluster.candidates(ContentId(5), 0, 2)) == [9, 1]
     assert answers.asked == 2
@@ -125,7 +167,7 @@ def test_the_table_is_fetched_once_and_again_when_an_answer_names_another_epoch(
 
 
 def test_a_leader_that_has_not_heard_its_workers_yet_takes_none_away_and_is_waited_for():
-    cluster, answers = cluster_of([worker(1)], [(0, [1])])
+    cluster, answers = cluster_of([worker(1)], [1])
     link = cluster.candidates(ContentId(5), 0, 1)[0]
     answers.answer = ClusterAnswer(b"c", 1, 2, [], [], awaited=True)
     cluster.refresh()
@@ -142,7 +184,7 @@ def test_a_leader_that_has_not_heard_its_workers_yet_takes_none_away_and_is_wait
 
 
 def test_a_client_without_a_table_waits_for_the_workers_of_a_new_leader():
-    cluster, answers = cluster_of([], [])
+    cluster, answers = cluster_of([])
     answers.answer = ClusterAnswer(b"c", 1, 1, [], [], awaited=True)
     with pytest.raises(NotReady):
         cluster.candidates(ContentId(5), 0, 1)

@@ -21,6 +21,7 @@ from monofs.journal.single import SingleVoter
 from monofs.master.service import Master
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.store import Store
+from monofs.metadata.tables import LEVEL
 from monofs.model.inode import Inode
 from monofs.model.principal import NODE, Principal
 from monofs.rpc import api
@@ -252,6 +253,13 @@ class House:
             self.loop.do(self._close)
             raise
         self.client = DirectClient(self.service, NODE)
+        self._wait_for_level()
+
+    def _wait_for_level(self) -> None:
+        """The leader raises the entry level soon: tests that count entries begin after that."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end and self.namespace.level < LEVEL and self.flaky is None:
+            time.sleep(0.001)
 
     def _open(self) -> None:
         call_soon = self.loop.reactor.callFromThread

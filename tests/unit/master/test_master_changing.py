@@ -216,7 +216,7 @@ def test_rights_bound_what_a_principal_may_do(house: House) -> None:
         (Method.LIST, api.ListRequest("/")),
         (Method.OPEN, api.OpenRequest("/f")),
         (Method.WHY, api.StatRequest("/f")),
-        (Method.CLUSTER, api.Empty()),
+        (Method.CLUSTER, api.ClusterRequest()),
         (Method.REPORT, api.Empty()),
         (Method.MOUNT_LIST, api.Empty()),
     ):

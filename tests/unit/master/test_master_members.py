@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from master_house import House, write
 
-from monofs.master.members import FEED_RECORDS, LEASE_S, assign_slots
-from monofs.model.block import SLOTS
+from monofs.master.members import FEED_RECORDS, LEASE_S
 from monofs.model.errors import InvalidArgument, PermissionDenied, SessionExpired
 from monofs.model.principal import ANONYMOUS
 from monofs.rpc import api
@@ -28,7 +24,7 @@ def register(house: House, identity: bytes = b"w" * 16, cursor: int = 0) -> Any:
 
 
 def is_awaited(house: House) -> bool:
-    answer = house.ask(Method.CLUSTER, api.Empty())
+    answer = house.ask(Method.CLUSTER, api.ClusterRequest())
     return bool(answer.awaited)
 
 
@@ -46,9 +42,8 @@ def test_a_worker_keeps_its_id_over_restarts_and_gets_what_it_needs(house: House
     assert (answer.worker, answer.cluster, answer.incarnation) == (1, house.namespace.cluster, 1)
     assert [(grant.id, grant.uri) for grant in answer.mounts] == [(mount.id, mount.uri)]
     assert len(answer.keys[1]) == 32
-    index = house.namespace.applied_index
     assert register(house).worker == 1
-    assert house.namespace.applied_index == index
+    assert house.namespace.workers() == {1: b"w" * 16}
     assert register(house, b"x" * 16).worker == 2
     house.restart()
     assert register(house).worker == 1
@@ -73,30 +68,6 @@ def test_a_worker_unknown_to_this_master_registers_again(house: House) -> None:
         beat(house, worker)
 
 
-def test_the_slot_table_is_the_live_workers(house: House) -> None:
-    empty = house.ask(Method.CLUSTER, api.Empty())
-    assert (empty.workers, empty.slots) == ([], [])
-    register(house)
-    one = house.ask(Method.CLUSTER, api.Empty())
-    assert one.slots == [(0, [1])]
-    assert one.epoch > empty.epoch
-    assert (one.workers[0].address, one.workers[0].unix, one.workers[0].host) == (
-        "127.0.0.1:29999",
-        "/run/worker.sock",
-        "boot",
-    )
-    house.now_s += 5
-    register(house, b"x" * 16)
-    assert house.ask(Method.CLUSTER, api.Empty()).slots == [(0, [1]), (SLOTS // 2, [2])]
-    house.now_s += LEASE_S - 4
-    house.loop.do(house.master.members.check_leases)
-    two = house.ask(Method.CLUSTER, api.Empty())
-    assert two.slots == [(0, [2])]
-    assert [worker.live for worker in two.workers] == [False, True]
-    beat(house, 1)
-    assert house.ask(Method.CLUSTER, api.Empty()).slots == [(0, [1]), (SLOTS // 2, [2])]
-
-
 def test_the_slot_table_of_a_new_leader_says_that_workers_are_to_come(house: House) -> None:
     assert not is_awaited(house)
     register(house)
@@ -111,17 +82,6 @@ def test_the_slot_table_of_a_new_leader_says_that_workers_are_to_come(house: Hou
     house.restart()
     house.now_s += LEASE_S
     assert not is_awaited(house)
-
-
-@given(st.lists(st.integers(1, 1 << 40), min_size=1, max_size=300, unique=True))
-def test_every_slot_has_one_owner_and_shares_are_equal_but_for_one(workers: list[int]) -> None:
-    table = assign_slots(workers)
-    starts = [first for first, _ in table] + [SLOTS]
-    assert starts[0] == 0
-    sizes = [high - low for low, high in pairwise(starts)]
-    assert sum(sizes) == SLOTS
-    assert max(sizes) - min(sizes) <= 1
-    assert [owner for _, [owner] in table] == workers
 
 
 def test_a_heartbeat_waits_and_hears_of_a_retired_content_at_once(house: House, data: Path) -> None:

@@ -340,7 +340,7 @@ def test_secrets_are_in_no_answer_no_log_and_no_byte_on_disk(house: House, caplo
         house.ask(Method.MOUNT_LIST, api.Empty()),
         house.ask(Method.REPORT, api.Empty()),
         house.ask(Method.WHY, api.StatRequest("/s3")),
-        house.ask(Method.CLUSTER, api.Empty()),
+        house.ask(Method.CLUSTER, api.ClusterRequest()),
     ]
     house.restart()
     needle = SECRET_KEY.encode()

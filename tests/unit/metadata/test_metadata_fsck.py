@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from metadata_home import Home, directory, file
 
-from monofs.metadata.entries import AddToken, Free, RegisterWorker, RemoveBelow, SetPolicy, SetTtl
+from monofs.metadata.entries import AddToken, AssignSlots, Free, RegisterWorker, RemoveBelow, SetPolicy, SetTtl
 from monofs.metadata.fsck import CHECKS, FINDINGS_MAX, check_namespace
 from monofs.metadata.sessions import ANSWERS_PER_CLIENT_MAX, answer_key, encode_result
 from monofs.metadata.snapshot import open_offline
@@ -24,6 +24,7 @@ from monofs.metadata.tables import (
     KEYS,
     LOCKS,
     MOUNTS,
+    PLACEMENT,
     PLACES,
     POLICIES,
     REMOVAL,
@@ -35,6 +36,7 @@ from monofs.metadata.tables import (
     FeedRecord,
     Job,
     Key,
+    Placement,
     Places,
     Policy,
     Tombstone,
@@ -42,7 +44,9 @@ from monofs.metadata.tables import (
     encode_record,
     pack_id,
 )
+from monofs.model.block import SLOTS
 from monofs.model.inode import Flag, Inode, encode_inode
+from monofs.model.slots import table_of
 
 ROOT = 1
 
@@ -61,6 +65,8 @@ def sound(tmp_path: Path) -> Home:
     home.apply(Free(home.stamp(), 4, [home.inode("/m/x").content]))
     home.apply(RegisterWorker(home.stamp(), b"w" * 16))
     home.apply(RegisterWorker(home.stamp(b"client", 1), b"v" * 16))
+    rows = table_of(0, 1, b"\1\0" * SLOTS)
+    home.apply(AssignSlots(home.stamp(), 0, 1, [(1, 100, "")], b"", rows.rows(), rows.digest))
     home.keep("/m/d/scratch")
     home.begin_write("/m/d/new")
     home.begin_write("/m/parts", size=-1)
@@ -88,6 +94,12 @@ def change(home: Home, path: str, **fields: object) -> None:
 
 def put(space: int, key: bytes, value: bytes | None) -> Callable[[Home], None]:
     return lambda home: home.store.write([(space, key, value)])
+
+
+def placement(workers: list[int], *, replicas: int = 1, epoch: int = 1) -> bytes:
+    """The record of a slot table in which every slot lists these workers."""
+    rows = b"".join(worker.to_bytes(2, "little") for worker in workers) * SLOTS
+    return encode_record(Placement(epoch, replicas, [], rows))
 
 
 def meta(**fields: int | bytes) -> Callable[[Home], None]:
@@ -196,6 +208,11 @@ DAMAGE: list[tuple[str, Callable[[Home], None]]] = [
     ("places-are-of-unpersisted", lambda home: put(PLACES, pack_id(home.inode("/m/d/scratch").content), None)(home)),
     ("places-are-of-unpersisted", put(PLACES, pack_id(77), encode_record(Places([(0, [1])])))),
     ("places-are-of-unpersisted", lambda home: nobody_has(home, "/m/d/scratch")),
+    ("slots-are-of-workers", put(PLACEMENT, pack_id(0), placement([9]))),
+    ("slots-are-of-workers", put(PLACEMENT, pack_id(0), placement([1, 1], replicas=2))),
+    ("slots-are-of-workers", put(PLACEMENT, pack_id(0), placement([1], replicas=2))),
+    ("slots-are-of-workers", put(PLACEMENT, pack_id(0), placement([1], epoch=10**6))),
+    ("slots-are-of-workers", put(PLACEMENT, pack_id(1), placement([1]))),
     ("locks-follow-intents", put(LOCKS, b"/m/d/new", None)),
     ("locks-follow-intents", put(LOCKS, b"/m/d/new", pack_id(99))),
     ("locks-follow-intents", put(LOCKS, b"/m/other", pack_id(2))),

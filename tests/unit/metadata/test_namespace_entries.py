@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from array import array
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from metadata_home import CLUSTER, Home, file, refused
 from monofs.metadata import draft as draft_module
 from monofs.metadata.entries import (
     BODIES,
+    AssignSlots,
     Create,
     EntryKind,
     Free,
@@ -27,17 +30,19 @@ from monofs.metadata.entries import (
 )
 from monofs.metadata.namespace import fold
 from monofs.metadata.ops import OPERATIONS
-from monofs.metadata.tables import FeedKind, Meta, encode_record
+from monofs.metadata.tables import LEVEL, FeedKind, Meta, encode_record
+from monofs.model.block import SLOTS
 from monofs.model.entry import Entry
 from monofs.model.errors import ConditionFailed, InvalidArgument, NotReady, UnknownEntry
 from monofs.model.ids import incarnation_of
 from monofs.model.inode import Flag
+from monofs.model.slots import EMPTY, SlotTable
 from monofs.rpc import api
 
 
 def test_the_first_entry_makes_the_cluster_and_its_root(home: Home) -> None:
     namespace = home.namespace
-    assert (namespace.cluster, namespace.incarnation, namespace.level, namespace.epoch) == (CLUSTER, 1, 1, 0)
+    assert (namespace.cluster, namespace.incarnation, namespace.level, namespace.slots) == (CLUSTER, 1, 1, EMPTY)
     assert (namespace.data_key, namespace.capability_key) == (b"data key", b"capability key")
     assert home.inode("/").flags == Flag.EXPLICIT
     assert namespace.counts()["inodes"] == 1
@@ -58,10 +63,12 @@ def test_a_cluster_needs_an_id_and_an_incarnation(tmp_path: Path, cluster: bytes
 
 
 def test_the_level_rises_only_to_what_is_known(home: Home) -> None:
-    assert home.apply(SetLevel(home.stamp(), 1)) is None
-    assert refused(home.apply(SetLevel(home.stamp(), 0)), InvalidArgument)
-    with pytest.raises(UnknownEntry, match="up to level 1"):  # the other members went on with it: no refusal, a stop
-        home.apply(SetLevel(home.stamp(), 2))
+    assert home.apply(SetLevel(home.stamp(), LEVEL)) is None
+    assert refused(home.apply(SetLevel(home.stamp(), LEVEL - 1)), InvalidArgument)
+    with pytest.raises(
+        UnknownEntry, match=f"up to level {LEVEL}"
+    ):  # the other members went on with it: no refusal, a stop
+        home.apply(SetLevel(home.stamp(), LEVEL + 1))
 
 
 def test_every_kind_has_a_body_and_an_operation() -> None:
@@ -172,18 +179,46 @@ def test_feed_kinds_are_those_of_the_wire() -> None:
     assert {kind.name: kind.value for kind in FeedKind} == {kind.name: kind.value for kind in api.FeedKind}
 
 
-def test_a_worker_keeps_its_id_and_a_new_one_raises_the_epoch(home: Home) -> None:
+def test_a_worker_keeps_its_id(home: Home) -> None:
     first, second = b"1" * 16, b"2" * 16
     assert home.apply(RegisterWorker(home.stamp(), first)) == 1
     assert home.apply(RegisterWorker(home.stamp(), second)) == 2
-    assert home.namespace.epoch == 2
     assert home.apply(RegisterWorker(home.stamp(), first)) == 1
-    assert home.namespace.epoch == 2
     assert home.namespace.workers() == {1: first, 2: second}
     assert refused(home.apply(RegisterWorker(home.stamp(), b"short")), InvalidArgument)
     home.lose_memory()
     home.open()
     assert home.namespace.workers() == {1: first, 2: second}
+
+
+def assignment(home: Home, base: SlotTable, rows: list[int], replicas: int, shares: list[tuple[int, int, str]]) -> Any:
+    """An ASSIGN_SLOTS after which slot s lists ``rows`` from number s on."""
+    places = array("H", [rows[(slot + nth) % len(rows)] for slot in range(SLOTS) for nth in range(replicas)])
+    delta = base.delta_to(SlotTable(0, replicas, places))
+    return AssignSlots(home.stamp(), base.epoch, replicas, shares, delta.slots, delta.rows, delta.digest)
+
+
+def test_the_slot_table_changes_by_deltas_to_the_table_in_force_and_outlives_a_restart(home: Home) -> None:
+    for number in (1, 2, 3):
+        home.apply(RegisterWorker(home.stamp(), bytes([number]) * 16))
+    shares = [(1, 100, ""), (2, 100, ""), (3, 50, "b")]
+    first = home.apply(assignment(home, EMPTY, [1, 2], 2, shares[:2]))
+    table = home.namespace.slots
+    assert (first, table.epoch, list(table.owners(7))) == (home.namespace.applied_index, first, [2, 1])
+    second = home.apply(assignment(home, table, [1, 3], 2, shares))
+    assert second > first
+    assert list(home.namespace.slots.owners(7)) == [3, 1]
+    assert refused(home.apply(assignment(home, table, [1, 2], 2, shares)), ConditionFailed)
+    now = home.namespace.slots
+    assert refused(home.apply(assignment(home, now, [1, 4], 2, shares)), InvalidArgument)
+    assert refused(home.apply(assignment(home, now, [1, 1, 2], 2, shares)), InvalidArgument)
+    assert refused(
+        home.apply(AssignSlots(home.stamp(), now.epoch, 2, shares, b"\1\0", b"\2\0\1\0", 5)), ConditionFailed
+    )
+    home.lose_memory()
+    home.open()
+    assert home.namespace.slots == now
+    assert home.namespace.known_slots.shares == shares
 
 
 def test_the_running_crc_is_as_documented() -> None:

@@ -1,0 +1,84 @@
+"""A master and its workers as processes: slots move no more than they must, reads go on, and the table outlives the master."""
+
+import os
+import time
+from contextlib import ExitStack
+
+from monofs.client.filesystem import FileSystem
+from monofs.model.block import SLOTS
+from monofs.model.slots import EMPTY, SlotTable, follow
+from monofs.rpc.api import ClusterAnswer, ClusterRequest, Method, SlotsKnown
+from monofs.testing.nodes import ServedNode
+
+FILES = 60
+WAIT_S = 60.0
+
+
+def table_of(fs: FileSystem) -> SlotTable:
+    answer = fs._session().ask(Method.CLUSTER, ClusterRequest(SlotsKnown()), ClusterAnswer)
+    return follow(EMPTY, answer.news.deltas)
+
+
+def planned(fs: FileSystem, workers: list[int]) -> SlotTable:
+    """The table, once it is of these workers."""
+    end = time.monotonic() + WAIT_S
+    while (table := table_of(fs)).workers() != workers:
+        assert time.monotonic() < end, f"slots are of {table.workers()}, not of {workers}"
+        time.sleep(0.05)
+    return table
+
+
+def moved(before: SlotTable, after: SlotTable) -> int:
+    return sum(before.owners(slot)[0] != after.owners(slot)[0] for slot in range(SLOTS))
+
+
+def test_slots_follow_workers_that_come_and_go_and_reads_go_on(tmp_path):
+    (tmp_path / "source").mkdir()
+    contents = {f"/f/{n}": os.urandom(50_000 + n) for n in range(FILES)}
+    for path, content in contents.items():
+        (tmp_path / "source" / path[3:]).write_bytes(content)
+
+    def check(fs: FileSystem) -> None:
+        assert {path: fs.read(path) for path in contents} == contents
+
+    with ExitStack() as stack:
+        home = str(tmp_path / "master")
+        sets = ["node.role=master", "namespace.replan_after_s=12"]
+        master = stack.enter_context(ServedNode(home, sets=sets))
+        master.sets += [f"master.port={master.doors['rpc'].rpartition(':')[2]}"]
+        secret = os.path.join(home, "cluster.secret")
+
+        def worker(name: str) -> ServedNode:
+            sets = ["node.role=worker", f"worker.masters={master.doors['rpc']}", f"worker.zone={name}"]
+            sets.append(f"security.cluster_secret_file={secret}")
+            return stack.enter_context(ServedNode(str(tmp_path / name), sets=sets))
+
+        workers = [worker(name) for name in ("w1", "w2", "w3")]
+        fs = stack.enter_context(master.connect())
+        fs.mount_add("/f", f"file://{tmp_path}/source")
+        three = planned(fs, [1, 2, 3])
+        assert three.replicas == 2
+        check(fs)
+        held = [sum(tier.groups for tier in status.tiers) for status in fs.worker_status().values()]
+        assert sum(held) == FILES, "each block is at its owner alone"
+        assert min(held) > 0
+
+        workers.append(worker("w4"))
+        four = planned(fs, [1, 2, 3, 4])
+        assert moved(three, four) <= 1.05 * SLOTS / 4
+        check(fs)
+
+        master.stop()
+        master.start()
+        assert table_of(fs) == four
+        check(fs)
+
+        workers[1].kill()
+        check(fs)
+        with master.connect() as other:
+            check(other)
+        left = planned(fs, [1, 3, 4])
+        assert left.epoch > four.epoch
+        assert moved(four, left) <= 1.05 * SLOTS / 4
+        check(fs)
+        assert fs.fsck().checks["slots-are-of-workers"] == []

@@ -1,0 +1,186 @@
+"""The slot table of a running master: when it is planned, who serves meanwhile, and how it is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import pytest
+from master_house import House
+from twisted.internet.defer import Deferred
+
+from monofs.master.members import LEASE_S
+from monofs.master.planning import PLAN_PAUSE_S
+from monofs.model.block import SLOTS
+from monofs.model.slots import EMPTY, SlotTable, follow
+from monofs.rpc import api
+from monofs.rpc.api import Method, SlotsKnown
+
+
+def register(house: House, number: int, *, weight: int = 100, zone: str = "") -> int:
+    identity = number.to_bytes(16, "big")
+    request = api.RegisterRequest(identity, f"127.0.0.1:{number}", "", "", 1000, 10, 0, weight=weight, zone=zone)
+    return int(house.ask(Method.REGISTER, request).worker)
+
+
+def beat(house: House, worker: int, known: SlotsKnown | None = None) -> api.HeartbeatAnswer:
+    index = house.namespace.mounts_index
+    answer = house.ask(Method.HEARTBEAT, api.HeartbeatRequest(worker, 0, 1000, 10, index, 0.0, slots=known))
+    assert isinstance(answer, api.HeartbeatAnswer)
+    return answer
+
+
+def known(table: SlotTable, live: int = 0) -> SlotsKnown:
+    return SlotsKnown(table.epoch, table.digest, live)
+
+
+def planned(house: House, workers: Iterable[int]) -> SlotTable:
+    """The table, once it is of these workers, and the plan that made it is over."""
+    wanted, planning = sorted(workers), house.master._duties._planning
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        house.loop.do(lambda: Deferred.fromCoroutine(planning.maybe_plan()))
+        table = house.loop.do(lambda: None if planning._is_planning else house.namespace.slots)
+        if table is not None and table.workers() == wanted:
+            return table
+        time.sleep(0.005)
+    raise AssertionError(f"no plan for {wanted} was made")
+
+
+def two(house: House) -> SlotTable:
+    register(house, 1)
+    planned(house, [1])
+    register(house, 2)
+    house.now_s += PLAN_PAUSE_S
+    return planned(house, [1, 2])
+
+
+def later(house: House, seconds: float, *living: int) -> None:
+    """Time passes, in which some workers are heard."""
+    end = house.now_s + seconds
+    while house.now_s < end:
+        house.now_s = min(end, house.now_s + LEASE_S / 2)
+        for worker in living:
+            beat(house, worker)
+    house.loop.do(house.master.members.check_leases)
+
+
+def test_the_table_is_of_those_who_registered_and_its_epoch_is_the_entry_that_made_it(house: House) -> None:
+    assert house.namespace.slots == EMPTY
+    register(house, 1)
+    one = planned(house, [1])
+    assert one.epoch <= house.namespace.applied_index
+    assert house.ask(Method.CLUSTER, api.ClusterRequest()).epoch == one.epoch
+    register(house, 2)
+    house.now_s += PLAN_PAUSE_S
+    table = planned(house, [1, 2])
+    assert table.epoch > one.epoch
+    assert table.counts() == {1: SLOTS // 2, 2: SLOTS // 2}
+    assert table.replicas == 2
+    house.restart()
+    assert house.namespace.slots == table
+
+
+def test_slots_go_by_weight_and_nobody_without_weight_gets_any(house: House) -> None:
+    for number, weight in ((1, 100), (2, 300), (3, 0)):
+        register(house, number, weight=weight, zone=f"rack-{number}")
+    house.now_s += PLAN_PAUSE_S
+    assert planned(house, [1, 2]).counts() == {1: SLOTS // 4, 2: 3 * SLOTS // 4}
+    shown = house.ask(Method.REPORT, api.Empty()).sections["workers"]
+    told = [(shown[number]["weight"], shown[number]["zone"], shown[number]["slots"]) for number in ("1", "2", "3")]
+    assert told == [(100, "rack-1", SLOTS // 4), (300, "rack-2", 3 * SLOTS // 4), (0, "rack-3", 0)]
+
+
+def test_a_silent_worker_is_stood_in_for_at_once_and_loses_its_slots_when_it_stays_away(house: House) -> None:
+    table = two(house)
+    slot = next(slot for slot in range(SLOTS) if list(table.owners(slot)) == [1, 2])
+    assert house.master.members.owners(slot) == [1, 2]
+    later(house, LEASE_S + 1, 2)
+    assert house.master.members.owners(slot) == [2]
+    replan_after_s = house.config.namespace.replan_after_s
+    later(house, replan_after_s - LEASE_S - 2 - PLAN_PAUSE_S, 2)
+    assert planned(house, [1, 2]) == table, "a restart moves nothing"
+    later(house, 2, 2)
+    assert planned(house, [2]).replicas == 1
+
+
+def test_a_worker_that_restarts_keeps_its_slots(house: House) -> None:
+    table = two(house)
+    later(house, 3 * LEASE_S, 2)
+    register(house, 1)
+    assert planned(house, [1, 2]) == table
+    assert house.master.members.owners(0) == list(table.owners(0))
+
+
+def test_a_new_leader_plans_nothing_before_workers_had_time_to_come_to_it(house: House) -> None:
+    table = two(house)
+    house.restart()
+    register(house, 2)
+    later(house, house.config.namespace.replan_after_s - 2, 2)
+    assert planned(house, [1, 2]) == table
+    later(house, 3, 2)
+    planned(house, [2])
+
+
+def test_a_storm_of_registrations_makes_few_plans(house: House) -> None:
+    register(house, 1)
+    first = planned(house, [1])
+    for number in range(2, 41):
+        register(house, number)
+    assert house.namespace.slots == first, "the next plan is made after a pause"
+    before = house.namespace.applied_index
+    house.now_s += PLAN_PAUSE_S
+    planned(house, range(1, 41))
+    assert house.namespace.applied_index == before + 1
+
+
+def test_who_knows_a_table_is_told_deltas_and_others_the_whole(house: House) -> None:
+    register(house, 1)
+    one = planned(house, [1])
+    for number in (2, 3):
+        register(house, number)
+        house.now_s += PLAN_PAUSE_S
+        table = planned(house, range(1, number + 1))
+    fresh = house.ask(Method.CLUSTER, api.ClusterRequest(SlotsKnown()))
+    assert len(fresh.news.deltas) == 1
+    assert follow(EMPTY, fresh.news.deltas) == table
+    assert ([info.id for info in fresh.workers], fresh.news.silent) == ([1, 2, 3], [])
+    again = house.ask(Method.CLUSTER, api.ClusterRequest(known(table, fresh.news.live), fresh.listed))
+    assert (again.workers, again.news.deltas, again.news.silent) == ([], [], None)
+    house.now_s += PLAN_PAUSE_S
+    register(house, 2, weight=90)
+    deadline = time.monotonic() + 30
+    while house.namespace.slots == table and time.monotonic() < deadline:
+        planned(house, [1, 2, 3])
+    newest = house.namespace.slots
+    behind = house.ask(Method.CLUSTER, api.ClusterRequest(known(table)))
+    assert follow(table, behind.news.deltas) == newest
+    assert sum(map(len, behind.news.deltas)) < len(fresh.news.deltas[0]) + 40_000
+    for strange in (known(one), SlotsKnown(table.epoch, table.digest ^ 1)):
+        told = house.ask(Method.CLUSTER, api.ClusterRequest(strange)).news.deltas
+        assert follow(one if strange.epoch == one.epoch else EMPTY, told) == newest
+    assert house.ask(Method.CLUSTER, api.ClusterRequest()).news is None
+
+
+def test_heartbeats_tell_of_the_table_and_of_who_is_silent_and_nothing_when_nothing_is_new(house: House) -> None:
+    table = two(house)
+    assert beat(house, 1).slots is None, "a worker of an earlier release does not ask"
+    told = beat(house, 1, SlotsKnown()).slots
+    assert told is not None
+    assert (follow(EMPTY, told.deltas), told.silent) == (table, [])
+    assert beat(house, 1, known(table, told.live)).slots is None
+    later(house, LEASE_S + 1, 1)
+    now = beat(house, 1, known(table, told.live)).slots
+    assert now is not None
+    assert (now.deltas, now.silent) == ([], [2])
+
+
+def test_whole_tables_go_out_at_a_bounded_rate(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monofs.master.publishing.WHOLE_BYTES_S", 0)
+    table = two(house)
+    house.now_s = float(int(house.now_s) + 1)
+    answers = [house.ask(Method.CLUSTER, api.ClusterRequest(SlotsKnown())).news for _ in range(3)]
+    assert [len(news.deltas) for news in answers] == [1, 0, 0]
+    assert {news.epoch for news in answers} == {table.epoch}
+    house.now_s += 1
+    assert len(house.ask(Method.CLUSTER, api.ClusterRequest(SlotsKnown())).news.deltas) == 1
