@@ -23,6 +23,7 @@ from monofs.cli import reference
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table
 from monofs.cli.storm import Outcome, Request, Storm
+from monofs.cli.swarm import measure_cluster
 from monofs.client.filesystem import find_credential, find_tls
 from monofs.config.units import format_bytes, parse_bytes
 from monofs.model.errors import MonofsError, NotSupported
@@ -279,6 +280,21 @@ def _many_rate(fs: Any, path: str, seed: int) -> float:
     for batch in batches:
         fs.read_many(batch)
     return 6400 / (time.perf_counter() - begin)
+
+
+# ---- cluster ------------------------------------------------------------------------------------------------------------
+
+
+@bench.command()
+@click.option("--workers", default=3000, show_default=True, help="Simulated workers.")
+@click.option("--interval", "interval_s", default=1.0, show_default=True, help="Seconds between a worker's heartbeats.")
+@click.option("--seconds", default=10.0, show_default=True, help="How long heartbeats alone are measured.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a figure.")
+def cluster(workers: int, interval_s: float, seconds: float, as_json: bool) -> None:
+    """Register thousands of simulated workers with a master of its own, which ends with the command."""
+    report = Report(as_json=as_json)
+    measure_cluster(report, workers, interval_s, seconds)
+    report.finish()
 
 
 # ---- cold -----------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ Invariant: grants (mounts with their secrets in clear, capability keys) are give
 from __future__ import annotations
 
 import secrets
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -240,10 +241,8 @@ class Members:
         return Deferred.fromCoroutine(self._register(request))
 
     async def _register(self, request: RegisterRequest) -> RegisterAnswer:
-        known = [worker for worker, identity in self._namespace.workers().items() if identity == request.identity]
-        if known:
-            worker = known[0]
-        else:
+        worker = self._namespace.worker_of(request.identity)
+        if not worker:
             worker = await self._proposer.insist(RegisterWorker(self._proposer.stamp(), request.identity))
         info = WorkerInfo(
             worker, request.address, request.unix, request.host, True, request.capacity_bytes, request.used_bytes
@@ -251,7 +250,9 @@ class Members:
         now = self._clock()
         self.members[worker] = Member(info, request.cursor, request.cursor, now, request.weight, request.zone)
         self._listed += 1
-        self.check_leases()
+        if worker not in self._live:  # no look at all leases: thousands may come at once
+            insort(self._live, worker)
+            self._living += 1
         log.info("worker registered", worker=worker, address=request.address, unix=request.unix)
         if self.resolver is not None:
             self.resolver.registered(worker, request.operations)

@@ -164,7 +164,8 @@ class Namespace(State):
             result = refusal.with_traceback(None)
             draft = Draft(self, draft.index, draft.now_ns)
         self.sessions.drop(draft.expired)
-        self._workers.update(draft.new_workers)
+        for worker, identity in draft.new_workers.items():
+            self._workers[worker], self._worker_ids[identity] = identity, worker
         return draft, result
 
     def _take_over(self, draft: Draft, term: int) -> None:

@@ -102,6 +102,7 @@ class State:
         self._mount_at: dict[int, tuple[int, Mount]] = {}
         self._mounts_known = -1
         self._workers = {unpack_id(key): value for key, value in store.scan(WORKERS, b"", 1 << 17)}
+        self._worker_ids = {identity: worker for worker, identity in self._workers.items()}
 
     @property
     def meta(self) -> Meta:
@@ -370,6 +371,10 @@ class State:
     def workers(self) -> dict[int, bytes]:
         """Worker id to the 16 random bytes that identify its home."""
         return self._workers
+
+    def worker_of(self, identity: bytes) -> int:
+        """The id of the worker whose home has this identity; 0: none was registered."""
+        return self._worker_ids.get(identity, 0)
 
     @property
     def slots(self) -> SlotTable:

@@ -14,11 +14,10 @@ def register_worker(draft: Draft, change: RegisterWorker) -> int:
     """The id an identity has, or a new one."""
     if len(change.identity) != IDENTITY_BYTES:
         raise InvalidArgument(f"the identity of a worker has {IDENTITY_BYTES} bytes")
-    known = draft.state.workers()
-    for worker, identity in known.items():
-        if identity == change.identity:
-            return worker
-    if len(known) >= WORKERS_MAX:
+    known = draft.state.worker_of(change.identity)
+    if known:
+        return known
+    if len(draft.state.workers()) >= WORKERS_MAX:
         raise Overloaded(f"this cluster has had {WORKERS_MAX} workers already")
     meta = draft.meta
     meta.last_worker += 1
