@@ -30,6 +30,7 @@ SCRIPTS: dict[str, list[str]] = {
     "ufs": ["ufs.py", "--seconds", "1", "--rounds", "3", "--megabytes", "512"],
     "rpc": ["rpc.py", "--seconds", "1"],
     "connections": ["connections.py"],
+    "placement": ["placement.py"],
     "journal": ["journal.py", "--rounds", "3", "--seconds", "1"],
     "metadata_store": ["metadata_store.py", "--files", "300000"],
     "tiering": ["tiering.py", "--groups", "5000", "--open-groups", "200000"],

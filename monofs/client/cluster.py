@@ -63,6 +63,8 @@ class WorkerLink:
         self._lock = threading.Lock()
         self._pools: dict[str, Pool] = {}
         self.is_local = bool(info.unix) and info.host == host_id()
+        self.is_live = info.live
+        """Whether the master hears it, as told last."""
         self.silent_until_s = 0.0
         self.leases: deque[int] = deque()
         """Leases whose descriptors are closed, to be given back."""
@@ -122,7 +124,8 @@ class Cluster:
         self._connect = connect
         self._lock = threading.Lock()
         self._links: dict[int, WorkerLink] = {}
-        self._live: list[int] = []
+        self._live: dict[int, None] = {}
+        """Workers that live, ascending."""
         self._numbers: list[int] = []
         """Those that live, then the others."""
         self._table: SlotTable = EMPTY
@@ -146,17 +149,17 @@ class Cluster:
             self.refresh(at_most_every_s=REFRESH_PAUSE_S)
         elif self._in_doubt:
             self._look_who_lives()
-        slot, links, live = slot_of(content, block), self._links, self._live
-        first = [] if holders else [number for number in self._table.serving(slot, live) if number in links]
-        others = [number for number in holders or self._others(slot) if number in links and number not in first]
-        others.sort(key=lambda number: not links[number].is_local)
-        ranked = [links[number] for number in first + others]
+        slot, links = slot_of(content, block), self._links
+        first = [] if holders else self._table.serving(slot, self._live)
+        others = [number for number in holders or self._others(slot) if number not in first]
+        others.sort(key=lambda number: number not in links or not links[number].is_local)
+        ranked = [links[number] for number in first + others if number in links]  # another thread may have refreshed
         if not ranked:
             if holders:
                 raise self._missing(f"these bytes are at worker {holders[0]} only, which is not registered")
             raise self._missing("no worker is registered with this cluster")
         now_s = time.monotonic()
-        return sorted(ranked, key=lambda link: (now_s < link.silent_until_s, not link.info.live))
+        return sorted(ranked, key=lambda link: (now_s < link.silent_until_s, not link.is_live))
 
     def _others(self, slot: int) -> list[int]:
         """A few workers, those that live before others; of many, other ones for other slots."""
@@ -165,7 +168,9 @@ class Cluster:
         return list(dict.fromkeys(numbers[start : start + OTHERS] + numbers[:OTHERS]))[:OTHERS]
 
     def _look_who_lives(self) -> None:
-        """Ask who lives, but neither often nor for long: the reader can do without."""
+        """Ask who lives, but neither often nor for long, and only one thread: the reader can do without."""
+        if self._lock.locked():
+            return
         try:
             self.refresh(at_most_every_s=SILENT_S, timeout_s=LOOK_S)
         except MonofsError:
@@ -194,8 +199,8 @@ class Cluster:
             gone = [] if self._listed and answer.listed == self._listed else self._take_workers(answer)
             if answer.news is not None:
                 self._take_slots(answer.news)
-            self._live = sorted(number for number, link in self._links.items() if link.info.live)
-            self._numbers = self._live + [number for number, link in self._links.items() if not link.info.live]
+            self._live = dict.fromkeys(sorted(number for number, link in self._links.items() if link.is_live))
+            self._numbers = [*self._live, *(number for number in self._links if number not in self._live)]
             self._in_doubt = len(self._live) < len(self._links)
             self._is_known, self._awaited = True, answer.awaited
         for link in gone:
@@ -207,7 +212,7 @@ class Cluster:
         for info in answer.workers:
             old = self._links.get(info.id)
             if old is not None and (old.info.address, old.info.unix) == (info.address, info.unix):
-                old.info = info
+                old.info, old.is_live = info, info.live
                 links[info.id] = old
             else:
                 links[info.id] = WorkerLink(info, self._connect)
@@ -223,7 +228,7 @@ class Cluster:
         if news.silent is not None:
             silent = set(news.silent)
             for number, link in self._links.items():
-                link.info.live = number not in silent
+                link.is_live = number not in silent
 
     def links(self) -> list[WorkerLink]:
         """All registered workers, by id."""
@@ -249,6 +254,6 @@ class Cluster:
         """Close all links."""
         with self._lock:
             links, self._links, self._is_known = self._links, {}, False
-            self._listed, self._live, self._numbers = 0, [], []
+            self._listed, self._live, self._numbers = 0, {}, []
         for link in links.values():
             link.close()

@@ -8,8 +8,10 @@ import time
 import pytest
 from worker_world import CLUSTER, KEY, LIFE_S, MIB, ScriptedMaster, World, make_bytes
 
+from monofs.model.block import SLOTS
 from monofs.model.capability import CacheGroup
 from monofs.model.errors import CapabilityExpired, CapabilityInvalid, HomeUnusable, NotReady
+from monofs.model.slots import pack_delta, table_of
 from monofs.rpc.api import (
     DescriptorAnswer,
     DescriptorRequest,
@@ -18,6 +20,8 @@ from monofs.rpc.api import (
     HeartbeatRequest,
     Method,
     RegisterRequest,
+    SlotsKnown,
+    SlotsNews,
 )
 from monofs.worker.gate import SILENCE_S
 from monofs.worker.membership import host_id, is_cursor_lost, load_identity
@@ -107,6 +111,28 @@ def test_heartbeats_tell_the_cursor_a_crash_would_leave(world: World) -> None:
     told = [(beat.cursor, beat.durable) for beat in beats(world.master)]
     assert told[-1] == (40, 40)
     assert all(0 <= durable <= cursor for cursor, durable in told)
+
+
+# ---- the slot table -----------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_follows_the_slot_table_and_tells_which_it_has(world: World) -> None:
+    membership = world.worker._membership
+    table = table_of(41, 1, b"\7\0" * SLOTS)
+    world.master.slots = SlotsNews(41, [pack_delta(table.whole())], 5, [9])
+    world.on_beat()
+    world.master.slots = None
+    world.on_beat()
+    assert world.run(lambda: membership.slots) == table
+    assert membership.silent == {9}
+    assert beats(world.master)[-1].slots == SlotsKnown(41, table.digest, 5)
+    other = table_of(50, 1, b"\1\0" * SLOTS)
+    stray = other.delta_to(table_of(51, 1, b"\2\0" + b"\1\0" * (SLOTS - 1)))
+    world.master.slots = SlotsNews(51, [pack_delta(stray)], 5)
+    world.on_beat()
+    world.master.slots = None
+    world.on_beat()
+    assert beats(world.master)[-1].slots == SlotsKnown(0, 0, 5), "a delta to another table: the whole is asked for"
 
 
 # ---- the feed -----------------------------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ from monofs.rpc.api import (
     ReadRequest,
     RecordUploadRequest,
     RegisterAnswer,
+    SlotsNews,
     TokenGrant,
     WriteAnswer,
     WriteRequest,
@@ -201,6 +202,7 @@ class ScriptedMaster:
         self.groups: list[GroupSpec] = []
         self.policies_index = 0
         self.tokens, self.tokens_index = TokenGrant({}, 0), 0
+        self.slots: SlotsNews | None = None
         self.ended: list[EndWriteRequest] = []
         self.abandoned: list[AbandonWriteRequest] = []
         self.uploads: list[RecordUploadRequest] = []
@@ -281,6 +283,7 @@ class ScriptedMaster:
                     self.policies_index,
                     None if request.tokens_index == self.tokens_index else self.tokens,
                     self.tokens_index,
+                    self.slots,
                 )
             )
 
