@@ -13,6 +13,7 @@ from monofs.cli.loading import load
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table
 from monofs.cli.paths import TREE_PATH
+from monofs.cli.simulating import simulate
 from monofs.cli.steering import run_free
 from monofs.config.units import format_bytes
 from monofs.model.errors import MonofsError
@@ -24,6 +25,7 @@ def cache() -> None:
 
 
 cache.add_command(load)
+cache.add_command(simulate)
 
 
 @cache.command()

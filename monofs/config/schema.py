@@ -141,6 +141,16 @@ class WorkerConfig:
         "80%", "bytes or percent", "Most bytes of the default tier, or a share of its file system's free space."
     )
     reserve: float = setting(0.02, "share", "Part of each file system that is never filled.")
+    eviction: str = setting(
+        "s3-fifo",
+        "lru|lrfu|s3-fifo|sieve|w-tinylfu",
+        "Which cached pages go first when room is needed; `monofs cache simulate` compares them on a recorded trace.",
+    )
+    trace: str = setting(
+        "",
+        "file",
+        "Record which groups of pages are asked for, in this file and an older FILE.1 of at most 64 MiB each; empty: no.",
+    )
     fetch_bytes: int = setting(
         8 << 20, "bytes", "Largest range asked of a store in one request; a whole number of pages."
     )

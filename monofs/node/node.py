@@ -225,7 +225,12 @@ class Node:
         config = self.config.worker
         tiers = parse_tiers(config.tiers, self.home.directory, config.quota)
         cache = Cache(
-            self.home.path("worker", "index"), tiers, reserve=config.reserve, call_soon=self.reactor.callFromThread
+            self.home.path("worker", "index"),
+            tiers,
+            reserve=config.reserve,
+            call_soon=self.reactor.callFromThread,
+            eviction=config.eviction,
+            trace=config.trace,
         )
         cache.open()
         stack.callback(cache.close)

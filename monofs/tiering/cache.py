@@ -26,14 +26,16 @@ from monofs.observe.logs import logger
 from monofs.tiering import files as page_files
 from monofs.tiering import recovery
 from monofs.tiering.directory import Directory
-from monofs.tiering.eviction import choose_place
+from monofs.tiering.eviction import Ranked, choose_place
 from monofs.tiering.files import FileTable
 from monofs.tiering.group import Group, mask_bytes
 from monofs.tiering.holdings import Why
 from monofs.tiering.index import CURSOR, GROUPS, KEY, META, PINS, Index
 from monofs.tiering.keeping import GROWING, Aside, Keeping
+from monofs.tiering.orders import EVICTION, orders_of
 from monofs.tiering.shares import Rule, Shares
 from monofs.tiering.spec import TierSpec, parse_tiers
+from monofs.tiering.trace import Recorder
 
 __all__ = ["GROWING", "Cache", "Group", "Rule", "TierSpec", "TierStatus", "Why", "parse_tiers"]
 
@@ -43,6 +45,7 @@ PINS_MAX = 4_000_000
 DESCRIPTORS_MAX = 4096
 STOP_TIMEOUT_S = 30.0
 CONTENTS_SLICE = 10_000
+BURST_NS = 10**9
 
 log = logger(__name__)
 _encode = msgspec.msgpack.encode
@@ -75,12 +78,21 @@ class Cache(Keeping):
         clock_ns: Callable[[], int] = time.time_ns,
         index_interval_s: float = 1.0,
         groups_max: int = GROUPS_MAX,
+        eviction: str = EVICTION,
+        trace: str = "",
+        burst_ns: int = BURST_NS,
     ) -> None:
-        """``reserve``: the share of each file system never filled. ``call_soon`` runs a callable on the owner's thread."""
+        """``reserve``: the share of each file system never filled. ``call_soon`` runs a callable on the owner's thread.
+        ``eviction``: one of `orders.POLICIES`. ``trace``: file to record accesses in; empty: none. Raises ``ConfigError``."""
         self.files, shares = FileTable(DESCRIPTORS_MAX), Shares()
-        directories = [Directory(spec, self.files, reserve, shares.rank_of) for spec in tiers]
+        new_order = orders_of(eviction)
+        directories = [
+            Directory(spec, self.files, reserve, lambda: Ranked(shares.rank_of, new_order)) for spec in tiers
+        ]
         index = Index(index_directory, interval_s=index_interval_s)
         super().__init__(directories, index, shares, call_soon, clock_ns, groups_max)
+        self._burst_ns = burst_ns
+        self._trace = Recorder(trace) if trace else None
 
     # ---- life ---------------------------------------------------------------------------------------------------------
 
@@ -92,6 +104,8 @@ class Cache(Keeping):
         self.index.open()
         try:
             self._recover()
+            if self._trace is not None:
+                self._trace.start()
         except BaseException:
             self._abandon()
             raise
@@ -107,6 +121,8 @@ class Cache(Keeping):
         if not self._is_open:
             return
         self._is_open = False
+        if self._trace is not None:
+            self._trace.stop(STOP_TIMEOUT_S)
         stopped = [directory.keeper.stop(STOP_TIMEOUT_S) for directory in self.directories]
         try:
             for directory in self.directories:
@@ -176,7 +192,7 @@ class Cache(Keeping):
                 self._settle(group)
 
     def _oldest_first(self, directory: Directory) -> Iterator[Group]:
-        yield from directory.policy.victims()
+        yield from directory.policy
         for group in self.table:
             if group.directory is directory and not group.listed:
                 yield group
@@ -249,8 +265,14 @@ class Cache(Keeping):
             yield [ContentId(content) for content in ids[begin : begin + CONTENTS_SLICE]]
 
     def touch(self, group: Group) -> None:
-        """The group was read."""
-        group.read_ns = self._clock_ns()
+        """The group was read. What comes within a second of a read that counted is part of it: else one scan of a file, in reads
+        of 128 KiB, would count as hundreds, and no policy could tell it from a file that is read again and again."""
+        now_ns = self._clock_ns()
+        if now_ns - group.read_ns < self._burst_ns:
+            return
+        group.read_ns = now_ns
+        if self._trace is not None:
+            self._trace.record(group, now_ns)
         if group.listed:
             group.directory.policy.touched(group)
 
@@ -290,6 +312,8 @@ class Cache(Keeping):
         self.table.add(new)
         self.shares.add(new)
         directory.groups += 1
+        if self._trace is not None:
+            self._trace.record(new, now)
         return new
 
     def _place(self, need: int, policy: int, *, durable: bool) -> Directory:

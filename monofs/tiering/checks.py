@@ -128,9 +128,9 @@ def _presence(cache: Cache) -> Iterator[str]:
 
 def _order(cache: Cache) -> Iterator[str]:
     for directory, groups in _groups_by_directory(cache).items():
-        listed = list(directory.policy.victims())
+        listed, victim = list(directory.policy), directory.policy.victim()
         ranks = [cache.shares.rank_of(group.policy) for group in listed]
-        if ranks != sorted(ranks):
+        if ranks != sorted(ranks) or (victim is not None and cache.shares.rank_of(victim.policy) != ranks[0]):
             yield f"{directory.spec.directory}: a group of higher priority goes before one of lower"
         for group in listed:
             if group.pinned or group.kept or group.reserved or not group.present or not group.alive or not group.listed:

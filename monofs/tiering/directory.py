@@ -62,14 +62,14 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
 class Directory:
     """A storage directory. ``state``: ok, full (its file system), readonly, failing (no new pages), unusable (not attached)."""
 
-    def __init__(self, spec: TierSpec, files: FileTable, reserve: float, rank_of: Callable[[int], int]) -> None:
-        self.spec, self.files, self.reserve, self._rank_of = spec, files, reserve, rank_of
+    def __init__(self, spec: TierSpec, files: FileTable, reserve: float, new_policy: Callable[[], Ranked]) -> None:
+        self.spec, self.files, self.reserve, self._new_policy = spec, files, reserve, new_policy
         self.number = -1
         self.identity = ""
         self.quota = spec.quota_bytes
         self.attached = self.writable = self.beside = self.in_memory = False
         self.error = ""
-        self.policy = Ranked(rank_of)
+        self.policy = new_policy()
         self.used = self.reserved = self.pinned = self.groups = 0
         self.lingering: set[Group] = set()
         """Groups that left the cache and are still held or being written."""
@@ -213,7 +213,7 @@ class Directory:
                 os.close(fd)
         self.pages_fd = self._identity_fd = -1
         self.attached = self.writable = False
-        self.policy = Ranked(self._rank_of)
+        self.policy = self._new_policy()
         self.lingering.clear()
 
     # ---- accounting ---------------------------------------------------------------------------------------------------

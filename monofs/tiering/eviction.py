@@ -1,110 +1,93 @@
-"""Which group goes first when room is needed, and where a new group is put. Pure.
+"""Which group goes first when room is needed, over the policies of a directory; and where a new group is put. Pure.
 
-A policy keeps an order over the groups of one directory that may be evicted. It never sees pinned or kept groups or groups being
-written; the cache skips held ones and takes them out until they are released.
+It never sees pinned or kept groups or groups being written; the cache takes held ones out until they are released.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from operator import attrgetter
 from typing import Protocol, TypeVar
 
 from monofs.tiering.group import Group
+from monofs.tiering.orders import NewOrder, Order
 
 _read_ns = attrgetter("read_ns")
 
 
-class Lru:
-    """Least recently read first."""
-
-    __slots__ = ("_order", "bytes")
-
-    def __init__(self) -> None:
-        self._order: OrderedDict[Group, int] = OrderedDict()
-        self.bytes = 0
-        """Sum of the sizes of all groups in the order."""
-
-    def admitted(self, group: Group, size: int) -> None:
-        """``group`` with ``size`` bytes may be evicted from now on, as the newest."""
-        self._order[group] = size
-        self.bytes += size
-
-    def touched(self, group: Group) -> None:
-        """A group in the order was read: newest again."""
-        self._order.move_to_end(group)
-
-    def removed(self, group: Group) -> None:
-        """A group in the order left it."""
-        self.bytes -= self._order.pop(group)
-
-    def victims(self) -> Iterator[Group]:
-        """Oldest first; the order must not change while this is walked."""
-        return iter(self._order)
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-
 class Ranked:
-    """The order of one directory: one LRU for every policy that has groups here, those of a lower rank all before those of a higher.
+    """The order of one directory: one order for every policy that has groups here, those of a lower rank all before those of a higher.
 
-    Within a rank the policies' orders are merged by the time of the last read.
+    Within a rank, the policy whose next victim was read longest ago gives it.
     """
 
-    __slots__ = ("_orders", "_rank_of", "bytes")
+    __slots__ = ("_new_order", "_orders", "_rank_of", "bytes")
 
-    def __init__(self, rank_of: Callable[[int], int]) -> None:
+    def __init__(self, rank_of: Callable[[int], int], new_order: NewOrder) -> None:
         """``rank_of`` tells the rank of a policy id at any time."""
-        self._rank_of = rank_of
-        self._orders: dict[int, Lru] = {}
+        self._rank_of, self._new_order = rank_of, new_order
+        self._orders: dict[int, Order] = {}
         self.bytes = 0
 
     def admitted(self, group: Group, size: int) -> None:
-        """As of :class:`Lru`. A group's policy must not change while it is in the order."""
+        """As of :class:`Order`. A group's policy must not change while it is in the order."""
         order = self._orders.get(group.policy)
         if order is None:
-            order = self._orders[group.policy] = Lru()
+            order = self._orders[group.policy] = self._new_order()
         order.admitted(group, size)
         self.bytes += size
 
     def touched(self, group: Group) -> None:
-        """As of :class:`Lru`."""
+        """As of :class:`Order`."""
         self._orders[group.policy].touched(group)
 
     def removed(self, group: Group) -> None:
-        """As of :class:`Lru`."""
+        """As of :class:`Order`."""
         order = self._orders[group.policy]
         before = order.bytes
         order.removed(group)
         self.bytes -= before - order.bytes
-        if not order:
-            del self._orders[group.policy]
 
-    def victims(self) -> Iterator[Group]:
-        """Groups in the order they should go; the order must not change while this is walked."""
+    def evicted(self, group: Group) -> None:
+        """As of :class:`Order`."""
+        order = self._orders.get(group.policy)
+        if order is not None:  # else its last group went, and this one with it
+            order.evicted(group)
+
+    def victim(self) -> Group | None:
+        """As of :class:`Order`."""
         orders = self._orders
         if len(orders) == 1:
-            return next(iter(orders.values())).victims()
-        ranks: dict[int, list[Lru]] = {}
-        for policy, order in orders.items():
-            ranks.setdefault(self._rank_of(policy), []).append(order)
-        return chain.from_iterable(
-            heapq.merge(*(order.victims() for order in ranks[rank]), key=_read_ns) for rank in sorted(ranks)
-        )
+            return next(iter(orders.values())).victim()
+        best: tuple[int, int] | None = None
+        found = None
+        for policy in list(orders):
+            group = self.victim_of(policy)
+            if group is None:
+                del orders[policy]
+                continue
+            age = self._rank_of(policy), group.read_ns
+            if best is None or age < best:
+                best, found = age, group
+        return found
 
-    def of(self, policy: int) -> Iterator[Group]:
-        """The groups of one policy, oldest first."""
+    def victim_of(self, policy: int) -> Group | None:
+        """The group of one policy that goes next."""
         order = self._orders.get(policy)
-        return order.victims() if order is not None else iter(())
+        return order.victim() if order is not None else None
 
     def coldest(self) -> tuple[int, int] | None:
         """Rank and time of the last read of the group that goes first."""
-        victim = next(self.victims(), None)
+        victim = self.victim()
         return (self._rank_of(victim.policy), victim.read_ns) if victim is not None else None
+
+    def __iter__(self) -> Iterator[Group]:
+        ranks: dict[int, list[Order]] = {}
+        for policy, order in self._orders.items():
+            ranks.setdefault(self._rank_of(policy), []).append(order)
+        for rank in sorted(ranks):
+            yield from heapq.merge(*ranks[rank], key=_read_ns)
 
     def __len__(self) -> int:
         return sum(map(len, self._orders.values()))

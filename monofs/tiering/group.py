@@ -56,6 +56,8 @@ class Group(msgspec.Struct, gc=False, eq=False):
     """Holds bytes that no store has: leaves the cache only when its content retires."""
     lost: int = 0
     """Bitmap of pages of a kept group that were found bad: not readable, and nobody can bring them again."""
+    heat: int = 0
+    """What the order of eviction knows of it, also while it is out of the order; 0: nothing yet."""
 
     @property
     def tier(self) -> str:

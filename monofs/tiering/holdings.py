@@ -8,10 +8,9 @@ change into the index's queue. Owner's thread only. Not here: the face callers s
 
 from __future__ import annotations
 
-import heapq
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import StrEnum
 from operator import attrgetter
 
@@ -165,31 +164,36 @@ class Holdings:
         group.directory.remove(group.file, group.present_bytes, group.directory.files.forget(group))
 
     def _evict(self, group: Group) -> None:
+        """A group that was taken out of its order to make room leaves the cache."""
         EVICTED_BYTES(group.tier).add(group.present_bytes)
+        group.directory.policy.evicted(group)
         self._kill(group, Why.EVICTED)
+
+    def _take_victim(self, next_victim: Callable[[], Group | None]) -> Group | None:
+        """The next victim nobody holds, taken out of its order; held ones before it are taken out too: `release` lists them again,
+        so that the next search need not pass them."""
+        while (group := next_victim()) is not None:
+            self._unlist(group)
+            if not group.holds:
+                return group
+        return None
+
+    def _put_back(self, groups: list[Group]) -> None:
+        """Not evicted after all."""
+        for group in groups:
+            self._settle(group)
 
     def _make_room(self, directory: Directory, need: int, policy: int) -> None:
         """Evict until ``need`` bytes of a policy can be written. Raises ``TierFull`` or ``QuotaExceeded``, with nothing evicted, when
         that cannot be reached."""
         victims = self._quota_victims(policy, need) if policy else []
-        chosen = set(victims)
-        own = sum(group.present_bytes for group in victims if group.directory is directory)
-        short = need - directory.free_bytes() - own
-        parked: list[Group] = []
-        if short > 0 and directory.policy.bytes - own >= short:
-            for group in directory.policy.victims():
-                if group in chosen:
-                    continue
-                if group.holds:
-                    parked.append(group)
-                    continue
+        short = need - directory.free_bytes() - sum(g.present_bytes for g in victims if g.directory is directory)
+        if directory.policy.bytes >= short:
+            while short > 0 and (group := self._take_victim(directory.policy.victim)) is not None:
                 victims.append(group)
                 short -= group.present_bytes
-                if short <= 0:
-                    break
-        for group in parked:  # `release` lists them again, so that the next search need not pass them
-            self._unlist(group)
         if short > 0:
+            self._put_back(victims)
             raise TierFull(
                 f"{directory.spec.directory}: {need} bytes do not fit and nothing more can be evicted"
                 ": free or unpin something, or raise its quota (worker.quota, worker.tiers)",
@@ -199,18 +203,20 @@ class Holdings:
             self._evict(group)
 
     def _evict_one(self) -> None:
-        heads = [next((g for g in d.policy.victims() if not g.holds), None) for d in self.directories]
-        found = [group for group in heads if group is not None]
-        if not found:
+        group = self._take_victim(self._coldest)
+        if group is None:
             raise TierFull(f"{self._groups_max} groups are cached and none can be evicted: free or unpin some")
-        self._evict(min(found, key=lambda group: (self.shares.rank_of(group.policy), group.read_ns)))
+        self._evict(group)
+
+    def _coldest(self) -> Group | None:
+        found = [group for directory in self.directories if (group := directory.policy.victim()) is not None]
+        return min(found, key=lambda group: (self.shares.rank_of(group.policy), group.read_ns), default=None)
 
     def _shrink(self, directory: Directory) -> None:
         """After a start with a smaller quota or less room: evict down to it."""
-        if not directory.writable:
-            return
-        for group in list(directory.policy.victims()) if directory.free_bytes() < 0 else ():
-            if directory.free_bytes() >= 0:
+        while directory.writable and directory.free_bytes() < 0:
+            group = self._take_victim(directory.policy.victim)
+            if group is None:
                 return
             self._evict(group)
 
@@ -252,10 +258,14 @@ class Holdings:
         """Bytes present or promised of each policy."""
         return {policy: share.used for policy, share in self.shares.held()}
 
-    def _own_victims(self, policy: int) -> Iterator[Group]:
-        """The policy's groups in all directories in the order they should go."""
-        groups = heapq.merge(*(directory.policy.of(policy) for directory in self.directories), key=_read_ns)
-        return (group for group in groups if not group.holds)
+    def _own_victim(self, policy: int) -> Group | None:
+        """Of the policy's groups in all directories the one that goes next, taken out of its order."""
+
+        def coldest() -> Group | None:
+            found = [g for directory in self.directories if (g := directory.policy.victim_of(policy)) is not None]
+            return min(found, key=_read_ns, default=None)
+
+        return self._take_victim(coldest)
 
     def _quota_victims(self, policy: int, need: int) -> list[Group]:
         """What of the policy's own pages must go so that ``need`` more bytes stay within its quota. Raises ``QuotaExceeded``."""
@@ -263,11 +273,15 @@ class Holdings:
         if room is None or need <= room:
             return []
         short, victims = need - room, []
-        for group in self._own_victims(policy):
+        while short > 0:
+            group = self._own_victim(policy)
+            if group is None:
+                break
             victims.append(group)
             short -= group.present_bytes
-            if short <= 0:
-                return victims
+        else:
+            return victims
+        self._put_back(victims)
         raise QuotaExceeded(
             f"the cache quota of policy {policy} has no room for {need} more bytes: the rest of it is pinned or in use",
             policy=policy,
@@ -275,13 +289,10 @@ class Holdings:
 
     def _keep_quota(self, policy: int) -> None:
         """Evict what is over a quota that was lowered, as far as it is not in use."""
-        room = self.shares.room(policy)
-        if room is None or room >= 0:
-            return
-        for group in list(self._own_victims(policy)):
-            if room >= 0:
+        while (room := self.shares.room(policy)) is not None and room < 0:
+            group = self._own_victim(policy)
+            if group is None:
                 return
-            room += group.present_bytes
             self._evict(group)
 
     # ---- copies without bad pages --------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_lower_priorities_go_before_higher_ones_however_lately_read(rig: Rig) ->
     rig.fill(30, policy=2)
     rig.fill(31, policy=2)
     rig.cache.touch(rig.cache.groups(ContentId(30))[0])
-    order = [group.content for group in rig.cache.directories[0].policy.victims()]
+    order = [group.content for group in rig.cache.directories[0].policy]
     assert order == [31, 30, 20, 10]
     for content in range(40, 47):
         rig.fill(content)
@@ -113,7 +113,7 @@ def test_policies_of_one_priority_share_one_order(rig: Rig) -> None:
     for content in range(1, 7):
         rig.fill(content, policy=content % 3)
     rig.cache.touch(rig.cache.groups(ContentId(1))[0])
-    assert [group.content for group in rig.cache.directories[0].policy.victims()] == [2, 3, 4, 5, 6, 1]
+    assert [group.content for group in rig.cache.directories[0].policy] == [2, 3, 4, 5, 6, 1]
     rig.check()
 
 
@@ -121,9 +121,9 @@ def test_a_priority_that_changes_holds_at_once(rig: Rig) -> None:
     rig.fill(1, policy=1)
     rig.fill(2, policy=2)
     rig.cache.set_groups({1: Rule(priority=Priority.HIGH)})
-    assert [group.content for group in rig.cache.directories[0].policy.victims()] == [2, 1]
+    assert [group.content for group in rig.cache.directories[0].policy] == [2, 1]
     rig.cache.set_groups({1: Rule(priority=Priority.LOW)})
-    assert [group.content for group in rig.cache.directories[0].policy.victims()] == [1, 2]
+    assert [group.content for group in rig.cache.directories[0].policy] == [1, 2]
     rig.check()
 
 

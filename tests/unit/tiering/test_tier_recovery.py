@@ -65,10 +65,10 @@ def test_the_order_of_eviction_survives_a_clean_restart(rig):
         rig.cache.touch(groups[content])
     reads = {content: group.read_ns for content, group in groups.items()}
     cache = rig.reopen()
-    assert [group.content for group in cache.directories[0].policy.victims()] == [8, 1, 7, 2, 3, 5]
+    assert [group.content for group in cache.directories[0].policy] == [8, 1, 7, 2, 3, 5]
     assert {group.content: group.read_ns for group in cache} == reads
     cache = rig.reopen()
-    assert [group.content for group in cache.directories[0].policy.victims()] == [8, 1, 7, 2, 3, 5]
+    assert [group.content for group in cache.directories[0].policy] == [8, 1, 7, 2, 3, 5]
 
 
 def test_file_numbers_are_never_used_twice(rig):

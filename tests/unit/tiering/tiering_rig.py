@@ -35,7 +35,7 @@ class Rig:
         self.cache = self.new()
 
     def new(self) -> Cache:
-        options = {"reserve": 0.0, "index_interval_s": 3600.0, **self.options}
+        options = {"reserve": 0.0, "index_interval_s": 3600.0, "eviction": "lru", "burst_ns": 0, **self.options}
         return Cache(
             str(self.home / "index"), self.tiers, call_soon=self.queue.append, clock_ns=self.clock.__next__, **options
         )
