@@ -106,6 +106,17 @@ def summarize(counters: dict[str, float]) -> Iterator[str]:
     passed = total("monofs_not_admitted")
     if passed:
         yield f"reads served past the cache: {passed:.0f}"
+    evicted, moved = total("monofs_evicted_bytes"), total("monofs_moved_bytes")
+    if evicted or moved:
+        late = total("monofs_evicted_bytes", "reason=room")
+        yield (
+            f"evicted: {format_bytes(evicted)}, of which {format_bytes(late)} while somebody waited for the room; moved between tiers:"
+            f" {format_bytes(total('monofs_moved_bytes', 'direction=demoted'))} down,"
+            f" {format_bytes(total('monofs_moved_bytes', 'direction=promoted'))} up"
+        )
+    scrubbed = total("monofs_scrubbed_bytes")
+    if scrubbed:
+        yield f"compared with their checksums in the background: {format_bytes(scrubbed)}"
     bad = total("monofs_bad_pages")
     if bad:
         yield f"pages that failed their checksum and were dropped: {bad:.0f}"

@@ -48,6 +48,7 @@ class Loaded:
     sources: dict[str, str]
 
 
+_BYTES = ("_bytes", "_bytes_s")
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
@@ -94,7 +95,7 @@ def _parse_text(field: SettingField, text: str, wanted: str) -> Any:
     try:
         if field.type is float:
             return parse_duration_s(text) if field.key.endswith("_s") else float(text)
-        return parse_bytes(text) if field.key.endswith("_bytes") else int(text)
+        return parse_bytes(text) if field.key.endswith(_BYTES) else int(text)
     except (ValueError, ConfigError):
         raise ConfigError(wanted) from None
 
@@ -102,7 +103,7 @@ def _parse_text(field: SettingField, text: str, wanted: str) -> Any:
 def _describe(field: SettingField) -> str:
     if field.type is bool:
         return "true or false"
-    if field.key.endswith("_bytes"):
+    if field.key.endswith(_BYTES):
         return "a size such as 64MiB"
     if field.key.endswith("_s"):
         return "a duration such as 30s"

@@ -146,6 +146,21 @@ class WorkerConfig:
         "lru|lrfu|s3-fifo|sieve|w-tinylfu",
         "Which cached pages go first when room is needed; `monofs cache simulate` compares them on a recorded trace.",
     )
+    allocation: str = setting(
+        "max-free",
+        "max-free|round-robin|greedy",
+        "Which directory of a tier takes a new group of pages: the emptiest, each in turn, or the first with room.",
+    )
+    watermark: float = setting(
+        0.97,
+        "share",
+        "Above this part of a storage directory pages move to a lower tier, or go, in the background, so that no page waits for room; 1: never.",
+    )
+    scrub_bytes_s: int = setting(
+        4 << 20,
+        "bytes a second",
+        "How fast cached pages are compared with their CRCs in the background, each about once a week; 0: never.",
+    )
     trace: str = setting(
         "",
         "file",

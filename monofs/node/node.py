@@ -230,6 +230,8 @@ class Node:
             reserve=config.reserve,
             call_soon=self.reactor.callFromThread,
             eviction=config.eviction,
+            allocation=config.allocation,
+            watermark=config.watermark,
             trace=config.trace,
         )
         cache.open()

@@ -329,7 +329,22 @@ DESCRIPTOR_BYTES = counter(
     "Cached bytes opened to readers on the worker's machine, who then read them from the file, unseen by the worker, as often as they like.",
     "mount",
 )
-EVICTED_BYTES = counter("monofs_evicted_bytes", "Bytes of cached pages evicted to make room.", "tier")
+EVICTED_BYTES = counter(
+    "monofs_evicted_bytes",
+    "Bytes of cached pages evicted, by reason (ahead: in the background, ahead of need; room: a page waited for theirs; quota: of their policy; "
+    "count: too many groups).",
+    "tier",
+    "reason",
+)
+MOVED_BYTES = counter(
+    "monofs_moved_bytes",
+    "Bytes of cached pages moved to a tier, by direction (demoted, promoted).",
+    "tier",
+    "direction",
+)
+SCRUBBED_BYTES = counter(
+    "monofs_scrubbed_bytes", "Bytes of cached pages compared with their CRCs ahead of need.", "tier"
+)
 TIER_USED = gauge("monofs_tier_used_bytes", "Bytes of cached pages.", "tier", "directory")
 TIER_CAPACITY = gauge("monofs_tier_capacity_bytes", "Most bytes the directory may hold.", "tier", "directory")
 NOT_ADMITTED = counter(

@@ -1,6 +1,6 @@
 """The page cache of a worker: groups of pages in files on tiered storage directories, found again after a restart.
 
-The path of a page: `admit` (a file number in a directory) → `reserve` (room, by evicting) → `write_pages` in a thread → `commit`
+The path of a page: `admit` (a file number in a directory, `Allocation` says which) → `reserve` (room, by evicting) → `write_pages` in a thread → `commit`
 (presence in memory, record to the index's queue). Invariants, each named in `checks`: a page is present only after its write
 returned; used bytes never exceed the quota, of a directory or a policy; a pinned, kept, held or half-written group is never evicted; a
 file number is never used twice, so a record can never meet another group's bytes. Everything is called on the owner's thread except
@@ -26,12 +26,13 @@ from monofs.observe.logs import logger
 from monofs.tiering import files as page_files
 from monofs.tiering import recovery
 from monofs.tiering.directory import Directory
-from monofs.tiering.eviction import Ranked, choose_place
+from monofs.tiering.eviction import Allocation, Ranked
 from monofs.tiering.files import FileTable
 from monofs.tiering.group import Group, mask_bytes
 from monofs.tiering.holdings import Why
 from monofs.tiering.index import CURSOR, GROUPS, KEY, META, PINS, Index
-from monofs.tiering.keeping import GROWING, Aside, Keeping
+from monofs.tiering.keeping import GROWING, Aside
+from monofs.tiering.moving import Moving
 from monofs.tiering.orders import EVICTION, orders_of
 from monofs.tiering.shares import Rule, Shares
 from monofs.tiering.spec import TierSpec, parse_tiers
@@ -65,7 +66,7 @@ class TierStatus:
     error: str
 
 
-class Cache(Keeping):
+class Cache(Moving):
     """All cached pages of one worker. See the module for what may be called where."""
 
     def __init__(
@@ -79,18 +80,30 @@ class Cache(Keeping):
         index_interval_s: float = 1.0,
         groups_max: int = GROUPS_MAX,
         eviction: str = EVICTION,
+        allocation: str = "max-free",
+        watermark: float = 1.0,
         trace: str = "",
         burst_ns: int = BURST_NS,
     ) -> None:
         """``reserve``: the share of each file system never filled. ``call_soon`` runs a callable on the owner's thread.
-        ``eviction``: one of `orders.POLICIES`. ``trace``: file to record accesses in; empty: none. Raises ``ConfigError``."""
+        ``eviction``: one of `orders.POLICIES`. ``allocation``: one of `eviction.ALLOCATIONS`. ``watermark``: how much of its quota a
+        directory has in use before `tend` frees some. ``trace``: file to record accesses in; empty: none. Raises ``ConfigError``."""
         self.files, shares = FileTable(DESCRIPTORS_MAX), Shares()
         new_order = orders_of(eviction)
         directories = [
             Directory(spec, self.files, reserve, lambda: Ranked(shares.rank_of, new_order)) for spec in tiers
         ]
         index = Index(index_directory, interval_s=index_interval_s)
-        super().__init__(directories, index, shares, call_soon, clock_ns, groups_max)
+        super().__init__(
+            directories,
+            index,
+            shares,
+            call_soon,
+            clock_ns,
+            groups_max,
+            allocation=Allocation(allocation),
+            watermark=watermark,
+        )
         self._burst_ns = burst_ns
         self._trace = Recorder(trace) if trace else None
 
@@ -111,6 +124,7 @@ class Cache(Keeping):
             raise
         for directory in self.directories:
             directory.keeper.start()
+        self.mover.start()
         self._is_open = True
         for directory in self.directories:
             self._shrink(directory)
@@ -123,7 +137,7 @@ class Cache(Keeping):
         self._is_open = False
         if self._trace is not None:
             self._trace.stop(STOP_TIMEOUT_S)
-        stopped = [directory.keeper.stop(STOP_TIMEOUT_S) for directory in self.directories]
+        stopped = [keeper.stop(STOP_TIMEOUT_S) for keeper in (self.mover, *(each.keeper for each in self.directories))]
         try:
             for directory in self.directories:
                 if directory.attached:  # one that fails now may have taken pages before it did
@@ -148,6 +162,7 @@ class Cache(Keeping):
         self.table.clear()
         self.shares.clear()
         self.aside.clear()
+        self.moves.clear()
 
     def _recover(self) -> None:
         index, directories = self.index, self.directories
@@ -327,7 +342,7 @@ class Cache(Keeping):
                 raise TierUnusable(
                     "no storage directory of this worker may hold bytes that no store has: add a durable one to worker.tiers"
                 )
-        directory = choose_place(writable, need)
+        directory = self._allocation.choose(writable, need)
         if directory is None:
             raise TierFull(
                 "no storage directory has room, all cached pages are pinned, kept or in use: free or unpin something, or raise a quota"
@@ -465,12 +480,13 @@ class Cache(Keeping):
         """
         return page_files.open_reader(group)
 
-    def check_pages(self, group: Group, mask: int) -> int:
-        """ANY thread, for a held group: bitmap of those present pages of ``mask`` whose bytes do not match their CRC.
+    def check_pages(self, group: Group, mask: int, *, direct: bool = False) -> int:
+        """ANY thread, for a held group: bitmap of those present pages of ``mask`` whose bytes do not match their CRC. ``direct``: past
+        the kernel's memory, where the file system can.
 
         When it is 0 for all of ``present``, set ``group.verified = True`` on the owner's thread.
         """
-        return page_files.check_pages(group, mask)
+        return page_files.check_pages(group, mask, direct=direct)
 
     def _adopt_descriptor(self, group: Group, fd: int) -> None:
         if self._is_open:
@@ -580,5 +596,5 @@ class Cache(Keeping):
 
     def settle(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
         """Wait until unlinks and copies asked for are done on the disks; blocking, for tests and tools."""
-        waited = [directory.keeper.wait(timeout_s) for directory in self.directories]
+        waited = [keeper.wait(timeout_s) for keeper in (self.mover, *(each.keeper for each in self.directories))]
         return all(waited)

@@ -85,6 +85,11 @@ class Directory:
         self._used_gauge: Any = None
 
     @property
+    def name(self) -> str:
+        """Its path."""
+        return self.spec.directory
+
+    @property
     def tier(self) -> str:
         """Tier name."""
         return self.spec.name

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Protocol, TypeVar
 
+from monofs.model.errors import ConfigError
 from monofs.tiering.group import Group
 from monofs.tiering.orders import NewOrder, Order
 
@@ -94,9 +95,13 @@ class Ranked:
 
 
 class Place(Protocol):
-    """What `choose_place` looks at: one storage directory that accepts writes."""
+    """What `Allocation` looks at: one storage directory that accepts writes."""
 
     policy: Ranked
+
+    @property
+    def name(self) -> str:
+        """Unlike that of any other."""
 
     @property
     def tier(self) -> str:
@@ -107,27 +112,58 @@ class Place(Protocol):
 
 
 P = TypeVar("P", bound=Place)
+ALLOCATIONS = ("max-free", "round-robin", "greedy")
+"""Values of ``worker.allocation``."""
 
 
-def choose_place(places: Sequence[P], need: int) -> P | None:
-    """The directory for a new group that needs ``need`` bytes now; None: not even eviction makes room anywhere.
+class Allocation:
+    """Which directory takes a new group, or one that moves.
 
-    Tiers are tried in the order listed: within a tier, the directory with most free bytes. When none has room, the one whose
-    next victim has the lowest rank, and of these the one read longest ago.
+    Tiers are tried in the order listed; within a tier the directory is, of those with room, the one with most free bytes
+    (``max-free``), the next one in turn (``round-robin``) or the first one listed (``greedy``).
     """
-    tiers: dict[str, P] = {}
-    for place in places:
-        best = tiers.get(place.tier)
-        if best is None or place.free_bytes() > best.free_bytes():
-            tiers[place.tier] = place
-    for place in tiers.values():
-        if place.free_bytes() >= need:
-            return place
-    coldest: tuple[tuple[int, int], P] | None = None
-    for place in places:
-        victim = place.policy.coldest()
-        if victim is None or place.free_bytes() + place.policy.bytes < need:
-            continue
-        if coldest is None or victim < coldest[0]:
-            coldest = (victim, place)
-    return coldest[1] if coldest else None
+
+    def __init__(self, how: str) -> None:
+        """Raises ``ConfigError``."""
+        if how not in ALLOCATIONS:
+            raise ConfigError(f"worker.allocation: {how!r} is not one of {', '.join(ALLOCATIONS)}")
+        self._how = how
+        self._last: dict[str, str] = {}
+        """Tier → the directory that took a group last."""
+
+    def with_room(self, places: Sequence[P], need: int) -> P | None:
+        """A directory with ``need`` free bytes; None: there is none."""
+        tiers: dict[str, list[P]] = {}
+        for place in places:
+            tiers.setdefault(place.tier, []).append(place)
+        for tier, members in tiers.items():
+            roomy = [place for place in members if place.free_bytes() >= need]
+            if roomy:
+                return self._among(tier, members, roomy)
+        return None
+
+    def choose(self, places: Sequence[P], need: int) -> P | None:
+        """The same, or else the directory whose next victim has the lowest rank, and of these the one read longest ago; None: not
+        even eviction makes room anywhere."""
+        found = self.with_room(places, need)
+        if found is not None:
+            return found
+        coldest: tuple[tuple[int, int], P] | None = None
+        for place in places:
+            victim = place.policy.coldest()
+            if victim is None or place.free_bytes() + place.policy.bytes < need:
+                continue
+            if coldest is None or victim < coldest[0]:
+                coldest = (victim, place)
+        return coldest[1] if coldest else None
+
+    def _among(self, tier: str, members: list[P], roomy: list[P]) -> P:
+        if self._how == "greedy":
+            return roomy[0]
+        if self._how == "max-free":
+            return max(roomy, key=lambda place: place.free_bytes())
+        names = [place.name for place in members]
+        last = names.index(self._last[tier]) if self._last.get(tier) in names else -1
+        chosen = min(roomy, key=lambda place: (names.index(place.name) - last - 1) % len(names))
+        self._last[tier] = chosen.name
+        return chosen

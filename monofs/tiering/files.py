@@ -10,15 +10,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
+import mmap
 import os
 import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from monofs.model.block import PAGE_SIZE_BYTES
 from monofs.model.errors import InvalidArgument, NotCached, Overloaded
 from monofs.tiering.group import Group, mask_pages, page_bytes
+
+if TYPE_CHECKING:
+    from monofs.tiering.directory import Directory
 
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
 """What opening a file meets that says nothing of the file."""
@@ -37,9 +43,13 @@ def file_name(file: int) -> str:
     return f"{file & 255:02x}/{file:x}"
 
 
-def open_file(group: Group, flags: int, file: int | None = None) -> int:
-    """Open the group's file (or the file numbered ``file`` in the same directory). Raises OSError."""
-    name, below = file_name(group.file if file is None else file), group.directory.pages_fd
+def open_file(group: Group, flags: int) -> int:
+    """Open the group's file. Raises OSError."""
+    return _open_in(group.directory, flags, group.file)
+
+
+def _open_in(directory: Directory, flags: int, file: int) -> int:
+    name, below = file_name(file), directory.pages_fd
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         return os.open(name, flags, 0o600, dir_fd=below)
@@ -171,8 +181,9 @@ def _write_all(fd: int, data: memoryview, offset: int) -> None:
         done += written
 
 
-def check_pages(group: Group, mask: int) -> int:
-    """Bitmap of those pages of ``mask`` that are present but whose bytes do not match their CRC or cannot be read.
+def check_pages(group: Group, mask: int, *, direct: bool = False) -> int:
+    """Bitmap of those pages of ``mask`` that are present but whose bytes do not match their CRC or cannot be read. ``direct``: read
+    past the kernel's memory, where the file system can.
 
     Raises ``Overloaded`` when this process is short of descriptors or memory, which says nothing of the pages.
     """
@@ -188,6 +199,8 @@ def check_pages(group: Group, mask: int) -> int:
         return mask
     bad = 0
     try:
+        if direct:
+            _set_direct(fd, on=True)
         for page in mask_pages(mask):
             if _read_page(fd, group, page, crcs) is None:
                 bad |= 1 << page
@@ -196,8 +209,14 @@ def check_pages(group: Group, mask: int) -> int:
     return bad
 
 
-def copy_pages(group: Group, mask: int, file: int) -> int:
-    """Copy pages of ``mask`` whose CRC holds into a new file numbered ``file``; returns the bitmap of pages copied.
+def _set_direct(fd: int, *, on: bool) -> None:
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    with contextlib.suppress(OSError):  # this file system cannot (tmpfs, say): its files are read as they come
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if on else flags & ~os.O_DIRECT)
+
+
+def copy_pages(group: Group, mask: int, file: int, target: Directory) -> int:
+    """Copy pages of ``mask`` whose CRC holds into a new file of ``target`` numbered ``file``; returns the bitmap of pages copied.
 
     Raises ``TierFull`` or ``TierUnusable``; the new file may exist then.
     """
@@ -207,18 +226,18 @@ def copy_pages(group: Group, mask: int, file: int) -> int:
     except OSError:
         return 0
     try:
-        target = open_file(group, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file)
+        fd = _open_in(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file)
         try:
-            os.ftruncate(target, group.base + group.length)
+            os.ftruncate(fd, group.base + group.length)
             for page in mask_pages(mask & group.present):
                 data = _read_page(source, group, page, crcs)
                 if data is not None:
-                    _write_all(target, data, group.base + page * PAGE_SIZE_BYTES)
+                    _write_all(fd, data, group.base + page * PAGE_SIZE_BYTES)
                     copied |= 1 << page
         finally:
-            os.close(target)
+            os.close(fd)
     except OSError as error:
-        raise group.directory.fail(error) from None
+        raise target.fail(error) from None
     finally:
         os.close(source)
     return copied
@@ -228,16 +247,23 @@ def _read_page(fd: int, group: Group, page: int, crcs: bytes) -> memoryview | No
     """The page in this thread's buffer; None when it cannot be read in full or its CRC differs."""
     buffer: memoryview | None = getattr(_local, "buffer", None)
     if buffer is None:
-        buffer = _local.buffer = memoryview(bytearray(PAGE_SIZE_BYTES))
+        buffer = _local.buffer = memoryview(
+            mmap.mmap(-1, PAGE_SIZE_BYTES)
+        )  # at a page's border, as direct reads need it
     view, offset, done = buffer[: page_bytes(group.length, page)], group.base + page * PAGE_SIZE_BYTES, 0
-    try:
-        while done < len(view):
-            count = os.preadv(fd, [view[done:]], offset + done)
-            if not count:
-                return None
-            done += count
-    except OSError:
-        return None  # EIO: the medium lost it, which is what a CRC that differs means too
+    while done < len(view):
+        try:
+            count = os.preadv(
+                fd, [buffer[done:]], offset + done
+            )  # up to the buffer's end: direct reads want whole sectors
+        except OSError as error:
+            if error.errno != errno.EINVAL or not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+                return None  # EIO: the medium lost it, which is what a CRC that differs means too
+            _set_direct(fd, on=False)  # not on this file system, or not from the middle of a sector
+            continue
+        if not count:
+            return None
+        done += count
     return view if zlib.crc32(view) == int.from_bytes(crcs[4 * page : 4 * page + 4], "little") else None
 
 

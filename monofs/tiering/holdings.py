@@ -139,6 +139,16 @@ class Holdings:
 
     def _kill(self, group: Group, why: Why) -> None:
         """Take the group out of the cache; its file goes when nobody holds or writes it."""
+        if group.present or group.lost:
+            self.index.put(GROUPS, KEY.pack(group.content, group.number), None)
+            self.gone.pop(group.key, None)
+            self.gone[group.key] = why, self._clock_ns()
+            if len(self.gone) > GONE_KEPT:
+                self.gone.popitem(last=False)
+        self._detach(group)
+
+    def _detach(self, group: Group) -> None:
+        """The group is none any more; its record is another's business."""
         directory = group.directory
         group.alive = False
         self.table.remove(group)
@@ -146,14 +156,8 @@ class Holdings:
         directory.groups -= 1
         if group.listed:
             self._unlist(group)
-        if group.present or group.lost:
-            self.index.put(GROUPS, KEY.pack(group.content, group.number), None)
-            if group.pinned:
-                directory.pinned -= group.present_bytes
-            self.gone.pop(group.key, None)
-            self.gone[group.key] = why, self._clock_ns()
-            if len(self.gone) > GONE_KEPT:
-                self.gone.popitem(last=False)
+        if group.pinned:
+            directory.pinned -= group.present_bytes
         if group.holds or group.reserved:
             directory.lingering.add(group)
         else:
@@ -163,9 +167,9 @@ class Holdings:
         group.directory.lingering.discard(group)
         group.directory.remove(group.file, group.present_bytes, group.directory.files.forget(group))
 
-    def _evict(self, group: Group) -> None:
-        """A group that was taken out of its order to make room leaves the cache."""
-        EVICTED_BYTES(group.tier).add(group.present_bytes)
+    def _evict(self, group: Group, reason: str) -> None:
+        """A group that was taken out of its order to make room leaves the cache. ``reason`` is for the metric."""
+        EVICTED_BYTES(group.tier, reason).add(group.present_bytes)
         group.directory.policy.evicted(group)
         self._kill(group, Why.EVICTED)
 
@@ -200,13 +204,13 @@ class Holdings:
                 directory=directory.spec.directory,
             )
         for group in victims:
-            self._evict(group)
+            self._evict(group, "room")
 
     def _evict_one(self) -> None:
         group = self._take_victim(self._coldest)
         if group is None:
             raise TierFull(f"{self._groups_max} groups are cached and none can be evicted: free or unpin some")
-        self._evict(group)
+        self._evict(group, "count")
 
     def _coldest(self) -> Group | None:
         found = [group for directory in self.directories if (group := directory.policy.victim()) is not None]
@@ -218,7 +222,7 @@ class Holdings:
             group = self._take_victim(directory.policy.victim)
             if group is None:
                 return
-            self._evict(group)
+            self._evict(group, "room")
 
     # ---- policies -------------------------------------------------------------------------------------------------------
 
@@ -293,7 +297,7 @@ class Holdings:
             group = self._own_victim(policy)
             if group is None:
                 return
-            self._evict(group)
+            self._evict(group, "quota")
 
     # ---- copies without bad pages --------------------------------------------------------------------------------------
 
@@ -335,7 +339,7 @@ class Holdings:
     def _copy(self, group: Group, good: int, file: int) -> None:
         """In the keeper."""
         try:
-            copied = copy_pages(group, good, file)
+            copied = copy_pages(group, good, file, group.directory)
         except MonofsError:
             copied = 0
         self._call_soon(lambda: self._adopt_copy(group, good, copied, file))

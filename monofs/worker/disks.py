@@ -60,13 +60,20 @@ class Disks:
         self._verifying[group] = [done]
         self._fetcher.when_idle(group.content, group.number, lambda: self._check(group))
 
-    def check(self, group: Group, done: Callable[[int], None], failed: Callable[[MonofsError], None]) -> None:
-        """Bitmap of the group's bad pages, found at low priority while readers go on; or why they cannot be looked at now.
-
-        Raises ``Overloaded`` at the bound.
+    def check(
+        self,
+        group: Group,
+        done: Callable[[int], None],
+        failed: Callable[[MonofsError], None],
+        *,
+        mask: int = -1,
+        direct: bool = False,
+    ) -> None:
+        """Bitmap of the group's bad pages (of those in ``mask``), found at low priority while readers go on; or why they cannot be
+        looked at now. ``direct``: of what the disk has, past the kernel's memory. Raises ``Overloaded`` at the bound.
         """
-        mask = group.present
-        self._submit(group, lambda: self._cache.check_pages(group, mask), done, failed, urgent=False)
+        mask &= group.present
+        self._submit(group, lambda: self._cache.check_pages(group, mask, direct=direct), done, failed, urgent=False)
 
     def run(
         self, group: Group, work: Callable[[], _T], done: Callable[[_T], None], failed: Callable[[MonofsError], None]

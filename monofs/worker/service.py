@@ -53,6 +53,7 @@ from monofs.worker.membership import MasterClient, Membership, load_identity
 from monofs.worker.pins import Pins
 from monofs.worker.planner import ReadAhead, group_masks
 from monofs.worker.residency import read_now
+from monofs.worker.scrubbing import Scrubber
 from monofs.worker.stores import OpenStore, Stores
 from monofs.worker.writers import Writers
 
@@ -63,6 +64,7 @@ MANY_BYTES_MAX = 16 << 20
 STOP_FLIGHTS_S = 5.0
 STOP_THREADS_S = 2.0
 EXPIRE_S = 1.0
+TEND_S = 0.1
 EXPIRED_MAX = 1000
 """Groups of one policy dropped for their age in one turn of the reactor."""
 _PAST_CACHE = {ReadType.NO_CACHE: True, ReadType.CACHE: False, ReadType.CACHE_PROMOTE: False, ReadType.STORE: True}
@@ -117,6 +119,9 @@ class Worker:
         )
         self._expiry = LoopingCall(cache.expire, EXPIRED_MAX)
         self._expiry.clock = reactor
+        self._tending = LoopingCall(cache.tend)
+        self._tending.clock = reactor
+        self._scrubber = Scrubber(cache, self._disks, config.scrub_bytes_s, reactor)
         self._hits: dict[int, metrics.Child] = {}
         self._read_time = metrics.READ_TIME("cache")
         self._stopping = False
@@ -143,6 +148,8 @@ class Worker:
     def start(self, address: str, unix: str) -> Deferred[None]:
         """Join the cluster as reachable under ``address`` and the socket path ``unix``; fires when registered."""
         self._expiry.start(EXPIRE_S, now=False)
+        self._tending.start(TEND_S, now=False)
+        self._scrubber.start()
         return self._membership.start(address, unix)
 
     def stop(self) -> Deferred[None]:
@@ -151,8 +158,10 @@ class Worker:
             return succeed(None)
         self._stopping = True
         self._inspection.stop()
-        if self._expiry.running:
-            self._expiry.stop()
+        self._scrubber.stop()
+        for looping in (self._expiry, self._tending):
+            if looping.running:
+                looping.stop()
         return Deferred.fromCoroutine(self._stop())
 
     @property
@@ -214,6 +223,8 @@ class Worker:
         if offset >= end:
             return EMPTY
         past_cache, from_store = _past_cache(request.cache), request.cache == ReadType.STORE
+        if request.cache == ReadType.CACHE_PROMOTE:
+            self._promote([(capability, offset, end)])
         sent = not from_store and end - offset <= SMALL_BYTES and self._send_ready(call, capability, offset, end)
         ahead = end
         if not past_cache and (request.sequential or not sent):
@@ -269,6 +280,8 @@ class Worker:
         if total > MANY_BYTES_MAX:
             raise InvalidArgument(f"{total} bytes asked for in one request; at most {MANY_BYTES_MAX}")
         past_cache = _past_cache(request.cache)
+        if request.cache == ReadType.CACHE_PROMOTE:
+            self._promote([(capabilities[which], offset, offset + length) for which, offset, length in pieces])
         done = self._send_many_ready(call, capabilities, pieces, total)
         if done == len(pieces):
             return EMPTY
@@ -316,6 +329,14 @@ class Worker:
             metrics.SERVED_BYTES("cache", call.door).value += filled
             self._count_hits(capabilities[0].mount, done)
         return done
+
+    def _promote(self, pieces: list[tuple[Capability, int, int]]) -> None:
+        """Move what is cached in a lower tier up."""
+        for capability, offset, end in pieces:
+            for number in range(offset // GROUP_SIZE_BYTES, (max(end, 1) - 1) // GROUP_SIZE_BYTES + 1):
+                group = self._cache.lookup(capability.content, number)
+                if group is not None:
+                    self._cache.promote(group)
 
     def _piece(self, capability: Capability, offset: int, end: int) -> Piece:
         return Piece(capability, offset, end, missed=missing_pages(self._cache, capability.content, offset, end))
@@ -405,6 +426,9 @@ class Worker:
             group = self._cache.lookup(capability.content, request.group)
             if group is None or not group.verified or request.pages & pages & ~group.present:
                 return FetchAnswer(0, cached=False)
+        if request.cache == ReadType.CACHE_PROMOTE:
+            at = request.group * GROUP_SIZE_BYTES
+            self._promote([(capability, at, at + 1)])
         Filling(self._parts, call, capability, request.group, request.pages & pages, request.ahead).resume()
         return None
 

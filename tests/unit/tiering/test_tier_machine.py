@@ -67,6 +67,7 @@ class CacheMachine(RuleBasedStateMachine):
             home,
             [TierSpec("TOP", str(home / "top"), QUOTA // 2), TierSpec("LOW", str(home / "low"), QUOTA // 2)],
             eviction=self.eviction,
+            watermark=0.5,
         )
 
     def teardown(self) -> None:
@@ -233,7 +234,7 @@ class CacheMachine(RuleBasedStateMachine):
             self.rig.cache.hold(group)
             assert self.rig.cache.read(group, page * PAGE, len(expected)) == expected
             self.rig.cache.release(group)
-        self.rig.pump()
+        self.pump()
 
     @precondition(lambda self: self.known)
     @rule(data=st.data())
@@ -297,10 +298,31 @@ class CacheMachine(RuleBasedStateMachine):
         assert copy is None or copy.present == good
 
     def take_copies(self) -> None:
-        """Copies that have come back are groups like all others."""
+        """Copies that have come back are groups like all others; one in another tier took the place of its original."""
         for group in self.rig.cache:
-            if group.key not in self.known and group.present:
+            known = self.known.get(group.key)
+            if known is None:
+                if group.present:
+                    self.known[group.key] = Known(group, group.present)
+            elif known.group is not group:
+                assert not known.group.alive
+                assert known.group.tier != group.tier
+                assert group.present == known.present
                 self.known[group.key] = Known(group, group.present)
+
+    @rule(at_once=st.booleans())
+    def tend(self, at_once: bool) -> None:
+        self.rig.cache.tend()
+        self.reconcile()
+        if at_once:
+            self.pump()
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), at_once=st.booleans())
+    def promote(self, data: st.DataObject, at_once: bool) -> None:
+        self.rig.cache.promote(self.some(data))
+        if at_once:
+            self.pump()
 
     @rule()
     def pump(self) -> None:
@@ -341,7 +363,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule()
     def kill(self) -> None:
         rig = self.rig
-        rig.pump()
+        self.pump()
         retired = {key for key in self.stored.kept if key not in self.known or not self.known[key].kept}
         stored = self.stored.groups.items()  # the file of a retired content may be there still: somebody held it
         expected = {key: present for key, (present, path) in stored if path.exists() and key not in retired}

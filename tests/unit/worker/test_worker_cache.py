@@ -125,7 +125,7 @@ def test_a_thread_that_fails_at_a_cached_file_leaves_no_reader_waiting(
     world.crash()
     world.start()
 
-    def no_memory(*_: object) -> int:
+    def no_memory(*_: object, **__: object) -> int:
         raise MemoryError
 
     with monkeypatch.context() as patch:
@@ -198,7 +198,7 @@ def test_a_verification_ends_when_the_worker_stops_under_it(world: World, monkey
     world.read(capability, 0, len(data))
     looked, gate = threading.Event(), threading.Event()
 
-    def check_pages(group: object, mask: int) -> int:
+    def check_pages(group: object, mask: int, **_: object) -> int:
         looked.set()
         assert gate.wait(PATIENCE_S)
         return 0

@@ -309,6 +309,7 @@ class World:
         quota: int = 1 << 40,
         opens_real_stores: bool = False,
         pages: str = "",
+        tiers: list[TierSpec] | None = None,
         security: Security | None = None,
         **settings: Any,
     ) -> None:
@@ -316,7 +317,7 @@ class World:
         self.run = thread.run
         self.store = ScriptedStore()
         self.master = ScriptedMaster()
-        self.quota, self.pages = quota, pages
+        self.tiers = tiers or [TierSpec("DISK", pages or f"{home}/pages", quota)]
         settings = {"heartbeat_interval_s": 0.0, "store_timeout_s": 5.0, **settings}
         self.config = WorkerConfig(**settings)
         self.opened: list[tuple[str, dict[str, str]]] = []
@@ -331,7 +332,6 @@ class World:
 
     def start(self) -> World:
         os.makedirs(self.home, exist_ok=True)
-        self.tiers = [TierSpec("DISK", self.pages or f"{self.home}/pages", self.quota)]
         self.run(self._start)
         self.tcp = Pool(self.address)
         self.unix = Pool(f"{self.home}/w.sock")

@@ -1,0 +1,160 @@
+"""Groups that change their tier: down ahead of need instead of being lost, up when readers ask for that.
+
+`tend` keeps a part of every directory free, so that nobody who writes a page waits for room: from the lowest tier up, the groups that
+go next move to a lower tier that has room for them, or leave. A move copies the pages to a new file in the mover's thread, comparing
+their CRCs, and then a new group takes the old one's place, in memory and with one record in the index; who holds the old one goes on
+reading it. Invariants: room for the copy is promised before it is made and nothing is promised of the room the old file has; a group
+that changed meanwhile (pages written or found bad, dropped, kept) stays what it is, and the copy goes; kept groups never move.
+
+A group that must go while a page waits for its room is dropped, not moved: the page would have to wait for the copy. Owner's thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from monofs.model.block import PAGE_SIZE_BYTES
+from monofs.model.errors import ConfigError, MonofsError
+from monofs.observe.logs import logger
+from monofs.observe.metrics import MOVED_BYTES
+from monofs.tiering.directory import Directory
+from monofs.tiering.eviction import Allocation
+from monofs.tiering.files import copy_pages
+from monofs.tiering.group import Group, mask_bytes
+from monofs.tiering.index import Index
+from monofs.tiering.keeper import Keeper
+from monofs.tiering.keeping import Keeping
+from monofs.tiering.shares import Shares
+
+MOVES_MAX = 8
+"""Groups on their way at a time, of up to 64 MiB each."""
+TENDED_MAX = 256
+"""Groups that leave one directory in one turn."""
+
+log = logger(__name__)
+
+
+class Moving(Keeping):
+    """Groups between tiers."""
+
+    def __init__(
+        self,
+        directories: list[Directory],
+        index: Index,
+        shares: Shares,
+        call_soon: Callable[[Callable[[], None]], object],
+        clock_ns: Callable[[], int],
+        groups_max: int,
+        *,
+        allocation: Allocation,
+        watermark: float,
+    ) -> None:
+        super().__init__(directories, index, shares, call_soon, clock_ns, groups_max)
+        if not 0 < watermark <= 1:
+            raise ConfigError(f"worker.watermark: {watermark} must be more than 0 and at most 1")
+        self._allocation, self._watermark = allocation, watermark
+        self._tiers = list(dict.fromkeys(directory.tier for directory in directories))
+        self.mover = Keeper("moves", lambda: None)
+        self.moves: set[Group] = set()
+        """Groups on their way."""
+
+    def tend(self) -> None:
+        """Make room ahead of need, as far as it is missing now; call it many times a second."""
+        self._check_owner()
+        for directory in reversed(self.directories):  # lower tiers first: what comes down finds room
+            missing = self._headroom(directory) - directory.free_bytes()
+            if missing > 0 and directory.writable and not self.index.is_behind:
+                self._free(directory, missing)
+
+    def _headroom(self, directory: Directory) -> int:
+        """Bytes to be kept free: whole pages, so that a directory of a few pages can be filled to the last."""
+        return int((1 - self._watermark) * directory.quota) // PAGE_SIZE_BYTES * PAGE_SIZE_BYTES
+
+    def _free(self, directory: Directory, missing: int) -> None:
+        missing -= sum(group.present_bytes for group in self.moves if group.directory is directory)
+        lower = self._below(directory)
+        for _ in range(TENDED_MAX):
+            if missing <= 0 or (lower and len(self.moves) >= MOVES_MAX):
+                return
+            group = self._take_victim(directory.policy.victim)
+            if group is None:
+                return
+            missing -= group.present_bytes
+            target = self._allocation.with_room(lower, group.present_bytes)
+            if target is None:
+                self._evict(group, "ahead")
+            else:
+                self._move(group, target)
+
+    def promote(self, group: Group) -> None:
+        """The group was read by somebody who wants it in the top tier: move it there, if there is room now."""
+        self._check_owner()
+        if group.tier == self._tiers[0] or not group.listed or group.holds or len(self.moves) >= MOVES_MAX:
+            return
+        top = [d for d in self.directories if d.tier == self._tiers[0] and d.writable]
+        target = self._allocation.with_room(top, group.present_bytes)
+        if target is not None and not self.index.is_behind:
+            self._unlist(group)
+            self._move(group, target)
+
+    def _below(self, directory: Directory) -> list[Directory]:
+        lower = self._tiers[self._tiers.index(directory.tier) + 1 :]
+        return [each for each in self.directories if each.writable and each.tier in lower]
+
+    def _move(self, group: Group, target: Directory) -> None:
+        """Begin to move a group that nobody holds and that was taken out of its order."""
+        mask, size = group.present, group.present_bytes
+        self.hold(group)
+        try:
+            file = self._new_file()
+        except MonofsError:
+            self.release(group)
+            return
+        target.promise(size)
+        target.copying += size
+        self.moves.add(group)
+
+        def copy() -> None:
+            copied = -1
+            try:
+                if self._is_open:
+                    target.wait_removed()
+                    copied = copy_pages(group, mask, file, target)
+            except MonofsError as error:
+                log.warning("a group could not change its tier", directory=target.spec.directory, error=error.message)
+            self._call_soon(lambda: self._moved(group, target, file, mask, copied))
+
+        self.mover.submit(copy)
+
+    def _moved(self, old: Group, target: Directory, file: int, mask: int, copied: int) -> None:
+        """The copy is made, or not: ``copied`` -1."""
+        if not self._is_open:
+            return  # the next start sweeps the copy
+        size = mask_bytes(old.length, mask)
+        self.moves.discard(old)
+        target.copying -= size
+        target.keep(size)
+        is_same = old.alive and old.present == mask and not (old.reserved or old.kept)
+        if is_same and copied == mask and target.attached:
+            self._take_place(old, target, file)
+        else:
+            target.remove(file, size)
+            if is_same and copied >= 0:
+                self.drop_pages(old, mask & ~copied)
+        self.release(old)
+
+    def _take_place(self, old: Group, target: Directory, file: int) -> None:
+        source, size = old.directory, old.present_bytes
+        direction = "demoted" if self._tiers.index(target.tier) > self._tiers.index(source.tier) else "promoted"
+        MOVED_BYTES(target.tier, direction).add(size)
+        new = Group(
+            old.content, old.number, file, old.length, target, old.mount, old.cache_group, old.admitted_ns,
+            old.read_ns, old.present, old.crcs, base=old.base, pinned=old.pinned, heat=old.heat,
+        )  # fmt: skip
+        self._detach(old)
+        self.table.add(new)
+        self.shares.add(new)
+        target.groups += 1
+        target.pinned += size if new.pinned else 0
+        self._record(new)
+        self._settle(new)
