@@ -317,7 +317,7 @@ class Cache(Moving):
             invariant(not found.kept, "kept pages are not replaced")
             self._kill(found, Why.DAMAGED)
         self._check_index()
-        directory = self._place(min(length, PAGE_SIZE_BYTES), cache_group >> 1, durable=durable)
+        directory = self._place(length, cache_group >> 1, durable=durable)
         if self.table.count >= self._groups_max:
             self._evict_one()
         now = self._clock_ns()
@@ -331,8 +331,9 @@ class Cache(Moving):
             self._trace.record(new, now)
         return new
 
-    def _place(self, need: int, policy: int, *, durable: bool) -> Directory:
-        """A directory with room for ``need`` bytes of a policy, made if needed."""
+    def _place(self, length: int, policy: int, *, durable: bool) -> Directory:
+        """A directory for a group of a policy, with room for its first page, made if needed."""
+        need = min(length, PAGE_SIZE_BYTES)
         writable = [directory for directory in self.directories if directory.writable]
         if not writable:
             raise TierUnusable("; ".join(f"{d.spec.directory}: {d.error}" for d in self.directories) or "no tiers")
@@ -342,7 +343,7 @@ class Cache(Moving):
                 raise TierUnusable(
                     "no storage directory of this worker may hold bytes that no store has: add a durable one to worker.tiers"
                 )
-        directory = self._allocation.choose(writable, need)
+        directory = self._allocation.choose(writable, need, length)
         if directory is None:
             raise TierFull(
                 "no storage directory has room, all cached pages are pinned, kept or in use: free or unpin something, or raise a quota"

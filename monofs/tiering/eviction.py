@@ -142,10 +142,11 @@ class Allocation:
                 return self._among(tier, members, roomy)
         return None
 
-    def choose(self, places: Sequence[P], need: int) -> P | None:
-        """The same, or else the directory whose next victim has the lowest rank, and of these the one read longest ago; None: not
+    def choose(self, places: Sequence[P], need: int, whole: int) -> P | None:
+        """For a group that needs ``need`` bytes now and ``whole`` in the end: a directory with room for all of it, else one with room
+        for what it needs now, else the one whose next victim has the lowest rank, and of these the one read longest ago; None: not
         even eviction makes room anywhere."""
-        found = self.with_room(places, need)
+        found = self.with_room(places, whole) or self.with_room(places, need)
         if found is not None:
             return found
         coldest: tuple[tuple[int, int], P] | None = None

@@ -307,3 +307,14 @@ def test_a_lower_tier_is_used_only_when_the_upper_has_no_room(how: str) -> None:
 def test_an_unknown_allocation_is_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"worker\.allocation: 'best' is not one of max-free, "):
         Allocation("best")
+
+
+def test_a_group_goes_where_all_of_it_will_fit_so_that_nothing_is_lost_for_it(make: Make) -> None:
+    rig = make(TOP=4, LOW=8)
+    rig.fill(1, 2 * PAGE)
+    growing = rig.fill(2, 3 * PAGE, mask=1)
+    assert growing.tier == "LOW"
+    assert rig.fill(3, 2 * PAGE).tier == "TOP"
+    assert rig.fill(4, 6 * PAGE, mask=1).tier == "LOW"
+    assert rig.cached() == {1, 2, 3, 4}
+    rig.check()
