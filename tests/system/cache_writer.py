@@ -1,7 +1,7 @@
 """A process that keeps a cache busy until it is killed: run by test_cache_kill.py, one forked child a life.
 
 Commands on stdin, one a line: ``live HOME SEED`` forks a child that opens the cache in HOME, checks every page it finds, and then
-fills, drops, pins, keeps and reads with three writer threads until it is killed. Its answers go to stdout: ``pid N``, then from the
+fills, drops, pins, keeps, moves and reads with three writer threads until it is killed. Its answers go to stdout: ``pid N``, then from the
 child ``keeps C,C,…`` and ``found N``, or ``wrong WHAT``; ``kept C`` once a content no store has is safe, ``retired C`` before one is dropped.
 The parent of the children opens nothing, so forking it is safe.
 """
@@ -21,6 +21,7 @@ from monofs.model.ids import ContentId, MountId
 from monofs.tiering.cache import Cache, Group, TierSpec
 from monofs.tiering.checks import check_cache
 from monofs.tiering.group import mask_pages, page_bytes
+from monofs.tiering.orders import POLICIES
 
 QUOTA = 24 * PAGE_SIZE_BYTES
 CONTENTS = 40
@@ -53,6 +54,9 @@ class Life:
             reserve=0.0,
             call_soon=self.inbox.put,
             index_interval_s=self.random.choice((0.001, 0.02, 1)),
+            eviction=self.random.choice(POLICIES),
+            watermark=self.random.choice((0.7, 1)),
+            burst_ns=0,
         )
         self.flying = 0
 
@@ -63,6 +67,7 @@ class Life:
             threading.Thread(target=self.write, daemon=True).start()
         while True:
             self.step()
+            self.cache.tend()
             while not self.inbox.empty() or self.flying > 8:
                 self.inbox.get()()  # type: ignore[operator]
 
@@ -137,6 +142,7 @@ class Life:
             found = cache.lookup(content, 0)
             if found is not None:
                 cache.touch(found)
+                cache.promote(found)
         else:
             found = cache.lookup(content, 0)
             if found is not None and found.present:
