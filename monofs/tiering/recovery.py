@@ -257,7 +257,7 @@ def _remove(name: str, fd: int) -> None:
 
 
 def in_order(index: Index, directory: Directory, groups: dict[int, Group]) -> Iterator[Group]:
-    """All groups, read longest ago first: the order of the last clean stop, then what came later by file number."""
+    """All groups, those that go first before the others: the order of the last clean stop, then what came later by file number."""
     seen: set[int] = set()
     prefix = directory.number.to_bytes(2, "big")
     for key, value in index.scan(ORDER):

@@ -74,7 +74,7 @@ class Recorder:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        over = False
+        over = failing = False
         while not over:
             over = self._stopping.wait(INTERVAL_S)  # what was queued before is still written
             records = b"".join(self._queue.popleft() for _ in range(len(self._queue)))
@@ -83,11 +83,16 @@ class Recorder:
                     self._file = self._open()
                 if records:
                     self._write(self._file, records)
+                failing = False
             except OSError as error:
                 self.lost += len(records) // RECORD.size
-                log.warning("the trace cannot be written", file=self._path, error=str(error), lost=self.lost)
+                if not failing:
+                    log.warning("the trace cannot be written", file=self._path, error=str(error))
+                failing = True
                 self._close()
         self._close()
+        if self.lost:
+            log.warning("the trace is not complete", file=self._path, left_out=self.lost)
 
     def _write(self, file: int, records: bytes) -> None:
         before = os.lseek(file, 0, os.SEEK_END)

@@ -15,6 +15,7 @@ from monofs.model.errors import HomeInUse, HomeUnusable, TierUnusable
 from monofs.model.ids import ContentId
 from monofs.tiering.cache import Cache, TierSpec
 from monofs.tiering.index import GROUPS, KEY, META
+from monofs.tiering.orders import POLICIES
 
 
 def killed(rig: Rig, target: Path, *, flushed: bool) -> Rig:
@@ -56,6 +57,20 @@ def test_a_clean_restart_is_warm_and_needs_no_check(rig):
     assert (cache.cluster, cache.incarnation, cache.cursor, cache.pins) == (b"c" * 16, 3, 41, {2, 77})
     assert cache.groups(ContentId(2))[0].pinned
     assert rig.used() == PAGE + 7 + 5
+    rig.check()
+
+
+@pytest.mark.parametrize("eviction", POLICIES)
+def test_whatever_the_policy_groups_go_in_the_same_order_after_a_clean_restart(make_rig, eviction):
+    rig = make_rig(eviction=eviction)
+    for content in range(1, 9):
+        rig.fill(content)
+    for content in (2, 5, 5, 8):
+        rig.cache.touch(rig.cache.lookup(content, 0))
+    rig.cache.directories[0].policy.victim()  # looking for a victim may move some
+    order = [group.content for group in rig.cache.directories[0].policy]
+    rig.reopen()
+    assert [group.content for group in rig.cache.directories[0].policy] == order
     rig.check()
 
 
