@@ -376,6 +376,7 @@ class Cache(Moving):
         group.reserved |= mask
         directory.promise(size)
         self.shares.charge(group, size)
+        self._tend_soon(directory)
         return mask
 
     def unreserve(self, group: Group, mask: int) -> None:

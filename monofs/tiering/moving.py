@@ -57,14 +57,22 @@ class Moving(Keeping):
         self.mover = Keeper("moves", lambda: None)
         self.moves: set[Group] = set()
         """Groups on their way."""
+        self._is_due = False
 
     def tend(self) -> None:
-        """Make room ahead of need, as far as it is missing now; call it many times a second."""
+        """Make room ahead of need, as far as it is missing now. Called by itself when pages were promised room; call it now and then
+        for what else takes room away, or gives it."""
         self._check_owner()
+        self._is_due = False
         for directory in reversed(self.directories):  # lower tiers first: what comes down finds room
             missing = self._headroom(directory) - directory.free_bytes()
             if missing > 0 and directory.writable and not self.index.is_behind:
                 self._free(directory, missing)
+
+    def _tend_soon(self, directory: Directory) -> None:
+        if not self._is_due and directory.free_bytes() < self._headroom(directory):
+            self._is_due = True
+            self._call_soon(lambda: self.tend() if self._is_open else None)
 
     def _headroom(self, directory: Directory) -> int:
         """Bytes to be kept free: whole pages, so that a directory of a few pages can be filled to the last."""
@@ -113,6 +121,7 @@ class Moving(Keeping):
         target.promise(size)
         target.copying += size
         self.moves.add(group)
+        self._tend_soon(target)
 
         def copy() -> None:
             copied = -1

@@ -292,8 +292,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.reconcile()
         if not at_once:
             return  # the copy arrives at some later step
-        self.rig.pump()
-        self.take_copies()
+        self.pump()
         copy = self.rig.cache.lookup(ContentId(key[0]), key[1])
         assert copy is None or copy.present == good
 
@@ -306,7 +305,6 @@ class CacheMachine(RuleBasedStateMachine):
                     self.known[group.key] = Known(group, group.present)
             elif known.group is not group:
                 assert not known.group.alive
-                assert known.group.tier != group.tier
                 assert group.present == known.present
                 self.known[group.key] = Known(group, group.present)
 
@@ -328,6 +326,7 @@ class CacheMachine(RuleBasedStateMachine):
     def pump(self) -> None:
         self.rig.pump()
         self.take_copies()
+        self.reconcile()
 
     # ---- stopping -----------------------------------------------------------------------------------------------------
 
@@ -346,8 +345,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.let_go()
-        self.rig.pump()
-        self.take_copies()
+        self.pump()
         self.rig.reopen()
         self.found({key: known.present for key, known in self.known.items()}, exactly=True)
         for key, known in self.known.items():

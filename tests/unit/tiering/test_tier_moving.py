@@ -67,6 +67,16 @@ def test_the_group_that_goes_next_moves_down_before_its_room_is_needed(make: Mak
     rig.check()
 
 
+def test_whoever_fills_a_tier_sets_it_going(make: Make) -> None:
+    rig = make(TOP=4, LOW=8)
+    for content in range(1, 12):
+        rig.fill(content)
+        rig.pump()
+    assert {name: len(contents) for name, contents in tiers_of(rig).items()} == {"TOP": 3, "LOW": 6}
+    assert {9, 10, 11} == tiers_of(rig)["TOP"]
+    rig.check()
+
+
 def test_the_lowest_tier_lets_go_ahead_of_need(make: Make) -> None:
     rig = make(TOP=4, LOW=4)
     for content in range(1, 9):
@@ -212,7 +222,7 @@ def test_without_room_below_the_group_is_lost_instead(make: Make) -> None:
 
 
 def test_a_group_read_with_promotion_moves_to_the_top_and_keeps_what_is_known_of_it(make: Make) -> None:
-    rig = make(TOP=4, LOW=8)
+    rig = make(watermark=1, TOP=4, LOW=8)
     for content in range(1, 6):
         rig.fill(content)
     below = moved(rig, 5)
