@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from monofs.cli.backup import backup, restore
+from monofs.cli.decommission import decommission
 from monofs.cli.job import age
 from monofs.cli.journal import journal
 from monofs.cli.listing import printable
@@ -26,6 +27,7 @@ def admin() -> None:
 
 
 admin.add_command(backup)
+admin.add_command(decommission)
 admin.add_command(restore)
 
 

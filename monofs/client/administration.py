@@ -13,6 +13,8 @@ from monofs.rpc.api import (
     ClusterAnswer,
     ClusterRequest,
     ConfAnswer,
+    DecommissionAnswer,
+    DecommissionRequest,
     Empty,
     FreeAnswer,
     FreeRequest,
@@ -144,6 +146,15 @@ class Administration(Connected):
     def worker_status(self) -> dict[str, WorkerStatusAnswer | MonofsError]:
         """Tiers and counters of every worker, by address; an error stands for a worker that does not answer."""
         return self._ask_workers(Method.WORKER_STATUS, WorkerStatusAnswer, self._options.timeout_s)
+
+    @public
+    def decommission(self, worker: int, *, stay: bool = False) -> int:
+        """A worker gets no slots any more and hands over what it has (or, ``stay``, gets its share again); the epoch of the table that says so.
+
+        Its progress is in :meth:`worker_status`. Raises ``NotFound``, and ``ConditionFailed`` for the only worker.
+        """
+        request = DecommissionRequest(worker, stay)
+        return self._session().ask(Method.DECOMMISSION, request, DecommissionAnswer).epoch
 
     @public
     def verify(self) -> dict[str, VerifyAnswer | MonofsError]:

@@ -175,6 +175,7 @@ def _build(values: dict[str, Any]) -> Config:
 def _check(config: Config) -> None:
     """Values that no single type can refuse."""
     _one_of("node.role", config.node.role, ("all", "master", "worker"))
+    _one_of("worker.local_copy", config.worker.local_copy, ("never", "second_read", "always"))
     _one_of("log.level", config.log.level, ("debug", "info", "warning", "error"))
     _one_of("security.authentication", config.security.authentication, ("auto", "required"))
     for name, port in (("master.port", config.master.port), ("worker.port", config.worker.port)):

@@ -173,6 +173,14 @@ class WorkerConfig:
     fetch_queue: int = setting(4096, "ranges", "Ranges waiting to be fetched before readers get Overloaded.")
     fetch_retries: int = setting(4, "tries", "Tries of one range before its readers get the store's error.")
     store_timeout_s: float = setting(30.0, "seconds", "How long a store may be silent within one request.")
+    local_copy: str = setting(
+        "always",
+        "never|second_read|always",
+        "Whether a worker that is asked for blocks of another's keeps what it got from there: never, from the second read on, or always.",
+    )
+    handover_bytes_s: int = setting(
+        128 << 20, "bytes a second", "How fast cached blocks go to their new owners when workers come or go."
+    )
     read_ahead_bytes: int = setting(32 << 20, "bytes", "Most bytes fetched ahead of one sequential reader.")
     io_threads: int = setting(4, "threads", "Threads that read or verify one storage directory.")
     descriptors_per_client: int = setting(256, "descriptors", "Open descriptors one client connection may hold.")

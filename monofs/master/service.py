@@ -249,6 +249,7 @@ class Master:
             Method.CLUSTER: self._behind_barrier(members.cluster),
             Method.REGISTER: members.register,
             Method.HEARTBEAT: members.heartbeat,
+            Method.DECOMMISSION: planning.decommission,
             Method.QUORUM: self._quorum.info,
             Method.QUORUM_CHANGE: self._quorum.change,
             Method.REPORT: reporting.report,
@@ -542,5 +543,6 @@ REQUESTS: dict[Method, type[Message]] = {
     Method.BACKUP: api.BackupRequest,
     Method.REGISTER: api.RegisterRequest,
     Method.HEARTBEAT: api.HeartbeatRequest,
+    Method.DECOMMISSION: api.DecommissionRequest,
 }
 """Method to the type of its request."""

@@ -45,6 +45,7 @@ from monofs.rpc.client import Client
 from monofs.rpc.direct import DirectClient
 from monofs.rpc.handshake import Credential
 from monofs.rpc.server import Limits, Listener, Security, listen_tcp, listen_unix
+from monofs.rpc.sync import Pool
 from monofs.rpc.tls import ClientTls, ServerTls
 from monofs.tiering.cache import Cache
 from monofs.tiering.spec import parse_tiers
@@ -54,6 +55,8 @@ from monofs.worker.service import Worker
 
 log = logger(__name__)
 FLUSH_TICK_S = 0.1
+PEER_SILENCE_S = 2.0
+"""A worker that says nothing for so long must prove that it lives, or its bytes are taken from the store."""
 
 
 class Node:
@@ -243,8 +246,13 @@ class Node:
             master = Client(self.reactor, addresses, Credential(self._secret), tls=self._tls)
         else:
             raise ConfigError("a worker needs masters: --set worker.masters=host:port,...")
-        self.worker = Worker(config, cache, master, reactor=self.reactor, home=self.home.directory)
+        self.worker = Worker(
+            config, cache, master, reactor=self.reactor, home=self.home.directory, connect=self._connect_worker
+        )
         self.worker.service().on_fatal = self.on_fatal
+
+    def _connect_worker(self, address: str) -> Pool:
+        return Pool(address, Credential(self._secret), silence_s=PEER_SILENCE_S, tls=self._tls)
 
     def _own_door(self) -> str:
         """Where the worker of a master in a group begins to look for the leader."""

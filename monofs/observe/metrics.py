@@ -329,6 +329,9 @@ DESCRIPTOR_BYTES = counter(
     "Cached bytes opened to readers on the worker's machine, who then read them from the file, unseen by the worker, as often as they like.",
     "mount",
 )
+PEER_BYTES = counter("monofs_peer_bytes", "Bytes this worker got from other workers instead of a store.")
+HANDED_BYTES = counter("monofs_handed_bytes", "Bytes of cached groups handed to the workers that own them now.")
+PEER_FAILURES = counter("monofs_peer_failures", "Times another worker did not answer, so that the store was asked.")
 EVICTED_BYTES = counter(
     "monofs_evicted_bytes",
     "Bytes of cached pages evicted, by reason (ahead: in the background, ahead of need; room: a page waited for theirs; quota: of their policy; "

@@ -67,6 +67,7 @@ class Method(IntEnum):
     PUBLISH = 63
     END_WRITE = 64
     ABANDON_WRITE = 65
+    DECOMMISSION = 66
     STEP = 80
     WHO = 81
     SNAPSHOT = 82
@@ -957,6 +958,9 @@ class ReadRequest(Message):
     cache: str = "CACHE"
     sequential: bool = False
     """The reader goes forward: read ahead."""
+    asked: int = 0
+    """On whose behalf: 0 a reader's; by another worker, 1 of the owner (served from the cache or the store, never asked on), 2 of the
+    former owner (from the cache, else ``NotCached``)."""
 
 
 class ReadManyRequest(Message):
@@ -998,6 +1002,8 @@ class FetchRequest(Message):
     pages: int
     ahead: int = 0
     cache: str = "CACHE"
+    giver: int = 0
+    """The worker that asks, and has them: they are read from there or not at all, and the capability names no store's object."""
 
 
 class FetchAnswer(Message):
@@ -1054,6 +1060,19 @@ class TierStatus(Message):
     groups: int
     state: str
     error: str = ""
+
+
+class DecommissionRequest(Message):
+    """DECOMMISSION: a worker leaves: it gets no slots any more, and hands over what it has. ``stay``: it gets its share again."""
+
+    worker: int
+    stay: bool = False
+
+
+class DecommissionAnswer(Message):
+    """``epoch`` of the table without (with) it."""
+
+    epoch: int
 
 
 class WorkerStatusAnswer(Message):

@@ -529,6 +529,12 @@ class Cache(Moving):
                 self._kill(group, Why.FREED)
         return stayed
 
+    def hand_over(self, group: Group) -> None:
+        """The worker that owns the group has all its pages: drop it here, pinned or not."""
+        self._check_owner()
+        invariant(not group.kept, "what no store has is never given away")
+        self._kill(group, Why.HANDED)
+
     def drop_pages(self, group: Group, mask: int) -> None:
         """Pages were found bad. A kept group loses them and keeps the rest; any other leaves the cache, see `holdings`."""
         self._check_owner()

@@ -43,6 +43,8 @@ class Why(StrEnum):
     RETIRED = "retired"
     EXPIRED = "expired"
     DAMAGED = "damaged"
+    HANDED = "handed"
+    """Its owner has it now."""
     DROPPED = "dropped"
     """The worker met another cluster, or lost its place in the feed."""
 

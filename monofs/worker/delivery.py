@@ -20,7 +20,7 @@ from functools import partial
 from monofs.config.schema import WorkerConfig
 from monofs.model.block import GROUP_PAGES, GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, pages_mask
 from monofs.model.capability import Capability
-from monofs.model.errors import CapabilityExpired, MonofsError, invariant
+from monofs.model.errors import CapabilityExpired, MonofsError, NotCached, invariant
 from monofs.model.ids import ContentId, MountId
 from monofs.observe import metrics
 from monofs.observe.tracing import TRACE
@@ -30,6 +30,7 @@ from monofs.tiering.cache import Cache, Group
 from monofs.worker.disks import Disks
 from monofs.worker.fetcher import Fetcher, is_tier_error, tier_reason
 from monofs.worker.gate import Gate
+from monofs.worker.peers import Asked
 from monofs.worker.planner import group_masks, run_length
 from monofs.worker.residency import is_resident, read_now
 
@@ -92,10 +93,17 @@ class Delivery:
     """One stream. Start it with :meth:`resume`; it answers or fails the call."""
 
     def __init__(
-        self, parts: Parts, call: Call, pieces: Iterator[Piece], *, past_cache: bool, from_store: bool = False
+        self,
+        parts: Parts,
+        call: Call,
+        pieces: Iterator[Piece],
+        *,
+        past_cache: bool,
+        from_store: bool = False,
+        asked: Asked = Asked.BY_READER,
     ) -> None:
         """``past_cache``: nothing is added to the cache. ``from_store``: nor is anything taken from it."""
-        self._parts, self._call, self._pieces = parts, call, pieces
+        self._parts, self._call, self._pieces, self._asked = parts, call, pieces, asked
         self._from_store = from_store
         self._past_cache = past_cache
         self._no_cache = past_cache
@@ -213,7 +221,7 @@ class Delivery:
 
     def _look_ahead(self, *, force: bool) -> MonofsError | None:
         """Keep a window of pages on their way before the reader, in ranges as large as they may be; what stopped that, if so."""
-        if self._past_cache or not self._may_fetch:
+        if self._past_cache or not self._may_fetch or self._asked is Asked.FORMER:
             return None
         config, piece = self._parts.config, self._piece
         limit = max(self._end, piece.ahead)
@@ -230,7 +238,7 @@ class Delivery:
             base = number * GROUP_PAGES
             urgent = pages_mask(0, min(wanted_page - base, GROUP_PAGES - 1)) if wanted_page >= base else 0
             try:
-                self._parts.fetcher.ensure(piece.capability, number, pages, urgent=urgent)
+                self._parts.fetcher.ensure(piece.capability, number, pages, urgent=urgent, asked=self._asked)
             except MonofsError as error:
                 self._ensured = max(begin, base * PAGE_SIZE_BYTES)
                 return error
@@ -242,13 +250,15 @@ class Delivery:
         fetcher, capability = self._parts.fetcher, self._piece.capability
         self._source = "store"
         self._call.waits_for = fetcher.awaited(capability)
-        if fetcher.wait(capability.content, number, page, self.resume):
+        if self._asked is Asked.FORMER:
+            raise NotCached("these bytes are not in this worker's cache")
+        if fetcher.wait(capability.content, number, page, self.resume, self._asked):
             return False
         if not self._may_fetch:
             raise CapabilityExpired("no master answers, and these bytes are not cached: try again when one is back")
         if not self._past_cache:
             error = self._look_ahead(force=True)
-            if fetcher.wait(capability.content, number, page, self.resume):
+            if fetcher.wait(capability.content, number, page, self.resume, self._asked):
                 return False
             invariant(error is not None, "a page that was asked for is on its way")
             if error is not None and not is_tier_error(error):
@@ -258,7 +268,7 @@ class Delivery:
             metrics.NOT_ADMITTED("no_cache").value += 1
         self._pass_number += 1
         taker = partial(self._take, self._pass_number)
-        self._pass_end = fetcher.pass_through(capability, self._position, self._end, taker)
+        self._pass_end = fetcher.pass_through(capability, self._position, self._end, taker, self._asked)
         return False
 
     def _leave_cache(self, error: MonofsError | None) -> None:

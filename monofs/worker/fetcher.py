@@ -44,8 +44,10 @@ from monofs.model.errors import (
 from monofs.model.ids import format_content_id
 from monofs.observe.logs import logger
 from monofs.observe.tracing import TRACE, show_trace
+from monofs.rpc.sync import Pool as Connections
 from monofs.tiering.cache import Cache, Group
 from monofs.worker.flight import Flight, Taker, Waiter
+from monofs.worker.peers import Asked, PeerFailed, Peers
 from monofs.worker.planner import split_ranges
 from monofs.worker.pool import Pool
 from monofs.worker.stores import Stores
@@ -64,9 +66,11 @@ SWEEP_S = 1.0
 class Fetcher:
     """All flights of a worker. Methods: reactor thread only."""
 
-    def __init__(self, config: WorkerConfig, cache: Cache, stores: Stores, reactor: Any) -> None:
-        self._config, self._cache, self._stores, self._reactor = config, cache, stores, reactor
+    def __init__(self, config: WorkerConfig, cache: Cache, stores: Stores, peers: Peers, reactor: Any) -> None:
+        self._config, self._cache, self._stores, self._peers, self._reactor = config, cache, stores, peers, reactor
         self._pool = Pool("fetch", config.fetch_threads, config.fetch_queue)
+        self._asking = Pool("ask", config.fetch_threads, config.fetch_queue)
+        """Of flights that wait for owners, whose own need threads of ``_pool``: one pool for both, and two workers could wait for each other."""
         self._pages_per_range = max(config.fetch_bytes // PAGE_SIZE_BYTES, 1)
         self._flights: dict[tuple[int, int], list[Flight]] = {}
         self._passing: dict[int, list[Flight]] = {}
@@ -79,12 +83,21 @@ class Fetcher:
 
     # ---- asking -------------------------------------------------------------------------------------------------------
 
-    def ensure(self, capability: Capability, number: int, pages: int, *, urgent: int) -> int:
+    def ensure(
+        self,
+        capability: Capability,
+        number: int,
+        pages: int,
+        *,
+        urgent: int,
+        asked: Asked = Asked.BY_READER,
+        giver: int = 0,
+    ) -> int:
         """Start flights for those ``pages`` of group ``number`` that are neither present nor flying; the pages they bring.
 
         Ranges with a page of the bitmap ``urgent`` go first and raise ``Overloaded`` at the bound; others are skipped when the
         pool is busy. Raises ``TierFull``, ``QuotaExceeded`` or ``TierUnusable`` when the group cannot be admitted, ``NotCached`` or
-        ``PageCorrupt`` for bytes no store has.
+        ``PageCorrupt`` for bytes no store has. ``giver``: the worker to read them from, or nowhere.
         """
         content = capability.content
         group = self._cache.lookup(content, number)
@@ -94,7 +107,8 @@ class Fetcher:
             missing &= ~flight.mask
         if not missing:
             return 0
-        self._check_store(capability)
+        if not giver:
+            self._check_store(capability)
         group = self._cache.admit(
             content, number, group_length(capability.size, number), capability.mount, capability.group
         )
@@ -104,7 +118,7 @@ class Fetcher:
             for first, last in split_ranges(missing, self._pages_per_range):
                 is_urgent = bool(urgent & pages_mask(first, last))
                 if is_urgent or self._pool.queued * 2 < self._config.fetch_queue:
-                    self._start(capability, group, first, last, urgent=is_urgent)
+                    self._start(capability, group, first, last, urgent=is_urgent, asked=asked, giver=giver)
                     started |= pages_mask(first, last)
         finally:
             self._cache.release(group)
@@ -116,10 +130,14 @@ class Fetcher:
         if not capability.mount or not capability.fingerprint:
             raise NotCached("these bytes exist in no store and not in this worker's cache")
 
-    def _start(self, capability: Capability, group: Group, first: int, last: int, *, urgent: bool) -> None:
+    def _start(
+        self, capability: Capability, group: Group, first: int, last: int, *, urgent: bool, asked: Asked, giver: int
+    ) -> None:
         base = group.number * GROUP_SIZE_BYTES
         end = min(base + (last + 1) * PAGE_SIZE_BYTES, capability.size)
         flight = Flight(capability, base + first * PAGE_SIZE_BYTES, end, group, urgent)
+        flight.given = bool(giver)
+        flight.peer = self._peers.giver(giver) if giver else self._peers.first(capability, flight.position, asked)
         self._cache.reserve(group, flight.mask)
         self._cache.hold(group)
         try:
@@ -129,10 +147,14 @@ class Fetcher:
             raise
         self._flights.setdefault((capability.content, group.number), []).append(flight)
 
-    def wait(self, content: int, number: int, page: int, waiter: Waiter) -> bool:
-        """Call ``waiter`` when ``page`` of the group has landed or its flight failed; False when no flight covers it."""
+    def wait(self, content: int, number: int, page: int, waiter: Waiter, asked: Asked = Asked.BY_READER) -> bool:
+        """Call ``waiter`` when ``page`` of the group has landed or its flight failed; False when no flight covers it.
+
+        Raises ``NotReady`` when this worker asks an owner for it and is asked as one.
+        """
         for flight in self._flights.get((content, number), ()):
             if flight.mask >> page & 1:
+                _check_for(flight, asked)
                 flight.waiters.append((number * GROUP_SIZE_BYTES + page * PAGE_SIZE_BYTES, waiter))
                 return True
         return False
@@ -155,7 +177,9 @@ class Fetcher:
         else:
             callback()
 
-    def pass_through(self, capability: Capability, position: int, end: int, taker: Taker) -> int:
+    def pass_through(
+        self, capability: Capability, position: int, end: int, taker: Taker, asked: Asked = Asked.BY_READER
+    ) -> int:
         """Bring bytes from ``position`` on, at most ``PASSING_BYTES``, past the cache to ``taker``; the byte they end before.
 
         Joins a flight on its way that has not passed ``position`` yet; its pieces may begin earlier or end after ``end``.
@@ -163,11 +187,13 @@ class Fetcher:
         self._check_store(capability)
         for flight in self._passing.get(capability.content, ()):
             if flight.position <= position < flight.end:
+                _check_for(flight, asked)
                 flight.takers.append(taker)
                 return flight.end
         if self._passing_count >= PASSING_FLIGHTS:
             raise Overloaded(f"{PASSING_FLIGHTS} uncached reads are on their way already; try again shortly")
         flight = Flight(capability, position, min(end, position + PASSING_BYTES), None, True, takers=[taker])
+        flight.peer = self._peers.first(capability, position, asked)
         self._submit(flight)
         self._passing.setdefault(capability.content, []).append(flight)
         self._passing_count += 1
@@ -193,6 +219,8 @@ class Fetcher:
 
     def stop(self, timeout_s: float) -> None:
         """Wait for the threads; blocking, call it from a thread."""
+        self._peers.close()
+        self._asking.stop(timeout_s)
         self._pool.stop(timeout_s)
 
     # ---- on the reactor: what became of a flight ------------------------------------------------------------------------
@@ -200,7 +228,12 @@ class Fetcher:
     def _submit(self, flight: Flight) -> None:
         if self._closing:
             raise NotReady("the worker is stopping")
-        self._pool.submit(partial(self._run, flight), urgent=flight.urgent)
+        peer = flight.peer
+        if peer is None:
+            self._pool.submit(partial(self._run, flight), urgent=flight.urgent)
+        else:
+            pool = self._asking if peer.asked is Asked.OWNER else self._pool
+            pool.submit(partial(self._run, flight, self._peers.pool(peer)), urgent=flight.urgent)
         flight.taken = True
         if self._sweep is None:
             self._sweep = self._reactor.callLater(SWEEP_S, self._sweep_flights)
@@ -269,6 +302,14 @@ class Fetcher:
             # someone removed the file: its pages are lost, and readers begin anew with another file
             self._cache.drop_pages(flight.group, flight.group.present)
             self._end(flight, None)
+            return
+        if flight.peer is not None and isinstance(error, PeerFailed | UfsBadBody):
+            self._peers.failed(flight.peer, error)
+            flight.peer = None
+            if flight.given:
+                self._end(flight, None)
+            else:
+                self._try_again(flight)  # at the store
             return
         if flight.position > flight.position_at_try:
             flight.tries = 0
@@ -374,24 +415,25 @@ class Fetcher:
 
     # ---- in a thread ------------------------------------------------------------------------------------------------------
 
-    def _run(self, flight: Flight) -> None:
-        """One try of a flight."""
+    def _run(self, flight: Flight, connections: Connections | None = None) -> None:
+        """One try of a flight, at the store or through connections to its peer."""
         TRACE.set(flight.trace)  # until this thread's next flight
         landing: tuple[int, int] | bytes = b""
         failure, is_current, opened = None, True, None
         flight.position_at_try, flight.moved_at = flight.position, time.monotonic()
         try:
-            if not flight.over:
+            peer = flight.peer
+            if not flight.over and peer is not None and connections is not None:
+                length, timeout_s = flight.end - flight.position, self._config.store_timeout_s
+                views = self._peers.read(connections, peer, flight.capability, flight.position, length, timeout_s)
+                landing = self._pull(flight, views)
+            elif not flight.over:
                 opened = self._stores.find(flight.capability.mount)
                 store = self._stores.enter(opened)
                 try:
                     capability, offset = flight.capability, flight.position
                     views = store.read(capability.key.encode(), offset, flight.end - offset, capability.fingerprint)
-                    landing = (
-                        self._pull_pieces(flight, views)
-                        if flight.group is None
-                        else self._pull_pages(flight, flight.group, views)
-                    )
+                    landing = self._pull(flight, views)
                 finally:
                     opened.leave()
         except MonofsError as error:
@@ -401,6 +443,11 @@ class Fetcher:
             log.error("a store raised what it may not", exception=error)
             failure = Internal(f"reading a store failed: {type(error).__name__}")
         self._reactor.callFromThread(self._returned, flight, landing, failure, is_current=is_current)
+
+    def _pull(self, flight: Flight, views: Iterator[memoryview]) -> tuple[int, int] | bytes:
+        if flight.group is None:
+            return self._pull_pieces(flight, views)
+        return self._pull_pages(flight, flight.group, views)
 
     def _pull_pages(self, flight: Flight, group: Group, views: Iterator[memoryview]) -> tuple[int, int]:
         """Write pages as they fill; each lands on the reactor. The last one is returned, as (end position, CRC): it lands only
@@ -470,6 +517,11 @@ def tier_reason(error: MonofsError | None) -> str:
     if isinstance(error, QuotaExceeded):
         return "quota"
     return "full" if isinstance(error, TierFull) else "unusable"
+
+
+def _check_for(flight: Flight, asked: Asked) -> None:
+    if not flight.is_for(asked):
+        raise NotReady("this worker asks another one for these bytes itself")
 
 
 def _remove(table: dict[Any, list[Flight]], key: object, flight: Flight) -> None:

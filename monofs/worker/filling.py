@@ -22,10 +22,13 @@ from monofs.worker.planner import group_masks
 class Filling:
     """One FETCH. Start it with :meth:`resume`; it answers or fails the call."""
 
-    def __init__(self, parts: Parts, call: Call, capability: Capability, number: int, pages: int, ahead: int) -> None:
+    def __init__(
+        self, parts: Parts, call: Call, capability: Capability, number: int, pages: int, ahead: int, *, giver: int = 0
+    ) -> None:
+        """``giver``: the worker that has the pages, who alone is asked for them."""
         self._parts, self._call, self._capability, self._number = parts, call, capability, number
         self._length = group_length(capability.size, number)
-        self._pages = pages
+        self._pages, self._giver, self._is_asked = pages, giver, False
         self._ahead = min(ahead, parts.config.read_ahead_bytes // PAGE_SIZE_BYTES)
         self._missed: int | None = None
         self._fetched_bytes = 0
@@ -73,9 +76,18 @@ class Filling:
             count_pages(capability.mount, self._pages, missing)
             if group is not None:
                 parts.cache.touch(group)
+        if (
+            missing
+            and self._giver
+            and self._is_asked
+            and not missing & parts.fetcher.flying(capability.content, number)
+        ):
+            self._answer(cached=False)
+            return
         if not parts.gate.is_stale(capability):
             if missing:
-                started = parts.fetcher.ensure(capability, number, missing, urgent=missing)
+                self._is_asked = True
+                started = parts.fetcher.ensure(capability, number, missing, urgent=missing, giver=self._giver)
                 self._fetched_bytes += mask_bytes(self._length, started)
             self._read_ahead()
         elif missing:

@@ -12,6 +12,7 @@ from monofs.model.capability import Capability
 from monofs.model.errors import MonofsError
 from monofs.observe.tracing import current_trace
 from monofs.tiering.cache import Group
+from monofs.worker.peers import Asked, Peer
 
 Waiter = Callable[[MonofsError | None], None]
 """Called once on the reactor: the bytes waited for landed (None), or the flight failed."""
@@ -41,8 +42,16 @@ class Flight:
     taken: bool = False
     """A thread works on it, or will: its reserved pages may still be written."""
     over: bool = False
+    peer: Peer | None = None
+    """The worker asked for the bytes now; None: the store."""
+    given: bool = False
+    """A peer gives them, and the store is not asked; who waits looks again when that fails."""
     hangs: bool = False
     """Given up, while its thread still waits for the store."""
+
+    def is_for(self, asked: Asked) -> bool:
+        """Whether a request may wait for it: one that an owner is asked must not, while this worker asks an owner itself."""
+        return asked is Asked.BY_READER or self.peer is None or self.peer.asked is not Asked.OWNER
 
     @property
     def mask(self) -> int:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from monofs.model.capability import GRACE_S, Capability, Rights, open_capability
+from monofs.model.block import DEFAULT_LAYOUT
+from monofs.model.capability import GRACE_S, LIFE_S, Capability, Rights, open_capability, seal_capability
 from monofs.model.errors import CapabilityInvalid, NotReady
+from monofs.model.ids import ContentId, MountId
 
 SILENCE_S = 30.0
 """A master silent for so long is taken for gone."""
@@ -84,6 +86,35 @@ class Gate:
         self._seen[token] = capability
         self._on_shown(capability)
         return capability
+
+    def seal(self, capability: Capability) -> bytes:
+        """ANY thread: the token of a capability that was opened here. Raises ``NotReady`` when its key is not valid any more."""
+        key = self._keys.get(capability.key_id)
+        if key is None:
+            raise NotReady("the key of this capability is not valid any more: open the file again")
+        return seal_capability(capability, key)
+
+    def vouch(self, content: ContentId, size: int, mount: MountId, group: int) -> bytes:
+        """A token for cached bytes of a content, to show to another worker. Raises ``NotReady``."""
+        if not self._keys:
+            raise NotReady("this worker has not reached a master yet; try again shortly")
+        key, now_s = max(self._keys), int(self.now_s)
+        return self.seal(
+            Capability(
+                key,
+                self._cluster,
+                content,
+                size,
+                DEFAULT_LAYOUT,
+                mount,
+                "",
+                "",
+                group,
+                Rights.READ,
+                now_s,
+                now_s + LIFE_S,
+            )
+        )
 
     def open_write(self, token: bytes) -> Capability:
         """The capability of a token that may begin a write now. Raises as :meth:`open`."""

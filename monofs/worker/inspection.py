@@ -35,6 +35,7 @@ from monofs.tiering.cache import Cache
 from monofs.tiering.group import mask_pages
 from monofs.worker.disks import Disks
 from monofs.worker.fetcher import Fetcher
+from monofs.worker.handing import Handing
 from monofs.worker.leases import Leases
 from monofs.worker.membership import Membership
 
@@ -54,11 +55,12 @@ class Inspection:
         disks: Disks,
         leases: Leases,
         membership: Membership,
+        handing: Handing,
         *,
         reactor: Any,
     ) -> None:
         self._cache, self._fetcher, self._disks, self._leases = cache, fetcher, disks, leases
-        self._membership, self._reactor = membership, reactor
+        self._membership, self._handing, self._reactor = membership, handing, reactor
         self._stopping = self._verifying = False
         self._checked: Deferred[int] | None = None
 
@@ -100,6 +102,11 @@ class Inspection:
         counters["monofs_descriptors_out"] = len(self._leases)
         counters["monofs_kept_bytes"] = self._cache.kept_bytes
         counters["monofs_aside_bytes"] = self._cache.aside_bytes
+        counters["monofs_slots_epoch"] = self._membership.slots.epoch
+        counters["monofs_foreign_groups"], counters["monofs_handing"] = (
+            float(self._handing.left),
+            float(self._handing.is_walking),
+        )
         counters["monofs_index_written"], counters["monofs_index_queued"] = self._cache.index.progress
         return WorkerStatusAnswer(self._membership.worker, tiers, counters)
 

@@ -26,6 +26,8 @@ from monofs.model.ids import ContentId
 from monofs.model.slots import EMPTY, SlotTable, follow
 from monofs.observe.logs import logger
 from monofs.rpc.api import (
+    ClusterAnswer,
+    ClusterRequest,
     FeedItem,
     FeedKind,
     GroupSpec,
@@ -42,6 +44,7 @@ from monofs.rpc.api import (
 )
 from monofs.tiering.cache import Cache, Rule
 from monofs.worker.gate import Gate
+from monofs.worker.peers import Peers
 from monofs.worker.pins import Pins
 
 log = logger(__name__)
@@ -52,6 +55,8 @@ SILENCE_S = 2.0
 """A master this late with the answer to a heartbeat is left: another may lead since, and clients wait for a worker it knows."""
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
+LISTS_S = 300.0
+"""How many workers of a cluster ask in a second where the others listen, after a change of the slot table."""
 SLICE = 500
 """Contents of the feed acted on in one turn of the reactor."""
 
@@ -72,6 +77,7 @@ class Membership:
         cache: Cache,
         gate: Gate,
         pins: Pins,
+        peers: Peers,
         master: MasterClient,
         *,
         reactor: Any,
@@ -80,17 +86,21 @@ class Membership:
         operations: Callable[[], list[int]] = list,
         on_cluster: Callable[[], None] = lambda: None,
         on_tokens: Callable[[TokenGrant], None] = lambda _: None,
+        on_slots: Callable[[], None] = lambda: None,
     ) -> None:
-        """``operations`` tells the writes this worker is at; ``on_cluster`` is called before another cluster is joined."""
+        """``operations`` tells the writes this worker is at; ``on_cluster`` is called before another cluster is joined, ``on_slots`` when the slot
+        table, or where its workers listen, has changed."""
         self._config, self._cache, self._gate, self._pins, self._master = config, cache, gate, pins, master
         self._reactor, self._identity, self._on_mounts = reactor, identity, on_mounts
         self._operations, self._on_cluster, self._on_tokens = operations, on_cluster, on_tokens
+        self._peers, self._on_slots = peers, on_slots
         self.worker = 0
         self.slots: SlotTable = EMPTY
         """Which workers each slot lists, as told last."""
         self.silent: frozenset[int] = frozenset()
         """Workers that did not live when the master told last."""
-        self._live = 0
+        self._live = self._listed = 0
+        self._list_at_s = 0.0
         self._mounts_index = self._policies_index = self._tokens_index = 0
         self._address = self._unix = ""
         self._first: Deferred[None] | None = None
@@ -205,6 +215,8 @@ class Membership:
         self._gate.hear(answer.now_ns)
         if answer.slots is not None:
             self._take_slots(answer.slots)
+        if self._peers.wants_addresses and time.monotonic() >= self._list_at_s:
+            await self._list_workers()
         if answer.keys is not None:
             self._gate.set_keys(answer.keys, cache.cluster)
         if answer.mounts is not None:
@@ -226,9 +238,26 @@ class Membership:
             await deferLater(self._reactor, rest_s)  # a master that answers nothing early must not be asked in a loop
 
     def _take_slots(self, news: SlotsNews) -> None:
-        self.slots = follow(self.slots, news.deltas)
+        before, self.slots = self.slots, follow(self.slots, news.deltas)
         if news.silent is not None:
             self.silent, self._live = frozenset(news.silent), news.live
+        self._peers.follow(self.worker, self.slots, self.silent)
+        if self.slots is not before:
+            self._peers.wants_addresses = True
+            spread_s = len(self.slots.workers()) / LISTS_S
+            self._list_at_s = time.monotonic() + random.random() * spread_s  # noqa: S311 - spreads load
+            self._on_slots()
+
+    async def _list_workers(self) -> None:
+        """Where the others listen."""
+        request = ClusterRequest(workers=self._listed)
+        answer: ClusterAnswer = await self._master.call(Method.CLUSTER, request, ClusterAnswer, REGISTER_S)
+        if answer.workers:
+            self._listed = answer.listed
+            self._peers.hear({info.id: info.address for info in answer.workers})
+            self._on_slots()
+        else:
+            self._peers.wants_addresses = False
 
     def _take_groups(self, groups: list[GroupSpec]) -> None:
         self._cache.set_groups({spec.id: Rule(spec.quota_bytes, spec.priority, spec.ttl_s) for spec in groups})

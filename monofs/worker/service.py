@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -40,6 +40,7 @@ from monofs.rpc.api import (
     ReleaseRequest,
 )
 from monofs.rpc.service import Call, Service
+from monofs.rpc.sync import Pool
 from monofs.tiering.cache import Cache, Group
 from monofs.tiering.group import mask_bytes
 from monofs.worker.delivery import EMPTY, SMALL_BYTES, Delivery, Parts, Piece, missing_pages
@@ -47,9 +48,11 @@ from monofs.worker.disks import Disks
 from monofs.worker.fetcher import Fetcher
 from monofs.worker.filling import Filling, pages_of
 from monofs.worker.gate import Gate
+from monofs.worker.handing import Handing
 from monofs.worker.inspection import Inspection
 from monofs.worker.leases import Leases
 from monofs.worker.membership import MasterClient, Membership, load_identity
+from monofs.worker.peers import Asked, Peers
 from monofs.worker.pins import Pins
 from monofs.worker.planner import ReadAhead, group_masks
 from monofs.worker.residency import read_now
@@ -82,12 +85,15 @@ class Worker:
         reactor: Any,
         home: str,
         open_store: OpenStore | None = None,
+        connect: Callable[[str], Pool] = Pool,
     ) -> None:
+        """``connect`` opens connections to another worker."""
         self._config, self._cache, self._reactor = config, cache, reactor
         self._stores = Stores(open_store, timeout_s=config.store_timeout_s)
-        self._fetcher = Fetcher(config, cache, self._stores, reactor)
-        self._disks = Disks(config, cache, self._fetcher, reactor)
         self._gate = Gate(on_shown=lambda capability: cache.regroup(capability.content, capability.group))
+        self._peers = Peers(self._gate, connect, local_copy=config.local_copy)
+        self._fetcher = Fetcher(config, cache, self._stores, self._peers, reactor)
+        self._disks = Disks(config, cache, self._fetcher, reactor)
         self._pins = Pins(cache, self._gate)
         self._leases = Leases(cache, config.descriptors_per_client)
         self._read_ahead = ReadAhead(config.read_ahead_bytes)
@@ -109,6 +115,7 @@ class Worker:
             cache,
             self._gate,
             self._pins,
+            self._peers,
             master,
             reactor=reactor,
             identity=load_identity(home),
@@ -116,7 +123,9 @@ class Worker:
             operations=lambda: self._writers.operations,
             on_cluster=lambda: self._writers.lose_all(WriteLost("this worker serves another cluster now")),
             on_tokens=lambda grant: self._service.tokens.take(grant.salts, grant.last),
+            on_slots=lambda: self._handing.begin(),
         )
+        self._handing = Handing(cache, self._gate, self._peers, config.handover_bytes_s, reactor)
         self._expiry = LoopingCall(cache.expire, EXPIRED_MAX)
         self._expiry.clock = reactor
         self._tending = LoopingCall(cache.tend)
@@ -126,7 +135,7 @@ class Worker:
         self._read_time = metrics.READ_TIME("cache")
         self._stopping = False
         self._inspection = Inspection(
-            cache, self._fetcher, self._disks, self._leases, self._membership, reactor=reactor
+            cache, self._fetcher, self._disks, self._leases, self._membership, self._handing, reactor=reactor
         )
         self._service = self._register_methods(Service("worker", reactor, cluster=lambda: cache.cluster))
         self._service.tokens.now_s = lambda: self._gate.now_s
@@ -173,6 +182,7 @@ class Worker:
         deadline = time.monotonic() + STOP_FLIGHTS_S
         await self._writers.stop(STOP_FLIGHTS_S)
         self._membership.stop()
+        self._handing.stop()
         while self._fetcher.count and time.monotonic() < deadline:
             await deferLater(self._reactor, 0.02)
         self._fetcher.abandon_all(NotReady("the worker is stopping"))
@@ -223,6 +233,7 @@ class Worker:
         if offset >= end:
             return EMPTY
         past_cache, from_store = _past_cache(request.cache), request.cache == ReadType.STORE
+        asked = _asked(request.asked)
         if request.cache == ReadType.CACHE_PROMOTE:
             self._promote([(capability, offset, end)])
         sent = not from_store and end - offset <= SMALL_BYTES and self._send_ready(call, capability, offset, end)
@@ -236,8 +247,9 @@ class Worker:
                 self._ensure([Piece(capability, end, ahead)], urgent=False)
             return EMPTY
         missed = missing_pages(self._cache, capability.content, offset, end)
+        past_cache = past_cache or (bool(missed) and not self._peers.keeps(capability, offset))
         pieces = iter((Piece(capability, offset, end, ahead, missed),))
-        Delivery(self._parts, call, pieces, past_cache=past_cache, from_store=from_store).resume()
+        Delivery(self._parts, call, pieces, past_cache=past_cache, from_store=from_store, asked=asked).resume()
         return None
 
     def _send_ready(self, call: Call, capability: Capability, offset: int, end: int) -> bool:
@@ -290,6 +302,7 @@ class Worker:
             for which, offset, length in pieces[done:]
             if length and offset < capabilities[which].size
         ]
+        past_cache = past_cache or not all(self._peers.keeps(each.capability, each.offset) for each in rest)
         if not past_cache:
             self._ensure(rest, urgent=True)
         Delivery(self._parts, call, iter(rest), past_cache=past_cache).resume()
@@ -422,14 +435,19 @@ class Worker:
             raise InvalidArgument(f"group {request.group} lies beyond the end of the file")
         if request.pages < 0 or request.ahead < 0:
             raise InvalidArgument("pages and ahead cannot be negative")
-        if _past_cache(request.cache):
+        giver = request.giver
+        if giver and not self._peers.knows(giver):
+            raise InvalidArgument(f"worker {giver} is not known here: nothing can be taken from it")
+        if _past_cache(request.cache) or not self._peers.keeps(capability, request.group * GROUP_SIZE_BYTES):
             group = self._cache.lookup(capability.content, request.group)
             if group is None or not group.verified or request.pages & pages & ~group.present:
                 return FetchAnswer(0, cached=False)
         if request.cache == ReadType.CACHE_PROMOTE:
             at = request.group * GROUP_SIZE_BYTES
             self._promote([(capability, at, at + 1)])
-        Filling(self._parts, call, capability, request.group, request.pages & pages, request.ahead).resume()
+        Filling(
+            self._parts, call, capability, request.group, request.pages & pages, request.ahead, giver=giver
+        ).resume()
         return None
 
     def _release(self, request: ReleaseRequest, _call: Call) -> Message:
@@ -456,6 +474,13 @@ def _past_cache(read_type: str) -> bool:
     if past is None:
         raise InvalidArgument(f"read type {read_type!r} is not one of {', '.join(ReadType)}")
     return bool(past)
+
+
+def _asked(value: int) -> Asked:
+    try:
+        return Asked(value)
+    except ValueError:
+        raise InvalidArgument(f"a read is asked as one of {', '.join(map(str, Asked))}, not {value}") from None
 
 
 def _groups(piece: Piece) -> Iterator[tuple[int, int]]:

@@ -72,6 +72,7 @@ ANSWERS: dict[Method, type[api.Message]] = {
     Method.FSCK: api.FsckAnswer,
     Method.REGISTER: api.RegisterAnswer,
     Method.HEARTBEAT: api.HeartbeatAnswer,
+    Method.DECOMMISSION: api.DecommissionAnswer,
     Method.PING: api.Pong,
 }
 _decode_inode = msgspec.msgpack.Decoder(Inode).decode

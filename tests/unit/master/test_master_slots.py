@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from monofs.master.members import LEASE_S
 from monofs.master.planning import PLAN_PAUSE_S
 from monofs.model.block import SLOTS
+from monofs.model.errors import ConditionFailed, NotFound
 from monofs.model.slots import EMPTY, SlotTable, follow
 from monofs.rpc import api
 from monofs.rpc.api import Method, SlotsKnown
@@ -184,3 +185,44 @@ def test_whole_tables_go_out_at_a_bounded_rate(house: House, monkeypatch: pytest
     assert {news.epoch for news in answers} == {table.epoch}
     house.now_s += 1
     assert len(house.ask(Method.CLUSTER, api.ClusterRequest(SlotsKnown())).news.deltas) == 1
+
+
+def decommission(house: House, worker: int, *, stay: bool = False) -> int:
+    answer = house.ask(Method.DECOMMISSION, api.DecommissionRequest(worker, stay))
+    assert isinstance(answer, api.DecommissionAnswer)
+    return answer.epoch
+
+
+def test_a_worker_told_to_leave_owns_nothing_until_it_is_told_to_stay(house: House) -> None:
+    before = two(house)
+    epoch = decommission(house, 2)
+    assert epoch > before.epoch
+    assert house.namespace.slots.counts() == {1: SLOTS}
+    later(house, 2 * PLAN_PAUSE_S, 1, 2)
+    assert planned(house, [1]).epoch == epoch, "it lives, and stays out"
+    register(house, 3)
+    later(house, PLAN_PAUSE_S, 1, 2)
+    planned(house, [1, 3])
+    assert decommission(house, 2, stay=True) == house.namespace.slots.epoch
+    assert house.namespace.slots.workers() == [1, 2, 3]
+
+
+def test_another_master_and_a_restart_of_the_worker_change_nothing_about_its_leaving(house: House) -> None:
+    two(house)
+    decommission(house, 2)
+    house.restart()
+    assert house.namespace.slots.workers() == [1]
+    register(house, 1)
+    register(house, 2)
+    house.now_s += PLAN_PAUSE_S
+    assert planned(house, [1]).counts() == {1: SLOTS}
+
+
+def test_the_only_worker_cannot_leave_nor_one_that_never_was(house: House) -> None:
+    register(house, 1)
+    planned(house, [1])
+    with pytest.raises(ConditionFailed, match="the only one"):
+        decommission(house, 1)
+    with pytest.raises(NotFound, match="admin report"):
+        decommission(house, 9)
+    assert house.namespace.slots.workers() == [1]

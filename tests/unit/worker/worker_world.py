@@ -311,11 +311,12 @@ class World:
         pages: str = "",
         tiers: list[TierSpec] | None = None,
         security: Security | None = None,
+        store: ScriptedStore | None = None,
         **settings: Any,
     ) -> None:
         self.thread, self.home = thread, home
         self.run = thread.run
-        self.store = ScriptedStore()
+        self.store = store or ScriptedStore()
         self.master = ScriptedMaster()
         self.tiers = tiers or [TierSpec("DISK", pages or f"{home}/pages", quota)]
         settings = {"heartbeat_interval_s": 0.0, "store_timeout_s": 5.0, **settings}

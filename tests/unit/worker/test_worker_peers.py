@@ -1,0 +1,186 @@
+"""Workers that ask each other before the store: one GET however many are asked, and the store when a peer is of no use."""
+
+from __future__ import annotations
+
+import socket
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from worker_world import MIB, World, make_bytes
+
+from monofs.model.block import SLOTS
+from monofs.model.errors import InvalidArgument, NotCached
+from monofs.model.slots import table_of
+from monofs.rpc.api import FetchAnswer, FetchRequest, Method, ReadManyRequest, ReadRequest
+from monofs.rpc.sync import Pool
+
+FORMER = 2
+
+
+@pytest.fixture
+def make_worlds(make_world: Callable[..., World]) -> Callable[..., list[World]]:
+    """So many workers, numbered from 1, over one store."""
+
+    def make(count: int, **settings: Any) -> list[World]:
+        first = make_world(**settings)
+        return [first, *(make_world(store=first.store, **settings) for _ in range(count - 1))]
+
+    return make
+
+
+def tell(worlds: Sequence[World], owners: Sequence[int], epoch: int = 1) -> None:
+    """Each worker a table, in which one worker owns all slots: the first that of ``owners[0]``, and so on."""
+    addresses = {number: world.address for number, world in enumerate(worlds, 1)}
+    for (number, world), owner in zip(enumerate(worlds, 1), owners, strict=True):
+        table = table_of(epoch, 1, array("H", [owner] * SLOTS).tobytes())
+        world.run(world.worker._peers.hear, addresses)
+        world.run(world.worker._peers.follow, number, table, ())
+
+
+def read(world: World, capability: bytes, offset: int, length: int, asked: int = 0) -> bytes:
+    buffer = bytearray(length)
+    world.tcp.read_into(Method.READ, ReadRequest(capability, offset, length, asked=asked), buffer)
+    return bytes(buffer)
+
+
+def test_a_hundred_readers_at_three_workers_cost_one_get(make_worlds: Callable[..., list[World]]) -> None:
+    first, *_ = worlds = make_worlds(3)
+    capability, data = first.put(make_bytes(1, 3 * MIB))
+    tell(worlds, [1, 1, 1])
+    with first.store.closed_gate():
+        readers = [
+            reader for world in worlds for reader in world.ask([ReadRequest(capability, n, MIB) for n in range(1, 34)])
+        ]
+        first.store.wait_asked()
+    for number, reader in enumerate(readers):
+        begin = number % 33 + 1
+        assert reader.wait() == data[begin : begin + MIB]
+    assert first.store.gets == [(b"object-1", 0, 2 * MIB)]
+
+
+def test_a_large_file_comes_through_its_owner_in_large_ranges(make_worlds: Callable[..., list[World]]) -> None:
+    owner, other = worlds = make_worlds(2)
+    tell(worlds, [1, 1])
+    capability, data = owner.put(make_bytes(2, 20 * MIB + 17))
+    assert read(other, capability, 0, len(data)) == data
+    assert sum(length for _, _, length in owner.store.gets) == len(data), "each byte once"
+    assert len(owner.store.gets) <= 4
+    assert read(other, capability, 0, len(data)) == data
+    assert read(owner, capability, 0, len(data)) == data
+    assert len(owner.store.gets) <= 4, "both have it now"
+
+
+def test_local_readers_and_batches_come_through_the_owner_too(make_worlds: Callable[..., list[World]]) -> None:
+    owner, other = worlds = make_worlds(2)
+    tell(worlds, [1, 1])
+    capability, data = owner.put(make_bytes(3, 3 * MIB))
+    answer = other.tcp.call(Method.FETCH, FetchRequest(capability, 0, 0b011), FetchAnswer)
+    assert answer.present == 0b011
+    buffer = bytearray(2000)
+    pieces = [(0, 5, 1000), (0, 2 * MIB + 5, 1000)]
+    other.tcp.read_into(Method.READ_MANY, ReadManyRequest([capability], pieces), buffer)
+    assert bytes(buffer) == data[5:1005] + data[2 * MIB + 5 : 2 * MIB + 1005]
+    assert sum(length for _, _, length in owner.store.gets) == len(data)
+
+
+def test_a_new_owner_takes_from_the_former_one_what_that_has(make_worlds: Callable[..., list[World]]) -> None:
+    former, new = worlds = make_worlds(2)
+    tell(worlds, [1, 1])
+    warm, data = former.put(make_bytes(4, 2 * MIB))
+    cold, other = former.put(make_bytes(5, MIB))
+    assert read(former, warm, 0, 2 * MIB) == data
+    tell(worlds, [2, 2], epoch=2)
+    asked = len(former.store.gets)
+    assert read(new, warm, 0, 2 * MIB) == data
+    assert len(former.store.gets) == asked
+    assert read(new, cold, 0, MIB) == other
+    assert former.store.gets[asked:] == [(b"object-2", 0, MIB)], "the former owner fetches nothing for it"
+
+
+def test_what_a_former_owner_is_asked_for_comes_from_its_cache_or_not_at_all(
+    make_worlds: Callable[..., list[World]],
+) -> None:
+    world = make_worlds(1)[0]
+    capability, data = world.put(make_bytes(6, 2 * MIB))
+    with pytest.raises(NotCached):
+        read(world, capability, 0, MIB, asked=FORMER)
+    assert world.store.gets == []
+    assert read(world, capability, 0, 2 * MIB) == data
+    assert read(world, capability, 0, 2 * MIB, asked=FORMER) == data
+
+
+def test_workers_that_take_each_other_for_the_owner_do_not_wait_for_each_other(
+    make_worlds: Callable[..., list[World]],
+) -> None:
+    first, second = worlds = make_worlds(2)
+    capability, data = first.put(make_bytes(7, 2 * MIB))
+    tell(worlds, [2, 1])
+    readers = [*first.ask([ReadRequest(capability, 0, MIB)] * 5), *second.ask([ReadRequest(capability, 0, MIB)] * 5)]
+    assert [reader.wait() for reader in readers] == [data[:MIB]] * 10
+    assert len(first.store.gets) <= 2
+
+
+def test_with_every_thread_busy_asking_the_others_can_still_be_served(make_worlds: Callable[..., list[World]]) -> None:
+    """Each worker owns what all readers of the other ask for."""
+    first, second = worlds = make_worlds(2, fetch_threads=2)
+    files = [first.put(make_bytes(number, MIB)) for number in range(40)]
+    tell(worlds, [2, 1])
+    readers = [
+        world.ask([ReadRequest(capability, 0, MIB)])[0]
+        for world, part in ((first, files[:20]), (second, files[20:]))
+        for capability, _ in part
+    ]
+    assert [reader.wait() for reader in readers] == [data for _, data in files]
+
+
+@pytest.mark.parametrize("kind", ["gone", "stopped"])
+def test_an_owner_that_does_not_answer_costs_a_detour_to_the_store(
+    make_worlds: Callable[..., list[World]], kind: str
+) -> None:
+    world = make_worlds(1)[0]
+    capability, data = world.put(make_bytes(8, 3 * MIB))
+    table = table_of(1, 1, array("H", [2] * SLOTS).tobytes())
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        if kind == "stopped":
+            door.listen()
+        address = f"127.0.0.1:{door.getsockname()[1]}"
+        world.run(world.worker._peers.hear, {1: world.address, 2: address})
+        world.run(world.worker._peers.follow, 1, table, ())
+        assert read(world, capability, 0, 3 * MIB) == data
+        assert len(world.store.gets) == 1
+
+
+def test_a_peer_that_ends_early_is_left_where_it_ended(make_worlds: Callable[..., list[World]]) -> None:
+    owner, other = worlds = make_worlds(2)
+    tell(worlds, [1, 1])
+    capability, data = owner.put(make_bytes(9, 6 * MIB))
+    owner.store.script.append(owner.store.changed_after(3 * MIB + 5))
+    assert read(other, capability, 0, 6 * MIB) == data
+    assert [(offset, length) for _, offset, length in owner.store.gets] == [(0, 6 * MIB), (3 * MIB, 3 * MIB)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"), [("never", [False, False]), ("second_read", [False, True]), ("always", [True, True])]
+)
+def test_what_is_kept_of_others_blocks_is_a_policy(
+    make_worlds: Callable[..., list[World]], policy: str, kept: list[bool]
+) -> None:
+    owner, other = worlds = make_worlds(2, local_copy=policy)
+    tell(worlds, [1, 1])
+    capability, data = owner.put(make_bytes(10, MIB))
+    have = []
+    for _ in range(2):
+        assert read(other, capability, 0, MIB) == data
+        have.append(bool(other.run(lambda: other.cache.used_bytes)))
+    assert have == kept
+    assert len(owner.store.gets) == 1, "the owner has it at once"
+
+
+def test_a_request_on_nobody_s_behalf_is_refused(make_worlds: Callable[..., list[World]]) -> None:
+    world = make_worlds(1)[0]
+    capability, _ = world.put(b"x" * 100)
+    with Pool(world.address) as pool, pytest.raises(InvalidArgument, match="asked as one of"):
+        pool.read_into(Method.READ, ReadRequest(capability, 0, 100, asked=9), bytearray(100))
