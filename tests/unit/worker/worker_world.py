@@ -37,6 +37,7 @@ from monofs.model.options import WriteType
 from monofs.rpc.api import (
     AbandonWriteAnswer,
     AbandonWriteRequest,
+    ClusterAnswer,
     Empty,
     EndWriteRequest,
     FeedItem,
@@ -56,6 +57,7 @@ from monofs.rpc.api import (
     RegisterAnswer,
     SlotsNews,
     TokenGrant,
+    WorkerInfo,
     WriteAnswer,
     WriteRequest,
 )
@@ -197,6 +199,8 @@ class ScriptedMaster:
         self.feed: list[FeedItem] = []
         self.feed_head, self.feed_tail = 0, 0
         self.silent = False
+        self.addresses: dict[int, str] = {}
+        """Where workers listen."""
         self.now_ns = 0
         self.requests: list[Message] = []
         self.groups: list[GroupSpec] = []
@@ -236,6 +240,9 @@ class ScriptedMaster:
                     self.tokens_index,
                 )
             )
+        if method is Method.CLUSTER:
+            infos = [WorkerInfo(number, address, "", "", True) for number, address in self.addresses.items()]
+            return succeed(ClusterAnswer(self.cluster, self.incarnation, 1, infos, [], listed=len(infos)))
         if method is not Method.HEARTBEAT:
             return self._hear(method, request)
         assert method is Method.HEARTBEAT
