@@ -24,7 +24,7 @@ EXIT_CODES: list[tuple[int, str]] = [
     (1, "failed; or a test, checksum or check is negative"),
     (2, "wrong usage: unknown command, flag, setting or malformed value"),
     (3, "no such file, directory or mount"),
-    (4, "exists already, is not empty, in use, a mount point, or would be lost"),
+    (4, "exists already, is not empty, in use, a mount point, or would be lost, as a majority of masters"),
     (5, "not permitted, read-only, or ruled out by the mount's mode"),
     (6, "no master or worker answers"),
     (7, "the under storage failed or refused"),
@@ -39,7 +39,7 @@ _BY_CODE = {
     1001: 2, 1003: 9, 1004: 9, 1005: 2, 1006: 4, 1009: 9, 1010: 10,
     2004: 5, 2006: 6, 2007: 6,
     3001: 3, 3002: 4, 3003: 2, 3004: 2, 3005: 4, 3006: 5, 3007: 5, 3008: 2, 3009: 2, 3010: 2, 3011: 9, 3012: 4, 3013: 3, 3015: 8, 3016: 10, 3017: 4, 3018: 4,
-    4001: 10, 4007: 8, 4008: 9, 5001: 9, 5002: 9, 5008: 2, 6009: 2, 6011: 4, 6013: 5, 7001: 6, 7002: 6,
+    4001: 10, 4007: 8, 4008: 9, 5001: 9, 5002: 9, 5008: 4, 6009: 2, 6011: 4, 6013: 5, 7001: 6, 7002: 6,
 }  # fmt: skip
 
 

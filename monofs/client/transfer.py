@@ -65,11 +65,12 @@ Count = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One file: what it is called in failures, its bytes, and the work; or the error that was met finding it."""
+    """One file: what it is called in failures, its bytes, and the work; or the error that was met finding it. ``files`` 0: a directory."""
 
     name: str
     size: int
     work: Callable[[Count], None]
+    files: int = 1
 
 
 class Transfer:
@@ -114,7 +115,7 @@ class Transfer:
             os.makedirs(local, exist_ok=True)
             for info in self._fs.walk(path):
                 to = os.path.join(local, info.path[len(path.rstrip("/")) + 1 :])
-                yield _Task(info.path, 0, _maker(to)) if info.is_dir else task(info, to)
+                yield _Task(info.path, 0, _maker(to), files=0) if info.is_dir else task(info, to)
 
         return self._run(tasks())
 
@@ -165,7 +166,7 @@ class Transfer:
         def task(info: FileInfo) -> _Task:
             to = target + info.path[len(source.rstrip("/")) :]
             if info.is_dir:
-                return _Task(info.path, 0, self._directory_maker(to))
+                return _Task(info.path, 0, self._directory_maker(to), files=0)
             return _Task(info.path, info.size, lambda count: work(info, to, count))
 
         if not top.is_dir:
@@ -266,7 +267,7 @@ class Transfer:
                 yield _Task(directory, 0, _raiser(error))
                 continue
             if not entries:
-                yield _Task(directory, 0, self._directory_maker(above))
+                yield _Task(directory, 0, self._directory_maker(above), files=0)
             for entry in entries:
                 to = f"{above.rstrip('/')}/{entry.name}"
                 problem = _problem(entry, top, follow=follow)
@@ -307,7 +308,7 @@ class Transfer:
             for task in tasks:
                 if self._over.is_set():
                     break
-                self._count(files_found=1, bytes_found=task.size)
+                self._count(files_found=task.files, bytes_found=task.size)
                 waiting.add(pool.submit(self._do, task))
                 while len(waiting) >= 4 * self._threads:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -350,7 +351,7 @@ class Transfer:
             self._count(bytes=-done)
             self._fail(task.name, error)
         else:
-            self._count(files=1)
+            self._count(files=task.files)
 
     def _fail(self, name: str, error: Exception) -> None:
         error = python_error(error) if isinstance(error, MonofsError) else error

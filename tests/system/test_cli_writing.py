@@ -98,9 +98,12 @@ def cat(node, path):
 # ---- put ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_tree_that_was_put_is_in_the_store_and_reads_back(at, local):
+def test_a_tree_that_was_put_is_in_the_store_and_reads_back(at, local, tmp_path):
     told = ok(at.node, "fs", "put", "-r", local, at / "up")
-    assert re.match(rf"{at / 'up'}: \d files, 20.0 MiB\n", told)
+    assert told == f"{at / 'up'}: 3 files, 20.0 MiB\n", "directories are no files"
+    down = tmp_path / "down"
+    assert ok(at.node, "fs", "download", "-r", at / "up", down) == f"{down}: 3 files, 20.0 MiB\n"
+    assert (down / "hollow").is_dir()
     there = at.place.files()
     assert {name: len(data) for name, data in there.items()} == {
         "up/a.txt": 3,

@@ -1,6 +1,8 @@
 """What operators are told of the group of masters."""
 
+from monofs.cli.output import exit_code
 from monofs.cli.quorum import summary
+from monofs.model.errors import QuorumRefused
 from monofs.rpc.api import QuorumAnswer, QuorumMember
 
 
@@ -29,3 +31,7 @@ def test_a_group_without_a_leader_bears_nothing() -> None:
 
 def test_only_a_leader_says_who_is_lost() -> None:
     assert "bears" not in summary(answer(0, -1, -1, leader=2))
+
+
+def test_a_change_the_group_refuses_is_no_wrong_usage() -> None:
+    assert exit_code(QuorumRefused("too few would remain")) == 4
