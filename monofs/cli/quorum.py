@@ -6,10 +6,8 @@ import click
 
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table, show_seconds
+from monofs.journal.lookout import SILENT_S
 from monofs.rpc.api import QuorumAnswer, QuorumMember
-
-SILENT_S = 2.0
-"""A member not heard for so long is counted as lost: far beyond the time between two messages of a leader."""
 
 
 @click.group()

@@ -20,6 +20,7 @@ from monofs.journal.book import decode_book
 from monofs.journal.driver import Driver, Machine
 from monofs.journal.face import ENTRY_MAX_BYTES, Consistency, Done, Entry, Role
 from monofs.journal.log_disk import LogDisk
+from monofs.journal.lookout import Lookout
 from monofs.journal.raft.core import Raft
 from monofs.journal.raft.messages import (
     NOBODY,
@@ -47,7 +48,6 @@ from monofs.model.errors import (
 )
 from monofs.model.ids import JournalIndex, Term
 from monofs.observe.logs import logger
-from monofs.observe.metrics import JOURNAL_INDEX, JOURNAL_LAG, JOURNAL_QUEUE_BYTES, JOURNAL_ROLE, JOURNAL_TERM
 
 TICK_S = 0.05
 HEARTBEAT_TICKS = 2
@@ -59,8 +59,6 @@ NEEDED_S = 120.0
 """Nothing is kept for a member that was silent for so long, beyond ``journal.keep_bytes``."""
 GAUGE_TICKS = 20
 """Between two looks of the gauges at the core."""
-_LAST, _COMMIT, _APPLIED = JOURNAL_INDEX("last"), JOURNAL_INDEX("commit"), JOURNAL_INDEX("applied")
-_TERM, _LEADS, _QUEUE_BYTES = JOURNAL_TERM(), JOURNAL_ROLE(), JOURNAL_QUEUE_BYTES()
 _log = logger(__name__)
 
 
@@ -108,6 +106,7 @@ class Replicated:
         self._copies: dict[NodeId, int] = {}
         """Member → index of the state that was copied for it last, while this one leads."""
         self._flushed = 0
+        self._lookout = Lookout(TICK_S)
         """What the machine has made durable itself."""
         self._passed_ns = -1 << 62
         """When the newest barrier that has passed was asked for: what was acknowledged before is applied here."""
@@ -257,10 +256,12 @@ class Replicated:
         shown: dict[str, Any] = {"role": "starting", "term": 0, "applied_index": self._machine.applied_index}
         if self._driver is not None and self._disk is not None:
             status = self._driver.core.status()
+            leader = next((each for each in decode_book(status.membership.book) if each.id == status.leader), None)
             shown = {
                 "role": status.role.value,
                 "term": status.term,
-                "leader": f"{status.leader:x}" if status.leader else "",
+                "leader": leader.name if leader is not None else "",
+                "leader_address": self.rpc_of(status.leader) or "",
                 "applied_index": status.applied,
                 "commit_index": status.commit,
                 "last_index": status.last,
@@ -456,7 +457,12 @@ class Replicated:
             self._after_turn(1)
             self._ticks += 1
             if self._ticks % GAUGE_TICKS == 0 and self._closed is None:
-                self._show_gauges(self._driver)
+                self._lookout.look(
+                    self._driver.core.status(),
+                    leads=self.leads,
+                    queued_bytes=self._driver.queued_bytes,
+                    now_s=_now_ns() / 1e9,
+                )
                 self._look_at_bound()
 
     def _on_turn(self) -> None:
@@ -471,15 +477,6 @@ class Replicated:
             _log.warning("journal at its bound: writing waits for the database", bytes=self._disk.live_bytes)
             self._release()
             self.run_soon()
-
-    def _show_gauges(self, driver: Driver) -> None:
-        status = driver.core.status()
-        _LAST.value, _COMMIT.value, _APPLIED.value = status.last, status.commit, status.applied
-        _TERM.value, _LEADS.value, _QUEUE_BYTES.value = status.term, int(self.leads), driver.queued_bytes
-        names = {seat.id: seat.name for seat in decode_book(status.membership.book)}
-        JOURNAL_LAG.children.clear()
-        for peer, progress in status.peers.items():
-            JOURNAL_LAG(names.get(peer, f"{peer:x}")).value = status.last - progress.match
 
     def _after_turn(self, ticks: int) -> None:
         if self._closed is not None:

@@ -59,11 +59,10 @@ class Quorum:
         self,
         journal: Replicated | None,
         *,
-        address: Callable[[], str],
         dial: Callable[[str], Client] | None,
         reactor: Any,
     ) -> None:
-        self._journal, self._address, self._dial, self._reactor = journal, address, dial, reactor
+        self._journal, self._dial, self._reactor = journal, dial, reactor
 
     # ---- looking ----------------------------------------------------------------------------------------------------------
 
@@ -85,8 +84,7 @@ class Quorum:
         seat = seats.get(number, Seat(number, f"{number:x}", ""))
         is_voter = status.membership.is_voter(number)
         role = "leader" if number == status.leader else "follower" if is_voter else "learner"
-        rpc = self._address() if number == status.me else journal.rpc_of(number)
-        member = QuorumMember(number, seat.name, seat.address, rpc or "", is_voter, role)
+        member = QuorumMember(number, seat.name, seat.address, journal.rpc_of(number) or "", is_voter, role)
         peer = status.peers.get(number)
         if number == status.me:
             member.match, member.heard_s, member.state = status.persisted, 0.0, "self"

@@ -125,7 +125,6 @@ class Master:
         self._proposer = Proposer(journal, reactor=reactor, now_ns=now_ns, held_back=lambda: namespace.store.held_back)
         self._quorum = Quorum(
             journal if isinstance(journal, Replicated) else None,
-            address=lambda: self.address,
             dial=dial_journal,
             reactor=reactor,
         )

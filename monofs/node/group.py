@@ -100,7 +100,7 @@ class Group:
         self.journal = Replicated(
             directory, namespace, settings, self.me, reactor=reactor, on_failure=on_failure, skip=skip
         )
-        self.journal.rpc_of = lambda node: self._rpcs.get(node)
+        self.journal.rpc_of = lambda node: rpc() if node == self.me else self._rpcs.get(node)
         self._door = PeerDoor(reactor, who=self._who, cluster=lambda: namespace.cluster)
         self._lanes = Peers(
             self.me, self._connect, reactor=reactor, envelope=self._envelope, unreachable=self.journal.unreachable

@@ -250,6 +250,9 @@ JOURNAL_TERM = gauge("monofs_journal_term", "Term of this master; masters in a g
 JOURNAL_ROLE = gauge("monofs_journal_leads", "1 while this master leads, else 0.")
 JOURNAL_INDEX = gauge("monofs_journal_index", "Index of the journal's last, committed and applied entry.", "what")
 JOURNAL_LAG = gauge("monofs_journal_lag_entries", "Entries a member has not confirmed; at the leader.", "member")
+JOURNAL_VOTERS = gauge(
+    "monofs_journal_voters", "Voters there are, heard lately, and needed for a majority; at the leader.", "what"
+)
 JOURNAL_ELECTIONS = counter("monofs_journal_elections", "Elections this master stood for.")
 JOURNAL_REFUSED = counter("monofs_journal_refused", "Proposals the journal did not take, by reason.", "reason")
 JOURNAL_DROPPED = counter("monofs_journal_dropped", "Messages to a member that were dropped.", "member")

@@ -65,6 +65,8 @@ GRACE_S = 0.25
 """The server's own DeadlineExceeded may come this much late; without it the connection is suspect."""
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 5.0
+QUIET_S = 300.0
+"""An address that breaks again and again is warned of once in so long."""
 
 _A = TypeVar("_A", bound=Message)
 _encode = msgspec.msgpack.Encoder().encode
@@ -213,6 +215,8 @@ class Client:
         self._unsent_bytes = 0
         self._last_id = 0
         self._last_error: MonofsError | None = None
+        self._warned: dict[str, float] = {}
+        """When an address was warned of, for ``QUIET_S``."""
         self._closed = False
 
     # ---- for callers ----
@@ -397,14 +401,19 @@ class Client:
             self._address, self._leader = self._leader, None
         else:
             # told once for an outage, not at every try
-            (log.debug if self._last_error is not None else log.warning)(
-                "not connected", address=self._address, reason=str(error)
-            )
+            tell = log.debug if self._last_error is not None or self._was_warned(self._address) else log.warning
+            tell("not connected", address=self._address, reason=str(error))
             self._last_error = error
             self._address = self._after(self._address)
             pause = self._pause_s * (0.5 + self._draw() / 2)
             self._pause_s = min(self._pause_s * 2, self._backoff_max_s)
         self._retry = self.reactor.callLater(pause, self._retry_or_rest)
+
+    def _was_warned(self, address: str) -> bool:
+        """Whether it was lately; else it is now."""
+        now = time.monotonic()
+        self._warned = {each: at for each, at in self._warned.items() if now - at < QUIET_S}
+        return self._warned.setdefault(address, now) != now
 
     def _retry_or_rest(self) -> None:
         self._retry = None

@@ -1,5 +1,6 @@
 """Three masters as processes: what is acknowledged stays, what is old is not told, members come and go."""
 
+import json
 import re
 import shutil
 import signal
@@ -105,6 +106,28 @@ class Writer(threading.Thread):
         self.stopping.set()
         self.join(60)
         assert not self.is_alive()
+
+
+def test_the_leader_warns_when_one_more_loss_would_stop_the_group_and_says_when_it_is_mended(group):
+    leader = group.leader()
+    silent = others(group, leader)[0]
+    log = Path(group.nodes[leader].home, "monofs.log")
+
+    def told(event):
+        return [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == event]
+
+    group.signal(silent, signal.SIGSTOP)
+    try:
+        wait_until(lambda: told("the loss of one more voter would stop the group"), "the leader does not warn")
+        with group.connect(leader) as fs:
+            journal = fs.report()["journal"]
+            assert (journal["leader"], journal["leader_address"]) == (leader, group.rpc(leader))
+    finally:
+        group.signal(silent, signal.SIGCONT)
+    wait_until(lambda: told("the group bears a loss again"), "the leader does not say that it is mended")
+    (warning,) = told("the loss of one more voter would stop the group")
+    assert (warning["voters"], warning["heard"], warning["needed"], warning["silent"]) == (3, 2, 2, silent)
+    assert [line["master"] for line in told("a master is not heard") + told("a master is heard again")] == [silent] * 2
 
 
 def test_writing_goes_on_without_the_leader_and_nothing_acknowledged_is_lost(group):

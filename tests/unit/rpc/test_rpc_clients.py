@@ -172,6 +172,18 @@ def test_a_lost_connection_fails_what_was_sent_and_the_next_call_reconnects(loop
     loop.do(client.close)
 
 
+def test_a_server_that_comes_and_goes_is_warned_of_once(
+    loop: Loop, house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = house.tcp()
+    client = Client(loop.reactor, door.address)
+    for _ in range(3):
+        stat(loop, client, "/plain")
+        loop.do(client._connection.abort, None)  # what the death of the server looks like
+    loop.do(client.close)
+    assert [record.levelname for record in caplog.records if record.message == "not connected"].count("WARNING") == 1
+
+
 def test_calling_again_at_once_after_a_loss_makes_one_connection(loop: Loop, house: House) -> None:
     door = house.tcp()
     client = Client(loop.reactor, door.address)
