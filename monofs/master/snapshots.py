@@ -56,6 +56,7 @@ class Sending:
         self._store, self._me, self._reactor = store, me, reactor
         self._dial, self._cluster, self._copied, self._offer, self._sent = dial, cluster, copied, offer, sent
         self._waiting: list[SnapshotWanted] = []
+        self._shares: dict[NodeId, float] = {}
         self._busy = self._stopped = False
 
     def send(self, wanted: SnapshotWanted) -> None:
@@ -66,6 +67,10 @@ class Sending:
             Deferred.fromCoroutine(self._run()).addErrback(
                 lambda failure: log.error("sending a state failed", exception=failure.value)
             )
+
+    def copied_of(self, peer: NodeId) -> float:
+        """The share of a state that a member has got, while one is sent to it; -1: none is."""
+        return self._shares.get(peer, -1.0)
 
     def stop(self) -> None:
         """Begin no transfer any more, and let the present one end with its next piece."""
@@ -83,6 +88,7 @@ class Sending:
                     log.warning(
                         "a state could not be sent; it will be tried again", member=wanted.peer, error=str(error)
                     )
+                self._shares.pop(wanted.peer, None)
                 self._sent(wanted.peer, position, ok)
         finally:
             self._busy = False
@@ -96,7 +102,7 @@ class Sending:
             try:
                 position = Position(copy.head.index, copy.head.term)
                 self._copied(wanted.peer, position.index)
-                await self._stream(client, copy)
+                await self._stream(client, copy, wanted.peer)
                 self._offer(wanted.peer, position)
                 return position
             finally:
@@ -115,10 +121,13 @@ class Sending:
             raise NotReady(
                 f"the database holds entry {copy.head.index}, and {least_index} is needed: again after its next flush"
             )
+        if not copy.head.members:  # of a master that was alone: what it holds of members is not flushed yet
+            copy.remove()
+            raise NotReady("the database says nothing of members yet: again after its next flush")
         log.info("a member needs the whole state", index=copy.head.index, bytes=copy.head.size_bytes)
         return copy
 
-    async def _stream(self, client: Client, copy: DatabaseCopy) -> None:
+    async def _stream(self, client: Client, copy: DatabaseCopy, peer: NodeId) -> None:
         head, number = copy.head, -1
         while number < head.chunks:
             if self._stopped:
@@ -129,6 +138,7 @@ class Sending:
             if not number < answer.next <= head.chunks:
                 raise CopyDamaged(f"the receiver wants piece {answer.next} after {number}")
             number = answer.next
+            self._shares[peer] = number / head.chunks
 
     def _in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
@@ -200,6 +210,8 @@ class Receiving:
         mine = self._cluster()
         if mine and head.cluster != mine:
             raise InvalidArgument("the state sent is that of another cluster")
+        if not head.members:  # whoever began with it would take itself for a group of one, and lead
+            raise InvalidArgument("the state sent says nothing of members: send one that does")
         if self._head is not None and (head.sha256, head.index) == (self._head.sha256, self._head.index):
             return self._next  # goes on where it broke off
         self._head, self._checker = head, Checker(head, "the state sent")
