@@ -189,3 +189,24 @@ def progress(title: str, *, total: int | None) -> Iterator[Callable[..., None]]:
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=False) as bar:
         task = bar.add_task(title, total=total)
         yield lambda amount, total=None: bar.update(task, advance=amount, total=total)
+
+
+@contextmanager
+def status_lines(every_s: float) -> Iterator[Callable[[str, str], None]]:
+    """Yield ``show(kind, words)`` for something that is waited for: one line that changes on a terminal; elsewhere a line on standard error when
+    the kind is another, and else every ``every_s``."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status("") as line:
+            yield lambda _, words: line.update(words)
+        return
+    told, at_s = "", 0.0
+
+    def show(kind: str, words: str) -> None:
+        nonlocal told, at_s
+        if kind != told or time.monotonic() - at_s >= every_s:
+            told, at_s = kind, time.monotonic()
+            click.echo(words, err=True)
+
+    yield show

@@ -5,9 +5,12 @@ from __future__ import annotations
 import click
 
 from monofs.cli.main import Session
-from monofs.cli.output import print_json, print_table, show_seconds
+from monofs.cli.output import print_json, print_table, show_seconds, status_lines
 from monofs.journal.lookout import SILENT_S
+from monofs.model.errors import QuorumRefused
 from monofs.rpc.api import QuorumAnswer, QuorumMember
+
+SHOW_EVERY_S = 5.0
 
 
 @click.group()
@@ -61,6 +64,8 @@ def is_silent(member: QuorumMember) -> bool:
 
 def summary(answer: QuorumAnswer) -> str:
     """One line: what the group can bear now; or that it can do nothing."""
+    if answer.removed:
+        return answer.removed
     voters = [each for each in answer.members if each.voter]
     line = f"term {answer.term}, entry {answer.commit_index} committed; "
     majority = len(voters) // 2 + 1
@@ -93,17 +98,46 @@ def add(session: Session, member: str, promote: bool) -> None:
     session.fs.change_quorum("add", name, address)
     click.echo(f"{name} is a learner now and catches up")
     if promote:
-        session.fs.promote_when_ready(name)
-        click.echo(f"{name} votes now")
+        promote_when_ready(session, name)
 
 
 @quorum.command()
 @click.argument("name")
+@click.option("--wait", is_flag=True, help="Wait until it has caught up.")
 @click.pass_obj
-def promote(session: Session, name: str) -> None:
+def promote(session: Session, name: str, wait: bool) -> None:
     """Let a learner vote that has caught up."""
-    session.fs.change_quorum("promote", name)
+    if wait:
+        promote_when_ready(session, name)
+    else:
+        session.fs.change_quorum("promote", name)
+        click.echo(f"{name} votes now")
+
+
+def promote_when_ready(session: Session, name: str) -> None:
+    """Wait for a learner, saying how far it is."""
+    try:
+        with status_lines(SHOW_EVERY_S) as show:
+            session.fs.promote_when_ready(name, progress=lambda group: show(*progress_of(group, name)))
+    except (KeyboardInterrupt, QuorumRefused):
+        click.echo(f"{name} has no vote yet; `monofs admin quorum promote --wait {name}` goes on", err=True)
+        raise
     click.echo(f"{name} votes now")
+
+
+def progress_of(group: QuorumAnswer, name: str) -> tuple[str, str]:
+    """How far a learner is: the kind of it, and in words."""
+    member = next((each for each in group.members if each.name == name), None)
+    if member is None or not group.leader:
+        return "leaderless", "no master leads"
+    if is_silent(member):
+        return "silent", (
+            f"{name} is not heard{f' for {show_seconds(round(member.heard_s))}' if member.heard_s > 0 else ''}: does it run, and do the others reach its "
+            f"journal door, {member.journal}?"
+        )
+    if member.copied >= 0:
+        return "copied", f"{name} gets the whole state: {member.copied:.0%}"
+    return "behind", f"{name} is {max(group.last_index - member.match, 0)} entries behind"
 
 
 @quorum.command()

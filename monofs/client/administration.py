@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from monofs.client.connected import Connected
 from monofs.client.errors import public, python_error
-from monofs.model.errors import MonofsError, QuorumRefused
+from monofs.model.errors import MonofsError, OutcomeUnknown, QuorumRefused
 from monofs.rpc.api import (
     ClusterAnswer,
     ClusterRequest,
@@ -288,16 +288,29 @@ class Administration(Connected):
         self._session().ask(Method.QUORUM_CHANGE, QuorumChangeRequest(action, name, address), Empty)
 
     @public
-    def promote_when_ready(self, name: str, *, timeout_s: float = LONG_TIMEOUT_S) -> None:
-        """Let a learner vote as soon as it has caught up. Raises ``QuorumRefused`` when it has not within ``timeout_s``."""
-        deadline = time.monotonic() + timeout_s
+    def promote_when_ready(
+        self, name: str, *, timeout_s: float = LONG_TIMEOUT_S, progress: Callable[[QuorumAnswer], None] = lambda _: None
+    ) -> None:
+        """Let a learner vote as soon as it has caught up. ``progress`` hears the group as the leader sees it, about twice a second.
+
+        Raises ``QuorumRefused`` when it came no nearer for ``timeout_s``, ``NotFound`` when it is not in the group (any more).
+        """
+        deadline, reached = time.monotonic() + timeout_s, (-1, -1.0)
         while True:
             try:
                 self.change_quorum("promote", name)
                 return
-            except QuorumRefused:
+            except (QuorumRefused, OutcomeUnknown):
+                group = self.quorum(of_leader=True)
+                member = next((each for each in group.members if each.name == name), None)
+                if member is not None:
+                    if member.voter and not group.changing:  # an earlier try was done, and its answer lost
+                        return
+                    if (member.match, member.copied) != reached:
+                        deadline, reached = time.monotonic() + timeout_s, (member.match, member.copied)
                 if time.monotonic() >= deadline:
                     raise
+            progress(group)
             time.sleep(CATCH_UP_PAUSE_S)
 
     def _long_s(self) -> float:

@@ -113,7 +113,10 @@ class Replicated:
         self._membership: Membership | None = None
         self._awaited: list[tuple[Callable[[Status], bool | None], int, Deferred[None]]] = []
         self._closed: MonofsError | None = NotReady("the journal is not started yet: try again shortly")
+        self.removed = ""
+        """What everybody is told once it is certain that this member was taken out of the group."""
         self.rpc_of: Callable[[NodeId], str | None] = lambda _: None
+        self.copied_of: Callable[[NodeId], float] = lambda _: -1.0
         """Where clients reach a member, for ``NotLeader``; None while it is not known."""
 
     # ---- start and stop ---------------------------------------------------------------------------------------------------
@@ -204,6 +207,8 @@ class Replicated:
             done(None)
         elif self._closed is not None or driver is None:
             done(self._closed)
+        elif self.removed:
+            done(NotLeader(self.removed, leader=None))
         elif consistency is Consistency.BOUNDED:
             if now_ns - self._passed_ns <= bound_s * 1e9:
                 done(None)
@@ -276,6 +281,18 @@ class Replicated:
     def raft_status(self) -> Status:
         """Of the core. Raises ``NotReady``."""
         return self._core().status()
+
+    def last(self) -> Position:
+        """Of the log. Raises ``NotReady``."""
+        return self._core().log.last
+
+    def committed(self) -> Position | None:
+        """The last entry known to be committed; None while the membership in force is not, or nothing is known yet."""
+        core = self._driver.core if self._driver is not None else None
+        if core is None or core.log.membership_index > core.commit:
+            return None
+        term = core.log.term(core.commit)
+        return None if term is None else Position(core.commit, term)
 
     @property
     def crc(self) -> int:
@@ -440,6 +457,8 @@ class Replicated:
             return EntryTooLarge("the change is larger than a journal entry may be: split it")
         if refused.reason in ("too_much", "too_many_reads"):
             return Overloaded("the other masters lag behind: try again shortly")
+        if self.removed:
+            return NotLeader(self.removed, leader=None)
         leader = self.rpc_of(refused.leader) if refused.leader not in (NOBODY, self.me) else None
         told = "leadership is being handed over" if refused.reason == "transferring" else "this master does not lead"
         return NotLeader(f"{told}: ask {leader or 'another'}", leader=leader)

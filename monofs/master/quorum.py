@@ -77,7 +77,7 @@ class Quorum:
         members = [self._shown(self._journal, status, seats, number) for number in membership.members()]
         return QuorumAnswer(
             status.me, status.role.value, status.term, status.leader, status.commit, status.last, status.applied,
-            membership.is_joint, members, self._journal.crc,
+            membership.is_joint, members, self._journal.crc, self._journal.removed,
         )  # fmt: skip
 
     def _shown(self, journal: Replicated, status: Status, seats: dict[NodeId, Seat], number: NodeId) -> QuorumMember:
@@ -91,6 +91,7 @@ class Quorum:
         elif peer is not None:
             member.match, member.state = peer.match, peer.state
             member.heard_s = journal.seconds(peer.heard_ticks_ago)
+            member.copied = journal.copied_of(number)
         return member
 
     # ---- changing ---------------------------------------------------------------------------------------------------------
@@ -152,7 +153,9 @@ class Quorum:
         if who.name != check_name(request.name):
             raise QuorumRefused(f"the master at {request.address} calls itself {who.name!r}, not {request.name!r}")
         if any(each.id == who.member for each in seats):
-            raise QuorumRefused(f"{request.name} is in the group already")
+            raise QuorumRefused(
+                f"{request.name} is in the group already: without a vote, `monofs admin quorum promote --wait {request.name}` gives it one"
+            )
         if any(each.name == request.name for each in seats):
             raise QuorumRefused(
                 f"the group has a {request.name} with another disk: remove that one first (`monofs admin quorum remove {request.name}`)"

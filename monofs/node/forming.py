@@ -17,7 +17,7 @@ import msgspec
 from twisted.internet.task import deferLater
 
 from monofs.journal.book import Seat, decode_book, encode_book
-from monofs.journal.raft.messages import MAX_ID, Membership, NodeId
+from monofs.journal.raft.messages import MAX_ID, Membership, NodeId, Position
 from monofs.journal.wire import decode_membership
 from monofs.model.errors import ConfigError, HomeUnusable, MonofsError
 from monofs.node.home import Home, write_durably
@@ -65,6 +65,19 @@ def load_identity(home: Home, name: str, *, has_log: bool) -> Identity:
             f"home {home.directory} is that of master {found.name}, not {name}: start it with --id {found.name}"
         )
     return found
+
+
+def proves_removal(who: WhoAnswer, me: NodeId, cluster: bytes, last: Position) -> bool:
+    """Whether what another master says of its group shows that ``me``, whose log ends with ``last``, was taken out of it.
+
+    Only what was committed after all that the own log has counts: what is older may be of a time before ``me`` came in, what is not committed may be
+    taken back. An id never comes back once it has a log, so the proof holds for ever.
+    """
+    if not who.membership or (cluster and who.cluster != cluster):
+        return False
+    if not who.commit_index or (who.commit_term, who.commit_index) <= (last.term, last.index):
+        return False
+    return me not in decode_membership(who.membership).members()
 
 
 class Forming:

@@ -27,12 +27,12 @@ from monofs.master.snapshots import RECEIVED, Receiving, Sending
 from monofs.metadata.copying import end_install, install_database
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import LEVEL
-from monofs.model.errors import invariant
+from monofs.model.errors import MonofsError, invariant
 from monofs.model.ids import Term
-from monofs.node.forming import Forming, load_identity
+from monofs.node.forming import ASK_S, Forming, load_identity, proves_removal
 from monofs.node.home import Home
 from monofs.observe.logs import logger
-from monofs.rpc.api import StepRequest, WhoAnswer
+from monofs.rpc.api import Method, StepRequest, WhoAnswer, WhoRequest
 from monofs.rpc.client import Client
 from monofs.rpc.handshake import Credential
 from monofs.rpc.server import Limits, Listener, Security, listen_tcp
@@ -40,6 +40,7 @@ from monofs.rpc.tls import ClientTls
 
 log = logger(__name__)
 JOURNAL_CONNECTIONS = 256
+NO_LEADER = "no master leads: nothing can be changed before a majority"
 WATCH_S = 3.0
 """Between two looks; whom two find without a leader is told: elections take a fraction of it."""
 
@@ -96,7 +97,11 @@ class Group:
         self._watcher.clock = reactor
         self._leaderless = 0
         """How many looks in a row found no leader."""
-        self._is_out = False
+        self._waits_for = "starting"
+        """What was told last of a group that is not there yet, or that does not have this master yet."""
+        self._asked: dict[str, Client] = {}
+        """Journal doors that are asked, while nobody leads, whether this master was removed."""
+        self._asking = False
         self.journal = Replicated(
             directory, namespace, settings, self.me, reactor=reactor, on_failure=on_failure, skip=skip
         )
@@ -116,6 +121,7 @@ class Group:
             offer=self._offer,
             sent=self.journal.snapshot_sent,
         )
+        self.journal.copied_of = self._sending.copied_of
 
     # ---- opening and closing ------------------------------------------------------------------------------------------------
 
@@ -129,7 +135,7 @@ class Group:
         if self._has_log or self._installed:
             membership = self._kept_membership()
         else:
-            forming = Forming(self.identity, self._peers_given, self._connect, self._reactor, tell)
+            forming = Forming(self.identity, self._peers_given, self._connect, self._reactor, self._wait)
             membership = await forming.find()
         begins = not self._has_log and not self._installed
         self.journal.open(self, membership, begins=begins, installed=self._installed)
@@ -141,15 +147,27 @@ class Group:
         self._watcher.start(WATCH_S, now=False)
         return self._listener.address
 
+    def _wait(self, why: str) -> None:
+        self._waits_for = why
+        tell(why)
+
+    def trouble(self) -> str:
+        """Why this master is of no use to clients now; empty: it leads, or knows who does."""
+        if self.journal.removed or not self._watcher.running:
+            return self.journal.removed or self._waits_for
+        status = self.journal.raft_status()
+        if not status.membership.members():
+            return self._waits_for
+        return "" if status.leader else NO_LEADER
+
     def _watch(self) -> None:
-        """Say when nobody leads for long, and when somebody does again."""
+        """Say when nobody leads for long, and when somebody does again; find out whether that is because this master was removed."""
         status = self.journal.raft_status()
         members = status.membership.members()
-        if self.me not in members:
-            if members and not self._is_out:  # without any it waits to be added, and has said so
-                log.warning("taken out of the group", term=status.term)
-                tell("this master was taken out of the group: stop it, and never start it with this home again")
-            self._is_out = bool(members)
+        if self.journal.removed or not members:  # without any it waits to be added, and has said so
+            return
+        if self.me not in members and status.membership_index <= status.commit:
+            self._become_removed()
             return
         if status.leader:
             if self._leaderless >= 2:
@@ -158,10 +176,42 @@ class Group:
             self._leaderless = 0
             return
         self._leaderless += 1
+        if not self._asking:
+            self._asking = True
+            Deferred.fromCoroutine(self._ask_whether_removed())
         if self._leaderless == 2:
             names = ", ".join(sorted(seat.name for seat in decode_book(status.membership.book)))
             log.warning("no master leads", masters=names)
-            tell(f"no master leads: nothing can be changed before a majority of {names} runs and reaches one another")
+            tell(f"{NO_LEADER} of {names} runs and reaches one another")
+
+    async def _ask_whether_removed(self) -> None:
+        """A master that was removed while it was down hears nothing any more, and the rest of the group does not answer its elections."""
+        own = {self._addresses().get(self.me), self._peers_given[self.identity.name]}
+        try:
+            for address in {*self._addresses().values(), *self._peers_given.values()} - own:
+                if address not in self._asked:
+                    self._asked[address] = self._connect(address, connect_timeout_s=ASK_S)
+                request = WhoRequest(self.identity.name, self.me)
+                try:
+                    who = await self._asked[address].call(Method.WHO, request, WhoAnswer, ASK_S)
+                    is_removed = proves_removal(who, self.me, self._namespace.cluster, self.journal.last())
+                except MonofsError:
+                    continue
+                if is_removed:
+                    self._become_removed()
+                    return
+        finally:
+            self._asking = False
+
+    def _become_removed(self) -> None:
+        """Say so, and nothing more to the group; what clients get names it too."""
+        name, address = self.identity.name, self._peers_given[self.identity.name]
+        self.journal.removed = (
+            f"this master, {name}, was removed from the group, and its home cannot come back. Stop it; to take {name} in again, start it on an empty home "
+            f"and run `monofs admin quorum add {name}={address} --promote`"
+        )
+        log.error("removed from the group", reason=self.journal.removed)
+        tell(self.journal.removed)
 
     def _kept_membership(self) -> Membership:
         """For a log that begins behind an installed state: a leader's, which names the members, or a backup's, which makes a group of one."""
@@ -177,6 +227,8 @@ class Group:
             self._watcher.stop()
         await self.journal.hand_over()
         self._sending.stop()
+        for client in self._asked.values():
+            client.close()
         if self._listener is not None:
             await self._listener.stop()
         self._lanes.close()
@@ -186,7 +238,8 @@ class Group:
     def _who(self) -> WhoAnswer:
         membership = self._membership
         known = encode_membership(membership) if membership is not None and membership.voters else b""
-        return WhoAnswer(self.identity.name, self.me, self._rpc(), self._namespace.cluster, known)
+        commit = self.journal.committed() or Position(0, 0)
+        return WhoAnswer(self.identity.name, self.me, self._rpc(), self._namespace.cluster, known, *commit)
 
     def membership_changed(self, membership: Membership) -> None:
         """See ``replicated.Network``."""
@@ -278,8 +331,9 @@ class Group:
         return not isinstance(message, InstallSnapshot) or self._receiving.is_whole(message.position)
 
     def send(self, messages: Sequence[Message]) -> None:
-        """See ``replicated.Network``."""
-        self._lanes.send(messages)
+        """See ``replicated.Network``. One that was removed keeps quiet."""
+        if not self.journal.removed:
+            self._lanes.send(messages)
 
     def send_snapshot(self, wanted: SnapshotWanted) -> None:
         """See ``replicated.Network``."""

@@ -76,7 +76,7 @@ class Node:
         self._stack = ExitStack()
         self._listeners: list[Listener] = []
         self._console: Any = None
-        self._ready = False
+        self._ready = self._stopping = False
         self.home: Home
         self._namespace: Namespace
         self.master: Master | None = None
@@ -263,7 +263,8 @@ class Node:
 
     @inlineCallbacks
     def start(self) -> Any:
-        """Open the doors, then say so. Fails with ``MonofsError``."""
+        """Open the doors, then say so: the console first, which tells what is waited for. Fails with ``MonofsError``."""
+        self._open_console()
         if self._group is not None:
             self.doors["journal"] = yield Deferred.fromCoroutine(self._group.start())
         if self.master is not None:
@@ -285,7 +286,6 @@ class Node:
             address = self._listen("worker", self.worker.service(), worker.host, worker.port, worker.max_connections)
             self._worker_address = address
             yield self.worker.start(address, unix)
-        self._open_console()
         self.doors["pid"] = os.getpid()
         self._ready = True
         self._announce()
@@ -350,8 +350,14 @@ class Node:
         log.info("ready", **self.doors)
 
     def health(self) -> dict[str, object]:
-        """What `/health` says."""
-        return {"ready": self._ready, "role": self.config.node.role, "version": monofs.__version__}
+        """What `/health` says: whether clients should come here, and if not, why."""
+        reason = "" if self._ready else "starting"
+        if self._stopping:
+            reason = "stopping"
+        elif self._group is not None:
+            reason = self._group.trouble() or reason
+        told: dict[str, object] = {"ready": not reason, "role": self.config.node.role, "version": monofs.__version__}
+        return told | ({"reason": reason} if reason else {})
 
     def settings(self) -> list[api.Setting]:
         """Every effective setting with its source."""
@@ -372,7 +378,7 @@ class Node:
     @inlineCallbacks
     def stop(self) -> Any:
         """Close the doors, finish what is in flight. Never fails: what cannot be stopped is logged."""
-        self._ready = False
+        self._ready, self._stopping = False, True
         log.info("stopping")
         steps: list[Callable[[], Deferred[Any]]] = []
         if self._console is not None:

@@ -1152,13 +1152,16 @@ class WhoRequest(Message):
 
 
 class WhoAnswer(Message):
-    """A master on its journal door. ``membership``: of the group it belongs to, empty while it belongs to none."""
+    """A master on its journal door. ``membership``: of the group it belongs to, empty while it belongs to none. ``commit_index``, ``commit_term``: the last entry it
+    knows to be committed, at which that membership is in force; 0: the membership may yet be taken back."""
 
     name: str
     member: int
     rpc: str
     cluster: bytes = b""
     membership: bytes = b""
+    commit_index: int = 0
+    commit_term: int = 0
 
 
 class SnapshotRequest(Message):
@@ -1178,7 +1181,8 @@ class SnapshotAnswer(Message):
 
 
 class QuorumMember(Message):
-    """One member as the answering master sees it. ``match``: the last entry known to be on its disk, -1 when not known here."""
+    """One member as the answering master sees it. ``match``: the last entry known to be on its disk, -1 when not known here. ``copied``: the share of the whole state
+    that it has got, while one is sent to it; -1: none is."""
 
     id: int
     name: str
@@ -1189,10 +1193,12 @@ class QuorumMember(Message):
     match: int = -1
     heard_s: float = -1.0
     state: str = ""
+    copied: float = -1.0
 
 
 class QuorumAnswer(Message):
-    """QUORUM: the group of masters. ``changing``: a change of voters is in progress. ``crc``: of the state at ``applied_index``."""
+    """QUORUM: the group of masters. ``changing``: a change of voters is in progress. ``crc``: of the state at ``applied_index``. ``removed``: that the master asked is no
+    longer in the group, and what to do; empty: it is, as far as it knows."""
 
     me: int
     role: str
@@ -1204,6 +1210,7 @@ class QuorumAnswer(Message):
     changing: bool
     members: list[QuorumMember]
     crc: int = 0
+    removed: str = ""
 
 
 class QuorumChangeRequest(Message):

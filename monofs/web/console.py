@@ -41,7 +41,8 @@ class Metrics(Resource):
 
 
 class Health(Resource):
-    """``GET /health``: 200 and a JSON object while the node serves, 503 while it starts or stops."""
+    """``GET /health``, readiness: 200 and a JSON object while clients should come here; else 503, with the ``reason``: it starts or stops, or is a master
+    that knows of no leader."""
 
     isLeaf = True
 
@@ -56,6 +57,18 @@ class Health(Resource):
         if not status.get("ready"):
             request.setResponseCode(503)
         return msgspec.json.encode(status) + b"\n"
+
+
+class Live(Resource):
+    """``GET /live``, liveness: 200 while the process answers, also when it waits for others. What restarts a node that does not must ask this, not
+    ``/health``: no restart brings a leader."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        """``{"live": true}``."""
+        request.setHeader(b"content-type", b"application/json")
+        return b'{"live":true}\n'
 
 
 class BoundedRequest(Request):
@@ -98,7 +111,7 @@ class Front(Resource):
     def render_GET(self, request: Request) -> bytes:
         """Plain text."""
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-        return b"monofs\n\n/metrics  Prometheus metrics\n/health   readiness as JSON\n/events   POST: what stores tell of their objects\n"
+        return b"monofs\n\n/metrics  Prometheus metrics\n/health   readiness as JSON\n/live     whether the process answers\n/events   POST: what stores tell of their objects\n"
 
 
 def listen_console(
@@ -109,6 +122,7 @@ def listen_console(
     root.putChild(b"", Front())  # type: ignore[no-untyped-call]
     root.putChild(b"metrics", Metrics())
     root.putChild(b"health", Health(status))
+    root.putChild(b"live", Live())  # type: ignore[no-untyped-call]
     if events is not None:
         root.putChild(b"events", events)
     site = Site(root, requestFactory=BoundedRequest, timeout=IDLE_TIMEOUT_S)

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from copy import copy
 from pathlib import Path
 
@@ -33,7 +35,7 @@ from monofs.rpc.handshake import Credential
 from monofs.rpc.sync import Pool
 from monofs.testing.masters import Masters, wait_until
 from monofs.testing.nodes import NodeFailed, ServedNode
-from monofs.testing.processes import cold
+from monofs.testing.processes import begin, cold, run
 
 pytestmark = pytest.mark.system
 
@@ -208,11 +210,29 @@ def test_a_leader_without_a_majority_neither_writes_nor_reads(group):
                 fs.make_directory("/minority/refused")
             with pytest.raises(OSError, match=r"."):
                 fs.stat("/minority")
+            status, told = ask_console(group.nodes[leader], "/health")
+            assert (status, told["ready"]) == (503, False)
+            assert "no master leads" in told["reason"]
+            assert ask_console(group.nodes[leader], "/live") == (200, {"live": True})
         finally:
             for name in others(group, leader):
                 group.signal(name, signal.SIGCONT)
         patient.make_directory("/minority/taken")
+        wait_until(
+            lambda: all(ask_console(node, "/health")[0] == 200 for node in group.nodes.values()),
+            "a master that knows its leader is not healthy",
+        )
     wait_until(lambda: have_converged(group), "the masters do not converge")
+
+
+def ask_console(node, page):
+    """Status and JSON body."""
+    try:
+        with urllib.request.urlopen(node.doors["console"] + page, timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
 
 
 def test_workers_leave_a_silent_leader_before_their_readers_lose_patience(group, tmp_path):
@@ -351,6 +371,32 @@ def test_a_machine_with_an_empty_disk_takes_the_place_of_a_removed_member(tmp_pa
         assert [info.name for info in fs.list("/")] == ["kept", "without"]
 
 
+def test_a_master_that_was_removed_while_it_was_down_finds_out_and_keeps_quiet(tmp_path):
+    with Masters(str(tmp_path)) as masters, masters.connect() as fs:
+        name = others(masters, masters.leader())[0]
+        node = masters.nodes[name]
+        node.stop()
+        fs.change_quorum("remove", name)
+        term = fs.quorum().term
+        node.start()
+        wait_until(lambda: "was removed from the group" in node.output(), "it does not find out that it was removed")
+        status, told = ask_console(node, "/health")
+        assert (status, told["ready"]) == (503, False)
+        advice = f"`monofs admin quorum add {name}={masters.journal(name)} --promote`"
+        assert "start it on an empty home" in told["reason"]
+        assert told["reason"].endswith(advice)
+        assert "removed from the group" in log_of(node)
+        with masters.connect(name, timeout_s=0.5) as lonely:
+            with pytest.raises(OSError, match="was removed from the group"):
+                lonely.make_directory("/refused")
+            with pytest.raises(OSError, match="was removed from the group"):
+                lonely.stat("/")
+        assert advice in node.cli("--cluster-secret-file", masters.secret, "admin", "quorum", "info").stdout
+        fs.make_directory("/undisturbed")
+        assert fs.quorum().term == term
+        assert node.stop() == 0
+
+
 def log_of(node):
     try:
         with open(f"{node.home}/monofs.log") as log:
@@ -360,7 +406,8 @@ def log_of(node):
 
 
 def test_a_master_alone_gets_company_leads_on_and_may_leave(tmp_path):
-    masters = Masters(str(tmp_path), 1)
+    """Its database, flushed late here, says nothing of members yet: who got only that would make a group of its own."""
+    masters = Masters(str(tmp_path), 1, sets=["namespace.flush_interval_s=3"])
     alone = masters.nodes["m1"]
     flags, alone.flags = alone.flags, ["--role", "master", "--cluster-secret-file", masters.secret]
     with alone, alone.connect() as fs:
@@ -382,6 +429,36 @@ def test_a_master_alone_gets_company_leads_on_and_may_leave(tmp_path):
             alone.kill()
             fs.make_directory("/after")
             assert fs.is_dir("/before")
+
+
+def test_promoting_says_how_far_a_learner_is_and_may_be_interrupted(tmp_path):
+    with Masters(str(tmp_path), 1) as masters, masters.connect() as fs:
+        node = masters.add("m2")
+        node.launch()
+        wait_until(lambda: added(fs, "m2", masters.journal("m2")), "m2 cannot be added")
+        node.kill()
+        wait_until(lambda: any(each.heard_s > 2 for each in fs.quorum().members), "m2 is heard")
+        words = [
+            sys.executable,
+            "-m",
+            "monofs",
+            "--masters",
+            masters.rpc("m1"),
+            "--cluster-secret-file",
+            masters.secret,
+        ]
+        words += ["admin", "quorum", "promote", "--wait", "m2"]
+        with begin(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as waiting:
+            assert re.match(rf"m2 is not heard for \d.* {masters.journal('m2')}\?\n", waiting.stderr.readline())
+            waiting.send_signal(signal.SIGINT)
+            assert "`monofs admin quorum promote --wait m2` goes on" in waiting.stderr.read()
+        assert waiting.returncode == 130
+        assert [each.voter for each in fs.quorum().members if each.name == "m2"] == [False]
+        node.start()
+        with pytest.raises(QuorumRefused, match=r"in the group already.*promote --wait m2"):
+            fs.change_quorum("add", "m2", masters.journal("m2"))
+        done = run(words, timeout_s=60, text=True)
+        assert (done.returncode, done.stdout) == (0, "m2 votes now\n"), done.stderr
 
 
 def removed(fs, name):

@@ -1,7 +1,7 @@
 """What operators are told of the group of masters."""
 
 from monofs.cli.output import exit_code
-from monofs.cli.quorum import summary
+from monofs.cli.quorum import progress_of, summary
 from monofs.model.errors import QuorumRefused
 from monofs.rpc.api import QuorumAnswer, QuorumMember
 
@@ -31,6 +31,19 @@ def test_a_group_without_a_leader_bears_nothing() -> None:
 
 def test_only_a_leader_says_who_is_lost() -> None:
     assert "bears" not in summary(answer(0, -1, -1, leader=2))
+
+
+def test_who_waits_for_a_learner_reads_how_far_it_is() -> None:
+    group = answer(0, 0.1, 0.1)
+    group.last_index = 12_009
+    assert progress_of(group, "m3") == ("behind", "m3 is 12000 entries behind")
+    group.members[2].copied = 0.25
+    assert progress_of(group, "m3") == ("copied", "m3 gets the whole state: 25%")
+    group.members[2].heard_s = 90.0
+    assert progress_of(group, "m3")[1].startswith("m3 is not heard for 1 min 30 s: does it run")
+    group.members[2].heard_s = -1.0
+    assert progress_of(group, "m3")[1].startswith("m3 is not heard: does it run")
+    assert progress_of(answer(0, -1, -1, leader=0), "m3") == ("leaderless", "no master leads")
 
 
 def test_a_change_the_group_refuses_is_no_wrong_usage() -> None:

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from monofs.config.loader import load_config
+from monofs.journal.raft.messages import Membership, NodeId, Position
+from monofs.journal.wire import encode_membership
 from monofs.model.errors import ConfigError, HomeUnusable
-from monofs.node.forming import FIRST, IDENTITY, load_identity
+from monofs.node.forming import FIRST, IDENTITY, load_identity, proves_removal
 from monofs.node.home import Home, open_home
 from monofs.node.node import Node
+from monofs.rpc.api import WhoAnswer
 
 
 @pytest.fixture
@@ -44,6 +47,36 @@ def test_a_damaged_identity_is_refused(home: Home) -> None:
     Path(home.path(IDENTITY)).write_text("{")
     with pytest.raises(HomeUnusable, match="damaged"):
         load_identity(home, "m1", has_log=True)
+
+
+CLUSTER = b"cluster-0123456!"
+LAST = Position(40, 7)
+"""Where the log of master 3 ends."""
+
+
+def who(*voters: int, index: int, term: int, cluster: bytes = CLUSTER) -> WhoAnswer:
+    """What master 1 says of its group."""
+    return WhoAnswer("m1", 1, "", cluster, encode_membership(Membership(voters)), index, term)
+
+
+@pytest.mark.parametrize("answer", [who(1, 2, index=41, term=7), who(1, 2, index=9, term=8)])
+def test_what_was_committed_after_all_a_master_knows_proves_that_it_was_removed(answer: WhoAnswer) -> None:
+    assert proves_removal(answer, NodeId(3), CLUSTER, LAST)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(who(1, 2, index=40, term=7), id="not after what it knows"),
+        pytest.param(who(1, 2, index=900, term=6), id="of a leader before that"),
+        pytest.param(who(1, 2, index=0, term=0), id="not committed, or of an older release"),
+        pytest.param(who(1, 2, 3, index=41, term=7), id="it is a member"),
+        pytest.param(who(1, 2, index=41, term=7, cluster=b"another-cluster!"), id="of another cluster"),
+        pytest.param(WhoAnswer("m1", 1, "", CLUSTER, b"", 41, 7), id="of no group"),
+    ],
+)
+def test_a_mere_suspicion_removes_nobody(answer: WhoAnswer) -> None:
+    assert not proves_removal(answer, NodeId(3), CLUSTER, LAST)
 
 
 def test_a_member_of_a_group_is_never_started_alone(home: Home) -> None:

@@ -194,6 +194,7 @@ def test_other_methods_and_pages_stay_as_they_are(make_console: Callable[..., Co
     console = make_console()
     assert console.raw(b"GET /events HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 405 ")
     assert b'{"ready":true}' in console.raw(b"GET /health HTTP/1.0\r\n\r\n")
+    assert b'{"live":true}' in console.raw(b"GET /live HTTP/1.0\r\n\r\n")
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
