@@ -8,15 +8,17 @@ Invariant: after ``heal`` and ``finish`` every master runs, unpaused, on a disk 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections import Counter
 from datetime import UTC, datetime
 from random import Random
 
-from monofs.model.errors import MonofsError, NotFound, QuorumRefused
-from monofs.testing.masters import Masters, wait_until
+from monofs.model.errors import MonofsError
+from monofs.testing.masters import Masters
+from monofs.testing.membership import FEWEST, Membership
+from monofs.testing.nodes import ServedNode
+from monofs.testing.smalldisk import SmallDisk
 from monofs.testing.watch import Watch
 
 ASK_S = 3.0
@@ -30,10 +32,12 @@ BOLD = 0.15
 
 
 class Nemesis:
-    """``faults``: how many of each kind were done."""
+    """``faults``: how many of each kind were done. ``small``: the file system that is one master's home; None: none is."""
 
-    def __init__(self, masters: Masters, watch: Watch, random: Random) -> None:
-        self._masters, self._watch, self._random = masters, watch, random
+    def __init__(
+        self, masters: Masters, watch: Watch, random: Random, workers: list[ServedNode], small: SmallDisk | None
+    ) -> None:
+        self._masters, self._watch, self._random, self._workers, self._small = masters, watch, random, workers, small
         self.faults: Counter[str] = Counter()
         self._story = os.path.join(masters.directory, "faults.log")
         self._paused: dict[str, float] = {}
@@ -47,17 +51,28 @@ class Nemesis:
         self.wrongs: list[str] = []
         """Masters that ended when nothing had been done to them, or not as they should."""
         self._cut_until = 0.0
-        self._replacing = ""
+        self._full_until = 0.0
+        """0: the small disk is not full."""
+        self._was_full = False
+        """The small disk was, in this burst: its master may end."""
+        self.membership = Membership(masters, random, self._start, self._tell)
         self._kinds = {
             self._kill: 5,
             self._pause: 4,
             self._pause_leader: 3,
             self._restart_often: 1,
             self._break_syncs: 2,
-            self._fill_disk: 1,
+            self._refuse_writes: 1,
             self._transfer: 3,
             self._replace: 2,
+            self._shrink: 2,
+            self._grow: 2,
+            self._help_in: 6,
         }
+        if small is not None:
+            self._kinds[self._fill_disk] = 2
+        if workers:
+            self._kinds[self._kill_worker] = 1
         if masters.lab is not None:
             self._kinds |= {self._cut_one_way: 3, self._cut_both_ways: 2, self._isolate: 2, self._strand_leader: 4}
 
@@ -90,11 +105,16 @@ class Nemesis:
         for name in [name for name, when in self._starting.items() if self._answers(name, when)]:
             del self._starting[name]
         disturbed = {*self._paused, *self._down, *self._broken, *self._starting}
-        if self._replacing:
-            disturbed.add(self._replacing)
+        if self._full_until and self._small is not None:
+            disturbed.add(os.path.basename(self._small.directory))
         if self._masters.lab is not None and self._masters.lab.cuts:
             disturbed.add(min(self._victims_of_cuts()))
         return disturbed
+
+    def _may_lose(self, name: str) -> bool:
+        """Whether a majority of the voters is left to itself without this one."""
+        voters = self.membership.voters()
+        return len((self._disturbed() | {name}) & set(voters)) <= (len(voters) - 1) // 2
 
     def _answers(self, name: str, started: float) -> bool:
         return time.monotonic() > started + STALE_S and self._watch.answers.get(name) is not None
@@ -111,14 +131,13 @@ class Nemesis:
 
     def _victim(self) -> str | None:
         """Whom to strike: the leader half of the time; nobody when that would take the majority away and this is no bold moment."""
-        names = list(self._masters.nodes)
+        names = [name for name in self._masters.nodes if name not in self.membership.leaving]
         leader = self._watch.leader()
-        name = leader if leader is not None and self._random.random() < 0.5 else self._random.choice(names)
+        name = leader if leader in names and self._random.random() < 0.5 else self._random.choice(names)
         bold = self._random.random() < BOLD
         if name in self._paused or name in self._down or name in self._broken:
             return None
-        disturbed = self._disturbed() | {name}
-        return name if bold or len(disturbed) <= (len(names) - 1) // 2 else None
+        return name if bold or self._may_lose(name) else None
 
     # ---- faults -----------------------------------------------------------------------------------------------------------
 
@@ -146,11 +165,7 @@ class Nemesis:
     def _pause_leader(self) -> None:
         """Long enough that another leads meanwhile: it wakes up and believes that it still does."""
         name = self._watch.leader()
-        if (
-            name is None
-            or len(self._disturbed() | {name}) > (len(self._masters.nodes) - 1) // 2
-            or not self._runs(name)
-        ):
+        if name is None or name not in self.membership.voters() or not self._may_lose(name) or not self._runs(name):
             return
         self._note("SIGSTOP of the leader", name)
         self._masters.signal(name, signal.SIGSTOP)
@@ -159,8 +174,24 @@ class Nemesis:
     def _break_syncs(self) -> None:
         self._break("fsync fails", signal.SIGUSR1)
 
+    def _refuse_writes(self) -> None:
+        self._break("writes refused", signal.SIGUSR2)
+
     def _fill_disk(self) -> None:
-        self._break("disk full", signal.SIGUSR2)
+        """The small disk is full for a while; its master ends, is started again, and ends."""
+        assert self._small is not None
+        name = os.path.basename(self._small.directory)
+        if not self._full_until and name in self.membership.voters() and self._may_lose(name):
+            self._note("disk full", name)
+            self._was_full = True
+            self._full_until = time.monotonic() + self._random.choice((0.5, 2.0, 6.0))
+            self._small.fill()
+
+    def _kill_worker(self) -> None:
+        worker = self._random.choice(self._workers)
+        self._note("worker kill -9", worker.home)
+        worker.kill()
+        worker.launch()
 
     def _break(self, kind: str, number: signal.Signals) -> None:
         if (name := self._victim()) is not None and self._runs(name):
@@ -169,9 +200,9 @@ class Nemesis:
             self._broken.add(name)
 
     def _transfer(self) -> None:
-        name = self._random.choice(list(self._masters.nodes))
+        name = self._random.choice(self.membership.voters())
         try:
-            with self._masters.connect(timeout_s=ASK_S) as fs:
+            with self._masters.connect(*self._masters.rpc_ports, timeout_s=ASK_S) as fs:
                 fs.change_quorum("transfer", name)
             self._note("transfer", name)
         except (MonofsError, OSError) as error:
@@ -195,7 +226,9 @@ class Nemesis:
     def _strand_leader(self) -> None:
         """Cut the leader off from all others, not from its clients; half of the time it dies with what only it has."""
         name = self._watch.leader()
-        if name is None or name in self._disturbed() or self._masters.lab is None or self._masters.lab.cuts:
+        if name not in self.membership.voters() or self._masters.lab is None or self._masters.lab.cuts:
+            return
+        if name in self._disturbed():
             return
         self._note("leader cut off", name)
         self._cut_off(name)
@@ -223,60 +256,35 @@ class Nemesis:
             self._masters.lab.cut(source, target)
         self._cut_until = time.monotonic() + self._random.choice((0.3, 1.0, 3.0, 8.0))
 
-    # ---- another disk -----------------------------------------------------------------------------------------------------
+    # ---- another group ----------------------------------------------------------------------------------------------------
 
     def _replace(self) -> None:
-        """Remove a master and begin again under its name with an empty home; it is added in :meth:`finish`."""
-        if self._replacing or (name := self._victim()) is None:
+        """A master is taken out, and comes again under its name with an empty home."""
+        self._take_out("replacement", comes_again=True)
+
+    def _shrink(self) -> None:
+        if len(self.membership.voters()) > FEWEST:
+            self._take_out("shrinking", comes_again=False)
+
+    def _take_out(self, kind: str, *, comes_again: bool) -> None:
+        name = self._victim()
+        if name is None or name not in self.membership.voters() or name in self._disturbed():
             return
-        removed = self._remove(name)
-        self._note("replacement" if removed else "replacement, refused", name)
-        if removed:
-            self._replacing = name
-            node = self._masters.nodes[name]
-            node.kill()
-            shutil.rmtree(node.home)
-            self._start(name)
+        is_out = self.membership.remove(name, comes_again=comes_again)
+        self._note(kind if is_out else f"{kind}, refused", name)
 
-    def _remove(self, name: str) -> bool:
-        """Whether it is surely out."""
-        try:
-            with self._masters.connect(timeout_s=ASK_S) as fs:
-                fs.change_quorum("remove", name)
-        except NotFound:
-            return True
-        except (MonofsError, OSError):
-            return False
-        return True
+    def _grow(self) -> None:
+        if self.membership.spare:
+            self._note("growing", self.membership.add())
 
-    def _add(self, name: str) -> bool:
-        """Whether it is surely in."""
-        try:
-            with self._masters.connect(timeout_s=ASK_S) as fs:
-                fs.change_quorum("add", name, self._masters.journal(name))
-        except QuorumRefused as refusal:
-            return "already" in str(refusal)
-        except (MonofsError, OSError):
-            return False
-        return True
-
-    def _promoted(self, name: str) -> bool:
-        try:
-            with self._masters.connect(timeout_s=ASK_S) as fs:
-                fs.change_quorum("promote", name)
-        except QuorumRefused as refusal:
-            return "already" in str(refusal)
-        except (MonofsError, OSError):
-            return False
-        return True
+    def _help_in(self) -> None:
+        if self.membership.joining:
+            self.membership.help_in()
 
     def finish(self) -> None:
-        """End a replacement that was begun, and wait until every master serves."""
-        if name := self._replacing:
-            wait_until(lambda: self._add(name), f"{name} cannot be added", patience_s=PATIENCE_S)
-            wait_until(lambda: self._promoted(name), f"{name} cannot be promoted", patience_s=PATIENCE_S)
-            self._replacing = ""
-        for node in self._masters.nodes.values():
+        """End the changes of the group that were begun, and wait until every master and worker serves."""
+        self.membership.settle()
+        for node in [*self._masters.nodes.values(), *self._workers]:
             node.wait_ready(timeout_s=PATIENCE_S)
 
     # ---- undoing ----------------------------------------------------------------------------------------------------------
@@ -296,6 +304,8 @@ class Nemesis:
             self._note("ended itself", name)
             self._check_end(name, {EXIT_UNSAFE, EXIT_NOT_STARTED, -signal.SIGUSR1, -signal.SIGUSR2})
             self._down[name] = now + 0.2
+        self._undo_full_disk(now)
+        self.membership.undo_what_is_due(now)
         for name in [name for name, due in self._down.items() if due <= now]:
             del self._down[name]
             self._start(name)
@@ -303,6 +313,20 @@ class Nemesis:
         if lab is not None and lab.cuts and self._cut_until <= now:
             lab.heal()
             self._tell("  cuts healed")
+
+    def _undo_full_disk(self, now: float) -> None:
+        """A master whose disk is full ends when it has to write, and cannot start; it is started again and again, as a supervisor would."""
+        if not self._full_until or self._small is None:
+            return
+        name = os.path.basename(self._small.directory)
+        if self._full_until <= now:
+            self._small.free()
+            self._full_until = 0.0
+            self._tell("  room again", name)
+        if name in self._masters.nodes and name not in self._down and not self._runs(name):
+            self._note("ended itself", name)
+            self._check_end(name, {EXIT_UNSAFE, EXIT_NOT_STARTED})
+            self._down[name] = now + 0.2
 
     def _check_end(self, name: str, expected: set[int]) -> None:
         process = self._masters.nodes[name].process
@@ -325,9 +349,14 @@ class Nemesis:
         self._broken.clear()
         self._paused = dict.fromkeys(self._paused, 0.0)
         self._down = dict.fromkeys(self._down, 0.0)
+        self._full_until = min(self._full_until, 0.1)
         self._undo_what_is_due()
+        self._undo_what_is_due()  # of what was full
         for name in self._masters.nodes:
             if not self._runs(name):
-                self._note("ended itself unasked", name)
-                self._check_end(name, set())
+                is_small = self._small is not None and name == os.path.basename(self._small.directory)
+                may_end = is_small and self._was_full
+                self._note("ended itself" if may_end else "ended itself unasked", name)
+                self._check_end(name, {EXIT_UNSAFE, EXIT_NOT_STARTED} if may_end else set())
                 self._start(name)
+        self._was_full = False

@@ -21,6 +21,8 @@ from monofs.testing.orphans import die_with_parent
 
 NETWORK = "10.77.0"
 HUB = 254
+HUB_ADDRESS = f"{NETWORK}.{HUB}"
+"""Where hosts reach what runs in the hub."""
 HOLD_S = 10.0
 _CLONE_NEWNET = 0x40000000
 
@@ -41,7 +43,7 @@ class Lab:
                 self._holders[name] = self._hold()
                 self._run(name, "ip", "link", "set", "lo", "up")
             self._run("", "ip", "link", "add", "br0", "type", "bridge")
-            self._run("", "ip", "address", "add", f"{NETWORK}.{HUB}/24", "dev", "br0")
+            self._run("", "ip", "address", "add", f"{HUB_ADDRESS}/24", "dev", "br0")
             self._run("", "ip", "link", "set", "br0", "up")
             for number, (name, address) in enumerate(self.addresses.items(), 1):
                 hub, host = str(self._holders[""].pid), str(self._holders[name].pid)

@@ -1,9 +1,9 @@
 """Real masters under clients and faults, by a seed: is anything acknowledged ever lost, is any read ever stale, do they agree again?
 
-``python -m monofs.testing.torture --minutes N --seed S``: bursts of clients (workload.py) while masters are killed, paused, cut off, given broken
-disks, made to hand over, removed and replaced (nemesis.py). After each burst all is healed; then the group must lead, write, converge to
-the same state by its CRC, hold all that was acknowledged, and the burst's history must be linearizable. At the end every home is
-checked offline. The same seed draws the same faults; when they strike depends on the machine. Exit code 1: something was lost or wrong;
+``python -m monofs.testing.torture --minutes N --seed S``: bursts of clients (workload.py, scribes.py) while masters are killed, paused, cut off, given broken
+and full disks, made to hand over, added, removed and replaced, and workers are killed (nemesis.py, membership.py). After each burst all is healed; then the
+group must lead, write, converge to the same state by its CRC, hold all that was acknowledged, the store too, and the burst's history must be linearizable. At the end
+every home is checked offline. The same seed draws the same faults; when they strike depends on the machine. Exit code 1: something was lost or wrong;
 the homes, the masters' output and the words stay.
 """
 
@@ -20,15 +20,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from monofs.model.errors import MonofsError
 from monofs.node.offline import check_home
 from monofs.rpc.handshake import Credential
 from monofs.rpc.sync import Pool
+from monofs.testing import netlab, smalldisk
 from monofs.testing.masters import Masters, wait_until
 from monofs.testing.nemesis import Nemesis
-from monofs.testing.netlab import Lab, why_not
+from monofs.testing.netlab import Lab
+from monofs.testing.nodes import ServedNode
+from monofs.testing.scribes import Scribe
+from monofs.testing.smalldisk import SmallDisk
 from monofs.testing.watch import Watch
 from monofs.testing.workload import CLIENT_TIMEOUT_S, Client, Contender, Owner, Record, Straggler
 
@@ -41,6 +46,9 @@ SETS = [
 """Small, so that segments are reused and members that were away need the whole state."""
 BURST_S = 12.0
 PATHS = 6
+WORKERS = 2
+SCRIBES = 2
+MOUNT = "/store"
 HEAL_S = 90.0
 ASK_S = 3.0
 
@@ -69,20 +77,31 @@ class Trial:
     """One run of :meth:`run`; ``say`` takes its progress."""
 
     def __init__(
-        self, directory: str, seed: str, *, count: int, clients: int, read_lease: bool, lab: Lab | None
+        self,
+        directory: str,
+        seed: str,
+        *,
+        count: int,
+        clients: int,
+        read_lease: bool,
+        lab: Lab | None,
+        small: SmallDisk | None,
     ) -> None:
         self.random = random.Random(seed)
         self.seed, self._clients = seed, clients
         sets = [*SETS, f"journal.read_lease={str(read_lease).lower()}"]
         self.masters = Masters(directory, count, sets=sets, lab=lab, program="monofs.testing.faulty")
         self.watch = Watch(self.masters)
-        self.nemesis = Nemesis(self.masters, self.watch, self.random)
+        self._workers = [ServedNode(str(Path(directory, f"w{number + 1}"))) for number in range(WORKERS)]
+        self._store = Path(directory, "store")
+        self.nemesis = Nemesis(self.masters, self.watch, self.random, self._workers, small)
         self.figures = Figures()
 
     def run(self, seconds: float) -> Figures:
         """All bursts, then the last look at every home."""
         with self.masters:
             try:
+                self._begin()
                 self.watch.start()
                 end = time.monotonic() + seconds
                 while time.monotonic() < end and not self.figures.wrongs:
@@ -90,12 +109,31 @@ class Trial:
             finally:
                 self.watch.stop()
                 self._sum_up()
-            codes = {name: node.stop() for name, node in self.masters.nodes.items()}
+            codes = {worker.home: worker.stop() for worker in self._workers}
+            codes |= {name: node.stop() for name, node in self.masters.nodes.items()}
             for name, code in codes.items():
                 self._wrong_if(code != 0, f"{name} ended with {code} when it was told to stop")
         for name, node in self.masters.nodes.items():
             self._check_offline(name, node.home)
         return self.figures
+
+    def _begin(self) -> None:
+        """What a group that has formed needs further: a master to come, workers, a store."""
+        masters, spare = self.masters, f"m{len(self.masters.nodes) + 1}"
+        masters.add(spare)
+        del masters.nodes[spare]
+        self.nemesis.membership.spare.append(spare)
+        host = netlab.HUB_ADDRESS if masters.lab is not None else "127.0.0.1"
+        everyone = ",".join(map(masters.rpc, masters.rpc_ports))
+        for worker in self._workers:
+            worker.sets += [f"worker.masters={everyone}", f"worker.host={host}"]
+            worker.flags = ["--role", "worker", "--cluster-secret-file", masters.secret]
+            worker.launch()
+        for worker in self._workers:
+            worker.wait_ready()
+        self._store.mkdir()
+        with masters.connect(timeout_s=HEAL_S) as fs:
+            fs.mount_add(MOUNT, f"file://{self._store}")
 
     def _sum_up(self) -> None:
         figures, watch = self.figures, self.watch
@@ -110,7 +148,7 @@ class Trial:
         figures, record = self.figures, Record()
         figures.bursts += 1
         number = figures.bursts
-        with self.masters.connect(timeout_s=HEAL_S) as fs:
+        with self._connect(HEAL_S) as fs:
             fs.make_directory(f"/b{number}")
             clients = self._make_clients(number, record, fs)
         everyone: list[Client | Straggler] = [*clients, self._make_straggler(number, record)]
@@ -131,7 +169,7 @@ class Trial:
         self._take_in(record)
         self._try("the masters do not converge", self._converge)
         for client in clients:
-            if isinstance(client, Owner):
+            if isinstance(client, (Owner, Scribe)):
                 self._try("names cannot be listed", self._check_names, client)
         print(
             f"burst {number}: {len(record.acknowledged)} changes acknowledged, "
@@ -153,6 +191,11 @@ class Trial:
                 contender = Contender(each, self._connect, record, seed)
                 contender.paths = paths
                 clients.append(contender)
+        for each in range(self._clients + 1, self._clients + 1 + SCRIBES):  # the straggler is between
+            scribe = Scribe(each, self._connect, record, seed)
+            where = f"b{number}-{each}"
+            scribe.home, scribe.store = f"{MOUNT}/{where}", self._store / where
+            clients.append(scribe)
         return clients
 
     def _make_straggler(self, number: int, record: Record) -> Straggler:
@@ -168,11 +211,12 @@ class Trial:
             f"{self.seed}/{number}",
         )
 
-    def _connect(self) -> Any:
-        return self.masters.connect(timeout_s=CLIENT_TIMEOUT_S)
+    def _connect(self, timeout_s: float = CLIENT_TIMEOUT_S) -> Any:
+        """A client of all masters there ever are."""
+        return self.masters.connect(*self.masters.rpc_ports, timeout_s=timeout_s)
 
     def _write_one(self, path: str) -> None:
-        with self.masters.connect(timeout_s=HEAL_S) as fs:
+        with self._connect(HEAL_S) as fs:
             fs.make_directory(path, exist_ok=True)
 
     def _take_in(self, record: Record) -> None:
@@ -208,8 +252,8 @@ class Trial:
             raise AssertionError(f"{error}: {told}; as they see it: {self.watch.answers}") from None
         self._wrong_if(len(set(told.values())) != 1, f"the masters' states differ at one index: {told}")
 
-    def _check_names(self, owner: Owner) -> None:
-        with self.masters.connect(timeout_s=HEAL_S) as fs:
+    def _check_names(self, owner: Owner | Scribe) -> None:
+        with self._connect(HEAL_S) as fs:
             self.figures.wrongs += owner.missing(fs)
 
     def _check_offline(self, name: str, home: str) -> None:
@@ -273,32 +317,44 @@ def main() -> int:
     options = parser.parse_args()
     seed = options.seed or str(random.SystemRandom().randrange(1 << 32))
     print(f"seed {seed}", flush=True)
-    reason = "told so" if options.no_cuts else why_not()
+    reason = "told so" if options.no_cuts else netlab.why_not()
     if reason:
         print(f"no cuts: {reason}")
     directory = options.directory or tempfile.mkdtemp(prefix="monofs-torture-")
-    names = [f"m{number + 1}" for number in range(options.masters)]
+    names = [f"m{number + 1}" for number in range(options.masters + 1)]  # one is to come
     lab = None if reason else Lab(names)
+    no_disk = smalldisk.why_not()
+    if no_disk:
+        print(f"no full disk: {no_disk}")
+    small = None if no_disk else SmallDisk(str(Path(directory, names[0]))).open()
     began = time.monotonic()
     if lab is not None:
         lab.open()
         lab.enter()
     try:
         trial = Trial(
-            directory, seed, count=options.masters, clients=options.clients, read_lease=options.read_lease, lab=lab
+            directory,
+            seed,
+            count=options.masters,
+            clients=options.clients,
+            read_lease=options.read_lease,
+            lab=lab,
+            small=small,
         )
         figures = trial.run(options.minutes * 60)
+        figures.installs = count_installs(directory)
     finally:
+        if small is not None:
+            small.close()
         if lab is not None:
             lab.close()
-    figures.installs = count_installs(directory)
     for when, gap_s in trial.watch.gaps:
         print(f"no leader seen for {gap_s:.1f} s until {datetime.fromtimestamp(when, UTC).time()}")
     show(figures, time.monotonic() - began)
     for wrong in figures.wrongs:
         print(f"WRONG: {wrong}")
     if figures.wrongs:
-        print(f"seed {seed}; everything is kept in {directory}")
+        print(f"seed {seed}; everything is kept in {directory}; a home that was a disk of its own is in its .img")
         return 1
     if not options.directory:
         shutil.rmtree(directory)
@@ -307,7 +363,7 @@ def main() -> int:
 
 def is_fault(name: str) -> bool:
     """Whether this counts what was done to masters, rather than what they did or refused."""
-    return not name.startswith("ended") and not name.endswith("refused")
+    return not name.startswith("ended") and not name.endswith(", refused")
 
 
 def count_installs(directory: str) -> int:

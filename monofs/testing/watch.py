@@ -39,7 +39,7 @@ class Watch:
     def start(self) -> None:
         """Begin."""
         self._last_led = time.monotonic()
-        for name in self._masters.nodes:
+        for name in self._masters.rpc_ports:  # also those that are to come
             self._threads.append(threading.Thread(target=self._look, args=(name,), daemon=True, name=f"watch-{name}"))
             self._threads[-1].start()
 
