@@ -122,7 +122,7 @@ class Sending:
                 f"the database holds entry {copy.head.index}, and {least_index} is needed: again after its next flush"
             )
         if not copy.head.members:  # of a master that was alone: what it holds of members is not flushed yet
-            copy.remove()
+            await self._in_thread(copy.remove)
             raise NotReady("the database says nothing of members yet: again after its next flush")
         log.info("a member needs the whole state", index=copy.head.index, bytes=copy.head.size_bytes)
         return copy
