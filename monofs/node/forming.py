@@ -112,8 +112,6 @@ class Forming:
                 if len(self._known) == len(self._clients):
                     return self._formed()
                 if asked % TELL_EVERY == 0:
-                    missing = ", ".join(sorted(set(self._clients) - set(self._known)))
-                    log.info("waiting for the other masters", missing=missing, reasons=dict(self._missing))
                     self._say(f"waiting for the other masters, all of which must be there to begin: {self._reasons()}")
                 asked += 1
                 await deferLater(self._reactor, PAUSE_S)
@@ -142,8 +140,10 @@ class Forming:
         return "; ".join(f"{name}: {why}" for name, why in sorted(self._missing.items()))
 
     def _say(self, line: str) -> None:
+        """When it is another than the last: a master may wait for hours."""
         if line != self._told:
             self._told = line
+            log.info("no group yet", reason=line)
             self._tell(line)
 
     def _formed(self) -> Membership:
