@@ -390,14 +390,14 @@ class Replicated:
         if self._driver is not None and self._closed is None:
             self._driver.receive(messages, _now_ns())
 
-    def compare(self, index: int, crc: int) -> None:
-        """What another member's machine had at ``index``."""
-        if self._driver is not None and self._closed is None:
+    def compare(self, sender: NodeId, index: int, crc: int) -> None:
+        """What another member's machine had at ``index``. Only the leader's counts: a member that is wrong must not stop those that are right."""
+        if self._driver is not None and self._closed is None and sender == self._standing_leader():
             self._driver.compare(index, crc)
 
     def digest(self) -> tuple[int, int]:
-        """The newest index and CRC to compare with; zeros while there is none."""
-        digests = self._driver.digests if self._driver is not None else {}
+        """The newest index and CRC to compare with; zeros while there is none, and of one that does not lead."""
+        digests = self._driver.digests if self._driver is not None and self.leads else {}
         return max(digests.items(), default=(0, 0))
 
     def unreachable(self, peer: NodeId) -> None:

@@ -302,7 +302,7 @@ class Group:
         if not self._has_one_lease(sender, request.lease_ms):
             return
         if request.digest_index:
-            self.journal.compare(request.digest_index, request.digest)
+            self.journal.compare(sender, request.digest_index, request.digest)
         self.journal.receive([each for each in messages if self._may_pass(each)])
 
     def voters_level(self) -> int:

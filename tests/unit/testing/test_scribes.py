@@ -20,7 +20,9 @@ def test_a_scribe_notices_bytes_that_changed_or_went(node, tmp_path):
         (scribe.store / gone).unlink()
         (scribe.store / other).write_bytes((scribe.store / kept).read_bytes())
         told = [line for line in scribe.missing(fs) if line.endswith("in the store, not what was written")]
-        assert [line.split()[0] for line in told] == [f"/scribes/home/{name}" for name in scribe.may_hold if name != kept]
+        assert [line.split()[0] for line in told] == [
+            f"/scribes/home/{name}" for name in scribe.may_hold if name != kept
+        ]
         scribe.may_hold[kept] = {0}
         assert any("reads as" in line for line in scribe.missing(fs))
         fs.mount_remove("/scribes")
