@@ -8,6 +8,7 @@ and at the end in the store itself.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from monofs.model.errors import AlreadyExists, MonofsError, NotFound
 from monofs.testing.workload import Client, Record
 
 LARGEST_BYTES = 64 << 10
+PATIENCE_S, AGAIN_S = 30.0, 0.2
 AGAIN = 0.3
 """How often a write replaces a file."""
 
@@ -39,10 +41,14 @@ class Scribe(Client):
             self._write()
         else:
             name = self.random.choice(list(self.may_hold))
-            problem = self._problem(self._fs, name)
-            self.record.outcomes[f"file read {'unknown' if problem is None else 'ok'}"] += 1
-            if problem:
-                self.record.wrongs.append(problem)
+            try:
+                problem = self._problem(self._fs, name)
+            except (MonofsError, OSError) as error:
+                self.record.outcomes["file read unknown"] += 1
+                self.record.errors[f"file read: {type(error).__name__}"] += 1
+                return
+            self.record.outcomes["file read ok"] += 1
+            self.record.wrongs += problem
 
     def _write(self) -> None:
         self._last += 1
@@ -60,29 +66,34 @@ class Scribe(Client):
     def _is_right(self, name: str, data: bytes | None) -> bool:
         return any(data == (self._content(number) if number else None) for number in self.may_hold[name])
 
-    def _problem(self, fs: Any, name: str) -> str | None:
-        """What is wrong with what is read, '' if nothing is; None: it could not be read."""
+    def _problem(self, fs: Any, name: str) -> list[str]:
+        """What is wrong with what is read, in words. Raises what reading does."""
         path = f"{self.home}/{name}"
         try:
             data: bytes | None = fs.read(path)
         except NotFound:
             data = None
-        except (MonofsError, OSError) as error:
-            self.record.errors[f"file read: {type(error).__name__}"] += 1
-            return None
-        return "" if self._is_right(name, data) else f"{path} reads as {_shown(data)}, not as what was written"
+        return [] if self._is_right(name, data) else [f"{path} reads as {_shown(data)}, not as what was written"]
 
     def missing(self, fs: Any) -> list[str]:
-        """What was acknowledged and is not so, in words: as it is read, and in the store."""
-        wrongs = []
+        """What was acknowledged and is not so, in words: as it is read, and in the store. Workers have a while to find the leader."""
+        wrongs: list[str] = []
+        deadline_s = time.monotonic() + PATIENCE_S
         for name in self.may_hold:
-            problem = self._problem(fs, name)
-            wrongs.append(f"{self.home}/{name} cannot be read" if problem is None else problem)
+            while True:
+                try:
+                    wrongs += self._problem(fs, name)
+                except (MonofsError, OSError) as error:
+                    if time.monotonic() < deadline_s:
+                        time.sleep(AGAIN_S)
+                        continue
+                    wrongs.append(f"{self.home}/{name} cannot be read: {error!r}")
+                break
             file = self.store / name
             data = file.read_bytes() if file.exists() else None
             if not self._is_right(name, data):
                 wrongs.append(f"{self.home}/{name} is {_shown(data)} in the store, not what was written")
-        return [wrong for wrong in wrongs if wrong]
+        return wrongs
 
 
 def _shown(data: bytes | None) -> str:

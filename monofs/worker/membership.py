@@ -21,7 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from monofs.config.schema import WorkerConfig
-from monofs.model.errors import HomeUnusable, MonofsError, NotReady, TierFull
+from monofs.model.errors import HomeUnusable, MonofsError, NotLeader, NotReady, TierFull
 from monofs.model.ids import ContentId
 from monofs.model.slots import EMPTY, SlotTable, follow
 from monofs.observe.logs import logger
@@ -57,6 +57,8 @@ RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
 LISTS_S = 300.0
 """How many workers of a cluster ask in a second where the others listen, after a change of the slot table."""
+LEADERLESS_MOST_S = 0.5
+"""Masters answer, and another leads, or soon will: until a worker has found it, nothing that is not cached can be read."""
 SLICE = 500
 """Contents of the feed acted on in one turn of the reactor."""
 
@@ -125,6 +127,7 @@ class Membership:
     async def _run(self) -> None:
         delay_s, told = RETRY_FIRST_S, ""
         while True:
+            most_s = RETRY_MOST_S
             try:
                 await self._register()
                 delay_s, told = RETRY_FIRST_S, ""
@@ -133,11 +136,13 @@ class Membership:
             except CancelledError:
                 return
             except MonofsError as error:
+                most_s = LEADERLESS_MOST_S if isinstance(error, NotLeader) else RETRY_MOST_S
                 if str(error) != told:  # once, not every few seconds for as long as the master is away
                     told = str(error)
                     log.warning("the master does not answer", error=told, code=error.code)
             except Exception as bug:  # noqa: BLE001 - a worker that stopped heartbeating would be lost for good
                 log.error("heartbeat failed", exception=bug)
+            delay_s = min(delay_s, most_s)
             try:
                 await deferLater(self._reactor, delay_s * (0.5 + random.random()))  # noqa: S311 - spreads load
             except CancelledError:
