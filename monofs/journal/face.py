@@ -64,6 +64,9 @@ class Journal(Protocol):
         """Call ``done(None)`` once a local read is as fresh as asked (may be called synchronously when it already is). ``bounded``: it shows
         everything acknowledged more than ``bound_s`` ago."""
 
+    def check_leads(self) -> None:
+        """Raise ``NotLeader``, naming who does if that is known, unless this member leads."""
+
     def on_role(self, listener: Callable[[Role, Term], None]) -> None:
         """Tell ``listener`` every change of role, and the present one at once if known."""
 

@@ -211,6 +211,9 @@ class SingleVoter:
             return
         self._call_soon(lambda: done(error))
 
+    def check_leads(self) -> None:
+        """See ``face.Journal``. Nobody else does."""
+
     def read_barrier(
         self,
         consistency: Consistency,

@@ -27,7 +27,7 @@ from monofs.master.secrets import Vault
 from monofs.master.tokens import token_grant
 from monofs.metadata.entries import RegisterWorker
 from monofs.metadata.namespace import Namespace
-from monofs.model.errors import HomeUnusable, InvalidArgument, NotLeader, SessionExpired
+from monofs.model.errors import HomeUnusable, InvalidArgument, SessionExpired
 from monofs.model.principal import Right
 from monofs.model.slots import WEIGHT_MAX, ZONE_MAX
 from monofs.observe.logs import logger
@@ -237,7 +237,7 @@ class Members:
             raise InvalidArgument(f"a worker's identity has {IDENTITY_BYTES} bytes")
         if not 0 <= request.weight <= WEIGHT_MAX or len(request.zone) > ZONE_MAX:
             raise InvalidArgument(f"a weight is 0 to {WEIGHT_MAX:,}, and a zone has at most {ZONE_MAX} characters")
-        self._check_leads()
+        self._proposer.check_leads()
         return Deferred.fromCoroutine(self._register(request))
 
     async def _register(self, request: RegisterRequest) -> RegisterAnswer:
@@ -278,7 +278,7 @@ class Members:
         """A worker is alive and asks for news. ``SessionExpired``: register (again) first; it fell so far behind that news is lost, or
         this master does not know it."""
         check_access(call.principal, Right.NODE)
-        self._check_leads()
+        self._proposer.check_leads()
         member = self.members.get(request.worker)
         if member is None:
             raise SessionExpired(f"worker {request.worker} is not registered with this master: register again")
@@ -302,10 +302,6 @@ class Members:
         poll = self._polls[request.worker] = _Poll(request, call)
         poll.timer = self._reactor.callLater(min(request.wait_s, WAIT_MAX_S), self._expire, poll)
         return None
-
-    def _check_leads(self) -> None:
-        if not self._proposer.leads:
-            raise NotLeader("this master does not lead: workers speak to the leader", leader=None)
 
     # ---- long polls ---------------------------------------------------------------------------------------------------
 

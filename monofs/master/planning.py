@@ -25,7 +25,7 @@ from monofs.master.proposing import Proposer
 from monofs.metadata.entries import AssignSlots
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import SLOTS_LEVEL
-from monofs.model.errors import ConditionFailed, NotFound, NotLeader, NotReady, OutcomeUnknown
+from monofs.model.errors import ConditionFailed, NotFound, NotReady, OutcomeUnknown
 from monofs.model.principal import Right
 from monofs.model.slots import WORKER_MAX, SlotTable
 from monofs.observe.logs import logger
@@ -66,8 +66,7 @@ class Planning:
     def decommission(self, request: DecommissionRequest, call: Call) -> Deferred[DecommissionAnswer]:
         """Take a worker out of the table for good, or in again. Raises ``NotFound``, ``ConditionFailed`` for the last one, ``NotReady``."""
         check_access(call.principal, Right.ADMIN)
-        if not self._proposer.leads:
-            raise NotLeader("this master does not lead: workers are the leader's business", leader=None)
+        self._proposer.check_leads()
         if request.worker not in self._namespace.workers():
             raise NotFound(f"no worker {request.worker} was ever registered: `monofs admin report` lists them")
         if self._namespace.level < SLOTS_LEVEL:

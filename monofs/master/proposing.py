@@ -38,6 +38,12 @@ class Proposer:
         """Listen for roles."""
         self._journal.on_role(self._hear_role)
 
+    def check_leads(self) -> None:
+        """Raise ``NotLeader``, naming who does if that is known."""
+        if not self.leads:
+            self._journal.check_leads()
+            raise NotLeader("this master has just begun to lead: ask again", leader=None)
+
     def on_role(self, listener: Callable[[bool], None]) -> None:
         """Call ``listener(leads)`` at every change of role, and at once when leading now."""
         self._on_role.append(listener)

@@ -89,6 +89,9 @@ class MemoryJournal:
         """Always fresh."""
         done(None)
 
+    def check_leads(self) -> None:
+        """It does."""
+
     def on_role(self, listener: Callable[[Role, Term], None]) -> None:
         """Leader for ever."""
         listener(Role.LEADER, self.term)
@@ -213,6 +216,11 @@ class FlakyJournal:
 
     def _not_leader(self) -> NotLeader:
         return NotLeader("this master does not lead: ask another", leader=self._hint)
+
+    def check_leads(self) -> None:
+        """See ``face.Journal``."""
+        if self._away:
+            raise self._not_leader()
 
     def read_barrier(
         self, consistency: Consistency, done: Callable[[MonofsError | None], None], bound_s: float = 0.0

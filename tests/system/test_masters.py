@@ -235,6 +235,17 @@ def ask_console(node, page):
             return error.code, json.load(error)
 
 
+def test_the_workers_of_all_masters_register_with_the_one_that_leads(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "file").write_bytes(b"bytes")
+    with Masters(str(tmp_path / "group"), role="all") as masters, masters.connect() as fs:
+        wait_until(lambda: len(fs.worker_status()) == 3, "not all three workers are known")
+        fs.mount_add("/lake", f"file://{tmp_path}/store")
+        masters.nodes[masters.leader()].kill()
+        with masters.connect() as other:
+            assert other.read("/lake/file") == b"bytes"
+
+
 def test_workers_leave_a_silent_leader_before_their_readers_lose_patience(group, tmp_path):
     store = tmp_path / "store"
     store.mkdir()
