@@ -96,16 +96,10 @@ class Sending:
         self._path = path
         self._progress = progress
         self._allowed_s = max(session.options.timeout_s, WRITE_S)
-        begun = session.change(
-            Method.BEGIN_WRITE,
-            lambda number: BeginWriteRequest(
-                path, how.mode, how.parents, how.exclusive, how.if_match, size, how.write_type, number
-            ),
-            BeginWriteAnswer,
-            alone=True,
-        )
-        self._capability = begun.capability
-        self._worker = begun.worker
+        self._how, self._size = how, size
+        self._begin()
+        self._is_reached = False
+        """Whether the worker may have been sent anything."""
         self._pipeline: Pipeline | None = None
         self._unanswered: deque[_Piece] = deque()
         self._offset = 0
@@ -116,6 +110,26 @@ class Sending:
         self._renewed = False
         self.is_unclear = False
         """The connection broke after the last WRITE had left: the file may be published."""
+
+    def _begin(self, instead: bytes = b"") -> None:
+        how = self._how
+        begun = self._session.change(
+            Method.BEGIN_WRITE,
+            lambda number: BeginWriteRequest(
+                self._path,
+                how.mode,
+                how.parents,
+                how.exclusive,
+                how.if_match,
+                self._size,
+                how.write_type,
+                number,
+                instead,
+            ),
+            BeginWriteAnswer,
+            alone=True,
+        )
+        self._capability, self._worker = begun.capability, begun.worker
 
     def send(self, data: memoryview) -> None:
         """Send up to WRITE_BYTES, which must not change until they are answered; waits while IN_FLIGHT are not."""
@@ -166,6 +180,7 @@ class Sending:
         """Make a connection and send everything that has no answer."""
         link = self._session.cluster.worker(self._worker)
         self._pipeline = pipeline = link.pool().pipeline(self._session.options.timeout_s)
+        self._is_reached = True
         for piece in self._unanswered:
             self._send(piece)
         return pipeline
@@ -223,6 +238,9 @@ class Sending:
             raise NoWorker(f"{self._path}: the worker that takes its bytes does not answer ({error})") from None
         try:
             if not session.cluster.failed(session.cluster.worker(self._worker), error):
+                if not self._is_reached and isinstance(error, Unreachable):
+                    self._begin(instead=self._capability)
+                    return
                 session.cluster.look_again()
         except MonofsError:
             pass  # the next try tells

@@ -133,6 +133,10 @@ class Writing:
         known = self._intents.of_request(request.request)
         if known is not None:
             return known
+        unreached = self._unreached(request)
+        worker = self._worker(avoid=0 if unreached is None else unreached.worker)
+        if unreached is not None:
+            await self._give_up(unreached, call)
         found = await self._preparing.known_to_write(
             parts, call, exclusive=request.exclusive, if_match=request.if_match
         )
@@ -142,7 +146,6 @@ class Writing:
             # directories to be made of which no store will say that a file is in the way
             await self._preparing.known_above(parts, found.depth, call)
         place = self._preparing.place(parts)
-        worker = self._worker()
         asker = self._intents.asker(request.request, call.principal)
         call.waits_for = f"another change of {request.path} to end"
 
@@ -202,16 +205,28 @@ class Writing:
             return WriteType.MUST_CACHE
         return asked or self._namespace.policy_for(parts).write_type or WriteType.CACHE_THROUGH
 
-    def _worker(self) -> int:
+    def _unreached(self, request: BeginWriteRequest) -> Intent | None:
+        """The write that is to be given up for this one, if it is still open."""
+        written = self._issuer.opened(request.instead) if request.instead else None
+        return self._namespace.intent(written.operation) if written is not None and written.operation else None
+
+    async def _give_up(self, intent: Intent, call: Call) -> None:
+        """Its worker was sent nothing. Should it act all the same, that is a change from outside (design.md section 6)."""
+        error = WriteLost(f"worker {intent.worker} could not be reached: another one takes the bytes of {intent.path}")
+        self._audit(intent, call, error)
+        await self._intents.abandon(intent, error, remember=False)
+
+    def _worker(self, *, avoid: int = 0) -> int:
         """The owner of the first block of the content that is given next, where that can be foreseen, else any worker that lives."""
-        live = self._members.live()
+        live = [worker for worker in self._members.live() if worker != avoid]
         if not live and self._members.awaits_workers():
             raise NotReady("this master leads since a moment, and no worker has come to it yet: try again shortly")
         if not live:
             raise NoWorker("no worker is there to take the bytes: is one running, and does it reach this master?")
         meta = self._namespace.meta
         content = make_content_id(meta.incarnation, meta.last_content + 1 + self._beginning)
-        return self._members.owners(slot_of(content, 0))[0]
+        owners = self._members.owners(slot_of(content, 0))
+        return next((worker for worker in owners if worker != avoid), live[0])
 
     # ---- for the worker of a write ------------------------------------------------------------------------------------
 

@@ -384,7 +384,8 @@ class RemoveTreeAnswer(Message):
 class BeginWriteRequest(Message):
     """BEGIN_WRITE. ``size`` >= 0 when all bytes are at hand, else -1. ``write_type`` '': as the path's policy says, else CACHE_THROUGH.
 
-    ``if_match``: only if the file has this fingerprint. ``exclusive``: only if nothing has the name."""
+    ``if_match``: only if the file has this fingerprint. ``exclusive``: only if nothing has the name. ``instead``: the capability of a write
+    whose worker was never reached: it is given up, and another worker takes the bytes; ``NoWorker`` when there is none."""
 
     path: str
     mode: int = 0o644
@@ -394,6 +395,7 @@ class BeginWriteRequest(Message):
     size: int = -1
     write_type: str = ""
     request: RequestId = RequestId()
+    instead: bytes = b""
 
 
 class BeginWriteAnswer(Message):

@@ -4,6 +4,8 @@ import os
 import random
 import time
 
+from test_slots import planned
+
 from monofs.testing.nodes import ServedNode
 
 SIZE = 200_000
@@ -51,3 +53,22 @@ def test_blocks_are_read_from_their_owners_and_a_dead_worker_is_passed_by(tmp_pa
         for file, path in zip(opened, paths, strict=True):
             assert file.read() == expected[path]
             file.close()
+
+
+def test_files_are_written_through_the_others_when_a_worker_has_just_died(tmp_path):
+    """Its lease still runs: the master does not know yet, and gives its name to writers."""
+    (tmp_path / "store").mkdir()
+    with ServedNode(str(tmp_path / "first")) as first, first.connect(timeout_s=5.0) as fs:
+        secret = os.path.join(first.home, "cluster.secret")
+        sets = ["node.role=worker", f"worker.masters={first.doors['rpc']}", f"security.cluster_secret_file={secret}"]
+        second = ServedNode(str(tmp_path / "second"), sets=sets).start()
+        fs.mount_add("/f", f"file://{tmp_path}/store")
+        planned(fs, [1, 2])
+        fs.write("/f/large", random.Random(1).randbytes(9 << 20))
+        second.kill()
+        for number in range(20):
+            fs.write(f"/f/{number}", b"%d" % number)
+        fs.write("/f/large", random.Random(2).randbytes(9 << 20))
+        assert {number: fs.read(f"/f/{number}") for number in range(20)} == {n: b"%d" % n for n in range(20)}
+        assert fs.intents() == []
+    assert (tmp_path / "store" / "large").read_bytes() == random.Random(2).randbytes(9 << 20)
