@@ -58,8 +58,8 @@ class Planning:
         self._clock, self._reactor = clock, reactor
         self._planned_s = float("-inf")
         self._is_planning = False
-        self._wishes: dict[int, bool] = {}
-        """Workers to leave (True) or stay, not on record yet."""
+        self._wishes: dict[int, DecommissionRequest] = {}
+        """Workers to leave or stay, as told last and not on record yet."""
 
     # ---- leaving ------------------------------------------------------------------------------------------------------
 
@@ -75,9 +75,14 @@ class Planning:
 
     async def _decommission(self, request: DecommissionRequest) -> DecommissionAnswer:
         worker, leaves = request.worker, not request.stay
-        self._wishes[worker] = leaves
+        self._wishes[worker] = request
         try:
-            while (worker in self._leaving()) != leaves:
+            while self._is_planning or (worker in self._leaving()) != leaves:
+                wish = self._wishes.get(worker)
+                if wish is None or wish.stay != request.stay:
+                    raise ConditionFailed(
+                        f"worker {worker} was told to {'leave' if request.stay else 'stay'} meanwhile"
+                    )
                 if not self._proposer.leads:
                     raise OutcomeUnknown("leadership was lost meanwhile: ask again")
                 shares = self._shares(self._clock())
@@ -88,7 +93,8 @@ class Planning:
                 else:
                     await self._plan_once(shares)
         finally:
-            self._wishes.pop(worker, None)
+            if self._wishes.get(worker) is request:
+                del self._wishes[worker]
         return DecommissionAnswer(self._namespace.slots.epoch)
 
     def _leaving(self) -> set[int]:
@@ -134,8 +140,8 @@ class Planning:
     def _leaving_now(self) -> set[int]:
         """On record, with the wishes that are not, without those nobody has heard of for long."""
         leaving = {worker for worker in self._leaving() if worker in self._members.members or self._begins()}
-        leaving |= {worker for worker, leaves in self._wishes.items() if leaves}
-        return leaving - {worker for worker, leaves in self._wishes.items() if not leaves}
+        leaving |= {worker for worker, wish in self._wishes.items() if not wish.stay}
+        return leaving - {worker for worker, wish in self._wishes.items() if wish.stay}
 
     def _begins(self) -> bool:
         """This master leads since so short a time that workers may not have come to it yet."""
@@ -152,11 +158,12 @@ class Planning:
         return (known.table.replicas, known.shares) != (replicas, self._recorded(shares))
 
     async def _plan(self, shares: list[Share]) -> None:
-        before = self._namespace.slots
+        before, recorded = self._namespace.slots, self._recorded(shares)  # now: wishes may come while it is planned
         width, rows = await _in_thread(self._reactor, plan_slots, shares, self._replicas, before)
         delta = before.delta_to(SlotTable(0, width, rows))
-        stamp, recorded = self._proposer.stamp(), self._recorded(shares)
-        change = AssignSlots(stamp, before.epoch, width, recorded, delta.slots, delta.rows, delta.digest)
+        change = AssignSlots(
+            self._proposer.stamp(), before.epoch, width, recorded, delta.slots, delta.rows, delta.digest
+        )
         try:
             epoch = await self._proposer.insist(change)
         except ConditionFailed:  # planned by another leader meanwhile, or already there: the next turn sees

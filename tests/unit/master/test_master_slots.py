@@ -226,3 +226,27 @@ def test_the_only_worker_cannot_leave_nor_one_that_never_was(house: House) -> No
     with pytest.raises(NotFound, match="admin report"):
         decommission(house, 9)
     assert house.namespace.slots.workers() == [1]
+
+
+def test_an_order_to_leave_that_comes_while_a_plan_is_made_is_answered_when_the_worker_owns_nothing(
+    house: House,
+) -> None:
+    two(house)
+    house.now_s += PLAN_PAUSE_S
+    again = api.RegisterRequest((1).to_bytes(16, "big"), "127.0.0.1:1", "", "", 1000, 10, 0, weight=50)
+    registered = house.begin(Method.REGISTER, again)  # which begins a plan
+    left = house.begin(Method.DECOMMISSION, api.DecommissionRequest(2))
+    registered()
+    epoch = left().epoch
+    assert (house.namespace.slots.workers(), house.namespace.slots.epoch) == ([1], epoch)
+
+
+def test_of_two_orders_at_once_the_later_one_holds_and_both_are_answered(house: House) -> None:
+    two(house)
+    asked = [house.begin(Method.DECOMMISSION, api.DecommissionRequest(2, stay)) for stay in (False, True)]
+    for answer in asked:
+        answer()
+    table = house.namespace.slots
+    assert table.workers() == [1, 2]
+    house.now_s += PLAN_PAUSE_S
+    assert planned(house, [1, 2]) == table
