@@ -228,6 +228,8 @@ class Fetcher:
     def _submit(self, flight: Flight) -> None:
         if self._closing:
             raise NotReady("the worker is stopping")
+        if flight.peer is not None and not flight.given and not self._peers.knows(flight.peer.worker):
+            flight.peer = None  # it left since the try before
         peer = flight.peer
         if peer is None:
             self._pool.submit(partial(self._run, flight), urgent=flight.urgent)
@@ -303,7 +305,7 @@ class Fetcher:
             self._cache.drop_pages(flight.group, flight.group.present)
             self._end(flight, None)
             return
-        if flight.peer is not None and isinstance(error, PeerFailed | UfsBadBody):
+        if flight.peer is not None and (flight.given or isinstance(error, PeerFailed | UfsBadBody)):
             self._peers.failed(flight.peer, error)
             flight.peer = None
             if flight.given:

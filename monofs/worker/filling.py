@@ -76,13 +76,8 @@ class Filling:
             count_pages(capability.mount, self._pages, missing)
             if group is not None:
                 parts.cache.touch(group)
-        if (
-            missing
-            and self._giver
-            and self._is_asked
-            and not missing & parts.fetcher.flying(capability.content, number)
-        ):
-            self._answer(cached=False)
+        if missing and self._giver and self._is_asked:  # once: what it does not give now, it does not have
+            self._await(missing & parts.fetcher.flying(capability.content, number))
             return
         if not parts.gate.is_stale(capability):
             if missing:
@@ -96,8 +91,15 @@ class Filling:
             self._answer(cached=True)
             return
         self._call.waits_for = parts.fetcher.awaited(capability)
-        first = (missing & -missing).bit_length() - 1
-        waits = parts.fetcher.wait(capability.content, number, first, self.resume)
+        self._await(missing)
+
+    def _await(self, coming: int) -> None:
+        """Go on when the first of these pages has come; at the end, if there are none."""
+        if not coming:
+            self._answer(cached=False)
+            return
+        first = (coming & -coming).bit_length() - 1
+        waits = self._parts.fetcher.wait(self._capability.content, self._number, first, self.resume)
         invariant(waits, "a page that was asked for is on its way")
 
     def _read_ahead(self) -> None:

@@ -259,7 +259,7 @@ class Membership:
         answer: ClusterAnswer = await self._master.call(Method.CLUSTER, request, ClusterAnswer, REGISTER_S)
         if answer.workers:
             self._listed = answer.listed
-            self._peers.hear({info.id: info.address for info in answer.workers})
+            self._peers.hear({info.id: info.address for info in answer.workers}, awaited=answer.awaited)
             self._on_slots()
         else:
             self._peers.wants_addresses = False

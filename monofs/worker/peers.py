@@ -80,9 +80,9 @@ class Peers:
             self._former, self._table, self._changed_s = self._table, table, time.monotonic()
         self.me, self._silent = me, silent
 
-    def hear(self, addresses: Mapping[int, str]) -> None:
-        """Where the workers listen."""
-        self._addresses, self.wants_addresses = addresses, False
+    def hear(self, addresses: Mapping[int, str], *, awaited: bool = False) -> None:
+        """Where the workers listen. ``awaited``: the master has not heard of all yet, and the others listen where they did."""
+        self._addresses, self.wants_addresses = {**(self._addresses if awaited else {}), **addresses}, awaited
         for address in self._pools.keys() - set(addresses.values()):
             self._pools.pop(address).close()
 
@@ -155,8 +155,10 @@ class Peers:
     # ---- asking -----------------------------------------------------------------------------------------------------------
 
     def pool(self, peer: Peer) -> Pool:
-        """The connections to a peer."""
-        address = self._addresses[peer.worker]
+        """The connections to a peer. Raises ``Unreachable`` when it is not known any more."""
+        address = self._addresses.get(peer.worker)
+        if address is None:
+            raise Unreachable(f"where worker {peer.worker} listens is not known")
         pool = self._pools.get(address)
         if pool is None:
             pool = self._pools[address] = self._connect(address)

@@ -179,6 +179,20 @@ def test_what_is_kept_of_others_blocks_is_a_policy(
     assert len(owner.store.gets) == 1, "the owner has it at once"
 
 
+def test_a_master_that_leads_since_a_moment_and_knows_few_workers_parts_none_from_the_others(
+    make_worlds: Callable[..., list[World]],
+) -> None:
+    owner, other = worlds = make_worlds(2)
+    tell(worlds, [1, 1])
+    capability, data = owner.put(make_bytes(11, MIB))
+    other.run(lambda: other.worker._peers.hear({2: other.address}, awaited=True))
+    assert other.run(lambda: other.worker._peers.wants_addresses), "it asks again"
+    assert read(other, capability, 0, MIB) == data
+    assert owner.present() == 1
+    other.run(lambda: other.worker._peers.hear({2: other.address}))
+    assert not other.run(lambda: other.worker._peers.knows(1))
+
+
 def test_a_request_on_nobody_s_behalf_is_refused(make_worlds: Callable[..., list[World]]) -> None:
     world = make_worlds(1)[0]
     capability, _ = world.put(b"x" * 100)
