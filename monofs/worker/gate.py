@@ -94,11 +94,11 @@ class Gate:
             raise NotReady("the key of this capability is not valid any more: open the file again")
         return seal_capability(capability, key)
 
-    def vouch(self, content: ContentId, size: int, mount: MountId, group: int) -> bytes:
-        """A token for cached bytes of a content, to show to another worker. Raises ``NotReady``."""
+    def vouch(self, content: ContentId, size: int, mount: MountId, group: int, issued_s: int) -> bytes:
+        """A token for cached bytes of a content, to show to another worker; ``group`` is what was known of it at ``issued_s``. Raises ``NotReady``."""
         if not self._keys:
             raise NotReady("this worker has not reached a master yet; try again shortly")
-        key, now_s = max(self._keys), int(self.now_s)
+        key = max(self._keys)
         return self.seal(
             Capability(
                 key,
@@ -111,8 +111,8 @@ class Gate:
                 "",
                 group,
                 Rights.READ,
-                now_s,
-                now_s + LIFE_S,
+                issued_s,
+                int(self.now_s) + LIFE_S,
             )
         )
 

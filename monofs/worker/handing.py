@@ -4,12 +4,14 @@ After a change the worker walks its groups and asks the owner of each that is no
 reads from here, and from nowhere else. What was taken leaves this cache: its room is for what this worker owns. Copies that `worker.local_copy`
 keeps of others' blocks look the same and go the same way.
 
-Invariants: what no store has is never given away; a group leaves only after its owner said that it has every page; at most
-``worker.handover_bytes_s`` go out. Not here: who owns what (peers.py), leaving for good (the master's `decommission`).
+Invariants: what no store has is never given away; what is given away was compared with its CRCs before, because the owner makes new ones
+of what it gets; a pin goes along only as far as it is known to hold (pins.py); a group leaves only after its owner said that it has every
+page; at most ``worker.handover_bytes_s`` go out. Not here: who owns what (peers.py), leaving for good (the master's `decommission`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,19 +20,23 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from monofs.model.block import GROUP_SIZE_BYTES
+from monofs.model.capability import CacheGroup
 from monofs.model.errors import MonofsError
-from monofs.model.ids import ContentId
 from monofs.observe.logs import logger
 from monofs.observe.metrics import HANDED_BYTES
 from monofs.rpc.api import FetchAnswer, FetchRequest, Method
 from monofs.tiering.cache import Cache, Group
+from monofs.worker.disks import Disks
 from monofs.worker.gate import Gate
 from monofs.worker.peers import Peers
+from monofs.worker.pins import Pins
 
 FETCH_S = 60.0
 AGAIN_S = 5.0
 """Pause after an owner could not take a group."""
 TRIES = 3
+TURN_GROUPS = 2000
+"""Groups looked at in one turn of the reactor."""
 
 log = logger(__name__)
 
@@ -38,8 +44,11 @@ log = logger(__name__)
 class Handing:
     """Of one worker. Reactor thread only."""
 
-    def __init__(self, cache: Cache, gate: Gate, peers: Peers, bytes_s: int, reactor: Any) -> None:
-        self._cache, self._gate, self._peers, self._bytes_s, self._reactor = cache, gate, peers, bytes_s, reactor
+    def __init__(
+        self, cache: Cache, disks: Disks, gate: Gate, pins: Pins, peers: Peers, bytes_s: int, reactor: Any
+    ) -> None:
+        self._cache, self._disks, self._gate, self._pins, self._peers = cache, disks, gate, pins, peers
+        self._bytes_s, self._reactor = bytes_s, reactor
         self._running: Deferred[None] | None = None
         self.left = 0
         """Groups of others that are still here, as far as is known; 0: none, and nobody walks."""
@@ -70,28 +79,41 @@ class Handing:
 
     async def _run(self) -> None:
         handed = 0
-        for _ in range(TRIES):
-            foreign = await self._foreign()
-            for done, (content, number) in enumerate(foreign):
-                self.left = len(foreign) - done
-                group = self._cache.lookup(content, number)
-                if group is not None and await self._hand(group):
+        for tried in range(TRIES):
+            if tried:
+                await deferLater(self._reactor, AGAIN_S)
+            self.left = await self._count()
+            for group in self._walk():
+                if group is None:
+                    await deferLater(self._reactor, 0)
+                elif await self._hand(group):
                     handed += 1
-            self.left = len(await self._foreign())
+                    self.left = max(self.left - 1, 0)
             if not self.left:
                 break
-            await deferLater(self._reactor, AGAIN_S)
         if handed or self.left:
             log.info("groups handed to their owners", handed=handed, kept=self.left)
 
-    async def _foreign(self) -> list[tuple[ContentId, int]]:
-        """Keys of the groups that are another's now and may be given away."""
-        found: list[tuple[ContentId, int]] = []
+    async def _count(self) -> int:
+        count = 0
+        for group in self._walk():
+            if group is None:
+                await deferLater(self._reactor, 0)
+            else:
+                count += 1
+        return count
+
+    def _walk(self) -> Iterator[Group | None]:
+        """The groups that are another's now and may be given away; None: let others have their turn."""
+        looked = 0
         for contents in self._cache.contents():
-            groups = (group for content in contents for group in self._cache.groups(content))
-            found.extend(group.key for group in groups if self._is_foreign(group))
-            await deferLater(self._reactor, 0)
-        return found
+            for content in contents:
+                for group in self._cache.groups(content):
+                    looked += 1
+                    if group.alive and self._is_foreign(group):
+                        yield group
+                    if not looked % TURN_GROUPS:
+                        yield None
 
     def _is_foreign(self, group: Group) -> bool:
         return bool(group.present) and not group.kept and self._peers.is_foreign(group.content, group.number)
@@ -101,23 +123,47 @@ class Handing:
         owner = self._peers.owner_of(group.content, group.number)
         if owner is None:
             return False
-        size = group.number * GROUP_SIZE_BYTES + group.length
-        token = self._gate.vouch(group.content, size, group.mount, group.cache_group)
-        request = FetchRequest(token, group.number, group.present, giver=self._peers.me)
-        pool = self._peers.pool(owner)
         pages, count = group.present, group.present_bytes
+        pool = self._peers.pool(owner)
         try:
+            if not await self._is_sound(group, pages):
+                return False
             answer: FetchAnswer = await deferToThreadPool(
-                self._reactor, self._reactor.getThreadPool(), pool.call, Method.FETCH, request, FetchAnswer, FETCH_S
+                self._reactor,
+                self._reactor.getThreadPool(),
+                pool.call,
+                Method.FETCH,
+                self._request(group, pages),
+                FetchAnswer,
+                FETCH_S,
             )
         except MonofsError as error:
             if log.is_debug:
-                log.debug("a group was not taken", worker=owner, error=error.message)
+                log.debug("a group was not taken", worker=owner.worker, error=error.message)
             return False
         if pages & ~answer.present:
             return False  # no room there
         HANDED_BYTES().value += count
-        if group.alive and group.present == pages:
+        is_same = group.alive and group.present == pages and not group.kept
+        if is_same:
             self._cache.hand_over(group)
         await deferLater(self._reactor, count / self._bytes_s)
+        return is_same
+
+    async def _is_sound(self, group: Group, pages: int) -> bool:
+        """Whether all its pages are what their CRCs say; bad ones are dropped."""
+        found: Deferred[int] = Deferred()
+        self._disks.check(group, found.callback, found.errback, mask=pages)
+        bad = await found
+        if bad:
+            self._cache.drop_pages(group, bad)
+        if not group.alive or group.present != pages:
+            return False
+        group.verified = True
         return True
+
+    def _request(self, group: Group, pages: int) -> FetchRequest:
+        size = group.number * GROUP_SIZE_BYTES + group.length
+        cache_group = group.cache_group & ~CacheGroup.PINNED | (CacheGroup.PINNED if group.pinned else 0)
+        token = self._gate.vouch(group.content, size, group.mount, cache_group, self._pins.known_s)
+        return FetchRequest(token, group.number, pages, giver=self._peers.me)

@@ -235,6 +235,7 @@ class Membership:
             self._tokens_index = answer.tokens_index
         for item in answer.feed:
             await self._act(item)
+        self._pins.known_s = answer.now_ns // 10**9
         if answer.cursor > cache.cursor:
             cache.set_cursor(answer.cursor)
         rest_s = interval_s - (time.monotonic() - began)

@@ -32,6 +32,8 @@ class Pins:
         self._ended: dict[int, int] = {}
         self._since_s = 0
         self._is_full = False
+        self.known_s = 0
+        """Up to this time, by the master's clock, the feed was acted on: what is pinned here was pinned then."""
 
     def honour(self, capability: Capability) -> None:
         """Pin the content of a verified capability if its file was pinned when it was given."""

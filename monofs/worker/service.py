@@ -125,7 +125,9 @@ class Worker:
             on_tokens=lambda grant: self._service.tokens.take(grant.salts, grant.last),
             on_slots=lambda: self._handing.begin(),
         )
-        self._handing = Handing(cache, self._gate, self._peers, config.handover_bytes_s, reactor)
+        self._handing = Handing(
+            cache, self._disks, self._gate, self._pins, self._peers, config.handover_bytes_s, reactor
+        )
         self._expiry = LoopingCall(cache.expire, EXPIRED_MAX)
         self._expiry.clock = reactor
         self._tending = LoopingCall(cache.tend)

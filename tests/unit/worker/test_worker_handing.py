@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,8 +12,10 @@ from test_worker_peers import make_worlds, read
 from worker_world import MIB, World, make_bytes
 
 from monofs.model.block import SLOTS
+from monofs.model.capability import CacheGroup
 from monofs.model.errors import NotCached
 from monofs.model.slots import table_of
+from monofs.rpc.api import FeedItem, FeedKind
 from monofs.testing.masters import wait_until
 
 __all__ = ["make_worlds"]
@@ -74,10 +77,45 @@ def test_nobody_gives_what_it_does_not_have(make_worlds: Callable[..., list[Worl
     old, new = worlds = make_worlds(2)
     change(worlds, 2, epoch=1)
     capability, data = old.put(make_bytes(1, MIB))
-    token = old.run(lambda: old.worker._gate.vouch(old.worker._gate.open(capability).content, MIB, 1, 0))
+    token = old.run(lambda: old.worker._gate.vouch(old.worker._gate.open(capability).content, MIB, 1, 0, 0))
     answer: Any = new.fetch(token, 0, 1, giver=1)
     assert not answer.present
     assert old.store.gets == []
     assert read(new, capability, 0, MIB) == data
     with pytest.raises(NotCached):
         read(old, capability, 0, MIB, asked=2)
+
+
+def test_bytes_that_changed_on_the_disk_are_not_handed_over_as_good_ones(
+    make_worlds: Callable[..., list[World]],
+) -> None:
+    old, new = worlds = make_worlds(2)
+    change(worlds, 1, epoch=1)
+    capability, data = old.put(make_bytes(1, 3 * MIB))
+    assert read(old, capability, 0, 3 * MIB) == data
+    with open(old.path_of(), "r+b") as file:
+        file.seek(MIB + 5)
+        file.write(b"rotten")
+    change(worlds, 2, epoch=2)
+    wait_until(lambda: not old.run(lambda: old.worker._handing.is_walking), "it goes on for ever")
+    assert read(new, capability, 0, 3 * MIB) == data
+
+
+def test_a_pin_goes_along_unless_it_has_ended_here_or_there(make_worlds: Callable[..., list[World]]) -> None:
+    old, new = worlds = make_worlds(2)
+    change(worlds, 1, epoch=1)
+    for number in (1, 2, 3):
+        _, data = old.put(make_bytes(number, MIB))
+        token = old.capability(number, MIB, f"object-{number}", f"e:{number}", group=CacheGroup.PINNED)
+        assert read(old, token, 0, MIB) == data
+    old.on_beat()
+    assert len(old.run(lambda: set(old.cache.pins))) == 3
+    for world, ended in ((old, [1]), (new, [1, 2])):
+        world.master.feed_head = 1
+        world.master.feed = [FeedItem(1, FeedKind.UNPIN, [world.content(number) for number in ended])]
+        world.on_beat()
+    later_ns = time.time_ns() + 10 * 10**9
+    old.run(lambda: old.worker._gate.hear(later_ns))
+    change(worlds, 2, epoch=2)
+    wait_until(lambda: handed(old) and groups(old) == 0, "not all was handed over")
+    assert new.run(lambda: set(new.cache.pins)) == {new.content(3)}
