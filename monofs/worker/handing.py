@@ -65,6 +65,11 @@ class Handing:
         running = self._running = Deferred.fromCoroutine(self._run())
         running.addBoth(self._ended, running)
 
+    def try_again(self) -> None:
+        """Some that were not to be asked may be now: walk again, if something was left."""
+        if self.left and self._running is None:
+            self.begin()
+
     def stop(self) -> None:
         """End at once; what was begun may yet be taken."""
         if self._running is not None:

@@ -89,13 +89,14 @@ class Membership:
         on_cluster: Callable[[], None] = lambda: None,
         on_tokens: Callable[[TokenGrant], None] = lambda _: None,
         on_slots: Callable[[], None] = lambda: None,
+        on_addresses: Callable[[], None] = lambda: None,
     ) -> None:
         """``operations`` tells the writes this worker is at; ``on_cluster`` is called before another cluster is joined, ``on_slots`` when the slot
-        table, or where its workers listen, has changed."""
+        table has changed, ``on_addresses`` when more may be known of where its workers listen."""
         self._config, self._cache, self._gate, self._pins, self._master = config, cache, gate, pins, master
         self._reactor, self._identity, self._on_mounts = reactor, identity, on_mounts
         self._operations, self._on_cluster, self._on_tokens = operations, on_cluster, on_tokens
-        self._peers, self._on_slots = peers, on_slots
+        self._peers, self._on_slots, self._on_addresses = peers, on_slots, on_addresses
         self.worker = 0
         self.slots: SlotTable = EMPTY
         """Which workers each slot lists, as told last."""
@@ -261,7 +262,7 @@ class Membership:
         if answer.workers:
             self._listed = answer.listed
             self._peers.hear({info.id: info.address for info in answer.workers}, awaited=answer.awaited)
-            self._on_slots()
+            self._on_addresses()
         else:
             self._peers.wants_addresses = False
 

@@ -32,6 +32,8 @@ FORMER_S = 600.0
 """How long after a change of the table its former owners are asked first: what is wanted of them comes over within this time, or goes cold."""
 SEEN_MAX = 65_536
 """Groups remembered as read once."""
+POOLS_MAX = 256
+"""Workers to which connections are kept, those asked last."""
 
 
 class Asked(IntEnum):
@@ -68,7 +70,7 @@ class Peers:
         self._addresses: Mapping[int, str] = {}
         self.wants_addresses = False
         """Somebody was to be asked whose address is not known, or may have changed."""
-        self._pools: dict[str, Pool] = {}
+        self._pools: OrderedDict[str, Pool] = OrderedDict()
         self._silent_until_s: dict[int, float] = {}
         self._seen: OrderedDict[tuple[int, int], None] = OrderedDict()
 
@@ -162,6 +164,9 @@ class Peers:
         pool = self._pools.get(address)
         if pool is None:
             pool = self._pools[address] = self._connect(address)
+            if len(self._pools) > POOLS_MAX:
+                self._pools.popitem(last=False)[1].close()
+        self._pools.move_to_end(address)
         return pool
 
     def failed(self, peer: Peer, error: MonofsError) -> None:

@@ -124,6 +124,7 @@ class Worker:
             on_cluster=lambda: self._writers.lose_all(WriteLost("this worker serves another cluster now")),
             on_tokens=lambda grant: self._service.tokens.take(grant.salts, grant.last),
             on_slots=lambda: self._handing.begin(),
+            on_addresses=lambda: self._handing.try_again(),
         )
         self._handing = Handing(
             cache, self._disks, self._gate, self._pins, self._peers, config.handover_bytes_s, reactor

@@ -11,10 +11,11 @@ import pytest
 from worker_world import MIB, World, make_bytes
 
 from monofs.model.block import SLOTS
-from monofs.model.errors import InvalidArgument, NotCached
+from monofs.model.errors import Closed, InvalidArgument, NotCached
 from monofs.model.slots import table_of
 from monofs.rpc.api import FetchAnswer, FetchRequest, Method, ReadManyRequest, ReadRequest
 from monofs.rpc.sync import Pool
+from monofs.worker.peers import POOLS_MAX, Asked, Peer
 
 FORMER = 2
 
@@ -191,6 +192,23 @@ def test_a_master_that_leads_since_a_moment_and_knows_few_workers_parts_none_fro
     assert owner.present() == 1
     other.run(lambda: other.worker._peers.hear({2: other.address}))
     assert not other.run(lambda: other.worker._peers.knows(1))
+
+
+def test_connections_are_kept_to_the_workers_asked_last(make_worlds: Callable[..., list[World]]) -> None:
+    owner, other = worlds = make_worlds(2)
+    tell(worlds, [1, 1])
+    peers = other.worker._peers
+    other.run(lambda: peers.hear({1: owner.address} | {n: f"127.0.0.1:{n}" for n in range(3, 3 + POOLS_MAX)}))
+    first = other.run(lambda: peers.pool(Peer(1, Asked.OWNER)))
+    assert first.server().role == "worker"
+    for number in range(3, 3 + POOLS_MAX):
+        other.run(lambda number=number: peers.pool(Peer(number, Asked.OWNER)))
+    with pytest.raises(Closed):
+        first.server()
+    assert other.run(lambda: len(peers._pools)) == POOLS_MAX
+    capability, data = owner.put(make_bytes(12, MIB))
+    assert read(other, capability, 0, MIB) == data
+    assert owner.present() == 1, "it is asked through new ones"
 
 
 def test_a_request_on_nobody_s_behalf_is_refused(make_worlds: Callable[..., list[World]]) -> None:
