@@ -283,7 +283,7 @@ class Cache(Moving):
         """The group was read. What comes within a second of a read that counted is part of it: else one scan of a file, in reads
         of 128 KiB, would count as hundreds, and no policy could tell it from a file that is read again and again."""
         now_ns = self._clock_ns()
-        if now_ns - group.read_ns < self._burst_ns:
+        if abs(now_ns - group.read_ns) < self._burst_ns:  # a clock that was set back must not end all counting
             return
         group.read_ns = now_ns
         if self._trace is not None:

@@ -38,6 +38,17 @@ def test_a_cache_records_groups_that_come_and_groups_that_are_read(
     ]
 
 
+def test_reads_count_when_the_clock_was_set_back(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(burst_ns=S, quota=2 * PAGE)
+    for at, content in ((7200, 1), (7202, 2)):
+        rig.cache._clock_ns = lambda at=at: at * S
+        rig.fill(content, PAGE)
+    rig.cache._clock_ns = lambda: 3600 * S
+    rig.cache.touch(rig.cache.lookup(ContentId(1), 0))
+    rig.fill(3, PAGE)
+    assert [rig.cache.lookup(ContentId(content), 0) is not None for content in (1, 2, 3)] == [True, False, True]
+
+
 def record(path: Path, contents: range, *, file_bytes: int = 1 << 20) -> Recorder:
     recorder = Recorder(str(path), file_bytes=file_bytes)
     recorder.start()
