@@ -51,7 +51,7 @@ def decommission(session: Session, worker: int, undo: bool) -> None:
 
 
 def _status(session: Session, worker: int) -> WorkerStatusAnswer:
-    for status in session.fs.worker_status().values():
+    for status in session.fs.worker_status(worker).values():
         if isinstance(status, WorkerStatusAnswer) and status.worker == worker:
             return status
     raise NoWorker(

@@ -143,9 +143,9 @@ class Administration(Connected):
         self._change(Method.SET_PIN, lambda number: SetPinRequest(path, pinned, number), Empty)
 
     @public
-    def worker_status(self) -> dict[str, WorkerStatusAnswer | MonofsError]:
-        """Tiers and counters of every worker, by address; an error stands for a worker that does not answer."""
-        return self._ask_workers(Method.WORKER_STATUS, WorkerStatusAnswer, self._options.timeout_s)
+    def worker_status(self, worker: int = 0) -> dict[str, WorkerStatusAnswer | MonofsError]:
+        """Tiers and counters of every worker, or of one, by address; an error stands for a worker that does not answer."""
+        return self._ask_workers(Method.WORKER_STATUS, WorkerStatusAnswer, self._options.timeout_s, only=worker)
 
     @public
     def decommission(self, worker: int, *, stay: bool = False) -> int:
@@ -161,11 +161,15 @@ class Administration(Connected):
         """Have every worker compare all its cached pages with their checksums; by address, errors as above."""
         return self._ask_workers(Method.VERIFY, VerifyAnswer, self._long_s())
 
-    def _ask_workers(self, method: Method, answer_type: type[A], timeout_s: float) -> dict[str, A | MonofsError]:
+    def _ask_workers(
+        self, method: Method, answer_type: type[A], timeout_s: float, *, only: int = 0
+    ) -> dict[str, A | MonofsError]:
         answers: dict[str, A | MonofsError] = {}
         cluster = self._session().cluster
         cluster.refresh()
         for link in cluster.links():
+            if only and link.info.id != only:
+                continue
             try:
                 answers[link.info.address] = link.pool().call(method, Empty(), answer_type, timeout_s)
             except MonofsError as error:

@@ -213,6 +213,7 @@ _POSITIVE = frozenset(
         "fetch_retries",
         "io_threads",
         "descriptors_per_client",
+        "handover_bytes_s",
     ]
 )
 

@@ -42,6 +42,7 @@ def test_sizes_and_durations_are_read_as_people_type_them():
         (["security.insecure=maybe"], "true or false"),
         (["worker.fetch_bytes=1"], "whole number of MiB"),
         (["worker.fetch_threads=0"], "at least 1"),
+        (["worker.handover_bytes_s=0"], "at least 1"),
     ],
 )
 def test_what_is_wrong_is_named(sets, named):
