@@ -85,7 +85,7 @@ class Peers:
     def hear(self, addresses: Mapping[int, str], *, awaited: bool = False) -> None:
         """Where the workers listen. ``awaited``: the master has not heard of all yet, and the others listen where they did."""
         self._addresses, self.wants_addresses = {**(self._addresses if awaited else {}), **addresses}, awaited
-        for address in self._pools.keys() - set(addresses.values()):
+        for address in self._pools.keys() - set(self._addresses.values()):
             self._pools.pop(address).close()
 
     def close(self) -> None:

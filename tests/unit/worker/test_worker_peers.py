@@ -186,7 +186,9 @@ def test_a_master_that_leads_since_a_moment_and_knows_few_workers_parts_none_fro
     owner, other = worlds = make_worlds(2)
     tell(worlds, [1, 1])
     capability, data = owner.put(make_bytes(11, MIB))
+    before = other.run(lambda: other.worker._peers.pool(Peer(1, Asked.OWNER)))
     other.run(lambda: other.worker._peers.hear({2: other.address}, awaited=True))
+    assert other.run(lambda: other.worker._peers.pool(Peer(1, Asked.OWNER))) is before
     assert other.run(lambda: other.worker._peers.wants_addresses), "it asks again"
     assert read(other, capability, 0, MIB) == data
     assert owner.present() == 1
