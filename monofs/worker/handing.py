@@ -88,6 +88,8 @@ class Handing:
             if tried:
                 await deferLater(self._reactor, AGAIN_S)
             self.left = await self._count()
+            if not self.left:
+                break
             for group in self._walk():
                 if group is None:
                     await deferLater(self._reactor, 0)
