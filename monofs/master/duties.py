@@ -141,7 +141,7 @@ class Duties:
         level = self._voters_level()
         if level > self._namespace.level:
             await self._proposer.insist(SetLevel(self._proposer.stamp(), level))
-            log.info("entry level raised", level=level)
+            log.info("entry level raised", entries=level)
             self._maybe_plan()
 
     def expire(self) -> Deferred[None]:

@@ -1,5 +1,6 @@
 """Log files: what a line holds, who may read it, what happens at every bound and on a disk that fails."""
 
+import ast
 import gc
 import json
 import logging
@@ -7,11 +8,13 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+import monofs
 from monofs.model.errors import Internal, NotFound, UfsThrottled
 from monofs.observe import metrics
 from monofs.observe.bridge import bridge_logs
@@ -42,6 +45,20 @@ def test_a_line_is_one_json_object_with_its_fields(journal):
     }  # fmt: skip
     assert "absent" not in line
     assert line["time"].endswith("Z")
+
+
+def test_no_field_takes_the_place_of_what_every_line_has():
+    taken = []
+    for path in Path(monofs.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and ast.unparse(node.func.value) == "log"
+            ):
+                names = {each.arg for each in node.keywords} & {"time", "level", "logger", "event"}
+                taken += [f"{path}:{node.lineno}: {name}" for name in sorted(names, key=str)]
+    assert taken == []
 
 
 def test_secrets_and_endless_values_are_never_written(journal):
