@@ -151,7 +151,7 @@ class Administration(Connected):
     def decommission(self, worker: int, *, stay: bool = False) -> int:
         """A worker gets no slots any more and hands over what it has (or, ``stay``, gets its share again); the epoch of the table that says so.
 
-        Its progress is in :meth:`worker_status`. Raises ``NotFound``, and ``ConditionFailed`` for the only worker.
+        Its progress is in :meth:`worker_status`. Raises ``NotFound``, and ``WouldLose`` for the only worker that owns slots.
         """
         request = DecommissionRequest(worker, stay)
         return self._session().ask(Method.DECOMMISSION, request, DecommissionAnswer).epoch

@@ -25,7 +25,7 @@ from monofs.master.proposing import Proposer
 from monofs.metadata.entries import AssignSlots
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import SLOTS_LEVEL
-from monofs.model.errors import ConditionFailed, NotFound, NotReady, OutcomeUnknown
+from monofs.model.errors import ConditionFailed, NotFound, NotReady, OutcomeUnknown, WouldLose
 from monofs.model.principal import Right
 from monofs.model.slots import WORKER_MAX, SlotTable
 from monofs.observe.logs import logger
@@ -64,7 +64,7 @@ class Planning:
     # ---- leaving ------------------------------------------------------------------------------------------------------
 
     def decommission(self, request: DecommissionRequest, call: Call) -> Deferred[DecommissionAnswer]:
-        """Take a worker out of the table for good, or in again. Raises ``NotFound``, ``ConditionFailed`` for the last one, ``NotReady``."""
+        """Take a worker out of the table for good, or in again. Raises ``NotFound``, ``WouldLose`` for the last one, ``NotReady``."""
         check_access(call.principal, Right.ADMIN)
         self._proposer.check_leads()
         if request.worker not in self._namespace.workers():
@@ -87,7 +87,9 @@ class Planning:
                     raise OutcomeUnknown("leadership was lost meanwhile: ask again")
                 shares = self._shares(self._clock())
                 if not shares:
-                    raise ConditionFailed(f"worker {worker} is the only one: start another before this one leaves")
+                    raise WouldLose(
+                        f"no other worker would own slots: start another before worker {worker} leaves, or let one stay with --undo"
+                    )
                 if self._is_planning:
                     await deferLater(self._reactor, TURN_S)
                 else:

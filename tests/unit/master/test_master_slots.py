@@ -9,10 +9,11 @@ import pytest
 from master_house import House
 from twisted.internet.defer import Deferred
 
+from monofs.cli.output import exit_code
 from monofs.master.members import LEASE_S
 from monofs.master.planning import PLAN_PAUSE_S
 from monofs.model.block import SLOTS
-from monofs.model.errors import ConditionFailed, NotFound
+from monofs.model.errors import NotFound, WouldLose
 from monofs.model.slots import EMPTY, SlotTable, follow
 from monofs.rpc import api
 from monofs.rpc.api import Method, SlotsKnown
@@ -221,8 +222,9 @@ def test_another_master_and_a_restart_of_the_worker_change_nothing_about_its_lea
 def test_the_only_worker_cannot_leave_nor_one_that_never_was(house: House) -> None:
     register(house, 1)
     planned(house, [1])
-    with pytest.raises(ConditionFailed, match="the only one"):
+    with pytest.raises(WouldLose, match="start another") as refused:
         decommission(house, 1)
+    assert exit_code(refused.value) == 4, "nothing was changed while it was read"
     with pytest.raises(NotFound, match="admin report"):
         decommission(house, 9)
     assert house.namespace.slots.workers() == [1]
