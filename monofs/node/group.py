@@ -358,6 +358,6 @@ class Group:
 
 
 def tell(line: str) -> None:
-    """To whoever watches the terminal or the supervisor's log: what a master waits for."""
+    """To whoever watches the terminal or the supervisor's log: what a node waits for."""
     sys.stderr.write(f"monofs: {line}\n")
     sys.stderr.flush()

@@ -35,7 +35,7 @@ from monofs.model.errors import ConfigError, HomeUnusable, InvalidArgument
 from monofs.model.ids import JournalIndex, Term
 from monofs.model.principal import NODE
 from monofs.node.forming import IDENTITY
-from monofs.node.group import Group, install_received
+from monofs.node.group import Group, install_received, tell
 from monofs.node.home import Home, load_secret, open_home, write_durably
 from monofs.observe.bridge import bridge_logs
 from monofs.observe.logs import close_logs, logger, set_up_logs
@@ -247,7 +247,13 @@ class Node:
         else:
             raise ConfigError("a worker needs masters: --set worker.masters=host:port,...")
         self.worker = Worker(
-            config, cache, master, reactor=self.reactor, home=self.home.directory, connect=self._connect_worker
+            config,
+            cache,
+            master,
+            reactor=self.reactor,
+            home=self.home.directory,
+            connect=self._connect_worker,
+            tell=tell,
         )
         self.worker.service().on_fatal = self.on_fatal
 

@@ -90,13 +90,17 @@ class Membership:
         on_tokens: Callable[[TokenGrant], None] = lambda _: None,
         on_slots: Callable[[], None] = lambda: None,
         on_addresses: Callable[[], None] = lambda: None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         """``operations`` tells the writes this worker is at; ``on_cluster`` is called before another cluster is joined, ``on_slots`` when the slot
-        table has changed, ``on_addresses`` when more may be known of where its workers listen."""
+        table has changed, ``on_addresses`` when more may be known of where its workers listen. ``tell`` is given what to show whoever started the
+        worker, while it waits for its first master."""
         self._config, self._cache, self._gate, self._pins, self._master = config, cache, gate, pins, master
         self._reactor, self._identity, self._on_mounts = reactor, identity, on_mounts
         self._operations, self._on_cluster, self._on_tokens = operations, on_cluster, on_tokens
         self._peers, self._on_slots, self._on_addresses = peers, on_slots, on_addresses
+        self._tell = tell
+        self._waits_for: set[int] = set()
         self.worker = 0
         self.slots: SlotTable = EMPTY
         """Which workers each slot lists, as told last."""
@@ -141,6 +145,9 @@ class Membership:
                 if str(error) != told:  # once, not every few seconds for as long as the master is away
                     told = str(error)
                     log.warning("the master does not answer", error=told, code=error.code)
+                if self._first is not None and error.code not in self._waits_for:  # each reason once
+                    self._waits_for.add(error.code)
+                    self._tell(f"waiting for a master to take this worker in: {error.message}")
             except Exception as bug:  # noqa: BLE001 - a worker that stopped heartbeating would be lost for good
                 log.error("heartbeat failed", exception=bug)
             delay_s = min(delay_s, most_s)

@@ -86,8 +86,9 @@ class Worker:
         home: str,
         open_store: OpenStore | None = None,
         connect: Callable[[str], Pool] = Pool,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``connect`` opens connections to another worker."""
+        """``connect`` opens connections to another worker; ``tell`` shows whoever started this one what it waits for."""
         self._config, self._cache, self._reactor = config, cache, reactor
         self._stores = Stores(open_store, timeout_s=config.store_timeout_s)
         self._gate = Gate(on_shown=lambda capability: cache.regroup(capability.content, capability.group))
@@ -125,6 +126,7 @@ class Worker:
             on_tokens=lambda grant: self._service.tokens.take(grant.salts, grant.last),
             on_slots=lambda: self._handing.begin(),
             on_addresses=lambda: self._handing.try_again(),
+            tell=tell,
         )
         self._handing = Handing(
             cache, self._disks, self._gate, self._pins, self._peers, config.handover_bytes_s, reactor
