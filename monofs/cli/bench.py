@@ -286,9 +286,22 @@ def _many_rate(fs: Any, path: str, seed: int) -> float:
 
 
 @bench.command()
-@click.option("--workers", default=3000, show_default=True, help="Simulated workers.")
-@click.option("--interval", "interval_s", default=1.0, show_default=True, help="Seconds between a worker's heartbeats.")
-@click.option("--seconds", default=10.0, show_default=True, help="How long heartbeats alone are measured.")
+@click.option("--workers", type=click.IntRange(1), default=3000, show_default=True, help="Simulated workers.")
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(0.01),
+    default=1.0,
+    show_default=True,
+    help="Seconds between a worker's heartbeats.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1),
+    default=10.0,
+    show_default=True,
+    help="How long heartbeats alone are measured.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a figure.")
 def cluster(workers: int, interval_s: float, seconds: float, as_json: bool) -> None:
     """Register thousands of simulated workers with a master of its own, which ends with the command."""

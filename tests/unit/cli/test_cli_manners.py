@@ -276,3 +276,10 @@ def test_loads_are_watched_and_stopped_by_their_path(node, tmp_path):
         assert node.cli("fs", "load", "/shut/none").returncode == 5, "its store may not be asked"
     finally:
         node.cli("mount", "rm", "/shut")
+
+
+@pytest.mark.parametrize("flags", [("--workers", "0"), ("--workers", "-5"), ("--interval", "0"), ("--seconds", "-1")])
+def test_a_bench_of_nothing_is_wrong_usage(flags):
+    done = run("bench", "cluster", *flags)
+    assert done.exit_code == 2
+    assert flags[0] in done.output
