@@ -148,7 +148,7 @@ class Trial:
             told = f"{names.get(quorum.leader, 'the only master')} leads, term {quorum.term}"
             told += f", {sum(worker.live for worker in fs.cluster().workers)} workers"
         except (MonofsError, OSError) as error:
-            told = f"no leader: {error}"
+            told = f"no leader: {str(error).partition(' (')[0]}"
         return fs, f"{told} | {'  '.join(parts)}"
 
     def stop(self) -> None:

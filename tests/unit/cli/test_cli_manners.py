@@ -9,6 +9,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from monofs.cli.dev import Trial
 from monofs.cli.listing import _after_its_children
 from monofs.cli.main import main
 from monofs.cli.steering import told
@@ -283,3 +284,7 @@ def test_a_bench_of_nothing_is_wrong_usage(flags):
     done = run("bench", "cluster", *flags)
     assert done.exit_code == 2
     assert flags[0] in done.output
+
+
+def test_a_trial_whose_masters_are_down_says_so_in_few_words(tmp_path):
+    assert Trial(str(tmp_path), 3, 0)._status(None) == (None, "no leader: no master answers | ")
