@@ -12,8 +12,15 @@ SIZE = 200_000
 
 
 def wait_for_slots(fs):
+    """Both workers own slots, and know it: one that does not yet takes a block from the other, and keeps a copy."""
+
+    def are_known():
+        report, statuses = fs.report(), fs.worker_status().values()
+        epochs = {status.counters["monofs_slots_epoch"] for status in statuses}
+        return all(each["slots"] for each in report["workers"].values()) and epochs == {report["cluster"]["epoch"]}
+
     end = time.monotonic() + 60
-    while not all(worker["slots"] for worker in fs.report()["workers"].values()):
+    while not are_known():
         assert time.monotonic() < end, "no plan was made for both workers"
         time.sleep(0.02)
 
