@@ -16,6 +16,7 @@ from monofs.master.access import check_access
 from monofs.master.flushing import flush_through
 from monofs.master.loading import Loader
 from monofs.master.members import Members
+from monofs.master.planning import LEAVING
 from monofs.master.proposing import Proposer
 from monofs.master.stores import Stores
 from monofs.metadata.fsck import check_namespace
@@ -92,23 +93,26 @@ class Reporting:
         return {"id": mount.id, "uri": mount.uri, "readonly": mount.readonly, "state": error or "ok"}
 
     def _workers(self) -> dict[str, Any]:
+        """Those this master has heard, and those with slots, or told to leave, that it has not: since it began to lead, or for an hour."""
         owned = self._namespace.slots.counts()
-        return {str(worker): self._worker(worker, owned.get(worker, 0)) for worker in sorted(self._members.members)}
-
-    def _worker(self, worker: int, slots: int) -> dict[str, Any]:
-        member = self._members.members[worker]
-        info = member.info
-        return {
-            "address": info.address,
-            "unix": info.unix,
-            "live": member.live,
-            "weight": member.weight,
-            "zone": member.zone,
-            "slots": slots,
-            "capacity_bytes": info.capacity_bytes,
-            "used_bytes": info.used_bytes,
-            "cursor": member.cursor,
-        }
+        shares = {worker: (weight, zone) for worker, weight, zone in self._namespace.known_slots.shares}
+        rows = {}
+        for worker in sorted({*self._members.members, *(shares if self._proposer.leads else ())}):
+            weight, zone = shares.get(worker, (0, ""))
+            member = self._members.members.get(worker)
+            rows[str(worker)] = {
+                "address": member.info.address if member else "",
+                "unix": member.info.unix if member else "",
+                "live": member is not None and member.live,
+                "leaving": weight == LEAVING,
+                "weight": member.weight if member else max(weight, 0),
+                "zone": member.zone if member else zone,
+                "slots": owned.get(worker, 0),
+                "capacity_bytes": member.info.capacity_bytes if member else None,
+                "used_bytes": member.info.used_bytes if member else None,
+                "cursor": member.cursor if member else None,
+            }
+        return rows
 
     def conf(self, _: Empty, call: Call) -> ConfAnswer:
         """The effective settings; secrets are left out by the loader."""

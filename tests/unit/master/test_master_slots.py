@@ -219,6 +219,19 @@ def test_another_master_and_a_restart_of_the_worker_change_nothing_about_its_lea
     assert planned(house, [1]).counts() == {1: SLOTS}
 
 
+def test_a_report_names_workers_a_new_leader_has_not_heard_and_those_told_to_leave(house: House) -> None:
+    two(house)
+    house.restart()
+    register(house, 1)
+    workers = house.ask(Method.REPORT, api.Empty()).sections["workers"]
+    assert {number: each["live"] for number, each in workers.items()} == {"1": True, "2": False}
+    assert sum(each["slots"] for each in workers.values()) == SLOTS
+    register(house, 2)
+    decommission(house, 2)
+    workers = house.ask(Method.REPORT, api.Empty()).sections["workers"]
+    assert {number: each["leaving"] for number, each in workers.items()} == {"1": False, "2": True}
+
+
 def test_the_only_worker_cannot_leave_nor_one_that_never_was(house: House) -> None:
     register(house, 1)
     planned(house, [1])
