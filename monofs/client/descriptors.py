@@ -4,6 +4,8 @@ Invariant: at most ``limit`` are open at a time (design.md section 5), and a des
 reference to it goes: so a thread that still reads from one can never find its number reused for another file, and reading needs no
 lock. The lasting references are the table's and those in the :class:`Hot` maps of open files, which the table empties of what it drops.
 
+What a program does not read from any more holds room in the worker's tiers, so idle descriptors go by time too, also in a program that does nothing.
+
 After a fork the child starts with an empty table: what it inherited is closed in the child only, and its leases stay the parent's.
 Not here: asking a worker for a descriptor (reader.py) and sending the leases back (cluster.py).
 """
@@ -16,6 +18,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from monofs.model.block import GROUP_SIZE_BYTES, page_count, pages_mask
 from monofs.rpc.api import DescriptorAnswer
@@ -23,11 +26,19 @@ from monofs.rpc.api import DescriptorAnswer
 DESCRIPTORS_MAX = 256
 """Per process; workers refuse more per connection."""
 IDLE_S = 30.0
-"""A descriptor not used between two sweeps this far apart is closed: within 60 s at the latest."""
+"""A descriptor not used between two sweeps this far apart is closed, and its lease given back: within 60 s at the latest."""
 
 GROUP_SHIFT = GROUP_SIZE_BYTES.bit_length() - 1
 
-Key = tuple[object, int, int]
+
+class Lessor(Protocol):
+    """Who gave a descriptor: ``cluster.WorkerLink``."""
+
+    def give_back(self, at_least: int = ...) -> None:
+        """Send back leases once there are so many."""
+
+
+Key = tuple[Lessor, int, int]
 """Worker link, content id, group."""
 
 
@@ -125,6 +136,7 @@ class DescriptorTable:
         self._entries: dict[Key, Descriptor] = {}
         self._alive: weakref.WeakSet[Descriptor] = weakref.WeakSet()
         self._swept_s = time.monotonic()
+        self._is_sweeping = False
 
     def get(self, key: Key) -> Descriptor | None:
         """The descriptor held for a group, if any."""
@@ -153,6 +165,29 @@ class DescriptorTable:
             self._drop(key)
             self._entries[key] = descriptor
             self._alive.add(descriptor)
+            if not self._is_sweeping:
+                self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        timer = threading.Timer(self._idle_s, self._sweep)
+        timer.daemon = True
+        try:
+            timer.start()
+            self._is_sweeping = True
+        except RuntimeError:  # the program ends, or may have no more threads: the next one tries again
+            self._is_sweeping = False
+
+    def _sweep(self) -> None:
+        with self._lock:
+            lessors = {key[0] for key in self._entries}
+            self._swept_s = time.monotonic()
+            self._drop_unused(len(self._entries))
+            if self._entries:
+                self._sweep_later()
+            else:
+                self._is_sweeping = False
+        for lessor in lessors:
+            lessor.give_back(at_least=1)
 
     def lend(self, key: Key, descriptor: Descriptor, hot: Hot) -> None:
         """Let an open file read from a descriptor by itself, if it was not dropped meanwhile."""
@@ -171,7 +206,7 @@ class DescriptorTable:
             for key in [key for key in self._entries if key[1] == content]:
                 self._drop(key)
 
-    def drop_link(self, link: object) -> None:
+    def drop_link(self, link: Lessor) -> None:
         """Forget all of a worker."""
         with self._lock:
             for key in [key for key in self._entries if key[0] is link]:

@@ -12,11 +12,13 @@ from twisted.internet.defer import Deferred, fail
 
 from monofs.master.members import Members
 from monofs.model.block import block_of, slot_of
-from monofs.model.errors import NoWorker
+from monofs.model.errors import ConnectionLost, MonofsError, NoWorker, Unreachable
 from monofs.model.inode import Inode
 from monofs.rpc.api import Message, Method, WorkerInfo
 
 A = TypeVar("A", bound=Message)
+SILENT = (NoWorker, ConnectionLost, Unreachable)
+"""A worker did not answer: another may."""
 
 
 class Channel(Protocol):
@@ -41,12 +43,18 @@ class Channels:
         self._members, self._dial = members, dial
         self._open: dict[int, tuple[str, Channel]] = {}
 
-    def owner(self, inode: Inode, offset: int) -> int:
-        """The worker to ask for the block at ``offset`` of a file's content: its owner if that lives. ``NoWorker`` while none does."""
+    async def ask_owner(
+        self, inode: Inode, offset: int, method: Method, request: Message, answer_type: type[A], timeout_s: float
+    ) -> A:
+        """Ask the workers of the block at ``offset`` of a file's content in order, until one answers. ``NoWorker`` while none lives."""
         owners = self._members.owners(slot_of(inode.content, block_of(offset, inode.layout)))
-        if not owners:
-            raise NoWorker("no worker is registered with this master")
-        return owners[0]
+        error: MonofsError = NoWorker("no worker is registered with this master")
+        for worker in owners:
+            try:
+                return await self.call(worker, method, request, answer_type, timeout_s)
+            except SILENT as silent:
+                error = silent
+        raise error
 
     def call(
         self, worker: int, method: Method, request: Message, answer_type: type[A], timeout_s: float

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from monofs.master.below import Files, Frontier, Met
-from monofs.master.channels import Channels
+from monofs.master.channels import SILENT, Channels
 from monofs.master.freshness import NEVER, Range
 from monofs.master.issuing import Issuer
 from monofs.master.job_run import Run
@@ -21,13 +21,10 @@ from monofs.metadata.state import Lookup
 from monofs.model.block import GROUP_SIZE_BYTES, group_length, page_count, pages_mask
 from monofs.model.errors import (
     CapabilityExpired,
-    ConnectionLost,
     ContentChanged,
     MonofsError,
     NotFound,
-    NoWorker,
     TierFull,
-    Unreachable,
 )
 from monofs.model.ids import NO_CONTENT
 from monofs.model.inode import Flag, Inode
@@ -40,7 +37,6 @@ TRIES = 4
 LOOKING, FETCHING = b"s", b"f"
 _AGAIN = (ContentChanged, CapabilityExpired, NotFound)
 """The file is another one by now: look, and load what it is."""
-_SILENT = (NoWorker, ConnectionLost, Unreachable)
 _WHOLE = Range(b"", None, 0.0)
 
 
@@ -167,10 +163,10 @@ class Loading:
         request = FetchRequest(token, group, pages_mask(0, page_count(length) - 1))
 
         async def ask() -> FetchAnswer:
-            worker = self._channels.owner(inode, group * GROUP_SIZE_BYTES)
-            return await self._channels.call(worker, Method.FETCH, request, FetchAnswer, FETCH_TIMEOUT_S)
+            at = group * GROUP_SIZE_BYTES
+            return await self._channels.ask_owner(inode, at, Method.FETCH, request, FetchAnswer, FETCH_TIMEOUT_S)
 
-        answer = await run.persist(ask, also=_SILENT)
+        answer = await run.persist(ask, also=SILENT)
         if not answer.cached:
             raise TierFull(f"there is no room to cache {format_path(parts)}: free or unpin something, or raise a quota")
         run.advance(bytes_=length)

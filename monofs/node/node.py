@@ -55,6 +55,8 @@ from monofs.worker.service import Worker
 
 log = logger(__name__)
 FLUSH_TICK_S = 0.1
+WORKER_PATIENCE_S = 0.5
+"""After so long without a connection the next worker of a slot is asked."""
 PEER_SILENCE_S = 2.0
 """A worker that says nothing for so long must prove that it lives, or its bytes are taken from the store."""
 
@@ -222,7 +224,7 @@ class Node:
         """The master's channel to a worker."""
         if self.worker is not None and info.address == self._worker_address:
             return DirectClient(self.worker.service(), NODE)
-        return Client(self.reactor, info.address, Credential(self._secret), tls=self._tls)
+        return Client(self.reactor, info.address, Credential(self._secret), tls=self._tls, patience_s=WORKER_PATIENCE_S)
 
     def _open_worker(self, stack: ExitStack) -> None:
         config = self.config.worker

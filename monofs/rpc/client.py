@@ -175,7 +175,8 @@ class Client:
     """Calls to one service, by its addresses (of masters: one leads; it follows NotLeader hints to the next call).
 
     ``on_open`` is called with the server's Welcome whenever a connection was made. ``draw`` gives random numbers in
-    [0, 1) for the jitter of reconnecting (0.05 s to ``backoff_max_s``, doubling).
+    [0, 1) for the jitter of reconnecting (0.05 s to ``backoff_max_s``, doubling). ``patience_s``: once no server could be reached for so long,
+    calls fail with ``Unreachable`` instead of waiting for their deadlines.
     """
 
     def __init__(
@@ -186,6 +187,7 @@ class Client:
         *,
         connect_timeout_s: float = 5.0,
         backoff_max_s: float = BACKOFF_MAX_S,
+        patience_s: float = float("inf"),
         on_open: Callable[[Welcome], None] | None = None,
         draw: Callable[[], float] = random.random,
         tls: ClientTls | None = None,
@@ -202,7 +204,8 @@ class Client:
         """What the server of the present connection said; None while there is none."""
         self._deadlines = Deadlines(reactor)
         self._connect_s = connect_timeout_s
-        self._backoff_max_s = backoff_max_s
+        self._backoff_max_s, self._patience_s = backoff_max_s, patience_s
+        self._failing_since_s: float | None = None
         self._on_open = on_open
         self._draw = draw
         self._address = self.addresses[0]
@@ -368,7 +371,7 @@ class Client:
         """The handshake is done: send what waited."""
         self.welcome = welcome
         self._pause_s = BACKOFF_FIRST_S
-        self._last_error = None
+        self._last_error = self._failing_since_s = None
         if self._on_open is not None:
             self._on_open(welcome)
         for waiter in list(self._waiting.values()):
@@ -408,6 +411,11 @@ class Client:
             pause = self._pause_s * (0.5 + self._draw() / 2)
             self._pause_s = min(self._pause_s * 2, self._backoff_max_s)
         self._retry = self.reactor.callLater(pause, self._retry_or_rest)
+        now_s = time.monotonic()
+        if self._failing_since_s is None:
+            self._failing_since_s = now_s
+        elif now_s - self._failing_since_s >= self._patience_s:
+            self._fail_all([waiter for waiter in self._waiting.values() if not waiter.sent_at], Unreachable(str(error)))
 
     def _was_warned(self, address: str) -> bool:
         """Whether it was lately; else it is now."""

@@ -18,6 +18,7 @@ from monofs.model.errors import BY_CODE, Closed, ConnectionLost, MonofsError, No
 from monofs.model.ids import ContentId
 from monofs.model.slots import EMPTY, SlotTable, pack_delta, table_of
 from monofs.rpc.api import ClusterAnswer, DescriptorAnswer, SlotsNews, WorkerInfo
+from monofs.testing.masters import wait_until
 
 
 @pytest.mark.parametrize("cls", list(BY_CODE.values()), ids=lambda cls: cls.__name__)
@@ -211,12 +212,26 @@ def make(tmp_path, leases):
     return make
 
 
+class Giver:
+    """Stands for the link to a worker."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def give_back(self, at_least=32):
+        assert at_least == 1
+        self.asked += 1
+
+
+W = Giver()
+
+
 def test_a_descriptor_closes_and_gives_its_lease_back_with_its_last_reference(make, leases):
     table = DescriptorTable(limit=8)
     descriptor = make(7)
     number = descriptor.fd
-    table.add(("w", 1, 0), descriptor)
-    table.drop(("w", 1, 0))
+    table.add((W, 1, 0), descriptor)
+    table.drop((W, 1, 0))
     assert os.pread(number, 1, 0) == b"x", "a thread still reads"
     assert not leases
     del descriptor
@@ -229,16 +244,16 @@ def test_a_descriptor_closes_and_gives_its_lease_back_with_its_last_reference(ma
 def test_an_open_file_reads_by_itself_only_from_what_the_table_still_holds(make, leases):
     table, hot, other = DescriptorTable(limit=8), Hot(), Hot()
     descriptor = make(7)
-    table.add(("w", 1, 0), descriptor)
+    table.add((W, 1, 0), descriptor)
     for each in (hot, other):
-        table.lend(("w", 1, 0), descriptor, each)
+        table.lend((W, 1, 0), descriptor, each)
         assert each.last is descriptor
         assert each.at(99) is descriptor
         assert each.at(GROUP_SIZE_BYTES) is None
     del other, each
-    table.drop(("w", 1, 0))
+    table.drop((W, 1, 0))
     assert (hot.last, hot.at(0)) == (None, None)
-    table.lend(("w", 1, 0), descriptor, hot)
+    table.lend((W, 1, 0), descriptor, hot)
     assert hot.at(0) is None, "it was dropped between asking and lending"
     del descriptor
     assert list(leases) == [7]
@@ -261,20 +276,20 @@ def test_at_the_bound_the_least_used_go_first_and_held_ones_are_not_counted_away
     table = DescriptorTable(limit=16)
     for number in range(16):
         assert table.has_room()
-        table.add(("w", number, 0), make(number))
+        table.add((W, number, 0), make(number))
     for number in range(16):
-        descriptor = table.get(("w", number, 0))
+        descriptor = table.get((W, number, 0))
         descriptor.used = number >= 4
     descriptor = None
     assert table.has_room()
     assert table.open_count() == 14
-    assert table.get(("w", 0, 0)) is None
-    assert table.get(("w", 15, 0)) is not None
-    held = [table.get(("w", number, 0)) for number in range(16)]
+    assert table.get((W, 0, 0)) is None
+    assert table.get((W, 15, 0)) is not None
+    held = [table.get((W, number, 0)) for number in range(16)]
     held = [one for one in held if one is not None]
     while table.open_count() < 16:
         extra = make(100 + len(held))
-        table.add(("w", 100 + len(held), 0), extra)
+        table.add((W, 100 + len(held), 0), extra)
         held.append(extra)
     assert not table.has_room(), "every one is held by somebody"
     held.clear()
@@ -282,13 +297,15 @@ def test_at_the_bound_the_least_used_go_first_and_held_ones_are_not_counted_away
     assert table.has_room()
 
 
-def test_what_nobody_used_between_two_sweeps_is_closed(make):
-    table = DescriptorTable(limit=16, idle_s=0.0)
-    table.add(("w", 1, 0), make(1))
-    assert table.has_room()  # clears the mark
-    assert table.open_count() == 1
-    assert table.has_room()
-    assert table.open_count() == 0
+def test_what_nobody_uses_is_closed_and_given_back_though_the_program_does_nothing(make, leases):
+    giver = Giver()
+    table = DescriptorTable(limit=16, idle_s=0.01)
+    table.add((giver, 1, 0), make(1))
+    table.add((giver, 2, 0), make(2))
+    wait_until(lambda: table.open_count() == 0 and giver.asked >= 2, "they stay open")
+    assert sorted(leases) == [1, 2]
+    table.add((giver, 3, 0), make(3))
+    wait_until(lambda: table.open_count() == 0, "it stays open")
 
 
 def test_threads_that_read_never_meet_a_number_used_again(make):
@@ -297,7 +314,7 @@ def test_threads_that_read_never_meet_a_number_used_again(make):
 
     def churn(seed):
         for i in range(200):
-            key = ("w", (seed + i) % 10, 0)
+            key = (W, (seed + i) % 10, 0)
             found = table.get(key)
             if found is None and table.has_room():
                 found = make(f"{seed}-{i}")

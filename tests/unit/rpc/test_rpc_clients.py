@@ -22,6 +22,7 @@ from monofs.model.errors import (
     ProtocolError,
     Unauthenticated,
     UnknownMethod,
+    Unreachable,
 )
 from monofs.rpc import api
 from monofs.rpc.api import Method
@@ -279,6 +280,17 @@ def test_a_server_that_accepts_and_is_stopped_is_left_before_a_caller_loses_pati
         client = Client(loop.reactor, [f"127.0.0.1:{stopped.getsockname()[1]}", house.tcp().address])
         assert loop.do(client.call, Method.PING, api.Empty(), api.Pong, 8.0).role == "worker"
         loop.do(client.close)
+
+
+def test_who_has_no_patience_hears_that_nobody_is_there(loop: Loop, house: House) -> None:
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{door.getsockname()[1]}"
+    client = Client(loop.reactor, address, patience_s=0.2)
+    for _ in range(2):
+        with pytest.raises(Unreachable, match="refused"):
+            loop.do(client.call, Method.PING, api.Empty(), api.Pong, 20.0)
+    loop.do(client.close)
 
 
 def test_streams_reach_direct_callers_through_a_callback(loop: Loop, house: House, tmp_path: Any) -> None:
