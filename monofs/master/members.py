@@ -31,6 +31,7 @@ from monofs.model.errors import HomeUnusable, InvalidArgument, SessionExpired
 from monofs.model.principal import Right
 from monofs.model.slots import WEIGHT_MAX, ZONE_MAX
 from monofs.observe.logs import logger
+from monofs.rpc.addresses import parse_address
 from monofs.rpc.api import (
     ClusterAnswer,
     ClusterRequest,
@@ -237,6 +238,7 @@ class Members:
             raise InvalidArgument(f"a worker's identity has {IDENTITY_BYTES} bytes")
         if not 0 <= request.weight <= WEIGHT_MAX or len(request.zone) > ZONE_MAX:
             raise InvalidArgument(f"a weight is 0 to {WEIGHT_MAX:,}, and a zone has at most {ZONE_MAX} characters")
+        parse_address(request.address)  # clients and other workers are told it
         self._proposer.check_leads()
         return Deferred.fromCoroutine(self._register(request))
 

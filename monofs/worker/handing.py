@@ -131,10 +131,10 @@ class Handing:
         if owner is None:
             return False
         pages, count = group.present, group.present_bytes
-        pool = self._peers.pool(owner)
         try:
             if not await self._is_sound(group, pages):
                 return False
+            pool = self._peers.pool(owner)
             answer: FetchAnswer = await deferToThreadPool(
                 self._reactor,
                 self._reactor.getThreadPool(),

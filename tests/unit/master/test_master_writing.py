@@ -33,6 +33,7 @@ from monofs.model.inode import Flag
 from monofs.model.principal import Principal, Right
 from monofs.rpc import api
 from monofs.rpc.api import Method
+from monofs.testing.masters import wait_until
 from monofs.ufs.base import Condition
 
 ADA = Principal("ada", uid=1000, groups=(100,), rights=Right.READ | Right.WRITE)
@@ -163,6 +164,8 @@ def test_a_directory_or_the_root_is_not_written(house: House, scribe: Scribe, da
 
 def test_may_write_tells_what_beginning_would_and_journals_nothing(house: House, scribe: Scribe, data: Path) -> None:
     write(data / "f", b"1")
+    planning = house.master._duties._planning
+    wait_until(lambda: house.namespace.slots.epoch > 0 and not planning._is_planning, "no slots are assigned")
     before = house.namespace.applied_index
     assert house.ask(Method.MAY_WRITE, api.MayWriteRequest("/lake/g")) == api.Empty()
     assert house.namespace.applied_index == before
