@@ -240,8 +240,8 @@ class Sending:
             if not session.cluster.failed(session.cluster.worker(self._worker), error):
                 if not self._is_reached and isinstance(error, Unreachable):
                     self._begin(instead=self._capability)
-                    return
-                session.cluster.look_again()
+                else:
+                    session.cluster.look_again()
         except MonofsError:
             pass  # the next try tells
         time.sleep(self._pause_s)

@@ -47,7 +47,7 @@ from monofs.observe.tracing import TRACE, show_trace
 from monofs.rpc.sync import Pool as Connections
 from monofs.tiering.cache import Cache, Group
 from monofs.worker.flight import Flight, Taker, Waiter
-from monofs.worker.peers import Asked, PeerFailed, Peers
+from monofs.worker.peers import Asked, Peer, PeerFailed, Peers
 from monofs.worker.planner import split_ranges
 from monofs.worker.pool import Pool
 from monofs.worker.stores import Stores
@@ -137,7 +137,7 @@ class Fetcher:
         end = min(base + (last + 1) * PAGE_SIZE_BYTES, capability.size)
         flight = Flight(capability, base + first * PAGE_SIZE_BYTES, end, group, urgent)
         flight.given = bool(giver)
-        flight.peer = self._peers.giver(giver) if giver else self._peers.first(capability, flight.position, asked)
+        flight.peer = Peer(giver, Asked.FORMER) if giver else self._peers.first(capability, flight.position, asked)
         self._cache.reserve(group, flight.mask)
         self._cache.hold(group)
         try:

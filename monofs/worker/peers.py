@@ -76,9 +76,8 @@ class Peers:
 
     def follow(self, me: int, table: SlotTable, silent: Collection[int]) -> None:
         """What the master told last: this worker's id, the table, and who does not live."""
-        if (
-            table.epoch and table.epoch != self._table.epoch
-        ):  # the empty one stands for one that is being asked for as a whole
+        # the empty table stands for one that is being asked for as a whole
+        if table.epoch and table.epoch != self._table.epoch:
             self._former, self._table, self._changed_s = self._table, table, time.monotonic()
         self.me, self._silent = me, silent
 
@@ -149,10 +148,6 @@ class Peers:
     def knows(self, worker: int) -> bool:
         """Whether a worker can be asked."""
         return worker != self.me and worker in self._addresses
-
-    def giver(self, worker: int) -> Peer:
-        """A worker that gives what it has."""
-        return Peer(worker, Asked.FORMER)
 
     # ---- asking -----------------------------------------------------------------------------------------------------------
 
