@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit docs bench torture clean system-packages
+.PHONY: help demo test lint unit docs pictures bench torture clean system-packages
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -14,10 +14,20 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint]'
 	touch $@
 
+$(VENV)-s3fs/.installed: Makefile
+	$(PYTHON) -m venv $(VENV)-s3fs
+	$(VENV)-s3fs/bin/python -m pip install --quiet --disable-pip-version-check s3fs pandas pyarrow duckdb
+	touch $@
+
+NODE := tests/s3/node/node_modules/.installed
+$(NODE): tests/s3/node/package-lock.json | system-packages
+	@(cd tests/s3/node && timeout 300 npm ci --silent --ignore-scripts --no-audit --no-fund && touch node_modules/.installed) \
+	|| echo "npm is not there or failed: left out the SDK for JavaScript (its test says so)"
+
 system-packages: ## Install the Debian packages the demo and the tests use (needs root; says what it skips).
 	@sh scripts/system-packages
 
-demo: $(VENV)/.installed system-packages ## Mount a real S3 bucket and a directory, read them cold and warm, write, rename and delete; print tables.
+demo: $(VENV)/.installed system-packages ## Mount a real S3 bucket and a directory, read them cold and warm, write, rename and delete; print tables. DEMO_KEEP=1: stay, to be looked at.
 	$(BIN)/python demo/demo.py
 
 lint: $(VENV)/.installed ## Style, types and floors.
@@ -26,14 +36,17 @@ lint: $(VENV)/.installed ## Style, types and floors.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.installed system-packages lint ## Everything CI runs: style, types, floors, all tests, the built wheel.
-	$(BIN)/python -m pytest -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.installed $(VENV)-s3fs/.installed system-packages $(NODE) lint ## Everything CI runs: style, types, floors, all tests, the built wheel.
+	$(BIN)/python -m pytest -p no:cacheprovider -n 3 --dist loadfile --no-loadscope-reorder
 
 unit: $(VENV)/.installed ## The quick tests only.
 	$(BIN)/python -m pytest tests/unit
 
 docs: $(VENV)/.installed ## Write the generated pages anew.
 	$(BIN)/python scripts/generate-docs
+
+pictures: $(VENV)/.installed system-packages ## Pictures of every page of the web console in build/pictures; those of the README with ARGS=--readme.
+	$(BIN)/python scripts/console-pictures $(ARGS)
 
 bench: $(VENV)/.installed ## Run the benchmarks that docs/benchmarks.md quotes.
 	$(BIN)/python benchmarks/run.py
@@ -42,4 +55,4 @@ torture: $(VENV)/.installed ## Ten minutes of faults for three real masters unde
 	$(BIN)/python -m monofs.testing.torture --minutes 10
 
 clean: ## Remove the environment and everything generated.
-	rm -rf $(VENV) build dist .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-s3fs tests/s3/node/node_modules build dist .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

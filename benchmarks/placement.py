@@ -1,6 +1,6 @@
 """The planner of the slot table: processor time, movement, and how evenly losses are spread, from nothing and after one worker joined or left.
 
-    python benchmarks/placement.py [--workers 3,10,100,1000,3000] [--replicas 2]
+    python benchmarks/placement.py [--workers 3,10,100,1000,3000] [--replicas 2] [--zones 3]
 
 "Moved" is slots that changed owners, and places on workers that were not listed for the slot, beside how many of each the new or lost worker's
 share makes necessary. "Shared" is how many slots any two workers have in common: least, mean, most.
@@ -20,10 +20,10 @@ from monofs.model.block import SLOTS
 from monofs.model.slots import EMPTY, SlotTable, pack_delta
 
 
-def planned(workers: list[int], replicas: int, before: SlotTable) -> tuple[SlotTable, float]:
+def planned(workers: list[int], replicas: int, zones: int, before: SlotTable) -> tuple[SlotTable, float]:
     """The table and the seconds of processor it took."""
     begin = time.process_time()
-    plan = plan_slots([Share(worker, 100) for worker in workers], replicas, before)
+    plan = plan_slots([Share(worker, 100, str(worker % zones)) for worker in workers], replicas, before)
     return SlotTable(before.epoch + 1, *plan), time.process_time() - begin
 
 
@@ -46,18 +46,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", default="3,10,100,1000,3000")
     parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--zones", type=int, default=1)
     options = parser.parse_args()
     print(
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {options.replicas} replicas"
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {options.replicas} replicas, {options.zones} zones"
     )
     for count in map(int, options.workers.split(",")):
         workers = list(range(1, count + 1))
-        table, took_s = planned(workers, options.replicas, EMPTY)
+        table, took_s = planned(workers, options.replicas, options.zones, EMPTY)
         size = len(pack_delta(table.whole()))
         print(f"{count:5} from nothing {took_s:5.2f} s, {size:,} bytes packed; shared {shared(table, count)}")
         lost = workers[count // 2]
         for what, after in (("joined", [*workers, count + 1]), ("left", [each for each in workers if each != lost])):
-            new, took_s = planned(after, options.replicas, table)
+            new, took_s = planned(after, options.replicas, options.zones, table)
             who = new if what == "joined" else table
             share = who.counts()[count + 1 if what == "joined" else lost]
             owners, places = moved(table, new)

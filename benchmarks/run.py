@@ -24,11 +24,13 @@ TIMEOUT_S = 600.0
 SCRIPTS: dict[str, list[str]] = {
     "read_local": ["read_local.py", "--rounds", "5", "--megabytes", "256"],
     "stream": ["stream.py", "--rounds", "7"],
+    "scaling": ["scaling.py"],
     "node": ["node.py"],
     "cold": ["cold.py", "--rounds", "3", "--megabytes", "512"],
     "cold_memory": ["cold.py", "--rounds", "3", "--megabytes", "128", "--directory", "/dev/shm"],
     "ufs": ["ufs.py", "--seconds", "1", "--rounds", "3", "--megabytes", "512"],
     "rpc": ["rpc.py", "--seconds", "1"],
+    "http_door": ["http_door.py"],
     "connections": ["connections.py"],
     "placement": ["placement.py"],
     "journal": ["journal.py", "--rounds", "3", "--seconds", "1"],
@@ -38,6 +40,7 @@ SCRIPTS: dict[str, list[str]] = {
     "write_far": ["write.py", "--rounds", "3", "--delay-ms", "30"],
     "write_radosgw": ["write.py", "--rounds", "3", "--radosgw", "--megabytes", "256"],
     "trees": ["trees.py", "--keys", "1000000"],
+    "keys": ["keys.py", "--radosgw"],
     "failover": ["failover.py", "--kills", "100"],
 }
 

@@ -33,7 +33,7 @@ MIB = 1 << 20
 BLOCK = 64 * MIB
 NGINX = """
 daemon off; master_process off; pid {directory}/nginx.pid; error_log stderr crit;
-events {{ worker_connections 64; }}
+events {{ worker_connections 1024; }}
 http {{
   access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; sendfile_max_chunk 2m;
   client_body_temp_path {directory}/t1; proxy_temp_path {directory}/t2; fastcgi_temp_path {directory}/t3;

@@ -3,7 +3,8 @@
 dataset, rename a checkpoint, delete a directory, and compare with what the bucket itself lists.
 
 Run it with `make demo`. Everything it starts it stops again, and everything it writes lies in ./.demo, which it removes. The numbers of
-requests are those of the S3 server's own access log, not ours.
+requests are those of the S3 server's own access log, not ours. With DEMO_KEEP=1 it stays at its end, reading now and then, so that its
+web console can be looked at.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ SMALL_FILES = 2000
 SMALL_SIZE = 100_000
 LAKE_FILES = 8
 LAKE_ROWS = 400_000
+KEPT_PAUSE_S = 2.0
 WRITTEN_DAYS = 12
 WRITTEN_ROWS = 240_000
 CHECKPOINT_FILES = 24
@@ -315,6 +317,7 @@ def main() -> int:
             say("starting monofs serve")
             with ServedNode(os.path.join(directory, "home")) as node:
                 address = node.doors["rpc"]
+                say(f"watch it in a browser: {node.doors['console']}")
                 show(node, server, local)
                 meter = Meter(server, node)
                 steps = (("Parquet lake", read_lake, "lake"), ("2,000 small files", read_small, "small"))
@@ -327,11 +330,24 @@ def main() -> int:
                 console.print(meter.table())
                 say("writing through the same tree")
                 console.print(write(server, node))
+                if os.environ.get("DEMO_KEEP"):
+                    keep(node)
+                else:
+                    say("DEMO_KEEP=1 make demo stays here, and its web console with it")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         shutil.rmtree(short, ignore_errors=True)
     console.print(f"done in {time.perf_counter() - begin:.0f} s; nothing is left running")
     return 0
+
+
+def keep(node: ServedNode) -> None:
+    """Stay until Ctrl-C, and read the lake again and again, so that there is something to be seen."""
+    say(f"the web console is at [bold]{node.doors['console']}[/bold] until Ctrl-C")
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            read_lake(f"monofs://{node.doors['rpc']}/s3/lake")
+            time.sleep(KEPT_PAUSE_S)
 
 
 def show(node: ServedNode, server: Bucket, local: str) -> None:

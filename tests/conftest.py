@@ -17,6 +17,7 @@ from monofs.testing.buckets import Bucket, Buckets
 from monofs.testing.nodes import ServedNode
 
 LONG_FIRST = (
+    "test_fsspec_abstract",
     "test_node_kill",
     "test_write_kill",
     "test_write_model",
@@ -25,7 +26,7 @@ LONG_FIRST = (
     "test_masters",
     "test_journal_kill",
 )
-"""Files that take longest: they begin first, so that the two processes end together."""
+"""Files that take longest: they begin first, so that the processes end together."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

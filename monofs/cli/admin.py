@@ -10,6 +10,7 @@ import click
 
 from monofs.cli.backup import backup, restore
 from monofs.cli.decommission import decommission
+from monofs.cli.group import Group
 from monofs.cli.job import age
 from monofs.cli.journal import journal
 from monofs.cli.listing import printable
@@ -21,7 +22,7 @@ from monofs.config.loader import load_config, setting_fields
 from monofs.model.errors import MonofsError
 
 
-@click.group()
+@click.group(cls=Group)
 def admin() -> None:
     """See the cluster's health, settings and integrity; back its namespace up."""
 

@@ -20,6 +20,7 @@ import msgspec
 
 import monofs
 from monofs.cli import reference
+from monofs.cli.group import Group
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table
 from monofs.cli.storm import Outcome, Request, Storm
@@ -35,7 +36,7 @@ _encode = msgspec.msgpack.Encoder().encode
 BASE = "/.bench"
 
 
-@click.group()
+@click.group(cls=Group)
 def bench() -> None:
     """Measure a running node, with the limit of the machine beside each figure."""
 

@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
-from monofs.cli.job import start
-from monofs.cli.listing import json_option
+from monofs.cli.group import Group
 from monofs.cli.loading import load
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table
-from monofs.cli.paths import TREE_PATH
 from monofs.cli.simulating import simulate
-from monofs.cli.steering import run_free
+from monofs.cli.steering import free
 from monofs.config.units import format_bytes
 from monofs.model.errors import MonofsError
+from monofs.rpc.api import TierStatus
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """See and steer what the workers hold."""
 
 
 cache.add_command(load)
+cache.add_command(free)
 cache.add_command(simulate)
-
-
-@cache.command()
-@click.argument("path", type=TREE_PATH)
-@click.option("-R", "-r", "recursive", is_flag=True, help="Everything below a directory, as a job.")
-@click.option("-f", "force", is_flag=True, help="Pinned files too.")
-@click.option("--detach", is_flag=True, help="With -R: do not wait for the job.")
-@json_option
-@click.pass_obj
-def free(session: Session, path: str, recursive: bool, force: bool, detach: bool, as_json: bool) -> None:
-    """Drop cached copies. Metadata and the store are not touched, nor what only the cache has."""
-    if not recursive:
-        run_free(session, path, recursive=False, force=force, as_json=as_json)
-        return
-    arguments = {"force": "true"} if force else {}
-    sys.exit(start(session, "free", (path,), detach=detach, as_json=as_json, **arguments))
 
 
 @cache.command()
@@ -77,8 +60,19 @@ def status(session: Session, as_json: bool) -> None:
                 )
             )
         print_table(["TIER", "USED", "CAPACITY", "FULL", "PINNED", "GROUPS", "STATE", "DIRECTORY"], rows)
-        for line in summarize(answer.counters):
+        for line in (*held(answer.tiers, answer.counters), *summarize(answer.counters)):
             click.echo(f"  {line}")
+
+
+def held(tiers: Iterable[TierStatus], counters: dict[str, float]) -> Iterator[str]:
+    """What readers hold."""
+    out, bytes_ = counters.get("monofs_descriptors_out", 0), sum(tier.held_bytes for tier in tiers)
+    if out or bytes_:
+        recalled = counters.get("monofs_descriptors_recalled", 0)
+        yield (
+            f"held by readers: {out:.0f} descriptors out, {recalled:.0f} asked back so far;"
+            f" {format_bytes(bytes_)} used by files that are gone already"
+        )
 
 
 def summarize(counters: dict[str, float]) -> Iterator[str]:

@@ -37,13 +37,13 @@ def decommission(session: Session, worker: int, undo: bool) -> None:
             break
         if time.monotonic() - told_s > TOLD_S:
             told_s = time.monotonic()
-            click.echo(f"{left} groups of up to 64 MiB are left", err=True)
+            click.echo(f"{left} {'group' if left == 1 else 'groups'} of up to 64 MiB left", err=True)
         time.sleep(LOOK_S)
     kept = int(counters["monofs_kept_bytes"])
     if kept:
         raise WouldLose(
             f"{format_bytes(kept)} that no store has are on worker {worker} only (files of type MUST_CACHE): copy them below a mount, or remove "
-            "them, before you stop it"
+            f"them, before you stop it. Until then it stays, without slots: `monofs admin decommission {worker} --undo` gives it its share again"
         )
     if left:
         click.echo(f"{left} groups found no room at the others: they will be fetched from their stores again", err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from monofs.cli.group import Group
 from monofs.cli.output import print_json
 from monofs.model.errors import NotFound, QuorumRefused
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from monofs.journal.repair import File, FrameAt
 
 
-@click.group()
+@click.group(cls=Group)
 def journal() -> None:
     """Look at the journal of a stopped node. DIRECTORY is its home, or the journal in it."""
 

@@ -24,32 +24,13 @@ from monofs.cli.output import (
     show_time,
 )
 from monofs.cli.paths import TREE_PATH
-from monofs.client.info import FileInfo
+from monofs.client.info import FileInfo, describe
 from monofs.model.errors import NotFound
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """The `--json` flag."""
     return click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")(command)
-
-
-def describe(info: FileInfo) -> dict[str, Any]:
-    """A file as `--json` shows it."""
-    return {
-        "path": info.path,
-        "type": "directory" if info.is_dir else "file",
-        "size": info.size,
-        "mtime_ns": info.mtime_ns,
-        "mode": f"{info.mode:04o}",
-        "uid": info.uid,
-        "gid": info.gid,
-        "content": info.content_id or None,
-        "fingerprint": info.fingerprint or None,
-        "pinned": info.pinned,
-        "mount_id": info.mount or None,
-        "persistence": None if info.is_dir else "persisted" if info.is_persisted else "cache-only",
-        "store_path": info.inode.store_path,
-    }
 
 
 @click.command()

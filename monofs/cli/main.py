@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import monofs
+from monofs.cli.group import Group
 from monofs.cli.output import EXIT_CODES, errors_as_exit_codes
 from monofs.config.units import parse_duration_s
 from monofs.model.errors import ConfigError
@@ -21,6 +22,7 @@ _COMMANDS = {
     "job": "monofs.cli.job:job",
     "policy": "monofs.cli.policy:policy",
     "token": "monofs.cli.token:token",
+    "s3": "monofs.cli.s3:s3",
     "admin": "monofs.cli.admin:admin",
     "bench": "monofs.cli.bench:bench",
     "dev": "monofs.cli.dev:dev",
@@ -75,7 +77,7 @@ INTERVAL = Duration(never=-1.0, always=0.0)
 """A sync interval."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are imported when they are used; failures become exit codes here."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from monofs.cli.group import Group
 from monofs.cli.listing import printable
 from monofs.cli.main import INTERVAL, Session
 from monofs.cli.output import print_json, print_table, show_interval
@@ -15,7 +16,7 @@ from monofs.model.errors import InvalidArgument
 from monofs.model.options import UfsMode
 
 
-@click.group()
+@click.group(cls=Group)
 def mount() -> None:
     """Mount stores into the tree, list, change, test and remove mounts."""
 

@@ -122,7 +122,9 @@ def tell_job(session: Session, facts: dict[str, Any], job: int, does: str, *, wa
 @click.option("-r", "-R", "recursive", is_flag=True, help="Directories with everything below.")
 @click.option("-d", "empty", is_flag=True, help="Empty directories.")
 @click.option("-f", "force", is_flag=True, help="What does not exist is no error.")
-@click.option("--cache-only", is_flag=True, help="Forget pages and metadata; the store keeps everything.")
+@click.option(
+    "--cache-only", is_flag=True, help="Drop cached pages and ask the store again about the rest; it keeps everything."
+)
 @click.option("--wait", is_flag=True, help="Wait until the objects of removed directories are gone from the store too.")
 @json_option
 @click.pass_obj

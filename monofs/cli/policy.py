@@ -8,13 +8,16 @@ from typing import Any, TypeVar
 
 import click
 
+from monofs.cli.group import Group
 from monofs.cli.listing import below, json_option, printable
 from monofs.cli.main import INTERVAL, Duration, Session
 from monofs.cli.output import print_json, print_table, show_interval, show_seconds
 from monofs.cli.paths import TREE_PATH
 from monofs.config.units import format_bytes, parse_bytes
+from monofs.model.block import DEFAULT_LAYOUT, LAYOUT_WHOLE
 from monofs.model.errors import ConfigError, NotFound
 from monofs.model.options import Priority, TtlAction, WriteType
+from monofs.model.slots import REPLICAS_MAX
 from monofs.rpc.api import PolicyInfo
 
 T = TypeVar("T")
@@ -33,6 +36,26 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class Layout(click.ParamType[int]):
+    """``whole``, or the size of a block: 64MiB, 1GiB, …; ``default``: 64MiB."""
+
+    name = "layout"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """As in model.block."""
+        if value in ("whole", "default"):
+            return LAYOUT_WHOLE if value == "whole" else DEFAULT_LAYOUT
+        size = Size().convert(value, param, ctx)
+        if size & (size - 1):
+            self.fail(f"{value}: blocks have a power of two of bytes, 64MiB to 1TiB; or `whole`", param, ctx)
+        return size.bit_length() - 1
+
+
+def show_layout(layout: int) -> str:
+    """In the words it is given in."""
+    return "whole" if layout == LAYOUT_WHOLE else format_bytes(1 << layout)
+
+
 class Cleared(click.ParamType[Any]):
     """Another type's values, or ``none``: take back what was set."""
 
@@ -48,7 +71,7 @@ WRITE_TYPE = click.Choice([each.value for each in WriteType], case_sensitive=Fal
 """How a write is kept."""
 
 
-@click.group()
+@click.group(cls=Group)
 def policy() -> None:
     """Set how a path and everything below it is synced, written, and kept in the cache."""
 
@@ -57,10 +80,18 @@ def policy() -> None:
 @click.argument("path", type=TREE_PATH)
 @click.option("--sync", type=Cleared(INTERVAL, "5m|never|always"), help="How old metadata may be.")
 @click.option("--write-type", type=Cleared(WRITE_TYPE, "|".join(WriteType)), help="How files are written.")
-@click.option("--quota", type=Cleared(Size(), "size"), help="Cached bytes it may take on all workers together.")
+@click.option("--quota", type=Cleared(Size(), "size"), help="Cached bytes it may take, on all workers together.")
 @click.option(
     "--priority", type=Cleared(click.Choice([each.value for each in Priority], case_sensitive=False), "|".join(Priority)),
     help="Which pages stay longer when room is needed.",
+)  # fmt: skip
+@click.option(
+    "--layout", type=Cleared(Layout(), "whole|64MiB|…"),
+    help="How files are cut into blocks, each cached by one worker; of files that are new or change.",
+)  # fmt: skip
+@click.option(
+    "--replicas", type=Cleared(click.IntRange(1, REPLICAS_MAX), f"1-{REPLICAS_MAX}"),
+    help="On how many workers what is cached is kept. Cached copies: they keep nothing safe.",
 )  # fmt: skip
 @click.option("--ttl", type=Cleared(Duration(), "duration"), help="Drop cached pages so long after they came.")
 @click.pass_obj
@@ -68,7 +99,14 @@ def add(session: Session, /, path: str, **given: Any) -> None:
     """Set a policy, or change what is named of an existing one. `none` takes a setting back: it is then as above PATH."""
     given = {_FIELDS[name]: value for name, value in given.items() if value is not None}
     if not given:
-        raise click.UsageError("give at least one of --sync, --write-type, --quota, --priority, --ttl")
+        raise click.UsageError(
+            "give at least one of --sync, --write-type, --quota, --priority, --ttl, --layout, --replicas"
+        )
+    change(session, path, given)
+
+
+def change(session: Session, path: str, given: dict[str, Any]) -> None:
+    """Set some fields of a path's policy ('' takes one back), leave the others, and say what it is then."""
     before = present(session, path)
     settings = {name: getattr(before, name) for name in _FIELDS.values()}
     settings |= {name: None if value == "" else value for name, value in given.items()}
@@ -76,6 +114,10 @@ def add(session: Session, /, path: str, **given: Any) -> None:
         settings["ttl_s"] = int(settings["ttl_s"])
     after = session.fs.set_policy(path, **settings)
     click.echo(f"{printable(after.path)}: {' '.join(policy_words(after)) or 'no policy any more'}")
+    if given.get("replicas"):
+        live = sum(worker.live for worker in session.fs.cluster().workers)
+        if live < given["replicas"]:
+            click.echo(f"copies are kept on {live} workers for now: no more live", err=True)
 
 
 _FIELDS = {
@@ -84,6 +126,8 @@ _FIELDS = {
     "quota": "quota_bytes",
     "priority": "priority",
     "ttl": "ttl_s",
+    "layout": "layout",
+    "replicas": "replicas",
 }
 
 
@@ -100,7 +144,7 @@ def _shown(value: T | None, show: Callable[[T], str]) -> str:
 
 def policy_words(each: PolicyInfo) -> list[str]:
     """What a policy says, in the words it is given in."""
-    row = dict(zip(("sync", "write-type", "quota", "priority", "ttl"), _cells(each), strict=True))
+    row = dict(zip(("sync", "write-type", "quota", "priority", "ttl", "layout", "replicas"), _cells(each), strict=True))
     return [f"{name} {value}" for name, value in row.items() if value != "-"]
 
 
@@ -111,6 +155,8 @@ def _cells(each: PolicyInfo) -> tuple[str, ...]:
         _shown(each.quota_bytes, format_bytes),
         each.priority or "-",
         _shown(each.ttl_s, show_seconds),
+        _shown(each.layout, show_layout),
+        _shown(each.replicas, str),
     )
 
 
@@ -125,7 +171,7 @@ def ls_(session: Session, as_json: bool) -> None:
             print_json(each)
         return
     rows = [(*_cells(each), format_bytes(each.used_bytes), printable(each.path)) for each in policies]
-    print_table(["SYNC", "WRITE-TYPE", "QUOTA", "PRIORITY", "TTL", "CACHED", "PATH"], rows)
+    print_table(["SYNC", "WRITE-TYPE", "QUOTA", "PRIORITY", "TTL", "LAYOUT", "REPLICAS", "CACHED", "PATH"], rows)
     if not policies and sys.stderr.isatty():
         click.echo("no policies: `monofs policy add PATH …` sets one", err=True)
 
@@ -139,6 +185,20 @@ def rm(session: Session, path: str) -> None:
         raise NotFound(f"no policy is set on {path}: `monofs policy ls` lists them")
     session.fs.remove_policy(path)
     click.echo(f"removed the policy of {printable(path)}")
+
+
+@click.command("set-replication")
+@click.argument("path", type=TREE_PATH)
+@click.option(
+    "--min", "replicas", type=click.IntRange(0, REPLICAS_MAX), required=True, help="Workers; 0: as above PATH again."
+)
+@click.pass_obj
+def set_replication(session: Session, path: str, replicas: int) -> None:
+    """Keep what is cached of PATH, and of everything below it, on so many workers. `policy add --replicas` is the same.
+
+    These are cached copies, for speed: they keep nothing safe that no store has, and may be evicted like any others.
+    """
+    change(session, path, {"replicas": replicas or ""})
 
 
 # ---- time to live -------------------------------------------------------------------------------------------------------

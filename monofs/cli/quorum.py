@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from monofs.cli.group import Group
 from monofs.cli.main import Session
 from monofs.cli.output import print_json, print_table, show_seconds, status_lines
 from monofs.journal.lookout import SILENT_S
@@ -13,7 +14,7 @@ from monofs.rpc.api import QuorumAnswer, QuorumMember
 SHOW_EVERY_S = 5.0
 
 
-@click.group()
+@click.group(cls=Group)
 def quorum() -> None:
     """See and change the group of masters."""
 
@@ -137,6 +138,8 @@ def progress_of(group: QuorumAnswer, name: str) -> tuple[str, str]:
         )
     if member.copied >= 0:
         return "copied", f"{name} gets the whole state: {member.copied:.0%}"
+    if member.match < 0:
+        return "behind", f"it is not known yet how far {name} is"
     return "behind", f"{name} is {max(group.last_index - member.match, 0)} entries behind"
 
 

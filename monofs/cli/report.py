@@ -6,6 +6,7 @@ known here is shown like the others, at the end.
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import click
@@ -13,8 +14,9 @@ import click
 from monofs.cli.output import print_table, show_seconds
 from monofs.config.units import format_bytes
 
-_ORDER = ("cluster", "mounts", "workers", "namespace", "journal", "freshness", "feed", "odd_names")
+_ORDER = ("cluster", "mounts", "all_workers", "workers", "namespace", "journal", "freshness", "feed", "odd_names")
 _TITLES = {
+    "all_workers": "All workers together",
     "freshness": "What is known of stores",
     "feed": "Feed of retired contents",
     "odd_names": "Names in stores that no path can hold",
@@ -24,6 +26,7 @@ _LABELS = {
     "epoch": "epoch of the slot table",
     "level": "level of entries",
     "uptime_s": "up for",
+    "now_ms": "its clock",
     "clients": "clients with changes",
     "answers": "answers kept for retries",
     "feed": "contents retired lately",
@@ -44,6 +47,8 @@ _LABELS = {
     "ttls": "times to live",
     "distrusted": "paths marked by needs-sync",
 }
+_NOT_SHOWN = ("id", "totals")
+"""In tables: what a worker did is twelve numbers, for which `monofs cache status` has lines, and a program `--json`."""
 _NONE = {"mounts": "none: `monofs mount add PATH URI` makes one", "workers": "none: nothing can be read"}
 _OF_LEADERS = {"workers": "not known: only a master that leads hears workers"}
 
@@ -68,11 +73,13 @@ def show_report(sections: dict[str, dict[str, Any]]) -> None:
 def _says_something(name: str, facts: dict[str, Any]) -> bool:
     if name == "odd_names":
         return bool(facts.get("seen"))
+    if name == "all_workers":
+        return bool(facts["live"] + facts["silent"] > 1)
     return name != "feed" or bool(facts.get("newest"))
 
 
 def _show_table(name: str, rows: dict[str, dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row if column != "id"))
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row if column not in _NOT_SHOWN))
     headers = [name.removesuffix("s"), *(_label(column) for column in columns)]
     cells = [[key, *(show_value(column, row.get(column)) for column in columns)] for key, row in rows.items()]
     print_table([header.upper() for header in headers], cells, indent="  ")
@@ -103,7 +110,9 @@ def show_value(key: str, value: Any) -> str:
             return format_bytes(value)
         if key.endswith("_s"):
             return show_seconds(value)
-        return f"{value}"
+        if key == "now_ms":
+            return dt.datetime.fromtimestamp(value / 1000).astimezone().isoformat(" ", "milliseconds")
+        return f"{value:.15g}"
     if isinstance(value, dict):
         return ", ".join(f"{_label(name)} {show_value(name, each)}" for name, each in value.items()) or "-"
     if isinstance(value, list):

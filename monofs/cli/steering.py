@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from monofs.cli.job import age
+from monofs.cli.job import age, start
 from monofs.cli.listing import json_option, printable, show_ttl
 from monofs.cli.loading import run_load
 from monofs.cli.main import Session
 from monofs.cli.output import code_of_each, each_of, print_json, show_seconds, show_time
 from monofs.cli.paths import TREE_PATH
-from monofs.cli.policy import policy_words
+from monofs.cli.policy import policy_words, show_layout
 from monofs.config.units import format_bytes
 from monofs.model.errors import MonofsError
 from monofs.model.options import UfsMode
@@ -23,18 +23,20 @@ from monofs.rpc.api import CachedAnswer, CachedGroup, PolicyInfo
 
 @click.command()
 @click.argument("path", type=TREE_PATH)
-@click.option("-R", "-r", "recursive", is_flag=True, help="Everything below a directory.")
+@click.option(
+    "-R", "-r", "recursive", is_flag=True, help="Everything below a directory, by a job that outlives this command."
+)
 @click.option("-f", "force", is_flag=True, help="Pinned files too.")
+@click.option("--detach", is_flag=True, help="With -R: do not wait for the job.")
 @json_option
 @click.pass_obj
-def free(session: Session, path: str, recursive: bool, force: bool, as_json: bool) -> None:
+def free(session: Session, path: str, recursive: bool, force: bool, detach: bool, as_json: bool) -> None:
     """Drop cached copies. Metadata and the store are not touched, nor what only the cache has."""
-    run_free(session, path, recursive=recursive, force=force, as_json=as_json)
-
-
-def run_free(session: Session, path: str, *, recursive: bool, force: bool, as_json: bool) -> None:
-    """Free in one request and say how many files."""
-    answer = session.fs.free(path, recursive=recursive, force=force)
+    if recursive:
+        session.fs.stat(path, sync_interval_s=-1.0)
+        arguments = {"force": "true"} if force else {}
+        sys.exit(start(session, "free", (path,), detach=detach, as_json=as_json, **arguments))
+    answer = session.fs.free(path, force=force)
     if as_json:
         print_json({"path": path, "files": answer.files, "pinned": answer.pinned})
     else:
@@ -168,7 +170,8 @@ _LABELS = {
     "stale_served": "served although older",
     "changed_index": "changed by journal entry",
     "fingerprint": "version in the store",
-    "owners": "workers responsible",
+    "placed": "workers responsible, first the owner",
+    "placed_left_out": "further blocks, not shown",
     "places": "workers that keep it",
     "moves_to": "its object will move to",
     "intents": "open changes",
@@ -217,6 +220,11 @@ _TOLD: dict[str, Callable[[Any], Any]] = {
     "intents": lambda value: [_intent(each) for each in value],
     "job": lambda value: f"{value['number']}: {value['kind']} of {printable(value['path'])}",
     "policy": _policy,
+    "placed": lambda value: [
+        f"block {each['block']} (slot {each['slot']}): {', '.join(map(str, each['workers'])) or 'none lives'}"
+        for each in value
+    ],
+    "layout": show_layout,
     "ttl": show_ttl,
     "persistence": lambda value: value.replace("persisted", "persisted (the store holds it)").replace(
         "cache-only", "cache-only (no store holds it: lost with the last worker that keeps it)"

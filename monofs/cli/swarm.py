@@ -28,6 +28,7 @@ import msgspec
 from monofs.client.filesystem import find_credential
 from monofs.model.errors import ConfigError, ConnectionLost, DeadlineExceeded, MonofsError
 from monofs.model.slots import unpack_delta
+from monofs.observe.totals import TOTALS
 from monofs.rpc.api import (
     ClusterAnswer,
     ClusterRequest,
@@ -231,11 +232,18 @@ class _Peer:
         self.known = SlotsKnown()
 
 
+def _nowhere(number: int) -> str:
+    return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}:29999"
+
+
 class Swarm:
     """All simulated workers, in one thread."""
 
-    def __init__(self, master: Served, interval_s: float) -> None:
-        self.master, self.interval_s = master, interval_s
+    def __init__(
+        self, master: Served, interval_s: float, *, address: Callable[[int], str] | None = None, busy: int = 0
+    ) -> None:
+        """``address(number)``: what a worker says of where it is, by default somewhere nobody is. ``busy``: so many of them tell other totals with every heartbeat."""
+        self.master, self.interval_s, self._address, self._busy = master, interval_s, address or _nowhere, busy
         self.peers: list[_Peer] = []
         self.live = self.beats = self.received = self.whole_bytes = self.delta_bytes = self.listed = 0
         self.idle_share = 0.0
@@ -264,7 +272,7 @@ class Swarm:
     def register(self, peer: _Peer) -> None:
         """Send a registration."""
         identity = (peer.number + 1).to_bytes(16, "big")
-        address = f"10.{peer.number >> 16}.{peer.number >> 8 & 255}.{peer.number & 255}:29999"
+        address = self._address(peer.number)
         self._send(
             peer, Method.REGISTER, RegisterRequest(identity, address, "/run/monofs/worker.sock", "", 1 << 40, 0, 0)
         )
@@ -312,8 +320,11 @@ class Swarm:
             peer.talk.close()
 
     def _beat(self, peer: _Peer) -> None:
+        totals = [float(997 * self.beats)] * len(TOTALS) if peer.number < self._busy else []
         self._send(
-            peer, Method.HEARTBEAT, HeartbeatRequest(peer.worker, 0, 1 << 40, 0, 0, self.interval_s, slots=peer.known)
+            peer,
+            Method.HEARTBEAT,
+            HeartbeatRequest(peer.worker, 0, 1 << 40, 0, 0, self.interval_s, slots=peer.known, totals=totals),
         )
 
     def _send(self, peer: _Peer, method: Method, request: Message) -> None:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from monofs.client.connected import Connected
-from monofs.client.errors import public, python_error
-from monofs.model.errors import MonofsError, OutcomeUnknown, QuorumRefused
+from monofs.client.errors import public, public_iterator
+from monofs.model.errors import MonofsError, OutcomeUnknown, QuorumRefused, Unreachable
 from monofs.rpc.api import (
+    BucketInfo,
+    BucketListAnswer,
+    BucketSetRequest,
     ClusterAnswer,
     ClusterRequest,
     ConfAnswer,
+    ConnectionListAnswer,
     DecommissionAnswer,
     DecommissionRequest,
     Empty,
     FreeAnswer,
     FreeRequest,
     FsckAnswer,
+    HotAnswer,
+    HotRequest,
+    KeyRotateRequest,
     Message,
     Method,
     MountAddRequest,
@@ -32,6 +39,7 @@ from monofs.rpc.api import (
     QuorumAnswer,
     QuorumChangeRequest,
     ReportAnswer,
+    ReportRequest,
     RequestId,
     SetPinRequest,
     Setting,
@@ -48,10 +56,14 @@ if TYPE_CHECKING:
     from monofs.metadata.copyfile import CopyHead
 
 CATCH_UP_PAUSE_S = 0.5
+LEADER_S = 3.0
+"""How long the leader is waited for, where what another knows is better than nothing."""
 LONG_TIMEOUT_S = 600.0
 """For FSCK, FREE and VERIFY, which look at everything."""
 
 A = TypeVar("A", bound=Message)
+_EMPTY = Empty()
+_SILENT = "the masters do not hear it (`monofs admin report` says since when), so it was not asked"
 
 
 class Administration(Connected):
@@ -143,9 +155,19 @@ class Administration(Connected):
         self._change(Method.SET_PIN, lambda number: SetPinRequest(path, pinned, number), Empty)
 
     @public
-    def worker_status(self, worker: int = 0) -> dict[str, WorkerStatusAnswer | MonofsError]:
-        """Tiers and counters of every worker, or of one, by address; an error stands for a worker that does not answer."""
-        return self._ask_workers(Method.WORKER_STATUS, WorkerStatusAnswer, self._options.timeout_s, only=worker)
+    def worker_status(
+        self, worker: int = 0, *, only_live: bool = False, timeout_s: float | None = None
+    ) -> dict[str, WorkerStatusAnswer | MonofsError]:
+        """Tiers and counters of every worker (that lives), or of one, by address; an error stands for a worker that does not answer within ``timeout_s``, was not
+        asked within it (sixteen are asked at a time), or at all, because the masters do not hear it."""
+        wait_s = self._options.timeout_s if timeout_s is None else timeout_s
+        return self._ask_workers(Method.WORKER_STATUS, WorkerStatusAnswer, wait_s, only=worker, only_live=only_live)
+
+    @public
+    def hot(self, most: int = 100, *, timeout_s: float = 5.0) -> dict[str, HotAnswer | MonofsError]:
+        """What live workers say is read most lately, and what left their caches last and why, at most ``most`` of each; by address, errors of those that do
+        not answer in time. Names are what clients told of contents lately: the path may have other content by now."""
+        return self._ask_workers(Method.HOT, HotAnswer, timeout_s, HotRequest(most), only_live=True)
 
     @public
     def decommission(self, worker: int, *, stay: bool = False) -> int:
@@ -162,18 +184,21 @@ class Administration(Connected):
         return self._ask_workers(Method.VERIFY, VerifyAnswer, self._long_s())
 
     def _ask_workers(
-        self, method: Method, answer_type: type[A], timeout_s: float, *, only: int = 0
+        self,
+        method: Method,
+        answer_type: type[A],
+        timeout_s: float,
+        request: Message = _EMPTY,
+        *,
+        only: int = 0,
+        only_live: bool = False,
     ) -> dict[str, A | MonofsError]:
-        answers: dict[str, A | MonofsError] = {}
-        cluster = self._session().cluster
-        cluster.refresh()
-        for link in cluster.links():
-            if only and link.info.id != only:
-                continue
-            try:
-                answers[link.info.address] = link.pool().call(method, Empty(), answer_type, timeout_s)
-            except MonofsError as error:
-                answers[link.info.address] = python_error(error)
+        session = self._session()
+        session.cluster.refresh()
+        links = [link for link in session.cluster.links() if only in (0, link.info.id)]
+        answers = session.ask_each([link for link in links if link.is_live], method, request, answer_type, timeout_s)
+        if not only_live:  # a machine that is gone takes its time not to answer
+            answers |= {link.info.address: Unreachable(_SILENT) for link in links if not link.is_live}
         return answers
 
     # ---- tokens ----
@@ -199,6 +224,46 @@ class Administration(Connected):
         )
 
     @public
+    def s3_key_add(
+        self,
+        user: str,
+        *,
+        read_only: bool = False,
+        prefix: str = "",
+        expires_s: float | None = None,
+        uid: int = 0,
+        groups: Sequence[int] = (),
+    ) -> TokenAddAnswer:
+        """Issue an S3 key for a user, bound to the path ``prefix`` if one is given: ``info.shown`` is its access key id, ``token`` the secret, told this
+        once."""
+        rights = "read" if read_only else "read,write"
+        return self._change(
+            Method.TOKEN_ADD,
+            lambda number: TokenAddRequest(user, rights, expires_s, uid, list(groups), number, True, prefix),
+            TokenAddAnswer,
+        )
+
+    @public
+    def s3_key_rotate(self, key: str, *, ends_in_s: float = 0.0) -> TokenAddAnswer:
+        """A new S3 key of the same user, rights, path and end as the one of this access key id or number, which ends in ``ends_in_s``. ``NotFound``."""
+        return self._change(Method.KEY_ROTATE, lambda number: KeyRotateRequest(key, ends_in_s, number), TokenAddAnswer)
+
+    @public
+    def bucket_add(self, name: str, path: str) -> None:
+        """Have S3 doors show the directory ``path`` as the bucket ``name``. ``AlreadyExists``, ``NotFound``, ``NotADirectory``."""
+        self._change(Method.BUCKET_SET, lambda number: BucketSetRequest(name, path, number), Empty)
+
+    @public
+    def bucket_list(self) -> list[BucketInfo]:
+        """The buckets that have a name of their own, by name."""
+        return self._session().ask(Method.BUCKET_LIST, Empty(), BucketListAnswer).buckets
+
+    @public
+    def bucket_remove(self, name: str) -> None:
+        """Take a bucket's name back; the directory stays. ``NotFound``."""
+        self._change(Method.BUCKET_SET, lambda number: BucketSetRequest(name, "", number), Empty)
+
+    @public
     def token_list(self) -> list[TokenInfo]:
         """The tokens issued and not removed, oldest first; nothing of their secrets."""
         return self._session().ask(Method.TOKEN_LIST, Empty(), TokenListAnswer).tokens
@@ -221,17 +286,20 @@ class Administration(Connected):
         return self._session().ask(Method.CLUSTER, ClusterRequest(), ClusterAnswer)
 
     @public
-    def report(self) -> dict[str, dict[str, Any]]:
-        """State of the cluster: sections of named values, of the master that leads, if one is known; another knows of no workers."""
-        answer = self._session().ask(Method.REPORT, Empty(), ReportAnswer)
-        if not answer.sections.get("cluster", {}).get("leads", True):
-            answer = self._of_leader(Method.REPORT, ReportAnswer, self.quorum(), answer)
-        return answer.sections
+    def report(self, *sections: str, worker: int = 0) -> dict[str, dict[str, Any]]:
+        """State of the cluster: sections of named values, of the master that leads, if one is known; another knows of no workers. ``sections``: only
+        these. ``worker``: of ``workers`` this one only."""
+        return self._of_leader(Method.REPORT, ReportRequest(list(sections), worker), ReportAnswer).sections
 
     @public
     def conf(self) -> list[Setting]:
-        """Every setting of the master with its value and where it came from."""
-        return self._session().ask(Method.CONF, Empty(), ConfAnswer).settings
+        """Every setting, with its value and where it came from, of the master that leads, if one is known, else of the one that answers."""
+        return self._of_leader(Method.CONF, _EMPTY, ConfAnswer).settings
+
+    @public
+    def connections(self) -> ConnectionListAnswer:
+        """Who is connected to the master that leads, if one is known, else to the one that answers. Needs the right admin."""
+        return self._of_leader(Method.CONNECTION_LIST, _EMPTY, ConnectionListAnswer)
 
     @public
     def fsck(self) -> FsckAnswer:
@@ -251,37 +319,41 @@ class Administration(Connected):
 
         return receive_backup(self._session(), path, overwrite=overwrite, advance=progress)
 
+    @public_iterator
+    def backup_pieces(self, told: Callable[[int], None] = lambda _: None) -> Iterator[bytes | bytearray]:
+        """The same as pieces of a file: memory for two, and the last one comes only when all are proved whole. ``told`` hears the length of all before the first."""
+        from monofs.client.backing_up import Transfer
+
+        transfer = Transfer(self._session())
+        pieces = transfer.pieces()
+        first = next(pieces)
+        told(transfer.total_bytes)
+        yield first
+        yield from pieces
+
     @public
     def quorum(self, *, of_leader: bool = False) -> QuorumAnswer:
         """The group of masters as the one that answers sees it; ``of_leader``: as the leader does, who alone knows how far the others are, if one is
         known."""
-        answer = self._session().ask(Method.QUORUM, Empty(), QuorumAnswer)
+        session = self._session()
+        answer = session.ask(Method.QUORUM, _EMPTY, QuorumAnswer)
         if not of_leader:
             return answer
-        for address in (
-            self._options.masters if not answer.leader else ()
-        ):  # one that was taken out, perhaps, or waits to be let in
-            other = self._at(address, Method.QUORUM, QuorumAnswer, answer)
-            if other.leader:
-                answer = other
-                break
-        return self._of_leader(Method.QUORUM, QuorumAnswer, answer, answer)
+        for address in self._options.masters:
+            if answer.leader:
+                break  # else it was taken out, perhaps, or waits to be let in
+            other = session.at(address, Method.QUORUM, _EMPTY, QuorumAnswer, LEADER_S)
+            answer = other if other is not None and other.leader else answer
+        rpc = "" if answer.leader == answer.me else _leader_of(answer)
+        return (session.at(rpc, Method.QUORUM, _EMPTY, QuorumAnswer, LEADER_S) if rpc else None) or answer
 
-    def _of_leader(self, method: Method, answer_type: type[A], group: QuorumAnswer, known: A) -> A:
-        """What the leader answers; ``known``, the answer of the one asked, when it leads itself, or knows of none that answers."""
-        rpc = next((each.rpc for each in group.members if each.id == group.leader), "")
-        if group.leader == group.me or not rpc:
-            return known
-        return self._at(rpc, method, answer_type, known)
-
-    def _at(self, address: str, method: Method, answer_type: type[A], known: A) -> A:
-        pool = self._session().connect(address)
-        try:
-            return pool.call(method, Empty(), answer_type, self._options.timeout_s)
-        except MonofsError:  # it is gone: what is known already is better than nothing
-            return known
-        finally:
-            pool.close()
+    def _of_leader(self, method: Method, request: Message, answer_type: type[A]) -> A:
+        """What the master that leads answers; where none is known, or it does not answer, what another does: that is better than nothing."""
+        session = self._session()
+        group = session.ask(Method.QUORUM, _EMPTY, QuorumAnswer)
+        rpc = _leader_of(group) if len(group.members) > 1 else ""
+        answer = session.at(rpc, method, request, answer_type, LEADER_S) if rpc else None
+        return answer or session.ask(method, request, answer_type)
 
     @public
     def change_quorum(self, action: str, name: str, address: str = "") -> None:
@@ -322,3 +394,8 @@ class Administration(Connected):
 
     def _change(self, method: Method, make: Callable[[RequestId], Message], answer_type: type[A]) -> A:
         return self._session().change(method, make, answer_type)
+
+
+def _leader_of(group: QuorumAnswer) -> str:
+    """Where clients reach the master that leads; '': that is not known."""
+    return next((each.rpc for each in group.members if each.id == group.leader), "")

@@ -1,13 +1,13 @@
 """A backup from the master to a file here: each chunk is compared as it comes, and the file has its name only when all is proved and synced.
 
-Memory: one chunk. A connection that breaks is made again, and the transfer goes on at the last chunk that came whole.
+Memory: two chunks. A connection that breaks is made again, and the transfer goes on at the last chunk that came whole.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from monofs.client.session import Session
 from monofs.metadata.copyfile import Checker, CopyHead, unpack_head
@@ -49,7 +49,11 @@ def receive_backup(session: Session, path: str, *, overwrite: bool, advance: Adv
             raise Busy(f"{part} is being written by another process", path=part) from None
         try:
             os.ftruncate(fd, 0)
-            head = _Transfer(session, fd, path, advance).run()
+            transfer = Transfer(session)
+            for data in transfer.pieces():
+                _write(fd, data)
+                advance(len(data), transfer.total_bytes)
+            head = transfer.head
             os.fsync(fd)
             _publish(part, path, overwrite=overwrite)
         except BaseException:
@@ -76,57 +80,67 @@ def _publish(part: str, path: str, *, overwrite: bool) -> None:
         os.close(directory)
 
 
-class _Transfer:
-    """One copy on its way."""
+def _write(fd: int, data: bytes | bytearray) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
-    def __init__(self, session: Session, fd: int, name: str, advance: Advance) -> None:
-        self._session, self._fd, self._name, self._advance = session, fd, name, advance
+
+class Transfer:
+    """One copy on its way. ``total_bytes`` is known with the first piece, ``head`` after the last."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._copy = ""
-        self._total = 0
+        self.total_bytes = 0
         self._checker: Checker | None = None
+
+    @property
+    def head(self) -> CopyHead:
+        """Which copy it is."""
+        if self._checker is None:
+            raise ProtocolError("the master sent no head")
+        return self._checker.head
 
     @property
     def _offset(self) -> int:
         return 0 if self._checker is None else self._checker.offset
 
-    def run(self) -> CopyHead:
-        """Everything, over as many connections as it takes."""
+    def pieces(self) -> Iterator[bytes | bytearray]:
+        """Everything, over as many connections as it takes; the last piece is given only when all is proved."""
         resumes = 0
+        held: bytes | bytearray = b""
         while True:
             came = self._offset
             try:
-                self._receive()
+                for data in self._receive():
+                    if held:
+                        yield held
+                    held = data
                 break
             except _AGAIN:
                 resumes = 0 if self._offset > came else resumes + 1
                 if not self._copy or resumes > RESUMES_MAX:
                     raise
-        checker = self._checker
-        if checker is None:
+        if self._checker is None:
             raise ProtocolError("the master sent no head")
-        checker.finish()
+        self._checker.finish()
+        yield held
         try:
             self._session.ask(Method.BACKUP, BackupRequest(self._copy, done=True), Empty)
         except _AGAIN:
             pass  # it is dropped after a while anyway
-        return checker.head
 
-    def _receive(self) -> None:
+    def _receive(self) -> Iterator[bytes | bytearray]:
         stream = self._session.stream(
             Method.BACKUP, BackupRequest(self._copy, self._offset), BackupInfo, timeout_s=STREAM_S
         )
         for element in stream:
             if isinstance(element, BackupInfo):
-                self._copy, self._total = element.copy, element.total_bytes
+                self._copy, self.total_bytes = element.copy, element.total_bytes
                 continue
             if self._checker is None:
                 self._checker = Checker(unpack_head(element, "what the master sent"), "what the master sent")
             else:
                 self._checker.take(element)
-            self._write(element)
-            self._advance(len(element), self._total)
-
-    def _write(self, data: bytes | bytearray) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
+            yield element

@@ -4,7 +4,8 @@ Invariant: at most ``limit`` are open at a time (design.md section 5), and a des
 reference to it goes: so a thread that still reads from one can never find its number reused for another file, and reading needs no
 lock. The lasting references are the table's and those in the :class:`Hot` maps of open files, which the table empties of what it drops.
 
-What a program does not read from any more holds room in the worker's tiers, so idle descriptors go by time too, also in a program that does nothing.
+What a program does not read from any more holds room in the worker's tiers, so idle descriptors go by time too, also in a program that does nothing; and
+each sweep asks the worker which of the others it wants back.
 
 After a fork the child starts with an empty table: what it inherited is closed in the child only, and its leases stay the parent's.
 Not here: asking a worker for a descriptor (reader.py) and sending the leases back (cluster.py).
@@ -17,10 +18,20 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from monofs.model.block import GROUP_SIZE_BYTES, page_count, pages_mask
+from monofs.model.block import (
+    DEFAULT_LAYOUT,
+    GROUP_SIZE_BYTES,
+    block_end,
+    block_of_group,
+    block_start,
+    group_length,
+    page_count,
+    pages_mask,
+)
+from monofs.model.inode import Inode
 from monofs.rpc.api import DescriptorAnswer
 
 DESCRIPTORS_MAX = 256
@@ -34,54 +45,72 @@ GROUP_SHIFT = GROUP_SIZE_BYTES.bit_length() - 1
 class Lessor(Protocol):
     """Who gave a descriptor: ``cluster.WorkerLink``."""
 
-    def give_back(self, at_least: int = ...) -> None:
-        """Send back leases once there are so many."""
+    def give_back(self, at_least: int = ..., kept: Sequence[int] = ...) -> list[int]:
+        """Send back leases once there are so many, and ask which of those ``kept`` the worker wants back."""
 
 
 Key = tuple[Lessor, int, int]
-"""Worker link, content id, group."""
+"""Worker link, content id, and the group; where a block is several groups, ~block: they lie in one file."""
+
+
+def key_of(link: Lessor, inode: Inode, group: int) -> Key:
+    """Under which a group's descriptor is kept."""
+    wide = inode.layout != DEFAULT_LAYOUT
+    return link, inode.content, ~block_of_group(group, inode.layout) if wide else group
 
 
 class Descriptor:
-    """One open group: byte o of the content lies at ``o + shift`` of ``fd``, if ``start <= o < end`` and the bit of o's page in
-    ``present`` is set.
+    """One open file of a block: byte o of the content lies at ``o + shift`` of ``fd``, if ``start <= o < end`` and the bit of o's page in
+    what :meth:`present` says of its group is set.
 
-    ``whole``: every page is present and the file ends where the group ends, so that a read can neither meet a hole nor run past it.
-    ``file`` is the worker's number of the file: only presence told under the same number may be added to ``present``. ``used``
+    ``whole``: every page of the block is present and the file ends where the block ends, so that a read can neither meet a hole nor run
+    past it. ``file`` is the worker's number of the file: only presence told under the same number may be added. ``used``
     is set by readers and cleared by sweeps.
     """
 
     __slots__ = (
-        "__weakref__", "_full", "_homes", "_leases",
-        "base", "end", "fd", "file", "group", "lease", "present", "shift", "start", "used", "whole",
+        "__weakref__", "_full", "_homes", "_leases", "_present",
+        "base", "end", "fd", "file", "groups", "lease", "shift", "start", "used", "whole",
     )  # fmt: skip
 
-    def __init__(self, fd: int, group: int, answer: DescriptorAnswer, leases: deque[int]) -> None:
+    def __init__(self, fd: int, inode: Inode, group: int, answer: DescriptorAnswer, leases: deque[int]) -> None:
+        """``answer`` is what a worker said of ``group``."""
         self.fd = fd
         self._leases = leases
         self.lease = answer.lease
-        self.group = group
-        self.base = answer.base
-        self.start = group * GROUP_SIZE_BYTES
-        self.end = self.start + answer.length
-        self.shift = answer.base - self.start
+        at, border = group * GROUP_SIZE_BYTES, block_end(group * GROUP_SIZE_BYTES, inode.layout)
+        self.start = block_start(at, inode.layout)
+        self.end = inode.size if border is None else min(border, inode.size)
+        self.shift = answer.base - at
+        self.base = self.start + self.shift
         self.file = answer.file
-        self.used = True
-        self.present = 0
-        self._full = pages_mask(0, page_count(answer.length) - 1)
+        self.used = self.whole = False
+        self.groups = range(self.start // GROUP_SIZE_BYTES, (self.end - 1) // GROUP_SIZE_BYTES + 1)
+        self._present: dict[int, int] = {}
+        self._full: set[int] = set()
+        """Groups of which every page is known to be present: a set, because two threads may add the same one."""
         self._homes: dict[int, weakref.ref[Hot]] = {}
-        self.add_pages(answer.present)
+        self.add_pages(group, answer.present)
+        self.used = True
 
-    def add_pages(self, present: int) -> None:
+    def present(self, group: int) -> int:
+        """Bitmap of the group's pages that may be read."""
+        return self._present.get(group, 0)
+
+    def add_pages(self, group: int, present: int) -> None:
         """Presence only grows: take over what the worker said of this very file."""
-        self.present = self.present | present
-        self.whole = self.present & self._full == self._full and os.fstat(self.fd).st_size == self.end + self.shift
+        self._present[group] = after = self._present.get(group, 0) | present
+        full = pages_mask(0, page_count(group_length(self.end, group)) - 1)
+        if after & full == full:
+            self._full.add(group)
+        self.whole = len(self._full) == len(self.groups) and os.fstat(self.fd).st_size == self.end + self.shift
 
     def move_in(self, hot: Hot) -> None:
         """Let an open file read from this descriptor by itself, until it is dropped. For the table."""
         key, homes = id(hot), self._homes
         homes[key] = weakref.ref(hot, lambda _: homes.pop(key, None))
-        hot.groups[self.group] = hot.last = self
+        hot.groups.update(dict.fromkeys(self.groups, self))
+        hot.last = self
 
     def move_out(self) -> None:
         """Leave all open files; it closes when no thread reads from it any more. For the table."""
@@ -115,8 +144,9 @@ class Hot:
 
     def forget(self, descriptor: Descriptor) -> None:
         """Let one go."""
-        if self.groups.get(descriptor.group) is descriptor:
-            self.groups.pop(descriptor.group, None)
+        for group in descriptor.groups:
+            if self.groups.get(group) is descriptor:
+                self.groups.pop(group, None)
         if self.last is descriptor:
             self.last = None
 
@@ -186,8 +216,20 @@ class DescriptorTable:
                 self._sweep_later()
             else:
                 self._is_sweeping = False
+            kept = {descriptor.lease: key for key, descriptor in self._entries.items()}
         for lessor in lessors:
-            lessor.give_back(at_least=1)
+            recalled = lessor.give_back(at_least=1, kept=[lease for lease, key in kept.items() if key[0] is lessor])
+            if recalled:
+                self._give_up({kept[lease]: lease for lease in recalled if lease in kept})
+                lessor.give_back(at_least=1)
+
+    def _give_up(self, leases: dict[Key, int]) -> None:
+        """Drop what a worker wants back, unless another descriptor took its place meanwhile."""
+        with self._lock:
+            for key, lease in leases.items():
+                found = self._entries.get(key)
+                if found is not None and found.lease == lease:
+                    self._drop(key)
 
     def lend(self, key: Key, descriptor: Descriptor, hot: Hot) -> None:
         """Let an open file read from a descriptor by itself, if it was not dropped meanwhile."""

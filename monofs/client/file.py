@@ -19,7 +19,7 @@ from typing import Any
 from monofs.client.descriptors import Descriptor, Hot
 from monofs.client.errors import python_error
 from monofs.client.reader import Reader
-from monofs.model.block import GROUP_SIZE_BYTES
+from monofs.model.block import block_count
 from monofs.model.errors import Closed, ContentChanged, InvalidArgument, MonofsError, NotSupported
 
 LINE_BYTES = 64 << 10
@@ -35,12 +35,13 @@ class MappedFile(mmap.mmap):
 class MonofsFile(io.RawIOBase):
     """See the module. ``size`` is in bytes, ``path`` the absolute path, ``content`` the content id read from."""
 
-    __slots__ = ("_end", "_hot", "_own", "_pinned", "_position", "_reader", "_reopen")
+    __slots__ = ("_end", "_hot", "_is_shut", "_own", "_pinned", "_position", "_reader", "_reopen")
     mode = "rb"
 
     def __init__(self, reader: Reader, reopen: Callable[[str], MonofsFile]) -> None:
         super().__init__()
         self._reader = reader
+        self._is_shut = False
         self._hot = reader.hot
         self._position = 0
         self._own: int | None = None
@@ -185,7 +186,9 @@ class MonofsFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Set the position; past the end is allowed and reads nothing there."""
-        if whence or offset < 0 or self.closed:
+        if (
+            whence or offset < 0 or self._is_shut
+        ):  # ``closed`` of io.IOBase costs a dictionary look-up: a tenth of a small read
             offset = self._target(offset, whence)
         self._position = offset
         return offset
@@ -229,7 +232,7 @@ class MonofsFile(io.RawIOBase):
         return self.write(b"")
 
     def fileno(self) -> int:
-        """A descriptor of its own of the cached file, where the whole file lies complete on this machine in one piece of up to 64 MiB.
+        """A descriptor of its own of the cached file, where the whole file lies complete on this machine in one file: up to 64 MiB, or any size with the layout `whole`.
 
         Raises io.UnsupportedOperation elsewhere; ``FileSystem.load`` brings a file here. Its position is not this object's.
         """
@@ -247,7 +250,7 @@ class MonofsFile(io.RawIOBase):
         return self._own
 
     def mmap(self) -> MappedFile:
-        """Map the whole file, read-only, after fetching what is missing; for files of 1 byte to 64 MiB on this machine.
+        """Map the whole file, read-only, after fetching what is missing; for files on this machine of 1 byte to 64 MiB, or any size with the layout `whole`.
 
         A page the disk can no longer give kills a process that touches it (SIGBUS): that is what mapping means.
         Raises io.UnsupportedOperation where there is no local file.
@@ -260,6 +263,12 @@ class MonofsFile(io.RawIOBase):
         mapped.descriptor = descriptor
         return mapped
 
+    def settled(self) -> Reader:
+        """Its reader, for other ways to read it: from now on of this content and no other."""
+        self._check(0)
+        self._reader.settle()
+        return self._reader
+
     def _whole(self, *, fetch: bool) -> Descriptor:
         try:
             descriptor = self._reader.whole_descriptor(fetch=fetch)
@@ -270,8 +279,11 @@ class MonofsFile(io.RawIOBase):
         return descriptor
 
     def _not_local(self) -> MonofsError:
-        if self._reader.size > GROUP_SIZE_BYTES:
-            why = "is larger than 64 MiB, so its cached bytes lie in several files: read it with pread"
+        if block_count(self._reader.size, self._reader.opened.inode.layout) > 1:
+            why = (
+                "is larger than a block, so its cached bytes lie in several files: read it with pread, or have it begin under a policy "
+                "with --layout whole (files known before keep theirs)"
+            )
         elif not self._reader.size:
             why = "is empty, so there is no cached file of it"
         else:
@@ -281,6 +293,7 @@ class MonofsFile(io.RawIOBase):
     def close(self) -> None:
         """Forget the content; descriptors stay with the process for the next reader."""
         if not self.closed:
+            self._is_shut = True
             self._hot = Hot()  # an empty one: every call takes the way that looks whether the file is closed
             self._reader.forget()
             own, self._own, self._pinned = self._own, None, None

@@ -9,13 +9,14 @@ goes on in the cluster (steering.py), mounts and administration (administration.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 from monofs.client.changing import Changing
 from monofs.client.errors import public
-from monofs.client.session import Options
+from monofs.client.fallback import read_stores
+from monofs.client.session import SILENCE_S, Options
 from monofs.client.steering import Steering
 from monofs.model.errors import InvalidArgument
 from monofs.model.options import LoadType, ReadType
@@ -41,6 +42,7 @@ def connect(
     sync_interval_s: float | None = None,
     read_type: str = "CACHE",
     consistency: str = "linearizable",
+    stores: Mapping[str, Mapping[str, str]] | None = None,
 ) -> FileSystem:
     """Reach a cluster and return its file system.
 
@@ -55,7 +57,11 @@ def connect(
     ``read_type``: CACHE, NO_CACHE or CACHE_PROMOTE.
     ``consistency`` of looking at the namespace with several masters: ``linearizable`` shows every change acknowledged anywhere before; ``bounded``
     (by 5 seconds) or ``bounded:SECONDS`` may miss younger ones, ``stale`` any, and every master answers from what it knows, without asking stores.
-    Opening, reading and changing files are linearizable always. Raises ``NoMaster``, ``Unauthenticated``, ``InvalidArgument``.
+    Opening, reading and changing files are linearizable always, but while no master answers, a file this program opened within that time (``stale``: an hour) is
+    opened again as it was.
+    ``stores``: what is read from the stores themselves while no worker lives, by path of the mount, with credentials of this program's own:
+    ``{"/lake": {"uri": "s3://bucket/prefix", "access_key": …, "secret_key": …}}``; options as of a mount. Raises ``NoMaster``, ``Unauthenticated``,
+    ``InvalidArgument``, ``UfsOption``.
     """
     fs = FileSystem(
         masters,
@@ -67,6 +73,7 @@ def connect(
         sync_interval_s=sync_interval_s,
         read_type=read_type,
         consistency=consistency,
+        stores=stores,
     )
     fs.ping()
     return fs
@@ -88,6 +95,7 @@ class FileSystem(Changing, Steering):
         sync_interval_s: float | None = None,
         read_type: str = "CACHE",
         consistency: str = "linearizable",
+        stores: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         if read_type not in ReadType.__members__:
             raise InvalidArgument(f"read_type {read_type!r} is none of {', '.join(ReadType)}")
@@ -105,9 +113,22 @@ class FileSystem(Changing, Steering):
                 read=ReadOptions(sync_interval_s, LoadType.ONCE),
                 look=_looking(consistency, sync_interval_s),
                 read_type=read_type,
+                stores=read_stores(stores or {}),
             ),
             patient=False,
         )
+
+
+def reach(masters: str, credential: Credential, tls: ClientTls | None, *, timeout_s: float = 30.0) -> FileSystem:
+    """A file system object of exactly these masters and this credential, whatever the environment names: for doors that speak for others. A master that is led to, and hangs, is left
+    as one among several is, also where one only was given."""
+    look = ReadOptions(None, LoadType.ONCE)
+    fs = FileSystem.__new__(FileSystem)
+    fs._setup(
+        Options(split_addresses(masters), credential, timeout_s, look, look, ReadType.CACHE, tls, silence_s=SILENCE_S),
+        patient=True,
+    )
+    return fs
 
 
 def find_credential(secret_file: str | None, token: str | None, token_file: str | None) -> Credential:

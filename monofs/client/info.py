@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -157,6 +158,8 @@ class Opened(Message):
     epoch: int
     mount: int = 0
     workers: list[int] = []
+    data: bytes = b""
+    replicas: int = 1
 
 
 class OpenedMany(Message):
@@ -184,3 +187,22 @@ class Written(Message):
 
     received: int
     inode: Inode | None = None
+
+
+def describe(info: FileInfo) -> dict[str, Any]:
+    """A file as `--json` and the API show it."""
+    return {
+        "path": info.path,
+        "type": "directory" if info.is_dir else "file",
+        "size": info.size,
+        "mtime_ns": info.mtime_ns,
+        "mode": f"{info.mode:04o}",
+        "uid": info.uid,
+        "gid": info.gid,
+        "content": info.content_id or None,
+        "fingerprint": info.fingerprint or None,
+        "pinned": info.pinned,
+        "mount_id": info.mount or None,
+        "persistence": None if info.is_dir else "persisted" if info.is_persisted else "cache-only",
+        "store_path": info.inode.store_path,
+    }

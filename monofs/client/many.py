@@ -9,17 +9,20 @@ first piece, once. Not here: retries and renewals (reader.py).
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
+from monofs.client.ahead import Promised
 from monofs.client.cluster import WorkerLink
-from monofs.client.descriptors import GROUP_SHIFT, process_table
+from monofs.client.descriptors import GROUP_SHIFT, key_of, process_table
+from monofs.client.file import MonofsFile
 from monofs.client.info import Found, FoundMany, Opened, OpenedMany
 from monofs.client.reader import Reader, check_readable
 from monofs.client.session import Session
@@ -31,8 +34,11 @@ from monofs.model.errors import (
     InvalidArgument,
     MonofsError,
     NotReady,
+    NoWorker,
+    Unreachable,
     from_code,
 )
+from monofs.model.ids import ContentId
 from monofs.rpc.api import Failure, Method, OpenManyRequest, ReadManyRequest, ReadOptions, StatManyRequest
 
 PATHS_MAX = 1000
@@ -40,12 +46,14 @@ PIECES_MAX = 1024
 BATCH_BYTES_MAX = 16 << 20
 SMALL_BYTES = 256 << 10
 """Larger pieces travel alone: straight into their own memory, or by descriptor."""
+OTHERS_LOOKED_AT = 64
+"""Pieces of a batch that tell whom else to ask for it."""
 DESCRIPTOR_PIECES = 4
 """So many pieces of one file are worth a descriptor."""
 THREADS_MAX = 8
 
-Piece = tuple[str, int, int | None]
-"""Path, offset (negative: from the end), length (None: to the end)."""
+Piece = tuple[str | MonofsFile, int, int | None]
+"""Path or open file, offset (negative: from the end), length (None: to the end)."""
 
 A = TypeVar("A", Found, Opened)
 
@@ -75,8 +83,13 @@ def open_many(session: Session, paths: Sequence[str], options: ReadOptions) -> l
     found: list[Opened | MonofsError] = []
     for start in range(0, len(paths), PATHS_MAX):
         batch = list(paths[start : start + PATHS_MAX])
-        answer = session.ask(Method.OPEN_MANY, OpenManyRequest(batch, options), OpenedMany)
-        for path, opened in zip(batch, _merge(answer.answers, answer.failures), strict=True):
+
+        def ask(timeout_s: float | None, batch: list[str] = batch) -> list[Opened | MonofsError]:
+            request = OpenManyRequest(batch, options)
+            answer = session.ask(Method.OPEN_MANY, request, OpenedMany, timeout_s=timeout_s)
+            return _merge(answer.answers, answer.failures)
+
+        for path, opened in zip(batch, session.open_by(ask, batch), strict=True):
             try:
                 if isinstance(opened, Opened):
                     check_readable(path, opened)
@@ -92,14 +105,39 @@ def read_many(
     """The bytes of each piece, cut off at the end of its file, or its error; in order."""
     wanted = list(pieces)
     results: list[bytes | MonofsError] = [b""] * len(wanted)
+    _read_all(get_session, wanted, results, options, read_type)
+    return results
+
+
+def submit_many(
+    get_session: Callable[[], Session], pieces: Iterable[Piece], options: ReadOptions, read_type: str
+) -> list[Future[bytes]]:
+    """A future for each piece, at once; see :mod:`monofs.client.ahead` for when they end. Raises ``Overloaded``."""
+    wanted = list(pieces)
+    results = Promised([piece[0] for piece in wanted])
+
+    def read() -> None:
+        _read_all(get_session, wanted, results, options, read_type)
+
+    get_session().ahead.submit(read).add_done_callback(lambda call: results.finish(call.exception()))
+    return results.futures
+
+
+def _read_all(
+    get_session: Callable[[], Session],
+    wanted: list[Piece],
+    results: list[bytes | MonofsError],
+    options: ReadOptions,
+    read_type: str,
+) -> None:
     every = range(len(wanted))
     _read_pass(get_session, wanted, every, results, options, read_type)
     changed = {wanted[i][0] for i in every if isinstance(results[i], ContentChanged)}
+    changed = {source for source in changed if isinstance(source, str)}  # an open file stays what it is
     if changed:
         again = [i for i in every if wanted[i][0] in changed]
         fresh = ReadOptions(sync_interval_s=0.0, load=options.load)
         _read_pass(get_session, wanted, again, results, fresh, read_type)
-    return results
 
 
 def _read_pass(
@@ -113,28 +151,31 @@ def _read_pass(
     session = get_session()
     indexes = list(indexes)
     counts = Counter(wanted[i][0] for i in indexes)
-    paths = list(counts)
+    paths = [source for source in counts if isinstance(source, str)]
     opened = dict(zip(paths, open_many(session, paths, options), strict=True))
-    readers: dict[str, Reader] = {}
+    readers: dict[str | MonofsFile, Reader] = {}
     batches: dict[WorkerLink, list[_Job]] = {}
-    alone: dict[str, list[_Job]] = {}
+    alone: dict[str | MonofsFile, list[_Job]] = {}
     for i in indexes:
-        path, offset, length = wanted[i]
-        answer = opened[path]
+        source, offset, length = wanted[i]
         try:
-            if isinstance(answer, MonofsError):
-                raise answer
-            start, count = clip(answer.inode.size, offset, length)
+            reader = readers.get(source)
+            if reader is None and isinstance(source, str):
+                answer = opened[source]
+                if isinstance(answer, MonofsError):
+                    raise answer
+                reader = Reader(get_session, source, answer, options, read_type, may_reopen=False)
+            elif reader is None:
+                reader = cast(MonofsFile, source).settled()
+            readers[source] = reader
+            start, count = clip(reader.opened.inode.size, offset, length)
             if count == 0:
                 results[i] = b""
                 continue
-            reader = readers.get(path)
-            if reader is None:
-                reader = readers[path] = Reader(get_session, path, answer, options, read_type, may_reopen=False)
             job = _Job(i, reader, start, count)
-            link = _batch_link(session, job, counts[path])
+            link = _batch_link(session, job, counts[source])
             if link is None:
-                alone.setdefault(path, []).append(job)
+                alone.setdefault(source, []).append(job)
             else:
                 batches.setdefault(link, []).append(job)
         except MonofsError as error:
@@ -143,7 +184,8 @@ def _read_pass(
         lambda link=link, jobs=jobs: _read_batches(link, session, jobs, results, read_type)  # type: ignore[misc]
         for link, jobs in batches.items()
     ]
-    tasks.extend(lambda jobs=jobs: _read_alone(session, jobs, results) for jobs in alone.values())  # type: ignore[misc]
+    shares = [share for jobs in alone.values() for share in _shares(jobs)]
+    tasks.extend(lambda jobs=jobs: _read_alone(session, jobs, results) for jobs in shares)  # type: ignore[misc]
     _run(tasks)
 
 
@@ -166,14 +208,44 @@ def _batch_link(session: Session, job: _Job, pieces: int) -> WorkerLink | None:
         return None
     opened = job.reader.opened
     try:
-        link = session.cluster.candidates(inode.content, block, opened.epoch, opened.workers)[0]
-    except NotReady:  # no worker came to a new leader yet: reading by itself waits
+        links = session.cluster.candidates(inode.content, block, opened.epoch, opened.workers, opened.replicas)
+    except (NotReady, NoWorker):  # read by itself, it waits for one to come, or does without
         return None
+    link = links[0]
     if link.is_local and (
-        pieces >= DESCRIPTOR_PIECES or process_table().get((link, inode.content, job.offset >> GROUP_SHIFT))
+        pieces >= DESCRIPTOR_PIECES or process_table().get(key_of(link, inode, job.offset >> GROUP_SHIFT))
     ):
         return None
     return link
+
+
+def _shares(jobs: list[_Job]) -> Iterable[list[_Job]]:
+    """The pieces of one file for several threads, when they are large: else those that are missing would come one by one from their store."""
+    total = sum(job.length for job in jobs)
+    size = max(SMALL_BYTES, -(-total // THREADS_MAX))
+    share, length = [], 0
+    for job in jobs:
+        share.append(job)
+        length += job.length
+        if length >= size:
+            yield share
+            share, length = [], 0
+    if share:
+        yield share
+
+
+def _block(job: _Job) -> tuple[ContentId, int]:
+    inode = job.reader.opened.inode
+    return inode.content, block_of(job.offset, inode.layout)
+
+
+def _others(session: Session, jobs: list[_Job], link: WorkerLink) -> list[WorkerLink]:
+    """Whom else to ask for a batch: who comes next for most of its pieces goes first."""
+    now_s, counts = time.monotonic(), Counter[WorkerLink]()
+    for job in jobs[:OTHERS_LOOKED_AT]:
+        workers = job.reader.workers(session, job.offset)
+        counts.update([each for each in workers if each is not link and each.is_well(now_s)][:1])
+    return [each for each, _ in counts.most_common()]
 
 
 def _cut(jobs: list[_Job]) -> Iterable[list[_Job]]:
@@ -197,8 +269,30 @@ def _read_batches(
         _read_batch(link, session, batch, results, read_type)
 
 
+def _read_elsewhere(session: Session, jobs: list[_Job], results: list[bytes | MonofsError], read_type: str) -> None:
+    """The pieces of a worker that does not answer, once more in batches: piece by piece each would wait for what the others find out about it."""
+    batches: dict[WorkerLink | None, list[_Job]] = {}
+    for job in jobs:
+        batches.setdefault(_batch_link(session, job, 1), []).append(job)
+
+    def read(link: WorkerLink | None, mine: list[_Job]) -> None:
+        if link is None:
+            _read_alone(session, mine, results)
+        else:
+            for batch in _cut(mine):
+                _read_batch(link, session, batch, results, read_type, is_again=True)
+
+    _run([functools.partial(read, link, mine) for link, mine in batches.items()])
+
+
 def _read_batch(
-    link: WorkerLink, session: Session, jobs: list[_Job], results: list[bytes | MonofsError], read_type: str
+    link: WorkerLink,
+    session: Session,
+    jobs: list[_Job],
+    results: list[bytes | MonofsError],
+    read_type: str,
+    *,
+    is_again: bool = False,
 ) -> None:
     numbers: dict[bytes, int] = {}
     pieces = []
@@ -206,16 +300,23 @@ def _read_batch(
         number = numbers.setdefault(job.reader.opened.capability, len(numbers))
         pieces.append((number, job.offset, job.length))
     buffer = bytearray(sum(job.length for job in jobs))
-    request = ReadManyRequest(list(numbers), pieces, read_type)
+    cluster = session.cluster
+    spread = bool(cluster.hot) and any(cluster.is_spread(*_block(job), link) for job in jobs)
+    past_owner = time.monotonic() < cluster.silent_until_s and any(
+        cluster.is_past_owner(*_block(job), link) for job in jobs
+    )
+    request = ReadManyRequest(list(numbers), pieces, read_type, spread, past_owner)
     try:
-        count = link.pool().read_into(
-            Method.READ_MANY, request, memoryview(buffer), timeout_s=session.options.timeout_s
-        )
+        count = session.read_into(link, request, memoryview(buffer), lambda: _others(session, jobs, link))
         if count != len(buffer):
             raise ConnectionLost(f"the worker sent {count} of {len(buffer)} bytes")
-    except MonofsError:
+    except MonofsError as error:
         session.check_open()
-        _read_alone(session, jobs, results)
+        if isinstance(error, ConnectionLost | Unreachable) and not is_again:
+            session.cluster.failed(link, error)
+            _read_elsewhere(session, jobs, results, read_type)
+        else:
+            _read_alone(session, jobs, results)
         return
     position = 0
     view = memoryview(buffer)

@@ -16,16 +16,27 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
-from monofs.client.cluster import WorkerLink
-from monofs.client.descriptors import GROUP_SHIFT, Descriptor, Hot, process_table
+from monofs.client.cluster import SILENT_S, WorkerLink
+from monofs.client.descriptors import GROUP_SHIFT, Descriptor, Hot, key_of, process_table
+from monofs.client.fallback import StoreFile
 from monofs.client.info import Opened
 from monofs.client.session import Session
-from monofs.model.block import GROUP_SIZE_BYTES, LAYOUT_WHOLE, PAGE_SIZE_BYTES, block_of, page_count, pages_mask
+from monofs.client.spreading import spread
+from monofs.model.block import (
+    GROUP_SIZE_BYTES,
+    LAYOUT_WHOLE,
+    PAGE_SIZE_BYTES,
+    block_count,
+    block_of,
+    page_count,
+    pages_mask,
+)
 from monofs.model.capability import LIFE_S
 from monofs.model.errors import (
     CapabilityExpired,
@@ -37,6 +48,7 @@ from monofs.model.errors import (
     MountNotFound,
     NotCached,
     NotSupported,
+    NoWorker,
     Overloaded,
     PageCorrupt,
     TierFull,
@@ -60,6 +72,8 @@ from monofs.rpc.api import (
 GROUP_MASK = GROUP_SIZE_BYTES - 1
 GROUP_PAGE_SHIFT = PAGE_SIZE_BYTES.bit_length() - 1
 RENEW_BEFORE_S = 60.0
+RENEW_PATIENCE_S = 1.0
+"""How long a read waits for a master before it goes on with the capability it has."""
 WINDOW_PAGES = 8
 """Pages fetched in one go: the worker's range of one store request."""
 AHEAD_PAGES = 32
@@ -67,15 +81,20 @@ SEQUENTIAL_RUN = 2
 """Reads that each begin where the one before ended, before a reader counts as sequential (a Parquet footer is two)."""
 READ_BYTES_MAX = 16 << 20
 """Most bytes of one READ: what a connection that breaks costs at most."""
+SPREAD_BYTES = 8 << 20
+"""Ranges from here on are read block by block at the same time, where they lie in several blocks."""
 BUFFER_BYTES = 1 << 20
 """What a sequential reader of small pieces takes over a socket at once."""
 BUFFERED_BELOW_BYTES = 128 << 10
 SMALL_FILE_BYTES = 64 << 10
 """Files up to this size are taken whole with one READ: a descriptor costs twice that, and is not worth keeping for them."""
 CORRUPT_TRIES = 3
+REFUSED_S = 1.0
+"""How long a worker that refused a descriptor is not asked for one."""
 
 T = TypeVar("T")
 
+_FROM_CACHE = (ReadType.CACHE, ReadType.NO_CACHE)
 _NO_DESCRIPTOR = (Overloaded, TierFull, TierUnusable, NotCached, NotSupported)
 
 
@@ -103,7 +122,7 @@ class Reader:
         self._read_type = read_type
         self._lock = threading.Lock()
         self._renewing = threading.Lock()
-        self._delivered = False
+        self._delivered = not may_reopen  # what can only be this content, threads may read from the start
         self._size_told = False
         self._reopened = not may_reopen
         self._next = -1
@@ -136,6 +155,16 @@ class Reader:
             self._delivered = True
             return count
 
+    def settle(self) -> None:
+        """From now on no other content is opened, as if its first bytes were out."""
+        with self._lock:
+            self._delivered = True
+
+    def beside(self) -> Reader:
+        """A reader of the same content for another thread, which reads on from places of its own."""
+        self.settle()
+        return Reader(self._session, self.path, self.opened, self._options, self._read_type, may_reopen=False)
+
     def fetch_all(self) -> None:
         """Have workers bring the whole content into the cache; where the file changed and nothing was told of it, what it is now.
 
@@ -158,7 +187,7 @@ class Reader:
             ahead = min(AHEAD_PAGES, page_count(size) - page_count(start + length))
 
             def fetch(link: WorkerLink, group: int = group, pages: int = pages, ahead: int = ahead) -> FetchAnswer:
-                request = FetchRequest(self.opened.capability, group, pages, ahead)
+                request = FetchRequest(self.opened.capability, group, pages, ahead, keep=True)
                 return link.pool().call(Method.FETCH, request, FetchAnswer, timeout_s=session.options.timeout_s)
 
             answer = self._on_worker(start, fetch)
@@ -166,17 +195,18 @@ class Reader:
                 raise TierFull(f"no room in the cache for all of {self.path}: free or unpin something", path=self.path)
 
     def whole_descriptor(self, *, fetch: bool) -> Descriptor | None:
-        """The descriptor of the one group that is the whole file, complete and on this machine; None where that is not so.
+        """The descriptor of the one block that is the whole file, complete and on this machine; None where that is not so.
 
         ``fetch``: bring in first what is missing.
         """
-        if not 0 < self.size <= GROUP_SIZE_BYTES:
+        if not self.size > 0 or block_count(self.size, self.opened.inode.layout) != 1:
             return None
         byte, session = memoryview(bytearray(1)), self._session()
         self.read_into(0, byte)
 
-        def hold(link: WorkerLink) -> int:
-            return self._read_local(link, session, 0, byte) if link.is_local else 0
+        def hold(link: WorkerLink) -> bool:
+            starts = range(0, self.size, GROUP_SIZE_BYTES)
+            return all(self._read_local(link, session, start, byte) for start in starts) if link.is_local else False
 
         self._on_worker(0, hold)
         if self.hot.at(0) is None:
@@ -201,13 +231,27 @@ class Reader:
 
     def _fill(self, offset: int, view: memoryview) -> int:
         end = min(offset + len(view), self.opened.inode.size)
-        position = offset
         self._run = self._run + 1 if offset == self._next else 0
+        if end - offset >= SPREAD_BYTES and self._boundary(offset) < end:
+            spread(self._parts(offset, end, view))
+        else:
+            self._fill_part(offset, end, view)
+        self._next = max(offset, end)
+        return self._next - offset
+
+    def _fill_part(self, position: int, end: int, view: memoryview) -> None:
+        offset = position
         while position < end:
             stop = min(end, self._boundary(position))
             position += self._piece(position, view[position - offset : stop - offset])
-        self._next = position
-        return max(0, position - offset)
+
+    def _parts(self, offset: int, end: int, view: memoryview) -> Iterator[Callable[[], None]]:
+        """The blocks of a large range, each as a task: their workers send at the same time."""
+        begin = offset
+        while begin < end:
+            stop = min(end, self._boundary(begin))
+            yield partial(self._fill_part, begin, stop, view[begin - offset : stop - offset])
+            begin = stop
 
     def _boundary(self, position: int) -> int:
         layout = self.opened.inode.layout
@@ -222,9 +266,34 @@ class Reader:
             view[: len(part)] = part
             return len(part)
         session = self._session()
-        return self._on_worker(offset, lambda link: self._read_from(link, session, offset, view))
 
-    def _on_worker(self, offset: int, attempt: Callable[[WorkerLink], T]) -> T:
+        def attempt(link: WorkerLink) -> int:
+            return self._read_from(link, session, offset, view)
+
+        store = session.fallback.find(self.path, self.opened.capability) if session.fallback is not None else None
+        if store is None:
+            return self._on_worker(offset, attempt)
+        if time.monotonic() >= session.workers_gone_until_s:
+            try:
+                return self._on_worker(offset, attempt, patient=False)
+            except NoWorker:
+                session.workers_gone_until_s = time.monotonic() + SILENT_S
+        return self._read_store(store, offset, view)
+
+    def _read_store(self, store: StoreFile, offset: int, view: memoryview) -> int:
+        """As over a socket, from the store itself."""
+        size = len(view[:READ_BYTES_MAX])
+        if size < BUFFERED_BELOW_BYTES and (self._run >= SEQUENTIAL_RUN or self.opened.inode.size <= BUFFER_BYTES):
+            size = min(BUFFER_BYTES, self._boundary(offset) - offset, self.opened.inode.size - offset)
+            buffer = bytearray(size)
+            store.read_into(offset, memoryview(buffer))
+            self._buffered = (offset, bytes(buffer))
+            view[: min(size, len(view))] = buffer[: len(view)]
+            return min(size, len(view))
+        store.read_into(offset, view[:size])
+        return size
+
+    def _on_worker(self, offset: int, attempt: Callable[[WorkerLink], T], *, patient: bool = True) -> T:
         """Run ``attempt`` with a worker for the block at ``offset``; again while capabilities expire and pages prove bad."""
         session = self._session()
         renewed = corrupt = 0
@@ -234,7 +303,9 @@ class Reader:
             inode = self.opened.inode
             try:
                 block, opened = block_of(offset, inode.layout), self.opened
-                return session.on_worker(inode.content, block, opened.epoch, attempt, opened.workers)
+                return session.on_worker(
+                    inode.content, block, opened.epoch, attempt, opened.workers, opened.replicas, patient=patient
+                )
             except CapabilityExpired as error:
                 renewed += 1
                 if renewed > 2 or not self._renew(session, required=True):
@@ -260,13 +331,13 @@ class Reader:
     def _read_local(self, link: WorkerLink, session: Session, offset: int, view: memoryview) -> int:
         """Bytes read through a descriptor; 0: there is none to be had, read over the socket."""
         group, start = offset >> GROUP_SHIFT, offset & GROUP_MASK
-        key = (link, self.opened.inode.content, group)
+        key = key_of(link, self.opened.inode, group)
         first, last = start >> GROUP_PAGE_SHIFT, (start + len(view) - 1) >> GROUP_PAGE_SHIFT
         table = process_table()
         try:
             descriptor = table.get(key) or self._ask_descriptor(link, session, group)
             needed = pages_mask(first, last)
-            if descriptor is None or needed & ~descriptor.present:
+            if descriptor is None or needed & ~descriptor.present(group):
                 window = min(last, first + WINDOW_PAGES - 1)
                 view = view[: ((window + 1) << GROUP_PAGE_SHIFT) - start]
                 needed = pages_mask(first, window)
@@ -289,17 +360,23 @@ class Reader:
         table = process_table()
         if not table.has_room():
             raise Overloaded("this process holds as many descriptors as it may")
+        if time.monotonic() < link.lends_from_s:
+            raise Overloaded("the worker lends no descriptors at present")
         link.give_back()
-        answer, fd = link.pool().call_with_descriptor(
-            Method.DESCRIPTOR,
-            DescriptorRequest(self.opened.capability, group),
-            DescriptorAnswer,
-            timeout_s=session.options.timeout_s,
-        )
+        try:
+            answer, fd = link.pool().call_with_descriptor(
+                Method.DESCRIPTOR,
+                DescriptorRequest(self.opened.capability, group, self._read_type),
+                DescriptorAnswer,
+                timeout_s=session.options.timeout_s,
+            )
+        except (Overloaded, TierFull):
+            link.lends_from_s = time.monotonic() + REFUSED_S
+            raise
         if fd is None:
             return None
-        descriptor = Descriptor(fd, group, answer, link.leases)
-        table.add((link, self.opened.inode.content, group), descriptor)
+        descriptor = Descriptor(fd, self.opened.inode, group, answer, link.leases)
+        table.add(key_of(link, self.opened.inode, group), descriptor)
         return descriptor
 
     def _make_present(
@@ -307,7 +384,7 @@ class Reader:
     ) -> Descriptor | None:
         """Have missing pages fetched until a descriptor holds all of ``needed``; None: there is no room for them."""
         for _ in range(3):
-            missing = needed if descriptor is None else needed & ~descriptor.present
+            missing = needed if descriptor is None else needed & ~descriptor.present(group)
             if descriptor is not None and not missing:
                 return descriptor
             request = FetchRequest(self.opened.capability, group, missing, max(more, self._ahead()), self._read_type)
@@ -315,7 +392,7 @@ class Reader:
             if not answer.cached:
                 return None
             if descriptor is not None and answer.file and answer.file == descriptor.file:
-                descriptor.add_pages(answer.present)
+                descriptor.add_pages(group, answer.present)
             else:
                 descriptor = self._ask_descriptor(link, session, group)
         return None  # evicted as fast as it comes: a tier too small for this file
@@ -344,16 +421,28 @@ class Reader:
         return len(part)
 
     def _receive(self, link: WorkerLink, session: Session, offset: int, view: memoryview, *, sequential: bool) -> None:
-        request = ReadRequest(self.opened.capability, offset, len(view), self._read_type, sequential)
-        count = link.pool().read_into(Method.READ, request, view, timeout_s=session.options.timeout_s)
+        cluster, inode = session.cluster, self.opened.inode
+        block = block_of(offset, inode.layout)
+        spread = bool(cluster.hot) and cluster.is_spread(inode.content, block, link)
+        past_owner = cluster.is_past_owner(inode.content, block, link)
+        request = ReadRequest(
+            self.opened.capability, offset, len(view), self._read_type, sequential, 0, spread, past_owner
+        )
+        count = session.read_into(link, request, view, lambda: self.workers(session, offset))
         if count != len(view):
             raise ConnectionLost(f"the worker sent {count} of {len(view)} bytes of {self.path}")
+
+    def workers(self, session: Session, offset: int) -> list[WorkerLink]:
+        """Whom to ask for the block at ``offset``, best first, as far as is known."""
+        opened, inode = self.opened, self.opened.inode
+        return session.cluster.known(inode.content, block_of(offset, inode.layout), opened.workers, opened.replicas)
 
     # ---- the content ----
 
     def _take(self, opened: Opened) -> None:
-        self.opened = opened
-        self._buffered = (0, b"")
+        """A small file's bytes may have come along."""
+        self.opened = msgspec.structs.replace(opened, data=b"") if opened.data else opened
+        self._buffered = (0, opened.data)
         self.hot.clear()
         self._renew_at_s = _renew_time(opened.expires_s)
 
@@ -364,7 +453,8 @@ class Reader:
             if self.opened is not before:
                 return True
             try:
-                answer = session.ask(Method.RENEW, RenewRequest([before.capability]), RenewAnswer)
+                timeout_s = None if required else RENEW_PATIENCE_S
+                answer = session.ask(Method.RENEW, RenewRequest([before.capability]), RenewAnswer, timeout_s=timeout_s)
             except MonofsError:
                 if required:
                     raise
@@ -383,12 +473,17 @@ class Reader:
             return False
         self._reopened = True
         fresh = ReadOptions(sync_interval_s=0.0, load=self._options.load)
-        opened = self._session().ask(Method.OPEN, OpenRequest(self.path, fresh), Opened)
+        opened = self._session().ask(Method.OPEN, OpenRequest(self.path, fresh, bytes_along(self._read_type)), Opened)
         check_readable(self.path, opened)
         if self._size_told and opened.inode.size != self.opened.inode.size:
             return False
         self._take(opened)
         return True
+
+
+def bytes_along(read_type: str) -> int:
+    """Up to what size a file that is cached may come with OPEN's answer, for a reader of this type."""
+    return SMALL_FILE_BYTES if read_type in _FROM_CACHE else 0
 
 
 def check_readable(path: str, opened: Opened) -> None:

@@ -76,6 +76,11 @@ class How:
     parents: bool = True
     mode: int = 0o644
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether what the path holds decides."""
+        return self.exclusive or self.if_match is not None
+
 
 @dataclass(slots=True)
 class _Piece:
@@ -89,15 +94,30 @@ class Sending:
     """One try at one file, from BEGIN_WRITE on. For one thread at a time."""
 
     def __init__(
-        self, session: Session, path: str, how: How, size: int, progress: Callable[[int], None] | None = None
+        self,
+        session: Session,
+        path: str,
+        how: How,
+        size: int,
+        progress: Callable[[int], None] | None = None,
+        *,
+        is_whole: bool = False,
     ) -> None:
-        """``size`` -1: not known yet. ``progress`` gets the bytes of each piece once the worker has them."""
+        """``size`` -1: not known yet. ``progress`` gets the bytes of each piece once the worker has them. ``is_whole``: the caller has all bytes
+        still; when the worker is lost the write begins at another one, and ``WriteLost`` says to send from the start (:attr:`is_anew`).
+        """
         self._session = session
         self._path = path
         self._progress = progress
         self._allowed_s = max(session.options.timeout_s, WRITE_S)
-        self._how, self._size = how, size
+        self._how, self._size, self._is_whole = how, size, is_whole
         self._begin()
+        self.start()
+
+    def start(self) -> None:
+        """From the first byte."""
+        self.is_anew = False
+        """The write was begun again, at another worker, and nothing of it sent."""
         self._is_reached = False
         """Whether the worker may have been sent anything."""
         self._pipeline: Pipeline | None = None
@@ -111,7 +131,7 @@ class Sending:
         self.is_unclear = False
         """The connection broke after the last WRITE had left: the file may be published."""
 
-    def _begin(self, instead: bytes = b"") -> None:
+    def _begin(self, instead: bytes = b"", *, reached: bool = False) -> None:
         how = self._how
         begun = self._session.change(
             Method.BEGIN_WRITE,
@@ -125,6 +145,7 @@ class Sending:
                 how.write_type,
                 number,
                 instead,
+                reached,
             ),
             BeginWriteAnswer,
             alone=True,
@@ -237,13 +258,19 @@ class Sending:
         if now_s + self._pause_s >= self._deadline_s:
             raise NoWorker(f"{self._path}: the worker that takes its bytes does not answer ({error})") from None
         try:
-            if not session.cluster.failed(session.cluster.worker(self._worker), error):
+            link = session.cluster.worker(self._worker)
+            if not session.cluster.failed(link, error):
                 if not self._is_reached and isinstance(error, Unreachable):
                     self._begin(instead=self._capability)
+                elif self._is_whole and not link.is_live and not (self.is_unclear and self._how.is_conditional):
+                    self._begin(instead=self._capability, reached=True)
+                    self.is_anew = True
                 else:
                     session.cluster.look_again()
         except MonofsError:
             pass  # the next try tells
+        if self.is_anew:
+            raise WriteLost(f"{self._path}: the worker that took its bytes is gone", path=self._path)
         time.sleep(self._pause_s)
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
@@ -279,9 +306,9 @@ def write_whole(
         if progress is not None:
             progress(length)
 
+    sending = Sending(session, path, how, announced, count, is_whole=True)
     while True:
         tries += 1
-        sending = Sending(session, path, how, announced, count)
         try:
             return _send_pieces(sending, read())
         except (UfsChanged, WriteLost) as error:
@@ -289,6 +316,10 @@ def write_whole(
             if tries == TRIES:
                 raise
             count(-done)
+            if sending.is_anew:
+                sending.start()
+            else:
+                sending = Sending(session, path, how, announced, count, is_whole=True)
         except BaseException:
             sending.abort()
             raise
@@ -310,7 +341,7 @@ def check_again(path: str, how: How, error: MonofsError, *, is_unclear: bool) ->
             raise AlreadyExists(f"{path} exists already", path=path) from None
         if how.if_match is not None:
             raise ConditionFailed(f"{path} is not the version {how.if_match!r} any more", path=path) from None
-    elif is_unclear and (how.exclusive or how.if_match is not None):
+    elif is_unclear and how.is_conditional:
         raise OutcomeUnknown(f"{path}: the worker went away while publishing; look whether it is there") from None
 
 

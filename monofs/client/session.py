@@ -1,7 +1,8 @@
 """What one process holds of a cluster: connections to masters, links to workers, the identity its changes carry.
 
 Invariant: nothing here survives a fork or a pickle; a file system object makes a new session in each process
-(filesystem.py), so no socket, lock, lease or client id is ever shared by two processes. No threads and no reactor.
+(filesystem.py), so no socket, lock, lease or client id is ever shared by two processes. No reactor, and no threads but those of reads that are begun and waited for later, and of
+questions to many workers while they are asked.
 Not here: paths and files.
 """
 
@@ -13,13 +14,23 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from monofs.client.cluster import Cluster, WorkerLink
+import msgspec
+
+from monofs.client.ahead import Ahead
+from monofs.client.cluster import SILENT_S, Cluster, WorkerLink
+from monofs.client.errors import python_error
+from monofs.client.fallback import Fallback, StoreAccess
+from monofs.client.hedging import Hedging
+from monofs.client.info import Opened
+from monofs.client.recent import Recent
 from monofs.model.errors import (
     Closed,
     ConnectionLost,
+    DeadlineExceeded,
     MonofsError,
     NoMaster,
     NotLeader,
@@ -31,23 +42,42 @@ from monofs.model.errors import (
     Unreachable,
 )
 from monofs.model.ids import ContentId
-from monofs.rpc.api import ClusterAnswer, ClusterRequest, Message, Method, ReadOptions, RequestId
+from monofs.rpc.api import (
+    ClusterAnswer,
+    ClusterRequest,
+    Message,
+    Method,
+    OpenRequest,
+    ReadManyRequest,
+    ReadOptions,
+    ReadRequest,
+    RequestId,
+)
 from monofs.rpc.handshake import Credential
+from monofs.rpc.hedge import Hedge
 from monofs.rpc.sync import Pool
 from monofs.rpc.tls import ClientTls
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
-SILENCE_S = 1.0
-"""A master of several that says nothing for so long must prove that it lives, else another is asked (rpc/sync.py)."""
+SILENCE_S = 2.0
+"""A master of several that says nothing for so long, and does not prove meanwhile that it lives, is left for another one (rpc/sync.py)."""
+WORKER_SILENCE_S = 1.5
+"""The same of a worker, but for the acknowledgements of what is written to it."""
+WORKERS_AT_ONCE = 16
+"""Of many that are asked the same."""
 READ_TRIES = 8
 """How often one piece is tried over connections that break in the middle, without a single byte of progress."""
+
+FROM_CACHE = 2
+"""``ReadRequest.asked``: only what is cached is wanted."""
 
 _AGAIN = (ConnectionLost, Unreachable, NotLeader, NotReady, Overloaded)
 _AGAIN_CHANGE = (*_AGAIN, OutcomeUnknown)
 
 A = TypeVar("A", bound=Message)
 T = TypeVar("T")
+Each = TypeVar("Each", bound="Opened | MonofsError")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +92,10 @@ class Options:
     """For what only looks at the namespace: any master may answer unless it is to be linearizable."""
     read_type: str
     tls: ClientTls | None = None
+    stores: tuple[StoreAccess, ...] = ()
+    """Stores that are read themselves while no worker lives."""
+    silence_s: float | None = None
+    """After so long a master that says nothing must prove that it lives; None: ``SILENCE_S`` where several are given, and one alone is waited for."""
 
 
 class Session:
@@ -72,7 +106,9 @@ class Session:
         self.options = options
         self.pid = os.getpid()
         self.patient = patient
-        silence_s = SILENCE_S if len(options.masters) > 1 else 0.0
+        silence_s = options.silence_s
+        if silence_s is None:
+            silence_s = SILENCE_S if len(options.masters) > 1 else 0.0
         self._masters = Pool(options.masters, options.credential, silence_s=silence_s, tls=options.tls)
         shuffled = random.sample(options.masters, len(options.masters))
         self._any_master = Pool(shuffled, options.credential, silence_s=silence_s, tls=options.tls)
@@ -81,7 +117,15 @@ class Session:
         self._client = b""
         self._sequence = 0
         self._unanswered: set[int] = set()
+        self._one: Pool | None = None
+        """Connections to the master that :meth:`at` asked last."""
+        self.ahead = Ahead()
         self.cluster = Cluster(self._fetch_cluster, self.connect)
+        self._recent = Recent(options.look)
+        self._hedging = {Method.READ: Hedging(), Method.READ_MANY: Hedging()}
+        self.fallback = Fallback(options.stores, options.timeout_s) if options.stores else None
+        self.workers_gone_until_s = 0.0
+        """Until when (time.monotonic) no worker is asked where there is a fallback."""
 
     def ask(self, method: Method, request: Message, answer_type: type[A], *, timeout_s: float | None = None) -> A:
         """Ask the master something that changes nothing; retried over restarts and changes of leader.
@@ -91,6 +135,47 @@ class Session:
         return self._retry(
             lambda left_s: self._masters.call(method, request, answer_type, left_s, idempotent=True), timeout_s
         )
+
+    def at(self, address: str, method: Method, request: Message, answer_type: type[A], timeout_s: float) -> A | None:
+        """Ask this very master something that changes nothing; None: it does not answer within ``timeout_s``, or this operation's own time."""
+        self.check_open()
+        with self._lock:
+            old, pool = None, self._one
+            if pool is None or pool.addresses != (address,):
+                old, self._one = pool, self.connect(address)
+                pool = self._one
+        if old is not None:
+            old.close()
+        try:
+            return pool.call(method, request, answer_type, min(timeout_s, self.options.timeout_s), idempotent=True)
+        except (*_AGAIN, Closed, DeadlineExceeded):
+            return None
+
+    def open(self, path: str, options: ReadOptions, data_bytes: int = 0) -> Opened:
+        """OPEN, with the bytes of a file of at most so many, if they are at hand; while no master answers, what it said of the path lately, if this program takes answers of that age."""
+
+        def ask(timeout_s: float | None) -> list[Opened]:
+            return [self.ask(Method.OPEN, OpenRequest(path, options, data_bytes), Opened, timeout_s=timeout_s)]
+
+        return self.open_by(ask, [path])[0]
+
+    def open_by(self, ask: Callable[[float | None], list[Each]], paths: Sequence[str]) -> list[Each]:
+        """What ``ask`` says of these paths within so many seconds; while no master answers, as :meth:`open`, for all of them or none."""
+        recent = self._recent
+        kept = [opened for path in paths if (opened := recent.find(path)) is not None] if recent.bound_s else []
+        if len(kept) < len(paths):
+            answers = ask(None)
+        else:
+            try:
+                answers = ask(recent.patience_s())
+            except (*_AGAIN, NoMaster, DeadlineExceeded):
+                self.check_open()
+                recent.note_away()
+                return cast("list[Each]", kept)
+        for path, answer in zip(paths, answers, strict=True):
+            if isinstance(answer, Opened):
+                recent.keep(path, answer)
+        return answers
 
     def stream(self, method: Method, request: Message, item_type: type[A], *, timeout_s: float) -> Iterator[A | bytes]:
         """A stream of the master's, as ``Pool.stream``: asked again only before its first element came."""
@@ -119,12 +204,15 @@ class Session:
         while True:
             request_id = RequestId(secrets.token_bytes(16), 1, 1) if alone else self._new_request_id()
             request = make(request_id)
-            asked = 0
+            is_unclear = False
 
             def attempt(left_s: float, request: Message = request) -> A:
-                nonlocal asked
-                asked += 1
-                return self._masters.call(method, request, answer_type, left_s)
+                nonlocal is_unclear
+                try:
+                    return self._masters.call(method, request, answer_type, left_s)
+                except (ConnectionLost, OutcomeUnknown):
+                    is_unclear = True
+                    raise
 
             try:
                 answer = self._retry(attempt, timeout_s, _AGAIN_CHANGE)
@@ -133,11 +221,11 @@ class Session:
                 return answer
             except SessionExpired:
                 self._forget_client(request_id.client)
-                if asked > 1 or renewed:
+                if is_unclear or renewed:
                     raise OutcomeUnknown(
                         "this client was silent for too long; look whether the change happened"
                     ) from None
-                renewed = True  # refused at the first try, so it was not done: ask again as a new client
+                renewed = True  # no try was carried out: ask again as a new client
             finally:
                 with self._lock:
                     if self._client == request_id.client:  # else these are the numbers of another client
@@ -150,18 +238,22 @@ class Session:
         epoch: int,
         attempt: Callable[[WorkerLink], T],
         holders: Sequence[int] = (),
+        replicas: int = 1,
+        *,
+        patient: bool = True,
     ) -> T:
         """Run ``attempt`` with the best worker for a block, and with others while they do not answer; with ``holders`` only, if given.
 
-        Raises ``NoWorker`` after ``timeout_s``, else what the attempt raises.
+        Raises ``NoWorker`` after ``timeout_s``, not ``patient``: when each was asked once and none lives; else what the attempt raises.
         """
         deadline_s = time.monotonic() + self.options.timeout_s
         pause_s = FIRST_PAUSE_S
         while True:
             last: MonofsError | None = None
             links: list[WorkerLink] = []
+            lives = False
             try:
-                links = self.cluster.candidates(content, block, epoch, holders)
+                links = self.cluster.candidates(content, block, epoch, holders, replicas)
             except NotReady as error:  # no worker came to a new leader yet
                 last = error
             for link in links:
@@ -172,12 +264,42 @@ class Session:
                     except (ConnectionLost, Unreachable, NotReady, Overloaded, Closed) as error:
                         self.check_open()
                         again = self.cluster.failed(link, error)
-                        last = error
+                        last, lives = error, lives or isinstance(error, NotReady | Overloaded)
+            if links and not lives and not patient:
+                raise NoWorker(f"no worker answers ({last})") from None
             if time.monotonic() + pause_s >= deadline_s:
                 raise NoWorker(f"no worker answers ({last})") from None
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             self.cluster.look_again()
+
+    def ask_each(
+        self, links: Sequence[WorkerLink], method: Method, request: Message, answer_type: type[A], timeout_s: float
+    ) -> dict[str, A | MonofsError]:
+        """What each of these workers answers, by address in their order; an error stands for one that does not.
+
+        ``WORKERS_AT_ONCE`` are asked at a time, those that failed lately last. Each has ``timeout_s``, and one whose turn does not come within that is not asked: all of it takes
+        twice as long at most, whatever hangs.
+        """
+        until_s = time.monotonic() + timeout_s
+
+        def ask(link: WorkerLink) -> A | MonofsError:
+            try:
+                if time.monotonic() > until_s:
+                    raise DeadlineExceeded(f"it was not asked: others took the {timeout_s:g} s there were")
+                return link.pool().call(method, request, answer_type, timeout_s)
+            except (ConnectionLost, Unreachable, DeadlineExceeded) as error:
+                link.silent_until_s = time.monotonic() + SILENT_S
+                return python_error(error)
+            except MonofsError as error:
+                return python_error(error)
+
+        if len(links) < 2:
+            return {link.info.address: ask(link) for link in links}
+        ranked = sorted(links, key=lambda link: link.silent_until_s)
+        with ThreadPoolExecutor(min(len(ranked), WORKERS_AT_ONCE), "monofs-workers") as threads:
+            answers = {link.info.id: answer for link, answer in zip(ranked, threads.map(ask, ranked), strict=True)}
+        return {link.info.address: answers[link.info.id] for link in links}
 
     def check_open(self) -> None:
         """Raise ``Closed`` after close()."""
@@ -187,9 +309,13 @@ class Session:
     def close(self) -> None:
         """Close all connections."""
         self._closed = True
+        self.ahead.close()
         self.cluster.close()
-        self._masters.close()
-        self._any_master.close()
+        if self.fallback is not None:
+            self.fallback.close()
+        for pool in (self._masters, self._any_master, self._one):
+            if pool is not None:
+                pool.close()
 
     def _retry(
         self,
@@ -220,7 +346,36 @@ class Session:
 
     def connect(self, address: str) -> Pool:
         """Connections to one node."""
-        return Pool((address,), self.options.credential, tls=self.options.tls)
+        return Pool((address,), self.options.credential, silence_s=WORKER_SILENCE_S, tls=self.options.tls)
+
+    def read_into(
+        self,
+        link: WorkerLink,
+        request: ReadRequest | ReadManyRequest,
+        view: memoryview,
+        others: Callable[[], list[WorkerLink]],
+    ) -> int:
+        """READ or READ_MANY from a worker into ``view``; from the first of ``others`` that is another, if that has the bytes cached, when it is slow to
+        begin. Returns how many bytes came. Raises as ``Pool.read_into``.
+        """
+        method = Method.READ if isinstance(request, ReadRequest) else Method.READ_MANY
+        hedging, timeout_s = self._hedging[method], self.options.timeout_s
+        if link.lag.error is not None:
+            link.lag.wait_s(time.monotonic())  # this may be the read that tries it
+
+        def second() -> tuple[Pool, Message] | None:
+            now_s = time.monotonic()
+            found = next((each for each in others() if each is not link and each.is_well(now_s)), None)
+            if found is None or not hedging.spend():
+                return None
+            return found.pool(), msgspec.structs.replace(request, asked=FROM_CACHE)
+
+        hedge = Hedge(hedging.delay_s, second)
+        count = link.pool().read_into(method, request, view, timeout_s, hedge=hedge, heed=self.cluster.heed)
+        hedging.note(link.info.id, hedge.first_byte_s, won=hedge.has_won)
+        if hedge.has_won or not hedge.was_due:
+            link.raced(time.monotonic(), lost=hedge.has_won)
+        return count
 
     def _known(self, request_id: RequestId) -> None:
         """The master holds the answer to this request, and so knows its client: later requests may be numbered after it."""

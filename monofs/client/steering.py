@@ -15,7 +15,7 @@ from monofs.client.errors import public, public_iterator
 from monofs.client.info import FileInfo
 from monofs.client.reading import Reading, clean
 from monofs.client.transfer import checksum
-from monofs.model.errors import ContentChanged, NotFound
+from monofs.model.errors import STORE_AWAY, ContentChanged, NotFound
 from monofs.model.options import ReadType
 from monofs.rpc.api import (
     CompareAnswer,
@@ -52,26 +52,67 @@ class Steering(Reading, Administration):
 
     @public
     def start_job(self, kind: str, path: str, **arguments: Any) -> JobInfo:
-        """Begin a job: ``load``, ``free`` or ``sync`` of all at and below ``path``; arguments as the kind knows them: ``force``, ``metadata_only``."""
+        """Begin a job: ``load``, ``free`` or ``sync`` of all at and below ``path``; arguments as the kind knows them: of a free ``force``, of a load
+        ``metadata_only``, ``replicas``, ``bandwidth`` (bytes a second), ``verify`` (``after``, ``only``), ``index`` (a list of paths in the namespace), ``nul``."""
         texts = {name: _text(value) for name, value in arguments.items() if value is not None}
         return self._job(Method.JOB_ADD, lambda number: JobAddRequest(kind, path, texts, number))
 
     @public
     def load(
-        self, path: str, *, metadata_only: bool = False, progress: Callable[[JobInfo], None] | None = None
+        self,
+        path: str,
+        *,
+        metadata_only: bool = False,
+        replicas: int | None = None,
+        bandwidth_bytes_s: int | None = None,
+        verify: str | None = None,
+        index: str | None = None,
+        progress: Callable[[JobInfo], None] | None = None,
     ) -> JobInfo:
         """Bring a file, or all files below a directory, into the cache, by a job; returns it when it has ended, failures included.
 
-        ``metadata_only``: take over the store's listings only. Whoever stops waiting leaves the job at work. Raises ``NotFound``.
+        ``metadata_only``: take over the store's listings only. ``replicas``: on how many workers of each block. ``bandwidth_bytes_s``: most that all
+        workers together move for it. ``verify``: compare with checksums ``after``, or ``only``. ``index``: a file in the namespace that lists what to
+        load, one path a line. While the store is away the job waits. Whoever stops waiting leaves the job at work. Raises ``NotFound``.
         """
-        self.stat(path)
-        begun = self.start_job("load", path, metadata_only=metadata_only or None)
+        try:
+            self.stat(path)
+        except STORE_AWAY as error:  # the job waits for it, and finds out
+            if not error.retry:
+                raise
+        begun = self.start_job(
+            "load",
+            path,
+            metadata_only=metadata_only or None,
+            replicas=replicas,
+            bandwidth=bandwidth_bytes_s,
+            verify=verify,
+            index=index,
+        )
         return self.wait_job(begun.number, progress)
 
     @public
-    def jobs(self) -> builtins.list[JobInfo]:
-        """All jobs that are remembered, newest first."""
-        return self._session().ask(Method.JOB_LIST, JobListRequest(), JobListAnswer).jobs
+    def jobs(self, ended: int | None = None) -> builtins.list[JobInfo]:
+        """All jobs that are remembered, newest first; or, with ``ended``, those that are open and so many that ended last, 500 at
+        most. :meth:`job` tells what failed, too."""
+        if ended is not None:
+            jobs = self._ask_jobs(JobListRequest(limit=ended, is_now=True))
+            return (
+                jobs if ended else [each for each in jobs if each.state in _AT_WORK]
+            )  # a master before this release tells all
+        found = page = self.jobs_before(0)
+        while page:
+            found += (page := self.jobs_before(page[-1].number))
+        return found
+
+    @public
+    def jobs_before(self, number: int, limit: int = 0) -> builtins.list[JobInfo]:
+        """Jobs with a lower number, newest first, 500 at most; of 0: the newest."""
+        jobs = self._ask_jobs(JobListRequest(before=number, limit=limit))
+        return [each for each in jobs if not number or each.number < number]  # a master before this release tells all
+
+    def _ask_jobs(self, request: JobListRequest) -> builtins.list[JobInfo]:
+        return self._session().ask(Method.JOB_LIST, request, JobListAnswer).jobs
 
     @public
     def job(self, number: int) -> JobInfo:
@@ -123,9 +164,15 @@ class Steering(Reading, Administration):
         quota_bytes: int | None = None,
         priority: str | None = None,
         ttl_s: int | None = None,
+        layout: int | None = None,
+        replicas: int | None = None,
     ) -> PolicyInfo:
-        """Replace the policy of ``path`` and all below; None: as above it, field by field."""
-        policy = PolicyInfo(clean(path), sync_interval_s, write_type, quota_bytes, priority, ttl_s)
+        """Replace the policy of ``path`` and all below; None: as above it, field by field. ``layout``: the exponent of a block's size from 26
+        (64 MiB) to 40, or 255: files are one block; of files that are new, or change. ``replicas``: on so many workers
+        what is cached is kept."""
+        policy = PolicyInfo(
+            clean(path), sync_interval_s, write_type, quota_bytes, priority, ttl_s, layout=layout, replicas=replicas
+        )
         return self._session().change(Method.POLICY_SET, lambda number: PolicySetRequest(policy, number), PolicyInfo)
 
     @public

@@ -17,11 +17,15 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from monofs.client.errors import python_error
 from monofs.client.info import FileInfo
+from monofs.client.reader import Reader
 from monofs.client.sending import PART_BYTES, WRITE_BYTES, How, pieces_of, write_whole
+from monofs.client.spreading import spread
+from monofs.model.block import GROUP_SIZE_BYTES
 from monofs.model.errors import (
     AlreadyExists,
     ContentChanged,
@@ -236,19 +240,24 @@ class Transfer:
         """One version of the file; of one that changes meanwhile, the next, once."""
         for last in (False, True):
             reader = self._fs.reader(path)
-            view = memoryview(bytearray(min(READ_BYTES, max(1, reader.size))))
-            offset = 0
-            try:
-                while offset < reader.size:
-                    length = reader.read_into(offset, view)
+            done: list[int] = []
+
+            def part(reader: Reader, offset: int, end: int, done: list[int] = done) -> None:
+                view = memoryview(bytearray(min(READ_BYTES, end - offset)))
+                while offset < end:
+                    length = reader.read_into(offset, view[: end - offset])
                     _write_all(fd, view[:length], offset)
                     offset += length
+                    done.append(length)
                     count(length)
+
+            try:
+                spread(_blocks_of(reader, part))
                 return
             except ContentChanged:
                 if last:
                     raise
-                count(-offset)
+                count(-sum(done))
                 os.ftruncate(fd, 0)
             finally:
                 reader.forget()
@@ -429,6 +438,26 @@ def _problem(entry: os.DirEntry[str], top: str, *, follow: bool) -> str:
     if follow or leads.startswith(f"{top}/"):
         return ""
     return f"is a symbolic link out of {top}: give follow_symlinks=True (`put --follow-symlinks`)"
+
+
+def _blocks_of(reader: Reader, part: Callable[[Reader, int, int], None]) -> Iterator[Callable[[], None]]:
+    """A task for each 64 MiB of a file: of a large one, several workers send at the same time."""
+    if reader.opened.inode.size > GROUP_SIZE_BYTES:
+        reader.read_into(0, memoryview(bytearray(1)))  # settles which version it is, for all of them
+    if reader.size <= GROUP_SIZE_BYTES:
+        yield partial(part, reader, 0, reader.size)
+        return
+    for start in range(0, reader.size, GROUP_SIZE_BYTES):
+        end = min(start + GROUP_SIZE_BYTES, reader.size)
+
+        def read(start: int = start, end: int = end) -> None:
+            beside = reader.beside()
+            try:
+                part(beside, start, end)
+            finally:
+                beside.forget()
+
+        yield read
 
 
 def _read_up_to(fd: int, length: int) -> bytearray:

@@ -50,6 +50,11 @@ class MasterConfig:
         5.0, "seconds", "How long a change waits for another change of the same path before it gets Busy."
     )
     job_requests: int = setting(16, "requests", "Requests to stores and workers one job has in flight.")
+    job_patience_s: float = setting(
+        86400.0,
+        "seconds",
+        "How long a load, free or sync waits for a store, or for workers, before what it waits for counts as failed.",
+    )
     events_token: str = setting(
         "",
         "text",
@@ -199,8 +204,32 @@ class WorkerConfig:
 class ConsoleConfig:
     """``console.*``"""
 
-    host: str = setting("127.0.0.1", "address", "Address of the console and /metrics.")
+    host: str = setting(
+        "127.0.0.1",
+        "address",
+        "Address of the console and /metrics; other than loopback: with TLS and security.authentication=required only.",
+    )
     port: int = setting(19999, "port, 0 = any free, -1 = none", "Port of the console and /metrics.")
+    names: str = setting("", "names,", "Host names the console answers to, beside its address and this machine's own.")
+    price_per_million_gets: float = setting(
+        0.4, "money", "What a million GET requests cost at the stores, for the money saved; 0: not shown."
+    )
+    price_per_gib: float = setting(0.0, "money", "What a GiB read from the stores costs, for the money saved.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Config:
+    """``s3.*``"""
+
+    host: str = setting("127.0.0.1", "address", "Address a worker's S3 door listens on.")
+    port: int = setting(39999, "port, 0 = any free, -1 = none", "Port of a worker's S3 door.")
+    domains: str = setting(
+        "",
+        "names,",
+        "Host names of the S3 door under which a bucket may stand in front, as in bucket.s3.example; by its path it is reached always.",
+    )
+    anonymous: str = setting("", "bucket/prefix,", "What anybody may read at the S3 door without a signature.")
+    max_connections: int = setting(10000, "connections", "More at the S3 door are answered 503.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +248,7 @@ class SecurityConfig:
     tls_certificate: str = setting(
         "",
         "file",
-        "PEM file with the certificate of this node's RPC doors, and those between it and its authority; read again when it changes; empty: no TLS.",
+        "PEM file with the certificate of this node's RPC doors and console, and those between it and its authority; read again when it changes; empty: no TLS.",
     )
     tls_key: str = setting(
         "", "file", "PEM file with the key of that certificate, without a password, not readable by everybody."
@@ -252,5 +281,6 @@ class Config:
     namespace: NamespaceConfig = field(default_factory=NamespaceConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     console: ConsoleConfig = field(default_factory=ConsoleConfig)
+    s3: S3Config = field(default_factory=S3Config)
     security: SecurityConfig = field(default_factory=SecurityConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -17,7 +17,7 @@ import functools
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -68,6 +68,7 @@ class MonofsFileSystem(Changing, AsyncFileSystem):  # type: ignore[misc]  # fssp
         timeout_s: float = 30.0,
         sync_interval_s: float | None = None,
         read_type: str = "CACHE",
+        stores: Mapping[str, Mapping[str, str]] | None = None,
         asynchronous: bool = False,
         loop: asyncio.AbstractEventLoop | None = None,
         batch_size: int | None = None,
@@ -102,6 +103,7 @@ class MonofsFileSystem(Changing, AsyncFileSystem):  # type: ignore[misc]  # fssp
                 timeout_s=timeout_s,
                 sync_interval_s=sync_interval_s,
                 read_type=read_type,
+                stores=stores,
             )
         except MonofsError as error:
             raise python_error(error) from None

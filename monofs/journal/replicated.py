@@ -7,6 +7,7 @@ says a word to anyone. Not here: what is decided (raft/), the order of doing (dr
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -51,7 +52,7 @@ from monofs.observe.logs import logger
 
 TICK_S = 0.05
 HEARTBEAT_TICKS = 2
-TRANSFER_TICKS = 60
+TRANSFER_TICKS = 200
 """How long a hand-over may take before it is called failed."""
 ENTRY_OVERHEAD_BYTES = 64
 """What an entry counts for in every bound, beside its body."""
@@ -331,9 +332,19 @@ class Replicated:
         return self._await(is_done, 0)
 
     def transfer(self, target: NodeId) -> Deferred[None]:
-        """Fires when ``target`` leads. Raises ``Refused``; fails with ``DeadlineExceeded``."""
+        """Fires when ``target`` leads; begun anew while the target, heard of, is too slow for one election timeout. Raises ``Refused``; fails with ``DeadlineExceeded``."""
         self._core().transfer(target)
-        return self._await(lambda status: status.leader == target, TRANSFER_TICKS)
+
+        def is_done(status: Status) -> bool:
+            peer = status.peers.get(target)
+            is_near = peer is not None and peer.heard_ticks_ago < self._core().settings.election_ticks
+            if status.role is RaftRole.LEADER and status.transferring_to == NOBODY and is_near:
+                with contextlib.suppress(Refused):
+                    self._core().transfer(target)
+                    self.run_soon()
+            return status.leader == target
+
+        return self._await(is_done, TRANSFER_TICKS)
 
     async def hand_over(self) -> None:
         """Before a stop: let the voter that has come furthest lead, so that clients need not wait for an election. Best effort."""

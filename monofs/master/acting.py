@@ -10,9 +10,10 @@ Not here: whether an intent may be begun (apply), what becomes of it (intents.py
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -24,6 +25,7 @@ from monofs.master.stores import UNAVAILABLE, MountedStore, Stores, Unclear
 from monofs.metadata.entries import Found, RecordUpload
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import Intent, IntentKind
+from monofs.model.attributes import Attributes, store_headers
 from monofs.model.errors import (
     Internal,
     MonofsError,
@@ -37,7 +39,10 @@ from monofs.model.errors import (
 from monofs.model.mount import Mount
 from monofs.model.paths import parse_path
 from monofs.observe.failpoints import failpoint
+from monofs.observe.logs import logger
 from monofs.ufs.base import ANYTHING, UfsEntry, replacing
+
+log = logger(__name__)
 
 T = TypeVar("T")
 TRIES = 3
@@ -71,6 +76,8 @@ class Acts:
         """Do the act of an intent that just began; what END tells."""
         store = self.store_of(intent)
         match intent.kind:
+            case IntentKind.DELETE if intent.marker:
+                return await self._delete_marker(store, intent)
             case IntentKind.DELETE:
                 await self._delete(store, intent)
                 return None
@@ -81,18 +88,44 @@ class Acts:
                 return None
             case IntentKind.RENAME if store.renames:
                 entry = await self._until(lambda: self._moved(store, intent), lambda: self._move(store, intent))
+            case IntentKind.COPY if intent.tags_only:
+                entry = await self._until(_never, lambda: self._tag(store, intent))
             case IntentKind.RENAME | IntentKind.COPY:
                 entry = await self._until(lambda: self._made(store, intent), lambda: self._copy(store, intent))
                 if intent.kind == IntentKind.RENAME:
                     await self._delete_copied(store, intent)
+                else:
+                    await self._tag_copy(store, intent)
             case _:
                 entry = await self._until(lambda: self._made(store, intent), lambda: self._put_empty(store, intent))
+        return _found(intent, entry)
+
+    async def begin_upload(self, intent: Intent) -> str:
+        """Have the store begin an upload; its id, to be journaled."""
+        store, key = self.store_of(intent), intent.key.encode()
+        headers = store_headers(intent.attributes or Attributes())
+        return await store.act("upload", intent.key, lambda ufs: ufs.begin_upload(key, intent.name, headers))
+
+    async def complete(self, intent: Intent, parts: Sequence[str]) -> Found:
+        """Make the file of an upload that acts visible, of these parts."""
+        store, key, condition = self.store_of(intent), intent.key.encode(), replacing(intent.replaced)
+        entry = await self._until(
+            lambda: self._made(store, intent),
+            lambda: store.act(
+                "complete",
+                intent.key,
+                lambda ufs: ufs.complete_upload(key, intent.upload, parts, intent.size, intent.name, condition),
+                size=intent.size,
+            ),
+        )
         return _found(intent, entry)
 
     async def finish(self, intent: Intent) -> Found | None:
         """What became of an intent's act, with what was left of it done; what END tells. ``NotDone``: it has had no effect."""
         store = self.store_of(intent)
         match intent.kind:
+            case IntentKind.DELETE if intent.marker:
+                return await self._delete_marker(store, intent)
             case IntentKind.DELETE:
                 if intent.directory or not await self._gone(store, intent):
                     await self._delete(store, intent)
@@ -104,6 +137,8 @@ class Acts:
                 return None
             case IntentKind.RENAME if store.renames:
                 entry = await self._moved(store, intent)
+            case IntentKind.COPY if intent.tags_only:
+                entry = await self._tag(store, intent)
             case _:
                 entry = await self._made(store, intent)
         step("resolve.looked")
@@ -112,6 +147,8 @@ class Acts:
             raise NotDone
         if intent.kind == IntentKind.RENAME and not store.renames and not await self._is_replaced(store, intent):
             await self._delete_copied(store, intent)
+        elif intent.kind == IntentKind.COPY and not intent.tags_only:
+            await self._tag_copy(store, intent)
         return _found(intent, entry)
 
     async def clean(self, store: MountedStore, intent: Intent) -> None:
@@ -146,6 +183,11 @@ class Acts:
 
     async def _there(self, store: MountedStore, intent: Intent) -> UfsEntry | None:
         key = intent.key.encode()
+        if store.object_store and intent.key:
+            entry = await self.look(store, intent.key + "/")
+            if entry is None or (intent.marker and entry.operation != intent.name):
+                return None
+            return UfsEntry(key, True, 0, entry.mtime_ns, entry.fingerprint)
         return (await store.call("head", intent.key, lambda ufs: ufs.status(key)))[1]
 
     async def _gone(self, store: MountedStore, intent: Intent) -> UfsEntry | bool | None:
@@ -176,11 +218,28 @@ class Acts:
     async def _delete(self, store: MountedStore, intent: Intent) -> None:
         key = intent.key.encode()
         if intent.directory:  # only an empty one goes, and a missing one is no error: asking again is harmless
-            await self._until(_never, lambda: store.act("delete", intent.key, lambda ufs: ufs.remove_directory(key)))
+            await self._until(
+                _never,
+                lambda: store.act("delete", intent.key, lambda ufs: ufs.remove_directory(key, implied=intent.implied)),
+            )
         else:  # of a file that no store has an older version may lie there
             await self._until(
                 lambda: self._gone(store, intent), lambda: store.act("delete", intent.key, lambda ufs: ufs.delete(key))
             )
+
+    async def _delete_marker(self, store: MountedStore, intent: Intent) -> Found | None:
+        """Delete the object ``dir/``, whatever lies below; the directory, if the store shows it still. A store of files has nothing but directories."""
+        key = intent.key.encode()
+        if store.object_store:
+            await self._until(_never, lambda: store.act("delete", intent.key, lambda ufs: ufs.delete(key + b"/")))
+        else:
+            with contextlib.suppress(UfsNotEmpty):
+                await self._delete(store, intent)
+        try:
+            entry = (await store.call("head", intent.key, lambda ufs: ufs.status(key)))[1]
+        except MonofsError as error:
+            raise Unclear(error) from error
+        return None if entry is None else _found(intent, entry)
 
     async def _delete_copied(self, store: MountedStore, intent: Intent) -> None:
         """The second half of a rename. What was written to the source from outside after it was copied stays, under its name."""
@@ -195,7 +254,8 @@ class Acts:
 
     def _make(self, store: MountedStore, intent: Intent) -> Deferred[UfsEntry]:
         key = intent.key.encode()
-        return store.act("mkdir", intent.key, lambda ufs: ufs.make_directory(key, intent.name))
+        headers = store_headers(intent.attributes or Attributes()) if intent.marker else None
+        return store.act("mkdir", intent.key, lambda ufs: ufs.make_directory(key, intent.name, headers))
 
     def _put_empty(self, store: MountedStore, intent: Intent) -> Deferred[UfsEntry]:
         key, condition = intent.key.encode(), replacing(intent.replaced)
@@ -211,6 +271,7 @@ class Acts:
     async def _copy(self, store: MountedStore, intent: Intent) -> UfsEntry:
         source, target = intent.key.encode(), intent.target_key.encode()
         condition = replacing(intent.target_replaced)
+        headers = None if intent.attributes is None else store_headers(intent.attributes)
         begun = self._namespace.intent(intent.number)
         if begun is not None and begun.upload:  # of a try before this one
             await self.clean(store, begun)
@@ -224,9 +285,33 @@ class Acts:
                 intent.name,
                 condition,
                 begun=lambda upload: self._record(intent, upload),
+                headers=headers,
             ),
             size=max(0, intent.size),
         )
+
+    async def _tag(self, store: MountedStore, intent: Intent) -> UfsEntry:
+        """Replace the tags of the version that was meant; doing it again is harmless."""
+        key, tags = intent.key.encode(), (intent.attributes or Attributes()).tags
+        entry = await self.look(store, intent.key)
+        if entry is None or entry.fingerprint != intent.replaced:
+            raise UfsChanged(f"{intent.path} was replaced in its store: it is not tagged", path=intent.path)
+        await store.act("tag", intent.key, lambda ufs: ufs.tag(key, tags))
+        return entry
+
+    async def _tag_copy(self, store: MountedStore, intent: Intent) -> None:
+        """Not every store takes tags along with a copy that replaces headers (radosgw drops them), so they are put after it. A store that
+        refuses them would ever again: the copy stands without."""
+        tags = intent.attributes.tags if intent.attributes is not None and store.object_store else {}
+        if not tags:
+            return
+        try:
+            await store.act("tag", made_key(intent), lambda ufs: ufs.tag(made_key(intent).encode(), tags))
+        except MonofsError as error:
+            is_refusal = isinstance(error, UfsFailed)  # else it came as ``Unclear``
+            if isinstance(error, (*UNAVAILABLE, NotReady)) and not is_refusal:
+                raise Unclear(error) from error
+            log.warning("a store refuses the tags of a copy", path=intent.target, code=error.code, error=error.message)
 
     def _record(self, intent: Intent, upload: str) -> None:
         """On the thread that copies: go on once the id of its upload is journaled."""

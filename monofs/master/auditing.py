@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from monofs.model.errors import Internal, MonofsError, PermissionDenied, ReadOnly
+from monofs.model.errors import Internal, MonofsError, PermissionDenied, ReadOnly, SessionExpired
 from monofs.observe.audit import audit
 from monofs.rpc.service import Call
 
@@ -23,6 +23,10 @@ class Record:
         self._call, self._command, self._source, self._target = call, command, source, target
 
     def __call__(self, error: MonofsError | None) -> None:
+        if isinstance(
+            error, SessionExpired
+        ):  # nothing was decided: the client asks again under another id, and that is recorded
+            return
         call = self._call
         audit(
             principal=call.principal.name,
@@ -34,6 +38,7 @@ class Record:
             succeeded=error is None,
             error=0 if error is None else error.code,
             trace=call.trace,
+            by=call.principal.by,
         )
 
     def around(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from monofs.master.access import R_OK, check_access
-from monofs.master.channels import Channels, Dial
+from monofs.master.channels import Channels, Connect, Dial
 from monofs.master.consistency import Consistency
 from monofs.master.events import Events
 from monofs.master.expiring import TTL, Expiring
@@ -52,14 +52,17 @@ class Background:
         *,
         service: Service,
         dial: Dial | None,
+        connect: Connect | None,
         permissions: bool,
         requests: int,
+        patience_s: float,
+        replicas: int,
         reactor: Any,
         clock: Callable[[], float],
         now_ns: Callable[[], int],
     ) -> None:
         self._loader, self._reading, self._permissions = loader, reading, permissions
-        self._channels = Channels(members, dial)
+        self.channels = Channels(namespace, members, dial, connect, reactor)
         self._namespace = namespace
         self.mover = mover = Mover(namespace, proposer, stores, locks, loader, reactor=reactor)
         self._deleting = deleting = Deleting(namespace, stores, locks, reactor=reactor)
@@ -69,7 +72,7 @@ class Background:
             proposer,
             reading,
             {
-                JobKind.LOAD: Loading(namespace, loader, syncing, issuer, self._channels).work,
+                JobKind.LOAD: Loading(namespace, loader, syncing, issuer, self.channels, clock).work,
                 JobKind.FREE: Freeing(namespace, proposer, members).work,
                 JobKind.DELETE: deleting.work,
                 JobKind.MOVE: Moving(namespace, proposer, mover, syncing).work,
@@ -77,6 +80,7 @@ class Background:
             },
             permissions=permissions,
             requests=requests,
+            patience_s=patience_s,
             reactor=reactor,
             clock=clock,
         )
@@ -90,7 +94,7 @@ class Background:
             clock=clock,
         )
         self.events = Events(namespace, proposer, loader, reactor=reactor)
-        self._policies = Policies(namespace, proposer, members.group_bytes)
+        self._policies = Policies(namespace, proposer, members.group_bytes, replicas)
         self._consistency = Consistency(namespace, loader.merger, stores, reading, permissions=permissions)
 
     def handlers(self, behind_barrier: Callable[[Handler], Handler]) -> dict[Method, Handler]:
@@ -126,4 +130,4 @@ class Background:
         """End everything at its present step."""
         self.events.stop()
         await self.jobs.stop()
-        self._channels.close()
+        self.channels.close()

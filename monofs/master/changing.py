@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
 
 from monofs.master.acting import TOLD, Acts, step
+from monofs.master.attributes import Learner, check_level
 from monofs.master.auditing import audited
 from monofs.master.intents import Intents, raised
 from monofs.master.locks import Locks, Place
@@ -39,12 +41,14 @@ from monofs.metadata.entries import (
     RemoveTree,
     Rename,
     RenameTree,
+    SetAttributes,
     Stamp,
     Touch,
 )
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
-from monofs.metadata.tables import Intent
+from monofs.metadata.tables import ATTRIBUTES_LEVEL, MARKERS_LEVEL, Intent
+from monofs.model.attributes import Attributes, check_attributes
 from monofs.model.errors import (
     AlreadyExists,
     ConditionFailed,
@@ -59,6 +63,7 @@ from monofs.model.errors import (
     UfsNotFound,
     UfsUnknown,
 )
+from monofs.model.inode import Flag
 from monofs.model.options import WriteType
 from monofs.model.paths import Parts, format_path, parse_path
 from monofs.observe.failpoints import failpoint
@@ -74,6 +79,8 @@ from monofs.rpc.api import (
     RemoveTreeRequest,
     RenameAnswer,
     RenameRequest,
+    RequestId,
+    SetAttributesRequest,
     TouchRequest,
 )
 from monofs.rpc.service import Call
@@ -99,10 +106,11 @@ class Changing:
         resolver: Resolver,
         stores: Stores,
         members: Members,
+        learner: Learner,
     ) -> None:
         self._namespace, self._proposer, self._preparing, self._locks = namespace, proposer, preparing, locks
         self._intents, self._acts, self._resolver = intents, acts, resolver
-        self._stores, self._members = stores, members
+        self._stores, self._members, self._learner = stores, members, learner
 
     # ---- handlers -----------------------------------------------------------------------------------------------------
 
@@ -112,13 +120,26 @@ class Changing:
         if self._is_unmounted(parts):
             uid, gid = _owner(call)
             mode = request.mode & _MODE_BITS
+            marker, kept = self._marker(request)
 
             def change(stamp: Stamp) -> Change:
-                return MakeDirectory(stamp, request.path, mode, uid, gid, request.parents, request.exist_ok)
+                return MakeDirectory(
+                    stamp, request.path, mode, uid, gid, request.parents, request.exist_ok, marker, kept
+                )
 
             return self._one_entry(call, "mkdir", (parts,), request.request, change, _inode_answer)
+        if request.marker:
+            check_level(self._namespace)
         record = audited(call, "mkdir", request.path, "")
         return record.around(self._make_directory(request, parts, call)).addCallback(_inode_answer)
+
+    def _marker(self, request: MakeDirectoryRequest) -> tuple[bool, Attributes | None]:
+        """Whether an object is to be made, and what is kept with it; neither before all masters keep any."""
+        if not request.marker or self._namespace.level < MARKERS_LEVEL:
+            return False, None
+        if request.attributes is not None:
+            check_attributes(request.attributes)
+        return True, request.attributes
 
     async def _make_directory(self, request: MakeDirectoryRequest, parts: Parts, call: Call) -> Any:
         self._preparing.check(call, parts)
@@ -129,9 +150,13 @@ class Changing:
                 await self._preparing.known(parts[:-1], call)
             place = self._preparing.place(parts)
             asker, mode = self._intents.asker(request.request, call.principal), request.mode & _MODE_BITS
+            marker, kept = self._marker(request)
+            if self._namespace.level < MARKERS_LEVEL:
+                marker = request.marker and self._preparing.takes_keys(parts)
 
             def begin(stamp: Stamp) -> Change:
-                return BeginMakeDirectory(stamp, request.path, mode, request.parents, request.exist_ok, asker)
+                exist_ok = request.exist_ok
+                return BeginMakeDirectory(stamp, request.path, mode, request.parents, exist_ok, asker, marker, kept)
 
             return await self._through([place], begin, call)
 
@@ -150,24 +175,57 @@ class Changing:
     def delete(self, request: DeleteRequest, call: Call) -> Result:
         """Removes a file or an empty directory, in its store too."""
         parts = parse_path(request.path)
+        if request.as_key or request.if_content is not None:
+            check_level(self._namespace)
+        marker = request.marker and self._namespace.level >= MARKERS_LEVEL
         if self._is_unmounted(parts):
-            return self._one_entry(
-                call, "delete", (parts,), request.request, lambda stamp: Delete(stamp, request.path), _empty_answer
-            )
-        record = audited(call, "delete", request.path, "")
-        return record.around(self._delete(request, parts, call)).addCallback(_empty_answer)
 
-    async def _delete(self, request: DeleteRequest, parts: Parts, call: Call) -> None:
+            def change(stamp: Stamp) -> Change:
+                return Delete(stamp, request.path, request.as_key, request.if_content, marker)
+
+            return self._one_entry(call, "delete", (parts,), request.request, change, _empty_answer)
+        record = audited(call, "delete", request.path, "")
+        return record.around(self._delete(request, parts, call, marker=marker)).addCallback(_empty_answer)
+
+    async def _delete(self, request: DeleteRequest, parts: Parts, call: Call, *, marker: bool) -> None:
         self._preparing.check(call, parts)
 
         async def delete() -> None:
-            await self._preparing.existing(parts, call)
+            # stores delete whatever is there: who names a version is told of another one before
+            await self._preparing.existing(parts, call, now=request.if_content is not None)
             asker = self._intents.asker(request.request, call.principal)
             await self._through(
-                [self._preparing.place(parts)], lambda stamp: BeginDelete(stamp, request.path, asker), call
+                [self._preparing.place(parts)],
+                lambda stamp: BeginDelete(stamp, request.path, asker, request.as_key, request.if_content, marker),
+                call,
             )
+            if request.as_key or marker:
+                await self._prune(parts[:-1], call)
 
         await self._intents.once(request.request, delete)
+
+    async def _prune(self, parts: Parts, call: Call) -> None:
+        """A key is gone from a store of files: so go the directories that only led to it, as an object store has none. What is not empty there, or being
+        changed, stays: the store removes empty ones only."""
+        while self._namespace.level >= MARKERS_LEVEL:
+            found, path = self._namespace.lookup(parts), format_path(parts)
+            inode, located = found.inode, found.located
+            if (
+                inode is None
+                or located is None
+                or not inode.flags & Flag.IMPLIED
+                or self._namespace.children(inode.id, b"", 1)
+            ):
+                return
+            places = [self._preparing.place(parts)]
+            if self._stores.of(located.mount).object_store or self._locks.obstacle(places) is not None:
+                return
+            asker = self._intents.asker(RequestId(), call.principal)
+            try:
+                await self._through(places, partial(BeginDelete, path=path, asker=asker, implied=True), call)
+            except MonofsError:
+                return
+            parts = parts[:-1]
 
     def rename(self, request: RenameRequest, call: Call) -> Result:
         """Answers the record under its new name, and the job that moves the objects of a directory."""
@@ -212,7 +270,9 @@ class Changing:
             if is_directory and source != target and not self._renames_at_once(found):
                 stamp = self._proposer.stamp(request.request)
                 change = RenameTree(stamp, request.source, request.target, call.principal.name)
-                return await self._tree(places, change, call)
+                renamed = await self._tree(places, change, call)
+                self._preparing.note_left(source)
+                return renamed
             asker = self._intents.asker(request.request, call.principal)
             return await self._through(
                 places, lambda stamp: BeginRename(stamp, request.source, request.target, asker), call
@@ -237,18 +297,84 @@ class Changing:
                 path=request.source,
             )
 
+        if request.attributes is not None:
+            check_attributes(request.attributes)
+        if request.attributes is not None or request.as_key or request.if_content is not None:
+            check_level(self._namespace)
+        as_key = request.as_key and self._preparing.takes_keys(target)
+
         async def copy() -> Any:
             await self._preparing.existing(source, call)
-            await self._preparing.known_to_write(target, call, exclusive=request.exclusive)
+            found = await self._preparing.known_to_write(target, call, exclusive=request.exclusive)
+            found = self._namespace.lookup_key(target) if as_key else found
+            self._preparing.check_replaced(call, target, found)
             place = self._preparing.place(target)
             asker = self._intents.asker(request.request, call.principal)
 
             def begin(stamp: Stamp) -> Change:
-                return BeginCopy(stamp, request.source, request.target, request.parents, request.exclusive, asker)
+                return BeginCopy(
+                    stamp,
+                    request.source,
+                    request.target,
+                    request.parents,
+                    request.exclusive,
+                    asker,
+                    request.attributes,
+                    as_key,
+                    request.if_content,
+                )
 
             return await self._through([place], begin, call)
 
         return await self._intents.once(request.request, copy)
+
+    def set_attributes(self, request: SetAttributesRequest, call: Call) -> Deferred[Any]:
+        """Answers the record. ``ConditionFailed`` when the file is another one by now."""
+        parts = parse_path(request.path)
+        record = audited(call, "set-attributes", request.path, "")
+        return record.around(self._set_attributes(request, parts, call)).addCallback(_inode_answer)
+
+    async def _set_attributes(self, request: SetAttributesRequest, parts: Parts, call: Call) -> Any:
+        self._preparing.check(call, parts)
+        if request.attributes is not None:
+            check_attributes(request.attributes, directory=request.directory)
+        check_level(self._namespace, MARKERS_LEVEL if request.directory else ATTRIBUTES_LEVEL)
+
+        async def replace() -> Any:
+            await self._preparing.existing(parts, call)
+            found = (self._namespace.lookup if request.directory else self._namespace.lookup_key)(parts)
+            if self._learner.is_unknown(found):  # or what its store keeps would be forgotten
+                await self._learner.learn(parts, directory=request.directory)
+            if self._is_told(found):
+                return await self._tell(request, parts, call)
+            change = SetAttributes(
+                self._proposer.stamp(request.request),
+                request.path,
+                request.content,
+                request.expected,
+                request.attributes,
+                directory=request.directory,
+            )
+            return await self._proposer.propose(change)
+
+        return await self._intents.once(request.request, replace)
+
+    def _is_told(self, found: Lookup) -> bool:
+        """Whether what is kept with a file is kept in its store, too."""
+        inode, located = found.inode, found.located
+        if inode is None or located is None or inode.is_directory or self._namespace.level < MARKERS_LEVEL:
+            return False
+        return bool(inode.flags & Flag.PERSISTED) and self._stores.of(located.mount).object_store
+
+    async def _tell(self, request: SetAttributesRequest, parts: Parts, call: Call) -> Any:
+        """The store copies the object onto itself, or tags it."""
+        asker, kept = self._intents.asker(request.request, call.principal), request.attributes or Attributes()
+
+        def begin(stamp: Stamp) -> Change:
+            path, content = request.path, request.content
+            return BeginCopy(stamp, path, path, False, False, asker, kept, True, content, request.expected)
+
+        return await self._through([self._preparing.place(parts)], begin, call)
 
     def touch(self, request: TouchRequest, call: Call) -> Deferred[Any]:
         """Answers the record. What exists below a mount keeps its time, which is its store's: ``NotSupported``."""
@@ -310,7 +436,9 @@ class Changing:
             await self._preparing.existing(parts, call)
             stamp = self._proposer.stamp(request.request)
             place = self._preparing.place(parts, tree=True)
-            return await self._tree([place], RemoveTree(stamp, request.path, call.principal.name), call)
+            job = await self._tree([place], RemoveTree(stamp, request.path, call.principal.name), call)
+            self._preparing.note_left(parts)
+            return job
 
         return await self._intents.once(request.request, remove)
 
@@ -393,7 +521,7 @@ class Changing:
         except MonofsError as error:  # the journal did not take it
             self._resolver.take(intent, error)
             raise
-        self._preparing.note(intent, raw, at, was_missing=True)
+        self._preparing.note(intent, raw, at, was_missing=not intent.marker)
         failpoint("intent.ended")
         return raised(raw)
 

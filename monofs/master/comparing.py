@@ -49,6 +49,14 @@ def record_differs(record: Inode | None, found: Found | None, read_index: int) -
     return record.fingerprint != found.fingerprint or record.size != found.size or _attributes_differ(record, found)
 
 
+def marker_differs(directory: Inode, marker: tuple[int, str], read_index: int) -> bool:
+    """Whether the object ``dir/`` is another one in the store than the directory's record says, or is in one of both only."""
+    if directory.changed_index > read_index or directory.flags & _MOUNT:
+        return False
+    known = directory.fingerprint if directory.flags & Flag.MARKER else ""
+    return known != marker[1] or bool(directory.flags & Flag.MARKER) != bool(marker[1])
+
+
 def _attributes_differ(record: Inode, found: Found) -> bool:
     """Stores tell times more or less precisely from one answer to the next: less than a second is no difference."""
     if found.mtime_ns and abs(found.mtime_ns - record.mtime_ns) >= _SAME_TIME_NS:

@@ -1,5 +1,5 @@
 """What the leader does by itself: removing detached subtrees, trimming the feed, expiring silent clients, watching leases, acting on
-paths whose time to live has passed, raising the entry level once every voter knows a higher one, planning the slot table.
+paths whose time to live has passed, ending uploads that were left without one, raising the entry level once every voter knows a higher one, planning the slot table.
 
 Duties run only between two calls of ``on_role`` that make this master leader and not; what was left undone is found again in the
 state (``pending_removal``), so a restart or a new leader goes on. Every proposal here is idempotent.
@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+from monofs.master.expiring import Expiring
 from monofs.master.members import Members
 from monofs.master.planning import Planning
 from monofs.master.proposing import Proposer
@@ -42,14 +43,14 @@ class Duties:
         proposer: Proposer,
         members: Members,
         planning: Planning,
-        act_on_expired: Callable[[], Coroutine[Deferred[Any], Any, None]],
+        expiring: Expiring,
         *,
         voters_level: Callable[[], int],
         reactor: Any,
     ) -> None:
         self._namespace, self._proposer, self._members, self._reactor = namespace, proposer, members, reactor
         self._voters_level, self._planning = voters_level, planning
-        self._act_on_expired = act_on_expired
+        self._expiring = expiring
         self._loops: list[LoopingCall] = []
         self._removing: Deferred[None] | None = None
         self._stopped = False
@@ -68,6 +69,7 @@ class Duties:
             (TRIM_S, self.trim),
             (LEVEL_S, self.raise_level),
             (EXPIRE_S, self.expire),
+            (EXPIRE_S, self.end_uploads),
         ):
             loop = LoopingCall(duty)
             loop.clock = self._reactor
@@ -142,6 +144,7 @@ class Duties:
         if level > self._namespace.level:
             await self._proposer.insist(SetLevel(self._proposer.stamp(), level))
             log.info("entry level raised", entries=level)
+            await self._members.note_addresses()
             self._maybe_plan()
 
     def expire(self) -> Deferred[None]:
@@ -157,7 +160,11 @@ class Duties:
 
     def expire_paths(self) -> Deferred[None]:
         """Act on paths whose time to live has passed."""
-        return self._quietly("act on expired paths", self._act_on_expired())
+        return self._quietly("act on expired paths", self._expiring.act())
+
+    def end_uploads(self) -> Deferred[None]:
+        """See that uploads in parts expire that have no time to live."""
+        return self._quietly("end uploads in parts", self._expiring.end_uploads())
 
     def _quietly(self, what: str, duty: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
         """A duty that fails is logged and tried again at its next turn."""

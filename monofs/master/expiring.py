@@ -21,11 +21,11 @@ from monofs.master.reading import Reading
 from monofs.metadata.entries import AddJob, Forget, Free, SetTtl
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import JobKind, Ttl
-from monofs.model.errors import InvalidArgument, MonofsError, NotFound, ReadOnly
+from monofs.model.errors import Busy, InvalidArgument, MonofsError, NotFound, ReadOnly
 from monofs.model.ids import NO_CONTENT
-from monofs.model.inode import Inode
+from monofs.model.inode import Inode, decode_inode
 from monofs.model.options import TtlAction
-from monofs.model.paths import format_path, parse_path
+from monofs.model.paths import UPLOADS, format_path, parse_path
 from monofs.model.principal import Principal, Right
 from monofs.observe.audit import audit
 from monofs.observe.logs import logger
@@ -40,6 +40,8 @@ SLICE = 1000
 POSTPONED_MAX = 10_000
 DELETE_TIMEOUT_S = 60.0
 DURATION_MAX_S = 100 * 365 * 86400.0
+UPLOAD_S = 7 * 86400.0
+"""After so long without a change an upload in parts is removed that has no time to live."""
 
 
 class Expiring:
@@ -105,6 +107,20 @@ class Expiring:
             else:
                 self._postponed.pop(ttl.path, None)
 
+    async def end_uploads(self) -> None:
+        """See that uploads in parts expire whose node died after it wrote their record, before it set their time to live."""
+        room, after = self._namespace.lookup((UPLOADS,)).inode, b""
+        limit_ns = self._now_ns() - int(UPLOAD_S * 1e9)
+        while room is not None and self._proposer.leads:
+            records = self._namespace.children(room.id, after, SLICE)
+            for name, raw in records:
+                path = format_path((UPLOADS, name.rstrip(b"/")))
+                if decode_inode(raw).mtime_ns < limit_ns and self._namespace.ttl_of(path) is None:
+                    await self._insist(SetTtl(self._proposer.stamp(), path, self._now_ns(), TtlAction.DELETE))
+            if len(records) < SLICE:
+                return
+            after = records[-1][0]
+
     def _postpone(self, path: str, backoff: Backoff, error: MonofsError) -> None:
         pause_s = backoff.next_s()
         log.warning("expired path waits", path=path, error=str(error), again_s=round(pause_s, 1))
@@ -114,7 +130,10 @@ class Expiring:
             self._postponed.popitem(last=False)
 
     async def _act_on(self, ttl: Ttl) -> None:
-        inode = self._namespace.lookup(parse_path(ttl.path)).inode
+        parts = parse_path(ttl.path)
+        inode = self._namespace.lookup(parts).inode
+        if inode is not None and inode.id != ttl.inode:
+            inode = self._namespace.lookup_key(parts).inode  # a directory came beside the file
         if inode is not None and inode.id == ttl.inode:
             match ttl.action:
                 case TtlAction.FREE:
@@ -123,8 +142,14 @@ class Expiring:
                     change = Forget(self._proposer.stamp(), ttl.path)
                     await self._audited("forget", ttl.path, self._insist(change))
                 case TtlAction.DELETE:
+                    self._check_read(ttl.path)
                     await self._delete(ttl.path, inode)
         await self._proposer.insist(SetTtl(self._proposer.stamp(), ttl.path, 0, "", ttl.expires_ns))
+
+    def _check_read(self, path: str) -> None:
+        for job in self._namespace.known_jobs.open.values():
+            if job.arguments.get("index") == path:
+                raise Busy(f"job {job.number} reads this list")
 
     async def _free(self, path: str, inode: Inode) -> None:
         if inode.is_directory:
@@ -139,7 +164,9 @@ class Expiring:
                 Method.REMOVE_TREE, RemoveTreeRequest(path), RemoveTreeAnswer, timeout_s=DELETE_TIMEOUT_S
             )
         else:
-            await self._client.call(Method.DELETE, DeleteRequest(path), Empty, timeout_s=DELETE_TIMEOUT_S)
+            there = self._namespace.lookup(parse_path(path)).inode
+            request = DeleteRequest(path, as_key=there is not None and there.is_directory)
+            await self._client.call(Method.DELETE, request, Empty, timeout_s=DELETE_TIMEOUT_S)
 
     async def _insist(self, change: Any) -> None:
         await self._proposer.insist(change)

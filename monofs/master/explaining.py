@@ -19,7 +19,7 @@ from monofs.master.stores import Clock, Stores
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.metadata.tables import INTENTS_MAX, JobKind
-from monofs.model.block import LAYOUT_WHOLE, slot_of
+from monofs.model.block import block_count, slot_of
 from monofs.model.ids import format_content_id
 from monofs.model.inode import Flag, Inode, Kind
 from monofs.model.mount import Located
@@ -29,6 +29,8 @@ from monofs.rpc.api import ReadOptions, StatRequest, WhyAnswer
 from monofs.rpc.service import Call
 
 _PERSISTED = int(Flag.PERSISTED)
+PLACED_SHOWN = 16
+"""Blocks of a file whose workers are shown."""
 
 
 class Explaining:
@@ -90,7 +92,7 @@ class Explaining:
     def _mounted(self, parts: Parts, found: Lookup, located: Located, options: ReadOptions) -> dict[str, Any]:
         mount = located.mount
         seen_at = self._loader.seen_at(parts, found)
-        error = self._stores.error_of(mount)
+        error = self._stores.trouble_of(mount)
         facts = {
             "mount": mount.path,
             "store": f"{mount.uri}/{located.key}" if located.key else mount.uri,
@@ -98,7 +100,7 @@ class Explaining:
             "age_s": None if seen_at == NEVER else round(self._clock() - seen_at, 3),
             "store_state": "unavailable" if error else "ok",
             "store_error": error,
-            "stale_served": bool(error) and found.inode is not None,
+            "stale_served": bool(self._stores.error_of(mount)) and found.inode is not None,
             "ufs_mode": mount.ufs_mode,
         }
         natural = self._namespace.natural_key(parts)
@@ -140,6 +142,8 @@ class Explaining:
                 "quota_bytes": policy.quota_bytes,
                 "priority": policy.priority,
                 "ttl_s": policy.ttl_s,
+                "layout": policy.layout,
+                "replicas": policy.replicas,
             }
         for depth in range(len(parts), -1, -1):
             ttl = self._namespace.ttl_of(format_path(parts[:depth]))
@@ -149,17 +153,23 @@ class Explaining:
         return facts
 
     def _file(self, inode: Inode, *, is_written: bool) -> dict[str, Any]:
-        slot = slot_of(inode.content, 0)
         is_persisted = bool(inode.flags & _PERSISTED)
+        blocks = block_count(inode.size, inode.layout)
         facts: dict[str, Any] = {
             "content": format_content_id(inode.content),
             "fingerprint": inode.fingerprint,
             "persistence": ("persisted" if is_persisted else "cache-only")
             + (", being written anew" if is_written else ""),
-            "blocks": 1 if inode.layout == LAYOUT_WHOLE else -(-inode.size >> inode.layout),
-            "slot": slot,
-            "owners": self._members.owners(slot),
+            "layout": inode.layout,
+            "blocks": blocks,
+            "placed": [self._placed(inode, block) for block in range(min(blocks, PLACED_SHOWN))],
         }
+        if blocks > PLACED_SHOWN:
+            facts["placed_left_out"] = blocks - PLACED_SHOWN
         if not is_persisted:
             facts["places"] = self._reading.holders(inode)
         return facts
+
+    def _placed(self, inode: Inode, block: int) -> dict[str, Any]:
+        slot = slot_of(inode.content, block)
+        return {"block": block, "slot": slot, "workers": self._members.owners(slot)}

@@ -26,6 +26,8 @@ RACY_MAX = 1000
 """Racy names a range may carry; two ranges with more together are not joined."""
 RACY_TOTAL_MAX = 100_000
 """Racy names remembered in all; the directories listed longest ago are forgotten first."""
+EMPTIED_MAX = 10_000
+"""Directories emptied here that are remembered as such; the oldest is forgotten first."""
 DISTRUSTED_MAX = 10_000
 """Paths that are not trusted as seen before a time; beyond that, nothing is."""
 JOIN_WITHIN_S = 5.0
@@ -68,6 +70,8 @@ class Freshness:
         self._absent: OrderedDict[tuple[int, bytes], float] = OrderedDict()
         self._listed: OrderedDict[int, list[Range]] = OrderedDict()
         self._racy = 0
+        self.emptied: OrderedDict[int, None] = OrderedDict()
+        """Directories whose last name went since their store was asked about them: object stores may have nothing there any more."""
         self.distrusted: dict[Parts, float] = {}
         """Path → what was seen of it and everything below before this time is not trusted; asked on the hot path whether it is empty."""
 
@@ -105,6 +109,12 @@ class Freshness:
         self.present[inode] = at
         if len(self.present) > PRESENT_MAX:
             self.present.popitem(last=False)
+
+    def note_emptied(self, directory: InodeId) -> None:
+        """The last name of a directory went."""
+        self.emptied[int(directory)] = None
+        if len(self.emptied) > EMPTIED_MAX:
+            self.emptied.popitem(last=False)
 
     def forget_present(self, inode: InodeId) -> None:
         """What was seen of ``inode`` may not be trusted (it was racy): look again at the next access."""

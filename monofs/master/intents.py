@@ -22,10 +22,11 @@ from twisted.python.failure import Failure
 
 from monofs.master.locks import INTENT_NAMES, Locks, Place
 from monofs.master.proposing import Proposer
-from monofs.metadata.entries import Abandon, Asker, Change, End, Found, Stamp
+from monofs.metadata.entries import Abandon, Asker, Change, End, Found, Reopen, Stamp
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.sessions import FRESH
 from monofs.metadata.tables import INTENTS_MAX, Intent, IntentKind, decode_intent
+from monofs.model.attributes import Attributes
 from monofs.model.errors import ConditionFailed, Internal, MonofsError, NotLeader, OutcomeUnknown, Overloaded
 from monofs.model.paths import parse_path
 from monofs.model.principal import Principal
@@ -40,6 +41,7 @@ _STATES = {
     IntentKind.RENAME: "being renamed in the store",
     IntentKind.MAKE_DIRECTORY: "being made in the store",
     IntentKind.COPY: "being copied in the store",
+    IntentKind.UPLOAD: "being completed in the store",
 }
 
 
@@ -105,7 +107,7 @@ class Intents:
     def asker(request: RequestId, principal: Principal) -> Asker:
         """For whom an intent is opened."""
         gid = principal.groups[0] if principal.groups else 0
-        return Asker(request.client, request.sequence, request.lowest, principal.name, principal.uid, gid)
+        return Asker(request.client, request.sequence, request.lowest, principal.name, principal.uid, gid, principal.by)
 
     async def begin(
         self,
@@ -118,11 +120,28 @@ class Intents:
         raw = await self._locks.begin(places, lambda: self._proposer.propose(make(self._proposer.stamp())), room=room)
         return raw[1:] if raw[:1] == b"\0" else decode_intent(raw)
 
-    async def end(self, intent: Intent, found: Found | None, *, size: int = 0, workers: Sequence[int] = ()) -> Any:
+    async def end(
+        self,
+        intent: Intent,
+        found: Found | None,
+        *,
+        size: int = 0,
+        workers: Sequence[int] = (),
+        attributes: Attributes | None = None,
+        etag: str = "",
+    ) -> Any:
         """The act is done: the name changes. The record's bytes, None for a deletion."""
         return await self._close(
-            intent, lambda stamp: End(stamp, intent.number, found, size, list(workers)), remember=not intent.worker
+            intent,
+            lambda stamp: End(stamp, intent.number, found, size, list(workers), attributes, etag),
+            remember=not intent.worker and intent.kind != IntentKind.UPLOAD,
         )
+
+    async def reopen(self, intent: Intent) -> None:
+        """An upload that acted came to nothing: it goes on, and its path is free."""
+        await self._proposer.insist(Reopen(self._proposer.stamp(), intent.number))
+        self.states.pop(intent.number, None)
+        self._locks.wake(("intent", intent.number))
 
     async def abandon(self, intent: Intent, error: MonofsError, *, remember: bool) -> None:
         """The act was not done. ``remember``: ``error`` is the answer of the request; else it may be tried again under its number."""
@@ -203,6 +222,8 @@ class Intents:
 
     @staticmethod
     def _state(intent: Intent) -> str:
+        if intent.kind == IntentKind.UPLOAD and not intent.acting:
+            return "its parts come"
         if intent.kind != IntentKind.WRITE or not intent.worker:
             return _STATES[IntentKind(intent.kind)]
         if intent.acting:

@@ -14,7 +14,6 @@ import msgspec
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.metadata.tables import Intent
-from monofs.model.block import DEFAULT_LAYOUT
 from monofs.model.capability import GRACE_S, LIFE_S, CacheGroup, Capability, Rights, open_capability, seal_capability
 from monofs.model.errors import CapabilityExpired, CapabilityInvalid, InvalidArgument, NotReady
 from monofs.model.ids import NO_CONTENT, ContentId, MountId
@@ -40,10 +39,13 @@ class Issuer:
 
     def issue(self, parts: Parts, inode: Inode, located: Located | None, *, pinned: bool) -> tuple[bytes, int]:
         """(token, expiry in whole seconds since 1970) for reading a file; an empty token when there are no bytes to read."""
+        granted = self.grant(inode, located, self._namespace.policy_for(parts).id, pinned=pinned)
+        return self.seal(granted), granted.expires_s
+
+    def grant(self, inode: Inode, located: Located | None, policy: int, *, pinned: bool) -> Capability:
+        """What a reader of a file below a policy may."""
         issued_s = self._now_ns() // 1_000_000_000
-        if not inode.size or inode.content == NO_CONTENT:
-            return b"", issued_s + LIFE_S
-        granted = Capability(
+        return Capability(
             self._newest,
             self._namespace.cluster,
             inode.content,
@@ -52,23 +54,45 @@ class Issuer:
             MountId(0) if located is None else located.mount.id,
             "" if located is None else located.key,
             inode.fingerprint,
-            self._group(parts, pinned=pinned),
+            policy * 2 + (CacheGroup.PINNED if pinned else CacheGroup.DEFAULT),
             Rights.READ,
             issued_s,
             issued_s + LIFE_S,
         )
-        return seal_capability(granted, self.keys[self._newest]), granted.expires_s
+
+    def seal(self, granted: Capability) -> bytes:
+        """The token of what was granted now; empty when there are no bytes."""
+        if not granted.size or granted.content == NO_CONTENT:
+            return b""
+        return seal_capability(granted, self.keys[granted.key_id])
 
     def issue_write(self, intent: Intent, parts: Parts, found: Lookup) -> bytes:
         """The token to write the file of an open intent; ``found`` is what has the name now. Under no mount the key is the path."""
+        return seal_capability(self._writing(intent, parts, found), self.keys[self._newest])
+
+    def issue_part(
+        self, intent: Intent, parts: Parts, found: Lookup, operation: int, number: int, size: int, offset: int
+    ) -> bytes:
+        """The token to send one part of an open upload. ``operation``: what its worker calls it."""
+        granted = msgspec.structs.replace(
+            self._writing(intent, parts, found),
+            operation=operation,
+            size=size,
+            upload=intent.upload,
+            part=number,
+            part_offset=offset,
+        )
+        return seal_capability(granted, self.keys[self._newest])
+
+    def _writing(self, intent: Intent, parts: Parts, found: Lookup) -> Capability:
         issued_s = self._now_ns() // 1_000_000_000
         replaced = found.inode
-        granted = Capability(
+        return Capability(
             self._newest,
             self._namespace.cluster,
             ContentId(intent.content),
             intent.size,
-            DEFAULT_LAYOUT,
+            self._namespace.layout_for(parts),
             MountId(intent.mount),
             intent.key if intent.mount else format_path(parts)[1:],
             intent.replaced,
@@ -82,7 +106,6 @@ class Issuer:
             NO_CONTENT if replaced is None else replaced.content,
             0 if replaced is None else replaced.size,
         )
-        return seal_capability(granted, self.keys[self._newest])
 
     def opened(self, token: bytes) -> Capability | None:
         """What a token of ours grants or granted, however old; None: it is none."""

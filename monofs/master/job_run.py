@@ -9,7 +9,9 @@ lies before it is done, so a restart repeats work but never leaves any out.
 
 from __future__ import annotations
 
+import math
 import random
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,7 +25,16 @@ from monofs.master.proposing import Proposer
 from monofs.master.stores import UNAVAILABLE, Unclear
 from monofs.metadata.entries import UpdateJob
 from monofs.metadata.tables import FAILURES_MAX, Job, JobKind
-from monofs.model.errors import MonofsError, NotLeader, OutcomeUnknown
+from monofs.model.errors import (
+    DeadlineExceeded,
+    MonofsError,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    UfsPaused,
+    UfsThrottled,
+    UfsUnreachable,
+)
 from monofs.observe.logs import logger
 from monofs.observe.metrics import JOB_ITEMS
 
@@ -32,8 +43,14 @@ T = TypeVar("T")
 SAVE_EVERY_S = 1.0
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MOST_S = 60.0
+TOTAL_BYTES = "total_bytes"
+"""Among the counts: bytes that the items have together, where that is known."""
+ITEM_BYTES = 256 << 10
+"""What a store, a worker and the master do for one more item costs about as much as moving so many bytes more."""
 ERROR_MAX = 500
 """Characters of an error a record keeps."""
+_AWAY = (UfsUnreachable, UfsThrottled, DeadlineExceeded, Overloaded)
+"""The store as a whole is not there: that is no failure of what was asked for."""
 _PASSING: tuple[type[Exception], ...] = (*UNAVAILABLE, NotLeader, OutcomeUnknown, Unclear)
 
 
@@ -120,9 +137,18 @@ class Run:
     """The working on one job. Kinds read ``job``, set ``cursor``, ``total`` and ``counts``, and call the methods."""
 
     def __init__(
-        self, job: Job, proposer: Proposer, *, requests: int, reactor: Any, clock: Callable[[], float]
+        self,
+        job: Job,
+        proposer: Proposer,
+        *,
+        requests: int,
+        reactor: Any,
+        clock: Callable[[], float],
+        patience_s: float = math.inf,
     ) -> None:
+        """``patience_s``: how long one step waits for a store, or for workers, before it fails."""
         self.job = job
+        self._patience_s = patience_s
         self.requests = requests
         """Most requests to stores and workers in flight."""
         self.cursor = job.cursor
@@ -136,7 +162,7 @@ class Run:
         self.failures: OrderedDict[str, str] = OrderedDict(job.failures)
         self.error = ""
         self._proposer, self._reactor, self._clock = proposer, reactor, clock
-        self._began_s, self._began_at = clock(), job.done
+        self._began_s, self._began_at, self._began_bytes = clock(), job.done, job.bytes_done
         self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
         self._halting = False
         self._sleepers: set[Deferred[None]] = set()
@@ -157,6 +183,12 @@ class Run:
         window = Window(size or self.requests)
         self._windows.add(window)
         return window
+
+    def begin(self, cursor: bytes, total: int = -1) -> None:
+        """A part of the work begins in which items are counted anew."""
+        self.cursor, self.done, self.total = cursor, 0, total
+        self._began_s, self._began_at, self._began_bytes = self._clock(), 0, self.bytes_done
+        self._change()
 
     def advance(self, items: int = 0, bytes_: int = 0) -> None:
         """So much more is done."""
@@ -217,21 +249,30 @@ class Run:
         self, step: Callable[[], Awaitable[T]], *, tries: int = 0, also: tuple[type[MonofsError], ...] = ()
     ) -> T:
         """A step that may be done twice, repeated with back-off while the store, or the journal, is not there for it, or it fails with
-        one of ``also``; with ``tries``, so often at most."""
-        backoff, passing = Backoff(), (*_PASSING, *also)
+        one of ``also``, for as long as the job is patient. With ``tries``, so often at most, as long as the store is there."""
+        backoff, passing, end_s = Backoff(), (*_PASSING, *also), math.inf
         while True:
             self.check()
             try:
                 result = await step()
             except passing as error:
-                tries -= 1
-                if not tries:
+                is_away = isinstance(error, _AWAY) and error.retry
+                tries -= not is_away
+                end_s = min(end_s, self._clock() + self._patience_s)
+                if (not is_away and not tries) or self._clock() >= end_s:
                     raise
-                self.waits(error)
+                if not (isinstance(error, UfsPaused) and self.error):  # it was told already why it is not asked now
+                    self.waits(self._awaited(error, end_s) if is_away else error)
                 await self.pause(backoff.next_s())
             else:
                 self.waits("")
                 return result
+
+    def _awaited(self, error: Exception, end_s: float) -> str:
+        until = "it is"
+        if end_s < math.inf:
+            until = time.strftime("until %Y-%m-%d %H:%M UTC it is", time.gmtime(time.time() + end_s - self._clock()))
+        return f"the store does not answer, {until} waited for: {error}"
 
     def stamp(self) -> Any:
         """The stamp of a proposal made now."""
@@ -244,6 +285,18 @@ class Run:
         """Items a second since this run began."""
         seconds = self._clock() - self._began_s
         return (self.done - self._began_at) / seconds if seconds > 0 and self.done > self._began_at else None
+
+    @property
+    def left_s(self) -> float | None:
+        """How long it will still take, as far as that can be told."""
+        total_bytes = self.counts.get(TOTAL_BYTES, 0)
+        return left_s(
+            self._clock() - self._began_s,
+            done=self.done - self._began_at,
+            left=self.total - self.done,
+            done_bytes=self.bytes_done - self._began_bytes if total_bytes else 0,
+            left_bytes=max(0, total_bytes - self.bytes_done),
+        )
 
     def shown(self) -> Job:
         """The record with the counters of this moment."""
@@ -331,3 +384,10 @@ class Run:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def left_s(seconds: float, *, done: int, left: int, done_bytes: int, left_bytes: int) -> float | None:
+    """How long items and bytes that are left will take, after those that were done in ``seconds``; None: it cannot be told. An item is as much work as
+    ``ITEM_BYTES`` beside its own: of many small files and a few large ones neither number alone tells how far it is."""
+    work = done * ITEM_BYTES + done_bytes
+    return (left * ITEM_BYTES + left_bytes) * seconds / work if seconds > 0 and work > 0 and left >= 0 else None

@@ -9,9 +9,13 @@ Not here: what each kind does (``job_*.py``), and how one run counts, waits and 
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Coroutine
+from itertools import islice
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 
 from monofs.master.access import R_OK, W_OK, check_access
@@ -26,6 +30,7 @@ from monofs.metadata.tables import Job, JobKind, JobState
 from monofs.model.errors import Internal, InvalidArgument, MonofsError, NotFound, NotSupported
 from monofs.model.paths import format_path, parse_path
 from monofs.model.principal import Right
+from monofs.model.slots import REPLICAS_MAX
 from monofs.observe.logs import logger
 from monofs.observe.metrics import JOBS
 from monofs.rpc.api import JobAddRequest, JobInfo, JobListAnswer, JobListRequest, JobSteerRequest
@@ -35,15 +40,30 @@ log = logger(__name__)
 Work = Callable[[Run], Coroutine[Deferred[Any], Any, None]]
 RUNS_MAX = 16
 """LOAD, FREE and SYNC jobs at work at a time."""
+PAGE = 500
+"""Jobs of one answer; 16 KB each at most."""
 OWING = frozenset({JobKind.DELETE, JobKind.MOVE})
 """What a change that was acknowledged still has to do in the store."""
 ADDABLE = {"load": JobKind.LOAD, "free": JobKind.FREE, "sync": JobKind.SYNC}
-ARGUMENTS: dict[JobKind, frozenset[str]] = {
-    JobKind.LOAD: frozenset({"metadata_only"}),
-    JobKind.FREE: frozenset({"force"}),
-    JobKind.SYNC: frozenset(),
+BANDWIDTH_MAX = 1 << 50
+_TRUTH = ("true or false", lambda text: text in ("true", "false"))
+_VERIFY = ("after or only", lambda text: text in ("after", "only"))
+ARGUMENTS: dict[JobKind, dict[str, tuple[str, Callable[[str], bool]]]] = {
+    JobKind.LOAD: {
+        "metadata_only": _TRUTH,
+        "bandwidth": (
+            f"bytes a second, 1 to {BANDWIDTH_MAX}",
+            lambda text: _is_whole(text) and 0 < int(text) <= BANDWIDTH_MAX,
+        ),
+        "replicas": (f"1 to {REPLICAS_MAX}", lambda text: _is_whole(text) and 0 < int(text) <= REPLICAS_MAX),
+        "verify": _VERIFY,
+        "index": ("an absolute path", lambda text: text.startswith("/")),
+        "nul": _TRUTH,
+    },
+    JobKind.FREE: {"force": _TRUTH},
+    JobKind.SYNC: {},
 }
-TRUTHS = ("true", "false")
+"""Of each kind what it may be told, and what that must be."""
 STEERS = {"pause": JobState.PAUSED, "resume": JobState.RUNNING, "stop": JobState.STOPPED}
 _OPEN = (JobState.RUNNING, JobState.PAUSED)
 
@@ -60,10 +80,12 @@ class Jobs:
         *,
         permissions: bool,
         requests: int,
+        patience_s: float,
         reactor: Any,
         clock: Callable[[], float],
     ) -> None:
         self._namespace, self._proposer, self._reading, self._works = namespace, proposer, reading, works
+        self._patience_s = patience_s
         self._permissions, self._requests, self._reactor, self._clock = permissions, requests, reactor, clock
         self._runs: dict[int, tuple[Run, Deferred[None]]] = {}
         self._known_index = -1
@@ -83,9 +105,9 @@ class Jobs:
         if self._stopped or not self._proposer.leads:
             return
         self._known_index = self._namespace.meta.jobs_index
-        jobs = self._namespace.jobs()
-        _measure(jobs)
-        wanted = {job.number: job for job in jobs if job.state == JobState.RUNNING}
+        known = self._namespace.known_jobs
+        _measure(known.counts)
+        wanted = {job.number: job for job in known.open.values() if job.state == JobState.RUNNING}
         for number, (run, _) in self._runs.items():
             if number not in wanted:
                 run.halt()
@@ -100,7 +122,14 @@ class Jobs:
             self._begin(job)
 
     def _begin(self, job: Job) -> None:
-        run = Run(job, self._proposer, requests=self._requests, reactor=self._reactor, clock=self._clock)
+        run = Run(
+            job,
+            self._proposer,
+            requests=self._requests,
+            reactor=self._reactor,
+            clock=self._clock,
+            patience_s=math.inf if job.kind in OWING else self._patience_s,
+        )
         log.info("job runs", job=job.number, kind=JobKind(job.kind).name, path=job.path, cursor=repr(job.cursor))
         working = Deferred.fromCoroutine(self._work(run))
         self._runs[job.number] = run, working
@@ -183,12 +212,14 @@ class Jobs:
             if name not in ARGUMENTS[kind]:
                 known = ", ".join(sorted(ARGUMENTS[kind])) or "no arguments"
                 raise InvalidArgument(f"a {request.kind} job knows {known}, not {name!r}")
-            if value not in TRUTHS:
-                raise InvalidArgument(f"{name} is true or false, not {value!r}")
+            must_be, is_so = ARGUMENTS[kind][name]
+            if not is_so(value):
+                raise InvalidArgument(f"{name} is {must_be}, not {value[:80]!r}")
+        self._check_replicas(int(request.arguments.get("replicas", 1)))
         parts = parse_path(request.path)
         right = Right.WRITE if kind is JobKind.FREE else Right.READ
-        chain = self._reading.chain(parts)
-        check_access(call.principal, right, chain, R_OK if self._permissions else 0)
+        for each in (parts, *(parse_path(request.arguments[name]) for name in ("index",) if name in request.arguments)):
+            check_access(call.principal, right, self._reading.chain(each), R_OK if self._permissions else 0)
         stamp = self._proposer.stamp(request.request)
         number = await self._proposer.propose(
             AddJob(stamp, kind, format_path(parts), request.arguments, call.principal.name)
@@ -196,12 +227,27 @@ class Jobs:
         self.wake()
         return JobListAnswer([self._info(self._existing(number))])
 
+    def _check_replicas(self, replicas: int) -> None:
+        width = self._namespace.slots.replicas
+        if replicas > max(1, width):
+            raise InvalidArgument(
+                f"{replicas} copies of a block need as many workers, and each block has {max(1, width)}: as many as the cluster has, and"
+                " namespace.replicas says at most"
+            )
+
     def list(self, request: JobListRequest, call: Call) -> JobListAnswer:
-        """One job or all, newest first."""
+        """One job, those of now, or a page of all, newest first."""
         check_access(call.principal, Right.READ)
         if request.number:
             return JobListAnswer([self._info(self._existing(request.number))])
-        return JobListAnswer([self._info(job) for job in sorted(self._namespace.jobs(), key=lambda job: -job.number)])
+        if request.before < 0 or request.limit < 0:
+            raise InvalidArgument("before and limit are 0 or more")
+        known = self._namespace.known_jobs
+        if request.is_now:
+            jobs = [*known.open.values(), *known.last_ended(min(request.limit, PAGE))]
+            return JobListAnswer([self._listed(job) for job in sorted(jobs, key=lambda job: -job.number)])
+        page = islice(known.before(request.before), min(request.limit or PAGE, PAGE))
+        return JobListAnswer([self._listed(job) for job in page])
 
     def steer(self, request: JobSteerRequest, call: Call) -> Deferred[JobListAnswer]:
         """Pause, resume or stop a job."""
@@ -233,6 +279,9 @@ class Jobs:
             raise NotFound(f"there is no job {number}, or it ended too long ago to be remembered")
         return job
 
+    def _listed(self, job: Job) -> JobInfo:
+        return msgspec.structs.replace(self._info(job), failures=[])
+
     def _info(self, job: Job) -> JobInfo:
         run = None
         if job.number in self._runs and job.state in _OPEN:
@@ -242,7 +291,6 @@ class Jobs:
         else:
             state = job.state
         rate = run.rate if run is not None else None
-        left = job.total - job.done
         return JobInfo(
             job.number,
             JobKind(job.kind).name.lower(),
@@ -260,15 +308,18 @@ class Jobs:
             job.failures,
             job.error,
             rate,
-            left / rate if rate and job.total >= 0 and left >= 0 else None,
+            run.left_s if run is not None else None,
             job.counts,
+            job.arguments,
         )
 
 
-def _measure(jobs: list[Job]) -> None:
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
+def _measure(counts: Counter[tuple[int, int]]) -> None:
     """Set the gauge of jobs by kind and state."""
-    counts = {(kind, state): 0 for kind in JobKind for state in JobState}
-    for job in jobs:
-        counts[JobKind(job.kind), JobState(job.state)] += 1
-    for (kind, state), count in counts.items():
-        JOBS(kind.name.lower(), state.name.lower()).value = count
+    for kind in JobKind:
+        for state in JobState:
+            JOBS(kind.name.lower(), state.name.lower()).value = counts[kind, state]

@@ -22,11 +22,11 @@ from monofs.master.stores import UNAVAILABLE
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.model.errors import InvalidArgument, NotADirectory, UfsNotFound
-from monofs.model.inode import Flag, Inode
+from monofs.model.inode import Flag, Inode, decode_inode
 from monofs.model.options import LoadType
 from monofs.model.paths import Parts, format_path
 from monofs.model.principal import Right
-from monofs.rpc.api import ListAnswer, ListRequest
+from monofs.rpc.api import NIL, ListAnswer, ListRequest, ReadOptions
 from monofs.rpc.service import Call
 
 LIMIT_MAX = 10_000
@@ -52,32 +52,31 @@ class Listing:
         parts = parse(request.path)
         found = self._namespace.lookup(parts)
         if found.inode is not None and found.inode.is_directory:
-            seen = self._seen(parts, found, request)
+            seen = self.seen(parts, found, request.after, request.options)
             if seen is not None:
                 return self._answer(parts, found.inode, found, request, call, seen)
         call.waits_for = awaited(found.located, parts)
         return Deferred.fromCoroutine(self._list_looked_at(parts, found, request, call))
 
-    def _since(self, parts: Parts, found: Lookup, request: ListRequest) -> float:
+    def since(self, parts: Parts, found: Lookup, options: ReadOptions) -> float:
         """When a look must have begun. ALWAYS: with the request, for a listing shows what is missing here."""
         if found.located is None:
             return NEVER
-        if request.options.load == LoadType.ALWAYS:
-            options = msgspec.structs.replace(request.options, sync_interval_s=0.0)
-            return self._loader.since(parts, found.located, options)
-        return self._loader.since(parts, found.located, request.options)
+        if options.load == LoadType.ALWAYS:
+            options = msgspec.structs.replace(options, sync_interval_s=0.0)
+        return self._loader.since(parts, found.located, options)
 
-    def _seen(self, parts: Parts, found: Lookup, request: ListRequest) -> Range | None:
-        """The range right behind ``after`` that the tree may speak for; None: the store must be asked."""
-        if found.located is None or request.options.load == LoadType.NEVER:
+    def seen(self, parts: Parts, found: Lookup, after: bytes, options: ReadOptions) -> Range | None:
+        """The range of a directory right behind ``after`` that the tree may speak for; None: the store must be asked."""
+        if found.located is None or options.load == LoadType.NEVER:
             return _WHOLE
         if self._loader.merger.is_covered(parts, below=True):
             return _WHOLE
         assert found.inode is not None  # noqa: S101 - the caller has a directory
-        since = self._since(parts, found, request)
+        since = self.since(parts, found, options)
         if since == NEVER and found.inode.flags & Flag.LOADED:
             return _WHOLE
-        return self._loader.covering(found.inode, request.after, since)
+        return self._loader.covering(found.inode, after, since)
 
     async def _list_looked_at(self, parts: Parts, found: Lookup, request: ListRequest, call: Call) -> ListAnswer:
         options = request.options
@@ -88,34 +87,34 @@ class Listing:
                 raise self._reading.absence(parts, found, call)
             if not found.inode.is_directory:
                 raise NotADirectory(f"{format_path(parts)} is not a directory", path=format_path(parts))
-        seen = self._seen(parts, found, request)
+        seen = self.seen(parts, found, request.after, options)
         if seen is None:
-            seen = await self._look(parts, found, request)
+            seen = await self.look(parts, found, request.after, options)
             found = self._namespace.lookup(parts)
         directory = found.inode
         if directory is None or not directory.is_directory:
             raise self._reading.absence(parts, found, call)
         return self._answer(parts, directory, found, request, call, seen)
 
-    async def _look(self, parts: Parts, found: Lookup, request: ListRequest) -> Range:
+    async def look(self, parts: Parts, found: Lookup, after: bytes, options: ReadOptions) -> Range:
         """Take over the page behind ``after``; a directory that is gone from the store is looked at itself."""
         inode, located = found.inode, found.located
         assert inode is not None  # noqa: S101 - the caller has a directory
         assert located is not None  # noqa: S101 - under a mount
         try:
-            look = partial(self._loader.page, parts, inode, request.after, self._since(parts, found, request))
+            look = partial(self._loader.page, parts, inode, after, self.since(parts, found, options))
             loaded = inode.flags & Flag.LOADED
-            seen = await (self._loader.patiently(parts, located.mount, request.options, look) if loaded else look())
-            gone = not request.after and seen.through is None and not self._namespace.children(inode.id, b"", 1)
+            seen = await (self._loader.patiently(parts, located.mount, options, look) if loaded else look())
+            gone = not after and seen.through is None and not self._namespace.children(inode.id, b"", 1)
         except UfsNotFound:
             seen, gone = _WHOLE, True
         except UNAVAILABLE as error:
             if not inode.flags & Flag.LOADED:
                 raise
-            self._loader.check_servable(parts, found, request.options, error)
+            self._loader.check_servable(parts, found, options, error)
             return _WHOLE
         if gone and located.key and not inode.flags & Flag.EXPLICIT:
-            await self._loader.refreshed(parts, found, request.options)
+            await self._loader.refreshed(parts, found, options)
         return seen
 
     def _answer(
@@ -125,7 +124,7 @@ class Listing:
         names: list[bytes] = []
         inodes: list[msgspec.Raw] = []
         position: bytes | None = request.after
-        since = self._since(parts, found, request)
+        since = self.since(parts, found, request.options)
         while position is not None and len(names) < request.limit:
             wanted = request.limit - len(names)
             records = self._namespace.children(directory.id, position, wanted)
@@ -150,7 +149,12 @@ class Listing:
             self._load_behind(parts, directory, found, position, since)
         nested = self._nested_in(parts)
         mounts = {at: nested[name] for at, name in enumerate(names) if name in nested} if nested else {}
-        return ListAnswer(names, inodes, position, mounts)
+        answer = ListAnswer(names, inodes, position, mounts)
+        if request.attributes:
+            answer.attributes = [
+                msgspec.Raw(self._namespace.raw_attributes(decode_inode(raw)) or NIL) for raw in inodes
+            ]
+        return answer
 
     def _load_behind(self, parts: Parts, directory: Inode, found: Lookup, position: bytes, since: float) -> None:
         """So that the next page is ready when it is asked for. An interval of 0 would not accept it."""

@@ -269,10 +269,18 @@ class Loader:
         if found.inode is None:
             if found.parent is not None:
                 self.freshness.note_absent(found.parent.id, b"/".join(parts[found.depth :]), at)
+                self.note_emptied(found.parent)
         elif file is not None and file.racy:
             self.freshness.forget_present(found.inode.id)
         else:
             self.freshness.note_present(found.inode.id, at)
+            if known_file is not None:
+                self.freshness.note_present(known_file.id, at)  # it may lie beside a directory
+
+    def note_emptied(self, directory: Inode) -> None:
+        """A name of a directory went; if it was the last one, an object store may have nothing left of the directory."""
+        if directory.is_directory and not self._namespace.children(directory.id, b"", 1):
+            self.freshness.note_emptied(directory.id)
 
     def _records(self, parts: Parts, found: Lookup) -> tuple[Inode | None, Inode | None]:
         """(file, directory) the tree holds at a path: it may hold both."""

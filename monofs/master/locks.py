@@ -38,6 +38,7 @@ INTENT_NAMES = {
     IntentKind.RENAME: "rename",
     IntentKind.MAKE_DIRECTORY: "mkdir",
     IntentKind.COPY: "copy",
+    IntentKind.UPLOAD: "upload",
 }
 
 

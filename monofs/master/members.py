@@ -1,10 +1,11 @@
 """The workers: who is registered, who lives, what each has heard of the feed, and who serves a slot now.
 
-Addresses, leases and cursors are in memory only: after a restart a worker's heartbeat gets ``SessionExpired`` and it registers again.
-Ids and the slot table are in the namespace. Which of a slot's workers live is this master's view, told beside the table: a worker that falls silent
+Leases and cursors are in memory only: after a restart a worker's heartbeat gets ``SessionExpired`` and it registers again.
+Ids, the slot table, and where each worker was heard last are in the namespace. Which of a slot's workers live is this master's view, told beside the table: a worker that falls silent
 changes no table before it is away for long (planning.py), and the next in the list serves at once.
 
-A heartbeat is a long poll: answered at once when there is feed behind the worker's cursor or mounts or keys changed, else after ``wait_s``.
+A heartbeat is a long poll: answered at once when there is feed behind the worker's cursor, mounts or keys changed, or the worker knows no slot table yet,
+else after ``wait_s``.
 
 Invariant: grants (mounts with their secrets in clear, capability keys) are given only to principals with the NODE right.
 """
@@ -15,8 +16,10 @@ import secrets
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from monofs.master.access import check_access
@@ -24,12 +27,15 @@ from monofs.master.policies import group_specs
 from monofs.master.proposing import Proposer
 from monofs.master.publishing import Publisher
 from monofs.master.secrets import Vault
+from monofs.master.settling import Settling
 from monofs.master.tokens import token_grant
 from monofs.metadata.entries import RegisterWorker
 from monofs.metadata.namespace import Namespace
-from monofs.model.errors import HomeUnusable, InvalidArgument, SessionExpired
+from monofs.metadata.tables import ADDRESSES_LEVEL, IDENTITY_BYTES
+from monofs.model.errors import HomeUnusable, InvalidArgument, SessionExpired, WorkersUsedUp
+from monofs.model.ids import MountId
 from monofs.model.principal import Right
-from monofs.model.slots import WEIGHT_MAX, ZONE_MAX
+from monofs.model.slots import WEIGHT_MAX, WORKER_MAX, ZONE_MAX
 from monofs.observe.logs import logger
 from monofs.rpc.addresses import parse_address
 from monofs.rpc.api import (
@@ -39,6 +45,7 @@ from monofs.rpc.api import (
     HeartbeatAnswer,
     HeartbeatRequest,
     MountGrant,
+    PartsNews,
     RegisterAnswer,
     RegisterRequest,
     SlotsKnown,
@@ -49,13 +56,18 @@ from monofs.rpc.service import Call
 
 log = logger(__name__)
 LEASE_S = 10.0
+TOTALS_MAX = 64
+"""Numbers taken from a heartbeat; a newer worker may know more."""
 """A worker silent for this long is not given to clients."""
 FORGET_S = 3600.0
 """One silent for this long no longer holds the feed; it registers again and finds out what it missed."""
 WAIT_MAX_S = LEASE_S / 2
 FEED_RECORDS = 100
 """Feed records in one heartbeat answer."""
-IDENTITY_BYTES = 16
+TROUBLED_SHOWN = 10
+"""Workers named that do not ask a store."""
+CONSOLE_MAX = 300
+"""Characters of the address of a worker's console."""
 
 
 class Resolver(Protocol):
@@ -82,6 +94,14 @@ class Member:
     live: bool = True
     group_bytes: dict[int, int] = field(default_factory=dict)
     """Policy id → bytes cached, as last told."""
+    troubles: dict[int, str] = field(default_factory=dict)
+    """Mount id → why its store is not asked, as last told."""
+    totals: list[float] = field(default_factory=list)
+    """What it has done since it began, as last told (observe/totals.py)."""
+    console: str = ""
+    """Where its own console is; '': it told of none."""
+    life: int = 0
+    """Of its process; 0: not told."""
 
 
 class _Poll:
@@ -124,6 +144,8 @@ class Members:
         """When this master began to lead."""
         self._live: list[int] = []
         self._publisher = Publisher(namespace, clock)
+        self._settling = Settling()
+        self._table, self._in_table = namespace.slots, frozenset(namespace.slots.workers())
         self._listed, self._living = secrets.randbits(62), secrets.randbits(62)
         """Names of the present list of workers and of who lives, that no other master gives."""
         proposer.on_applied(self.wake)
@@ -143,6 +165,20 @@ class Members:
         """Workers to ask for a slot, those first that come first in its list; empty while none lives."""
         return self._namespace.slots.serving(slot, self._live)
 
+    def takes_parts(self, worker: int) -> bool:
+        """Whether a live worker knows parts of uploads: one of an older release, which tells of no life, would take a part for the whole file."""
+        return bool(self.members[worker].life)
+
+    def silent_s(self, worker: int) -> float | None:
+        """Seconds since a worker's last heartbeat, as far as people want to know: 0 while it comes in time, then whole seconds, of a longer silence the first two digits; None: it never came.
+        So what thousands of workers say of it does not change all the time."""
+        member = self.members.get(worker)
+        if member is None:
+            return None
+        silent_s = int(self._clock() - member.heard)
+        step_s = 10 ** max(len(str(silent_s)) - 2, 0)
+        return float(silent_s // step_s * step_s) if silent_s > WAIT_MAX_S else 0.0
+
     def check_leases(self) -> None:
         """Call every second or so: notice who fell silent, and forget who did long ago."""
         now = self._clock()
@@ -155,6 +191,8 @@ class Members:
                 del self.members[worker]
                 self._listed += 1
         live = sorted(worker for worker, member in self.members.items() if member.live)
+        if now - self.since >= LEASE_S:
+            self._settling.keep(live)
         if live != self._live:
             self._live = live
             self._living += 1
@@ -172,6 +210,18 @@ class Members:
             for policy, count in member.group_bytes.items() if member.live else ():
                 total[policy] = total.get(policy, 0) + count
         return total
+
+    def trouble(self, mount: MountId) -> str:
+        """Which live workers do not ask the store of a mount now, and what the first of them says; empty: all do."""
+        told = {
+            worker: member.troubles[mount]
+            for worker, member in sorted(self.members.items())
+            if member.live and mount in member.troubles
+        }
+        if not told:
+            return ""
+        shown = ", ".join(map(str, islice(told, TROUBLED_SHOWN))) + ("" if len(told) <= TROUBLED_SHOWN else ", ...")
+        return f"worker{'s' if len(told) > 1 else ''} {shown}: {next(iter(told.values()))}"
 
     def trim_through(self) -> int:
         """The feed index every worker has acted on, and would have after a crash. Workers registered in the namespace but not heard since this master began to
@@ -191,6 +241,7 @@ class Members:
         self.since = self._clock()
         for member in self.members.values():
             member.heard = self.since
+        self._settling.begin(worker for worker, _, _ in self._namespace.known_slots.shares)
 
     def awaits_workers(self) -> bool:
         """Whether workers that are registered have a rest of their first lease to be heard by a master that leads since a moment."""
@@ -218,18 +269,17 @@ class Members:
             self._listed,
         )
 
-    def _slots_news(self, known: SlotsKnown) -> SlotsNews:
+    def _slots_news(self, known: SlotsKnown, *, with_formers: bool = False) -> SlotsNews:
         silent = None
         if known.live != self._living:
             silent = sorted(worker for worker, member in self.members.items() if not member.live)
-        return SlotsNews(self.epoch, self._publisher.deltas(known), self._living, silent)
+        deltas = self._publisher.deltas(known, with_formers=with_formers)
+        return SlotsNews(self.epoch, deltas, self._living, silent)
 
     @staticmethod
     def _shown(member: Member) -> WorkerInfo:
         info = member.info
-        return WorkerInfo(
-            info.id, info.address, info.unix, info.host, member.live, info.capacity_bytes, info.used_bytes
-        )
+        return msgspec.structs.replace(info, live=member.live)
 
     def register(self, request: RegisterRequest, call: Call) -> Deferred[RegisterAnswer]:
         """A worker announces itself: it gets its id, its keys and its mounts."""
@@ -244,16 +294,36 @@ class Members:
 
     async def _register(self, request: RegisterRequest) -> RegisterAnswer:
         worker = self._namespace.worker_of(request.identity)
-        if not worker:
-            worker = await self._proposer.insist(RegisterWorker(self._proposer.stamp(), request.identity))
+        if not worker and self._namespace.meta.last_worker < WORKER_MAX:
+            address = request.address if self._namespace.level >= ADDRESSES_LEVEL else ""
+            worker = await self._proposer.insist(RegisterWorker(self._proposer.stamp(), request.identity, address))
+        elif worker:
+            await self._note_address(worker, request.address)
+        if not 0 < worker <= WORKER_MAX:
+            raise WorkersUsedUp(f"this cluster has had {WORKER_MAX:,} workers, and has no number left for another")
         info = WorkerInfo(
-            worker, request.address, request.unix, request.host, True, request.capacity_bytes, request.used_bytes
+            worker,
+            request.address,
+            request.unix,
+            request.host,
+            True,
+            request.capacity_bytes,
+            request.used_bytes,
+            request.keeps,
         )
         now = self._clock()
-        self.members[worker] = Member(info, request.cursor, request.cursor, now, request.weight, request.zone)
+        member = Member(info, request.cursor, request.cursor, now, request.weight, request.zone)
+        member.console, member.life = request.console[:CONSOLE_MAX], request.life
+        before = self.members.get(worker)
+        self.members[worker] = member
+        self._settling.heard(worker, 0, {})
         self._listed += 1
         if worker not in self._live:  # no look at all leases: thousands may come at once
             insort(self._live, worker)
+            self._living += 1
+        elif (
+            before is not None and before.life != member.life
+        ):  # it was away, and nobody was told; it may have lost copies meanwhile
             self._living += 1
         log.info("worker registered", worker=worker, address=request.address, unix=request.unix)
         if self.resolver is not None:
@@ -274,7 +344,24 @@ class Members:
             group_specs(self._namespace),
             token_grant(self._namespace),
             self._namespace.meta.keys_index,
+            self._is_in_table(worker),
         )
+
+    async def note_addresses(self) -> None:
+        """From now on the cluster remembers where workers listen, so that the next leader can say where one was that it never heard."""
+        for worker, member in list(self.members.items()):
+            await self._note_address(worker, member.info.address)
+
+    async def _note_address(self, worker: int, address: str) -> None:
+        namespace = self._namespace
+        if namespace.level >= ADDRESSES_LEVEL and namespace.address_of(worker) != address:
+            identity = namespace.workers()[worker]
+            await self._proposer.insist(RegisterWorker(self._proposer.stamp(), identity, address))
+
+    def _is_in_table(self, worker: int) -> bool | None:
+        if self._table is not self._namespace.slots:
+            self._table, self._in_table = self._namespace.slots, frozenset(self._namespace.slots.workers())
+        return worker in self._in_table if self._table.epoch else None
 
     def heartbeat(self, request: HeartbeatRequest, call: Call) -> HeartbeatAnswer | None:
         """A worker is alive and asks for news. ``SessionExpired``: register (again) first; it fell so far behind that news is lost, or
@@ -289,16 +376,19 @@ class Members:
             raise SessionExpired(f"the feed no longer reaches back to {request.cursor}: register again")
         member.heard, member.cursor = self._clock(), request.cursor
         member.durable = request.durable if request.durable >= 0 else request.cursor
-        member.group_bytes = request.group_bytes
+        member.group_bytes, member.troubles = request.group_bytes, request.troubles
+        member.totals = request.totals[:TOTALS_MAX]
+        if request.slots is not None:
+            self._settling.heard(request.worker, request.slots.epoch, request.over)
         if self.resolver is not None:
             self.resolver.heartbeat(request.worker, request.operations)
-        info = member.info
-        member.info = WorkerInfo(
-            info.id, info.address, info.unix, info.host, True, request.capacity_bytes, request.used_bytes
+        member.info = msgspec.structs.replace(
+            member.info, capacity_bytes=request.capacity_bytes, used_bytes=request.used_bytes
         )
         if not member.live or self._passing:
             self.check_leases()
-        if self._has_news(request) or request.wait_s <= 0:
+        knows_none = request.slots is not None and not request.slots.epoch and bool(self.epoch)
+        if self._has_news(request) or knows_none or request.wait_s <= 0:
             return self._news(request)
         self._end(self._polls.pop(request.worker, None))
         poll = self._polls[request.worker] = _Poll(request, call)
@@ -365,13 +455,14 @@ class Members:
             token_grant(self._namespace) if request.tokens_index != keys_index else None,
             keys_index,
             self._heartbeat_slots(request.slots),
+            PartsNews(self._settling.settled(request.worker, self.epoch), self._settling.over(request.worker)),
         )
 
     def _heartbeat_slots(self, known: SlotsKnown | None) -> SlotsNews | None:
         table = self._namespace.slots
         if known is None or (known.epoch, known.digest, known.live) == (table.epoch, table.digest, self._living):
             return None
-        return self._slots_news(known)
+        return self._slots_news(known, with_formers=True)
 
     def _grants(self) -> list[MountGrant]:
         """All mounts but those whose secrets cannot be opened: one of these must not keep workers from the others."""
@@ -413,8 +504,12 @@ class Members:
 
         return waiter.addCallback(done)
 
+    def behind(self, index: int) -> list[int]:
+        """Live workers that have not acted on feed ``index``."""
+        return [worker for worker, member in self.members.items() if member.live and member.cursor < index]
+
     def _behind(self, index: int) -> int:
-        return sum(member.live and member.cursor < index for member in self.members.values())
+        return len(self.behind(index))
 
     def _settle_passing(self) -> None:
         for entry in list(self._passing):

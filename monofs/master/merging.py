@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from monofs.master.comparing import Spoken, found_of, key_of, page_differs, record_differs
+from monofs.master.comparing import Spoken, found_of, key_of, marker_differs, page_differs, record_differs
 from monofs.master.freshness import Freshness, Range
 from monofs.master.proposing import Proposer
 from monofs.master.stores import Stores
 from monofs.metadata.entries import AdoptPage, Found
 from monofs.metadata.namespace import Namespace
+from monofs.metadata.tables import MARKERS_LEVEL
 from monofs.model.errors import ConditionFailed, MountNotFound, UfsNotFound
 from monofs.model.inode import Flag, Inode, decode_inode
 from monofs.model.mount import Mount
@@ -196,6 +197,8 @@ class Merger:
         proposals = 0
         through, read_index = asked.page.next, asked.read_index
         complete = self._freshness.completes(directory.id, after, through)
+        marker = asked.page.marker if self._namespace.level >= MARKERS_LEVEL else None
+        is_other = marker is not None and marker_differs(directory, marker, read_index)
         low, last = after, False
         while not last:
             known = self._namespace.children(directory.id, low, SLICE)
@@ -208,11 +211,27 @@ class Merger:
                 tally.directories += [name for name, _ in known if name.endswith(b"/")]
             part = [each for each in found if low < key_of(each) and (high is None or key_of(each) <= high)]
             now_complete = last and complete
-            if (now_complete and not directory.flags & _LOADED) or page_differs(known, part, read_index, spoken):
+            if (
+                is_other
+                or (now_complete and not directory.flags & _LOADED)
+                or page_differs(known, part, read_index, spoken)
+            ):
                 stamp = self._proposer.stamp()
                 added, changed, removed = await self._proposer.insist(
-                    AdoptPage(stamp, directory.id, asked.mount.id, read_index, low, high, part, now_complete, asked.key)
+                    AdoptPage(
+                        stamp,
+                        directory.id,
+                        asked.mount.id,
+                        read_index,
+                        low,
+                        high,
+                        part,
+                        now_complete,
+                        asked.key,
+                        marker if is_other else None,
+                    )
                 )
+                is_other = False
                 tally.changed += added + changed + removed
                 self._pages.append(_Adopted(self._namespace.applied_index, directory.id, low, high))
                 ADOPTED("page").value += 1

@@ -29,6 +29,7 @@ from monofs.model.options import SYNC_NEVER_S, UfsMode
 from monofs.model.paths import format_path, parse_path
 from monofs.model.principal import Right
 from monofs.observe.logs import logger
+from monofs.observe.metrics import store_asked
 from monofs.rpc.api import (
     Empty,
     MountAddRequest,
@@ -60,7 +61,8 @@ class Mounts:
     def add(self, request: MountAddRequest, call: Call) -> Deferred[Any]:
         """Answers MountInfo (id 0 for a dry run). ``UfsOption``, ``UfsDenied``, ``UfsBucketNotFound``, ``UfsUnreachable``,
         ``MountExists`` and what ``apply`` refuses."""
-        return audited(call, "mount add", request.path, request.uri).around(self._add(request, call))
+        command = "mount add, tried only" if request.dry_run else "mount add"
+        return audited(call, command, request.path, request.uri).around(self._add(request, call))
 
     async def _add(self, request: MountAddRequest, call: Call) -> MountInfo:
         check_access(call.principal, Right.ADMIN)
@@ -130,7 +132,8 @@ class Mounts:
 
     def update(self, request: MountUpdateRequest, call: Call) -> Deferred[Any]:
         """Answers MountInfo as it is, or for a dry run as it would be. The store must accept the new options first."""
-        return audited(call, "mount update", request.path, "").around(self._update(request, call))
+        command = "mount update, tried only" if request.dry_run else "mount update"
+        return audited(call, command, request.path, "").around(self._update(request, call))
 
     async def _update(self, request: MountUpdateRequest, call: Call) -> MountInfo:
         check_access(call.principal, Right.ADMIN)
@@ -203,7 +206,9 @@ class Mounts:
                 raise MountExists(shown, path=mount.path)
 
     def _shown(self, mount: Mount, note: str = "") -> MountInfo:
-        return _info(mount, sorted(self._secrets(mount)), self._stores.error_of(mount), note)
+        shown = _info(mount, sorted(self._secrets(mount)), self._stores.trouble_of(mount), note)
+        shown.asked = store_asked(mount.id)
+        return shown
 
     def _secrets(self, mount: Mount) -> dict[str, str]:
         """Its secret options; none when they cannot be opened: they are lost, and an update sets them anew."""

@@ -16,11 +16,14 @@ core, so this runs in a thread. Not here: who takes part and when a plan is made
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import combinations
 
+from monofs.master.detours import Detours
+from monofs.master.exchanges import Exchanges
 from monofs.model.block import SLOTS
 from monofs.model.slots import EMPTY, SlotTable
 
@@ -31,6 +34,8 @@ SEARCH = 16 * WINDOW
 ORDER = [number * 40503 % SLOTS for number in range(SLOTS)]
 """All slots, so that neighbours, which have the same owner at first, are far apart."""
 _SCALE = 1 << 48
+Heirs = dict[int, dict[int, tuple[list[int], list[int]]]]
+"""Owner → who else is listed → in which slots: those that have another owner than before, and those that have not. Some may have changed since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +76,15 @@ class _Planner:
         self.width, self.count = width, len(shares)
         zones = sorted({share.zone for share in shares})
         by_zone = len(zones) >= width
+        self.by_owner = by_zone or width > 2
         numbers = {zone: number for number, zone in enumerate(zones)}
         self.group = [numbers[share.zone] if by_zone else place for place, share in enumerate(shares)]
         """Workers of one group never share a slot."""
         self.weight = [share.weight for share in shares]
         self.rows, self.open = self._kept({share.worker: place for place, share in enumerate(shares)}, previous)
+        self.before = [tuple(row) for row in self.rows]
+        self.owner = [-1 if is_open else row[0] for row, is_open in zip(self.rows, self.open, strict=True)]
+        """Of each slot, who owned it before, if it may go on."""
         self.held = [0] * self.count
         for row in self.rows:
             for place in row:
@@ -93,6 +102,8 @@ class _Planner:
         """Place * count + other place, both ways: the slots they share."""
         self.freed = [0] * self.count
         """Slots listing the worker in which another one made room: whoever comes there is to meet all alike."""
+        self.given = [0] * self.count
+        """Owned slots of the worker that listed one which was taken out: whoever comes there may own them."""
         self.coming = self._coming()
 
     def plan(self) -> None:
@@ -103,7 +114,7 @@ class _Planner:
         for slot in [slot for slot, is_open in enumerate(self.open) if is_open]:
             row = self.rows[slot]
             if row and self.heads[row[0]] < self.own[row[0]]:  # the next in the list becomes the owner
-                self._head(slot, row[0])
+                self.head(slot, row[0])
         self._fill_heads()
         for group in self.capped:
             holes = [slot for slot in ORDER if len(self.rows[slot]) < self.width]
@@ -111,6 +122,8 @@ class _Planner:
         left = self._fill(self._holes(), range(self.count))
         self._mend(left)
         self._settle_heads()
+        if any(self.before):
+            Exchanges(self).give_back()
 
     # ---- shares -------------------------------------------------------------------------------------------------------
 
@@ -206,18 +219,21 @@ class _Planner:
         """Take ``place`` out of ``count`` of these slots, evenly from those it shares with each other worker."""
         if not count:
             return
-        alike: dict[tuple[int, ...], list[int]] = {}
+        alike: dict[tuple[tuple[int, ...], int], list[int]] = {}
         for slot in reversed(slots):
-            alike.setdefault(tuple(sorted(self.rows[slot])), []).append(slot)
-        heap = [(self._taken(place, row), row) for row in alike]
+            owner = self.rows[slot][0] if self.by_owner else place
+            alike.setdefault((tuple(sorted(self.rows[slot])), owner), []).append(slot)
+        heap = [(self._taken(place, *kind), kind) for kind in alike]
         heapify(heap)
         while count:
-            score, row = heappop(heap)
-            now = self._taken(place, row)
+            score, kind = heappop(heap)
+            (row, owner), now = kind, self._taken(place, *kind)
             if now > score and heap and now > heap[0][0]:  # one of them made room elsewhere meanwhile
-                heappush(heap, (now, row))
+                heappush(heap, (now, kind))
                 continue
-            slot = alike[row].pop()
+            slot = alike[kind].pop()
+            if owner != place:
+                self.given[owner] += 1
             if self.rows[slot][0] == place and not self.open[slot]:
                 self.open[slot] = True
                 self.heads[place] -= 1
@@ -228,19 +244,20 @@ class _Planner:
                 self.freed[other] += 1
             self.held[place] -= 1
             count -= 1
-            if alike[row]:
-                heappush(heap, (self._taken(place, row), row))
+            if alike[kind]:
+                heappush(heap, (self._taken(place, *kind), kind))
 
-    def _taken(self, place: int, row: Sequence[int]) -> tuple[int, bool, int, int]:
-        """What is taken first, lowest: slots without room (a worker fills but one), where those who come may go, whose others made least room
-        elsewhere, which ``place`` shares with them most."""
+    def _taken(self, place: int, row: Sequence[int], owner: int) -> tuple[int, bool, bool, int, int]:
+        """What is taken first, lowest: slots without room (a worker fills but one), where those who come may go, whose owner is another that owns too
+        many, whose others made least room elsewhere, which ``place`` shares with them most."""
+        idle = owner != place and self.heads[owner] - self.given[owner] <= self.own[owner]
         base, freed, close, barred = place * self.count, 0, 0, False
         for other in row:
             if other != place:
                 barred |= self.group[other] == self.coming
                 freed += self.freed[other] * self.rarity[other]
                 close += self.shared.get(base + other, 0) * self.rarity[other]
-        return -len(row), barred, freed, -close
+        return -len(row), barred, idle, freed, -close
 
     # ---- filling ------------------------------------------------------------------------------------------------------
 
@@ -252,10 +269,14 @@ class _Planner:
         ]
         if any(self.held):
             slots = [slot for slot in ORDER if self.open[slot] and len(self.rows[slot]) < self.width]
-            self._spend(slots, self._interleaved(wanting), self._head)
+            left = self._spend(slots, self._interleaved(wanting), self.head)
+            if left and (holes := [slot for slot in slots if self.open[slot]]):
+                detours = Detours(self)
+                for place, slot in zip(left, holes, strict=False):
+                    detours.bring(place, slot)
         else:  # nothing is placed yet: runs of slots, which make a small table
             runs = [place for place in range(self.count) for _ in range(wanting[place])]
-            self._spend(list(range(SLOTS)), runs, self._head)
+            self._spend(list(range(SLOTS)), runs, self.head)
 
     def _fill(self, slots: list[int], places: Iterable[int]) -> list[int]:
         """Fill the holes of these slots with these workers, as far as they want more and fit. Returns the workers that are left over."""
@@ -295,7 +316,7 @@ class _Planner:
                 continue
             place, tokens[best] = tokens[best], tokens[first]
             first += 1
-            self._add(slot, place)
+            self.add(slot, place)
             if settle is not None:
                 settle(slot, place)
         return tokens[first:]
@@ -306,37 +327,35 @@ class _Planner:
         return [slot for slot in ORDER for _ in range(width - len(self.rows[slot]))]
 
     def _mend(self, left: list[int]) -> None:
-        """Fill the last holes, whose slots list already whoever wants more. Such a worker goes to a full slot without its group, from which
-        another one goes to the hole: of so many groups one at least is not there yet."""
+        """Fill the last holes, whose slots list already whoever wants more: by others that had to move anyway, else, such a worker goes to a full
+        slot without its group, from which another one goes to the hole: of so many groups one at least is not there yet."""
         starts: dict[int, int] = {}
         holes = self._holes()
+        if not holes:
+            return
+        detours = Detours(self)
         while holes:
             slot = holes[-1]
             row = self.rows[slot]
             groups = [self.group[place] for place in row]
             fitting = next((at for at, place in enumerate(left) if self.group[place] not in groups), -1)
             if fitting >= 0:
-                self._add(slot, left.pop(fitting))
+                self.add(slot, left.pop(fitting))
                 holes.pop()
                 continue
             place = left.pop()
+            if detours.bring(place, slot):
+                holes.pop()
+                continue
             other = self._without(self.group[place], starts)
             there = self.rows[other]
             if len(there) < self.width:
-                self._add(other, place)
+                self.add(other, place)
                 holes.remove(other)
                 continue
             moved = next(each for each in reversed(there) if self.group[each] not in groups)
-            at = there.index(moved)
-            self._note(there, -1)
-            there[at] = place
-            self._note(there, 1)
-            self.held[place] += 1
-            if not at and not self.open[other]:
-                self.open[other] = True
-                self.heads[moved] -= 1
-            self.held[moved] -= 1
-            self._add(slot, moved)
+            self.replace(other, moved, place)
+            self.add(slot, moved)
             holes.pop()
 
     def _without(self, group: int, starts: dict[int, int]) -> int:
@@ -369,55 +388,71 @@ class _Planner:
         heads, own = self.heads, self.own
         for slot, is_open in enumerate(self.open):
             if is_open:
-                self._head(slot, max(self.rows[slot], key=lambda place: own[place] - heads[place]))
+                self.head(slot, max(self.rows[slot], key=lambda place: own[place] - heads[place]))
         if self.width == 1:
             return
-        for slot, row in enumerate(self.rows):
-            if heads[row[0]] > own[row[0]]:
-                place = max(row, key=lambda place: own[place] - heads[place])
-                if heads[place] < own[place]:
-                    self._head(slot, place)
+        for is_kept in (False, True):  # those that have another owner than before can have a third
+            for slot, row in enumerate(self.rows):
+                if heads[row[0]] > own[row[0]] and (row[0] == self.owner[slot]) == is_kept:
+                    place = max(row, key=lambda place: own[place] - heads[place])
+                    if heads[place] < own[place]:
+                        self.head(slot, place)
         surplus = [place for place in range(self.count) for _ in range(heads[place] - own[place])]
-        if not surplus:
+        lost = [
+            slot for slot, before in enumerate(self.owner) if before != self.rows[slot][0] and before in self.rows[slot]
+        ]
+        if not surplus and not lost:
             return
-        heirs: dict[int, dict[int, list[int]]] = {}
-        """Owner → who else is listed → in which slots; of slots that changed owners, too."""
+        heirs: Heirs = {}
         for slot in range(SLOTS):
             self._inherit(heirs, slot)
         for place in surplus:
-            self._pass_on(place, heirs)
+            self._pass_on(place, heirs, most=self.count)
+        for slot in lost:  # who lost one without need gets it back
+            before, now = self.owner[slot], self.rows[slot][0]
+            self.head(slot, before)
+            if before != now and not self._pass_on(before, heirs, most=0):
+                self.head(slot, now)
 
-    def _inherit(self, heirs: dict[int, dict[int, list[int]]], slot: int) -> None:
+    def _inherit(self, heirs: Heirs, slot: int) -> None:
         row = self.rows[slot]
         mine = heirs.setdefault(row[0], {})
         for other in row[1:]:
-            mine.setdefault(other, []).append(slot)
+            mine.setdefault(other, ([], []))[self.owner[slot] == row[0]].append(slot)
 
-    def _pass_on(self, place: int, heirs: dict[int, dict[int, list[int]]]) -> None:
-        """Take one slot from a worker that owns too many, by a chain of slots that change owners, to one that owns too few, if there is one."""
-        came: dict[int, tuple[int, int]] = {place: (-1, -1)}
-        queue = [place]
-        for at in queue:
-            for other, slots in heirs.get(at, {}).items():
-                if other in came:
-                    continue
-                while slots and self.rows[slots[-1]][0] != at:  # it has another owner by now
-                    slots.pop()
-                if not slots:
-                    continue
-                came[other] = slots[-1], at
-                if self.heads[other] < self.own[other]:
-                    while other != place:
-                        slot, before = came[other]
-                        self._head(slot, other)
-                        self._inherit(heirs, slot)
-                        other = before
-                    return
-                queue.append(other)
+    def _pass_on(self, place: int, heirs: Heirs, *, most: int) -> bool:
+        """Take one slot from a worker that owns too many, by a chain of slots that change owners, to one that owns too few, if there is one: by as few
+        slots as can be that had their owner before, and ``most`` of them."""
+        came: dict[int, tuple[int, int]] = {}
+        seen = {place: (0, -1, -1)}
+        queue = deque([place])
+        while queue:
+            at = queue.popleft()
+            if at in came:
+                continue
+            cost, slot, before = seen[at]
+            came[at] = slot, before
+            if self.heads[at] < self.own[at]:
+                while at != place:
+                    slot, before = came[at]
+                    self.head(slot, at)
+                    self._inherit(heirs, slot)
+                    at = before
+                return True
+            for other, by_kept in heirs.get(at, {}).items():
+                for is_kept, slots in enumerate(by_kept):
+                    if other in came or cost + is_kept > min(most, seen[other][0] - 1 if other in seen else most):
+                        continue
+                    while slots and self.rows[slots[-1]][0] != at:  # it has another owner by now
+                        slots.pop()
+                    if slots:
+                        seen[other] = cost + is_kept, slots[-1], at
+                        (queue.append if is_kept else queue.appendleft)(other)
+        return False
 
     # ---- one slot -----------------------------------------------------------------------------------------------------
 
-    def _head(self, slot: int, place: int) -> None:
+    def head(self, slot: int, place: int) -> None:
         """Make a worker of a slot its owner."""
         row = self.rows[slot]
         if self.open[slot]:
@@ -429,13 +464,28 @@ class _Planner:
             row.insert(0, place)
         self.heads[place] += 1
 
-    def _add(self, slot: int, place: int) -> None:
+    def add(self, slot: int, place: int) -> None:
         row, shared, count = self.rows[slot], self.shared, self.count
         for other in row:
             for key in (place * count + other, other * count + place):
                 shared[key] = shared.get(key, 0) + 1
         row.append(place)
         self.held[place] += 1
+
+    def replace(self, slot: int, place: int, by: int) -> None:
+        """Another worker in a worker's place."""
+        row = self.rows[slot]
+        at = row.index(place)
+        self._note(row, -1)
+        row[at] = by
+        self._note(row, 1)
+        if not at and not self.open[slot]:
+            self.open[slot] = True
+            self.heads[place] -= 1
+            if self.heads[by] < self.own[by]:
+                self.head(slot, by)
+        self.held[place] -= 1
+        self.held[by] += 1
 
     def _note(self, row: Sequence[int], by: int) -> None:
         shared, count = self.shared, self.count

@@ -19,6 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from monofs.master.access import check_access
+from monofs.master.auditing import audited
 from monofs.master.members import Members
 from monofs.master.placement import Share, plan_slots
 from monofs.master.proposing import Proposer
@@ -27,7 +28,7 @@ from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import SLOTS_LEVEL
 from monofs.model.errors import ConditionFailed, NotFound, NotReady, OutcomeUnknown, WouldLose
 from monofs.model.principal import Right
-from monofs.model.slots import WORKER_MAX, SlotTable
+from monofs.model.slots import SlotTable
 from monofs.observe.logs import logger
 from monofs.rpc.api import DecommissionAnswer, DecommissionRequest
 from monofs.rpc.service import Call
@@ -65,15 +66,18 @@ class Planning:
 
     def decommission(self, request: DecommissionRequest, call: Call) -> Deferred[DecommissionAnswer]:
         """Take a worker out of the table for good, or in again. Raises ``NotFound``, ``WouldLose`` for the last one, ``NotReady``."""
-        check_access(call.principal, Right.ADMIN)
         self._proposer.check_leads()
+        record = audited(
+            call, "decommission, undone" if request.stay else "decommission", f"worker {request.worker}", ""
+        )
+        return record.around(self._decommission(request, call))
+
+    async def _decommission(self, request: DecommissionRequest, call: Call) -> DecommissionAnswer:
+        check_access(call.principal, Right.ADMIN)
         if request.worker not in self._namespace.workers():
             raise NotFound(f"no worker {request.worker} was ever registered: `monofs admin report` lists them")
         if self._namespace.level < SLOTS_LEVEL:
             raise NotReady("not all masters know the slot table yet: upgrade them first")
-        return Deferred.fromCoroutine(self._decommission(request))
-
-    async def _decommission(self, request: DecommissionRequest) -> DecommissionAnswer:
         worker, leaves = request.worker, not request.stay
         self._wishes[worker] = request
         try:
@@ -133,11 +137,7 @@ class Planning:
             else:
                 shares.pop(worker, None)
         leaving = self._leaving_now()
-        return [
-            share
-            for worker, share in sorted(shares.items())
-            if share.weight > 0 and worker <= WORKER_MAX and worker not in leaving
-        ]
+        return [share for worker, share in sorted(shares.items()) if share.weight > 0 and worker not in leaving]
 
     def _leaving_now(self) -> set[int]:
         """On record, with the wishes that are not, without those nobody has heard of for long."""

@@ -2,7 +2,7 @@
 
 A policy says something of a path and everything below; per field the deepest that says something wins (``namespace.policy_for``). What it
 says takes effect where it is asked for: the sync interval in loading.py, the write type in writing.py, quota, priority and life of pages
-in the workers. The interval governs access, as a mount's does: nothing is synced by itself.
+in the workers, replicas there, in loads and in clients, the layout when a content begins (metadata/ops). The interval governs access, as a mount's does: nothing is synced by itself.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from monofs.master.auditing import audited
 from monofs.master.proposing import Proposer
 from monofs.metadata.entries import SetPolicy
 from monofs.metadata.namespace import Namespace
-from monofs.metadata.tables import Policy
-from monofs.model.errors import InvalidArgument
+from monofs.metadata.tables import LAYOUT_LEVEL, REPLICAS_LEVEL, Policy
+from monofs.model.errors import InvalidArgument, NotReady
 from monofs.model.options import SYNC_NEVER_S, Priority
 from monofs.model.paths import format_path, parse_path
 from monofs.model.principal import Right
@@ -34,16 +34,25 @@ def group_specs(namespace: Namespace) -> list[GroupSpec]:
     for policy in namespace.policies():
         merged = namespace.policy_for(parse_path(policy.path))
         specs.append(
-            GroupSpec(policy.id, merged.quota_bytes or 0, merged.priority or Priority.MEDIUM, merged.ttl_s or 0)
+            GroupSpec(
+                policy.id,
+                merged.quota_bytes or 0,
+                merged.priority or Priority.MEDIUM,
+                merged.ttl_s or 0,
+                merged.replicas or 1,
+            )
         )
     return specs
 
 
 class Policies:
-    """Handlers of one master; ``used_bytes`` tells what live workers have cached, by policy id."""
+    """Handlers of one master; ``used_bytes`` tells what live workers have cached, by policy id; ``replicas`` is how many workers a slot lists at most."""
 
-    def __init__(self, namespace: Namespace, proposer: Proposer, used_bytes: Callable[[], dict[int, int]]) -> None:
+    def __init__(
+        self, namespace: Namespace, proposer: Proposer, used_bytes: Callable[[], dict[int, int]], replicas: int
+    ) -> None:
         self._namespace, self._proposer, self._used_bytes = namespace, proposer, used_bytes
+        self._replicas = replicas
 
     def set(self, request: PolicySetRequest, call: Call) -> Deferred[PolicyInfo]:
         """Replace a path's policy, or remove it when nothing is said."""
@@ -53,6 +62,11 @@ class Policies:
         check_access(call.principal, Right.ADMIN)
         wanted = request.policy
         path = format_path(parse_path(wanted.path))
+        if wanted.replicas is not None and self._namespace.level < REPLICAS_LEVEL:
+            raise NotReady("replicas can be set once every master runs this release: start it on the others")
+        if wanted.layout is not None and self._namespace.level < LAYOUT_LEVEL:
+            raise NotReady("layouts can be set once every master runs this release: start it on the others")
+        self._check_replicas(path, wanted.replicas or 1)
         change: Any = SetPolicy(
             self._proposer.stamp(request.request),
             path,
@@ -61,12 +75,23 @@ class Policies:
             wanted.quota_bytes,
             wanted.priority,
             wanted.ttl_s,
+            wanted.layout,
+            wanted.replicas,
         )
         await self._proposer.propose(change)
         used = self._used_bytes()
         return next(
             (self._info(each, used) for each in self._namespace.policies() if each.path == path), PolicyInfo(path)
         )
+
+    def _check_replicas(self, path: str, replicas: int) -> None:
+        """What was set before, when more were possible, may stay."""
+        before = next((each.replicas for each in self._namespace.policies() if each.path == path), None)
+        if replicas > self._replicas and replicas != before:
+            raise InvalidArgument(
+                f"{replicas} copies cannot be kept: each slot lists {self._replicas} workers at most. Set namespace.replicas to {replicas} on every master"
+                f" and restart them, or ask for {self._replicas}"
+            )
 
     def list(self, _: Empty, call: Call) -> PolicyListAnswer:
         """All policies, as they were set."""
@@ -86,6 +111,8 @@ class Policies:
             policy.ttl_s,
             policy.id,
             used.get(policy.id, 0),
+            policy.layout,
+            policy.replicas,
         )
 
 

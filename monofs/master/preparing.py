@@ -79,6 +79,16 @@ class Preparing:
             if located is not None:
                 check_changeable(located.mount, parts)
 
+    def check_replaced(self, call: Call, parts: Parts, found: Lookup) -> None:
+        """Raise unless the caller may replace the bytes of what was found there, if anything was."""
+        if found.inode is not None and self._permissions:
+            check_access(call.principal, Right.WRITE, [*self._reading.chain(parts[:-1]), found.inode], W_OK)
+
+    def takes_keys(self, parts: Parts) -> bool:
+        """Whether a file may have this path as a key: beside a directory of its name, and below a file."""
+        located = self._namespace.natural_key(parts)
+        return located is None or located.mount.is_object_store
+
     def place(self, parts: Parts, *, tree: bool = False) -> Place:
         """A path as locks know it."""
         located = self._namespace.natural_key(parts)
@@ -86,10 +96,10 @@ class Preparing:
             return Place(parts, 0, format_path(parts)[1:], tree)
         return Place(parts, located.mount.id, located.key, tree)
 
-    async def known(self, parts: Parts, call: Call) -> Lookup:
-        """What the tree holds at a path, as freshly as OPEN would tell."""
+    async def known(self, parts: Parts, call: Call, *, now: bool = False) -> Lookup:
+        """What the tree holds at a path, as freshly as OPEN would tell. ``now``: its store is asked in any case."""
         found = self._namespace.lookup(parts)
-        options = ReadOptions()
+        options = _NOW if now else ReadOptions()
         if self._loader.is_fresh(parts, found, options):
             return found
         call.waits_for = awaited(found.located, parts)
@@ -103,9 +113,9 @@ class Preparing:
             if (await self.known(parts[:length], call)).inode is None:
                 return
 
-    async def existing(self, parts: Parts, call: Call) -> Lookup:
+    async def existing(self, parts: Parts, call: Call, *, now: bool = False) -> Lookup:
         """The same; raises ``NotFound`` at once where nothing is there and nothing is about to be, whatever a job may be at there."""
-        found = await self.known(parts, call)
+        found = await self.known(parts, call, now=now)
         if found.inode is None and not self._namespace.open_intents.in_the_way(parts):
             raise self._reading.absence(parts, found, call)
         return found
@@ -168,10 +178,17 @@ class Preparing:
         if intent.kind == IntentKind.MAKE_DIRECTORY and was_missing:
             freshness.note_range(inode.id, Range(b"", None, at))
 
+    def note_left(self, parts: Parts) -> None:
+        """What had this path went: the directory that held it may be empty now."""
+        parent = self._namespace.lookup(parts).parent
+        if parent is not None:
+            self._loader.note_emptied(parent)
+
     def _note_absent(self, parts: Parts, at: float) -> None:
         found = self._namespace.lookup(parts)
         if found.inode is None and found.parent is not None and found.parent.is_directory:
             self._loader.freshness.note_absent(found.parent.id, b"/".join(parts[found.depth :]), at)
+            self._loader.note_emptied(found.parent)
 
     async def adopt(self, *paths: str) -> None:
         """Take over what the store has at these paths now. One that does not answer is asked at the next access."""

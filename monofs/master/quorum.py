@@ -16,6 +16,7 @@ from monofs.journal.book import Seat, check_name, decode_book, encode_book
 from monofs.journal.raft.messages import Membership, NodeId, Refused, Status
 from monofs.journal.replicated import Replicated
 from monofs.master.access import check_access
+from monofs.master.auditing import audited
 from monofs.model.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -89,7 +90,7 @@ class Quorum:
         if number == status.me:
             member.match, member.heard_s, member.state = status.persisted, 0.0, "self"
         elif peer is not None:
-            member.match, member.state = peer.match, peer.state
+            member.match, member.state = peer.match if peer.is_heard else -1, peer.state
             member.heard_s = journal.seconds(peer.heard_ticks_ago)
             member.copied = journal.copied_of(number)
         return member
@@ -98,13 +99,14 @@ class Quorum:
 
     def change(self, request: QuorumChangeRequest, call: Call) -> Deferred[Empty]:
         """Add, promote or remove a member, or hand leadership over; answered when it is done, or refused with ``QuorumRefused``."""
-        check_access(call.principal, Right.ADMIN)
         if self._journal is None:
             raise NotSupported(_ALONE)
-        return Deferred.fromCoroutine(self._change(self._journal, request))
+        self._journal.check_leads()
+        record = audited(call, f"quorum {request.action}"[:64], request.name, request.address)
+        return record.around(self._change(self._journal, request, call))
 
-    async def _change(self, journal: Replicated, request: QuorumChangeRequest) -> Empty:
-        journal.check_leads()
+    async def _change(self, journal: Replicated, request: QuorumChangeRequest, call: Call) -> Empty:
+        check_access(call.principal, Right.ADMIN)
         membership = journal.raft_status().membership
         seats = decode_book(membership.book)
         if request.action == "add":

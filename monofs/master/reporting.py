@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import islice, zip_longest
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -22,12 +23,22 @@ from monofs.master.stores import Stores
 from monofs.metadata.fsck import check_namespace
 from monofs.metadata.namespace import Namespace
 from monofs.model.errors import Busy
-from monofs.model.mount import Mount
 from monofs.model.principal import Right
-from monofs.rpc.api import ConfAnswer, Empty, FsckAnswer, Pong, ReportAnswer, Setting
+from monofs.observe.totals import named
+from monofs.rpc.api import (
+    ConfAnswer,
+    ConnectionListAnswer,
+    Empty,
+    FsckAnswer,
+    Pong,
+    ReportAnswer,
+    ReportRequest,
+    Setting,
+)
 from monofs.rpc.service import Call
 
 ODD_SHOWN = 100
+CONNECTIONS_SHOWN = 2000
 
 
 class Reporting:
@@ -57,51 +68,68 @@ class Reporting:
         """Alive."""
         return Pong(__version__, "master", self._now_ns())
 
-    def report(self, _: Empty, call: Call) -> ReportAnswer:
-        """The state of the cluster in sections: cluster, journal, namespace, freshness, feed, mounts, workers, odd names."""
+    def report(self, request: ReportRequest, call: Call) -> ReportAnswer:
+        """The state of the cluster in sections."""
         check_access(call.principal, Right.READ)
-        namespace = self._namespace
-        oldest, newest = namespace.feed_bounds()
-        sections: dict[str, dict[str, Any]] = {
-            "cluster": {
-                "id": namespace.cluster.hex(),
-                "incarnation": namespace.incarnation,
-                "version": __version__,
-                "leads": self._proposer.leads,
-                "term": self._proposer.term,
-                "epoch": self._members.epoch,
-                "level": namespace.level,
-                "uptime_s": round(time.monotonic() - self._began, 1),
-            },
-            "journal": self._journal.status(),
-            "namespace": dict(namespace.counts()),
-            "freshness": dict(self._loader.freshness.counts()),
-            "feed": {"oldest": oldest, "newest": newest},
-            "mounts": {
-                mount.path: self._mount(mount) for _, mount in sorted(namespace.mounts(), key=lambda pair: pair[0])
-            },
-            "workers": self._workers(),
-            "odd_names": {
-                "seen": self._loader.merger.odd_seen,
-                "shown": [f"{path}: {name!r}" for path, name in list(self._loader.merger.odd)[:ODD_SHOWN]],
-            },
+        made: dict[str, Callable[[], dict[str, Any]]] = {
+            "cluster": self._cluster,
+            "journal": self._journal.status,
+            "namespace": lambda: dict(self._namespace.counts()),
+            "freshness": lambda: dict(self._loader.freshness.counts()),
+            "feed": lambda: dict(zip(("oldest", "newest"), self._namespace.feed_bounds(), strict=True)),
+            "mounts": self._mounts,
+            "workers": lambda: self._workers(request.worker),
+            "all_workers": self._all_workers,
+            "odd_names": self._odd_names,
         }
-        return ReportAnswer(sections)
+        return ReportAnswer({name: make() for name, make in made.items() if name in (request.sections or made)})
 
-    def _mount(self, mount: Mount) -> dict[str, Any]:
-        error = self._stores.error_of(mount)
-        return {"id": mount.id, "uri": mount.uri, "readonly": mount.readonly, "state": error or "ok"}
+    def _cluster(self) -> dict[str, Any]:
+        return {
+            "id": self._namespace.cluster.hex(),
+            "incarnation": self._namespace.incarnation,
+            "version": __version__,
+            "leads": self._proposer.leads,
+            "term": self._proposer.term,
+            "epoch": self._members.epoch,
+            "level": self._namespace.level,
+            "uptime_s": round(time.monotonic() - self._began, 1),
+            "now_ms": self._now_ns() // 10**6,
+        }
 
-    def _workers(self) -> dict[str, Any]:
-        """Those this master has heard, and those with slots, or told to leave, that it has not: since it began to lead, or for an hour."""
-        owned = self._namespace.slots.counts()
+    def _odd_names(self) -> dict[str, Any]:
+        merger = self._loader.merger
+        return {
+            "seen": merger.odd_seen,
+            "shown": [f"{path}: {name!r}" for path, name in islice(merger.odd, ODD_SHOWN)],
+        }
+
+    def _mounts(self) -> dict[str, Any]:
+        return {
+            mount.path: {
+                "id": mount.id,
+                "uri": mount.uri,
+                "readonly": mount.readonly,
+                "state": self._stores.trouble_of(mount) or "ok",
+            }
+            for _, mount in sorted(self._namespace.mounts(), key=lambda pair: pair[0])
+        }
+
+    def _known_workers(self) -> dict[int, tuple[int, str]]:
+        """Weight and zone of those this master has heard, and those with slots, or told to leave, that it has not: since it began to lead, or for an hour."""
         shares = {worker: (weight, zone) for worker, weight, zone in self._namespace.known_slots.shares}
+        heard = {worker: shares.get(worker, (0, "")) for worker in self._members.members}
+        return heard | shares if self._proposer.leads else heard
+
+    def _workers(self, only: int) -> dict[str, Any]:
+        owned = self._namespace.slots.counts()
         rows = {}
-        for worker in sorted({*self._members.members, *(shares if self._proposer.leads else ())}):
-            weight, zone = shares.get(worker, (0, ""))
+        for worker, (weight, zone) in sorted(self._known_workers().items()):
+            if only not in (0, worker):
+                continue
             member = self._members.members.get(worker)
             rows[str(worker)] = {
-                "address": member.info.address if member else "",
+                "address": member.info.address if member else self._namespace.address_of(worker),
                 "unix": member.info.unix if member else "",
                 "live": member is not None and member.live,
                 "leaving": weight == LEAVING,
@@ -111,13 +139,38 @@ class Reporting:
                 "capacity_bytes": member.info.capacity_bytes if member else None,
                 "used_bytes": member.info.used_bytes if member else None,
                 "cursor": member.cursor if member else None,
+                "heard_s": self._members.silent_s(worker),
+                "console": member.console if member else "",
+                "totals": named(member.totals) if member and member.totals else {},
             }
         return rows
+
+    def _all_workers(self) -> dict[str, Any]:
+        """Those that live, summed up, and how many do not. ``totals``: what those that live did since they began."""
+        known = self._known_workers()
+        live = {worker: member for worker, member in self._members.members.items() if member.live}
+        totals = [sum(column) for column in zip_longest(*(each.totals for each in live.values()), fillvalue=0.0)]
+        return {
+            "live": len(live),
+            "silent": len(known) - len(live),
+            "leaving": sum(known[worker][0] == LEAVING for worker in live),
+            "used_bytes": sum(member.info.used_bytes for member in live.values()),
+            "capacity_bytes": sum(member.info.capacity_bytes for member in live.values()),
+            "totals": named(totals) if totals else {},
+        }
 
     def conf(self, _: Empty, call: Call) -> ConfAnswer:
         """The effective settings; secrets are left out by the loader."""
         check_access(call.principal, Right.READ)
         return ConfAnswer(self._settings())
+
+    def connections(self, _: Empty, call: Call) -> ConnectionListAnswer:
+        """Who is connected to this master, and how."""
+        check_access(call.principal, Right.ADMIN)
+        found = call.connection.service.open
+        shown = [connection.told() for connection in islice(found, CONNECTIONS_SHOWN)]
+        shown.sort(key=lambda connection: connection.since_ns)
+        return ConnectionListAnswer(shown, len(found), self._namespace.counts()["clients"])
 
     def fsck(self, _: Empty, call: Call) -> Deferred[FsckAnswer]:
         """Every named invariant of the namespace as it is now, flushed first, checked by a thread on a snapshot of the database."""

@@ -6,7 +6,9 @@ The store is asked what happened, and the intent rolls forward or back (docs/dec
   same, and what the store shows is adopted;
 - DELETE: still the recorded version -> deleted again, END; gone -> END; another version -> ABANDON, adopt;
 - RENAME, COPY: the target made by this operation -> (the source of a rename deleted, if it still is the recorded version) END;
-- MAKE_DIRECTORY: there -> END. Else ABANDON, adopt.
+- MAKE_DIRECTORY: there -> END. Else ABANDON, adopt;
+- UPLOAD, acting: made by this operation -> END; else REOPEN, and what the store shows is adopted. Not acting it waits for its parts: it is aborted, and ABANDONed,
+  when it was begun more than ``UPLOAD_AGE_S`` ago, or is not known to have begun in its store.
 
 An ABANDON of what had no effect is nobody's answer: a retry of the request begins anew. Adoption comes after it: names under an intent are
 not adopted. A store that does not answer is asked again, with pauses from a second to a minute, for ever; ``monofs admin intents`` shows why.
@@ -49,6 +51,8 @@ log = logger(__name__)
 TICK_S = 1.0
 WORKER_SILENT_S = 60.0
 UNSENT_S = 30.0
+UPLOAD_AGE_S = 7 * 86_400.0
+"""After so long an upload that was neither completed nor aborted goes, with its parts."""
 GONE_S = 2.0
 """Longer than what a client had sent before it went takes to be named by a heartbeat; shorter than others wait for the path."""
 PAUSE_FIRST_S = 1.0
@@ -93,7 +97,7 @@ class Resolver:
             return
         self._leads_since = self._clock()
         for intent in self._namespace.intents(0, INTENTS_MAX):
-            if not intent.worker:
+            if not intent.worker and not _waits_for_parts(intent):
                 self.take(intent, WriteLost("the master restarted before this change was through"))
         if not self._loop.running:
             self._loop.start(TICK_S, now=False)
@@ -114,10 +118,13 @@ class Resolver:
     # ---- whose worker is gone -----------------------------------------------------------------------------------------
 
     def look_around(self) -> None:
-        """Take the writes of workers that were silent too long, and note whose clients are gone."""
-        self._note_gone(self._proposer.stamp().now_ns)
+        """Take the writes of workers that were silent too long, and uploads nobody completed; note whose clients are gone."""
+        now_ns = self._proposer.stamp().now_ns
+        self._note_gone(now_ns)
         now = self._clock()
         for intent in self._namespace.intents(0, INTENTS_MAX):
+            if _waits_for_parts(intent) and now_ns - intent.created_ns > UPLOAD_AGE_S * 1e9:
+                self.take(intent, WriteLost("the upload was neither completed nor aborted for a week"))
             if not intent.worker or intent.number in self._at_work:
                 continue
             heard = self._heard_s(intent.worker)
@@ -198,7 +205,7 @@ class Resolver:
         at = self._preparing.now()
         if not intent.mount or (intent.worker and intent.write_type == WriteType.MUST_CACHE):
             await self._abandon(intent, why, remember=False)
-        elif intent.worker:
+        elif intent.worker or intent.kind == IntentKind.UPLOAD:
             await self._resolve_write(intent, why, at)
         else:
             await self._resolve_act(intent, why, at)
@@ -230,6 +237,12 @@ class Resolver:
             if entry is not None and entry.operation == intent.name:
                 found = found_of(entry, parse_path(intent.path)[-1])
                 await self._end(intent, found, at, size=entry.size)
+                return
+            if intent.kind == IntentKind.UPLOAD:
+                await self._intents.reopen(intent)
+                self._tell(intent, "reopened", why)
+                # not waited for: it is open again, and may be completed or aborted, which may be to be resolved, meanwhile
+                Deferred.fromCoroutine(self._preparing.adopt(intent.path)).addErrback(_say_failed, intent.path)
                 return
         await self._acts.clean(store, intent)
         await self._abandon(intent, why, remember=False)
@@ -270,4 +283,14 @@ class Resolver:
             allowed=True,
             succeeded=error is None,
             error=0 if error is None else error.code,
+            by=intent.by,
         )
+
+
+def _say_failed(failure: Failure, path: str) -> None:
+    log.error("adopting a path failed", path=path, exception=failure.value)
+
+
+def _waits_for_parts(intent: Intent) -> bool:
+    """Whether an upload is open as it should be."""
+    return intent.kind == IntentKind.UPLOAD and not intent.acting and bool(intent.upload)

@@ -24,14 +24,17 @@ from monofs.journal.face import Consistency, Journal
 from monofs.journal.replicated import Replicated
 from monofs.master.access import check_access
 from monofs.master.acting import Acts
+from monofs.master.attributes import Learner
 from monofs.master.background import Background
 from monofs.master.backups import Backups
+from monofs.master.buckets import Buckets
 from monofs.master.changing import Changing
-from monofs.master.channels import Dial
+from monofs.master.channels import Connect, Dial
 from monofs.master.duties import Duties
 from monofs.master.explaining import Explaining
 from monofs.master.intents import Intents
 from monofs.master.issuing import Issuer
+from monofs.master.key_listing import KeyListing
 from monofs.master.listing import Listing
 from monofs.master.loading import Loader
 from monofs.master.locks import Locks
@@ -42,12 +45,13 @@ from monofs.master.planning import Planning
 from monofs.master.preparing import Preparing
 from monofs.master.proposing import Proposer
 from monofs.master.quorum import Quorum
-from monofs.master.reading import Reading
+from monofs.master.reading import AtHand, Reading
 from monofs.master.reporting import Reporting
 from monofs.master.resolving import Resolver
 from monofs.master.secrets import Vault, WrappedKeys, make_keys, unwrap_keys
 from monofs.master.stores import OpenStore, Stores
 from monofs.master.tokens import Issuing, follow_tokens
+from monofs.master.uploads import Uploads
 from monofs.master.writing import Writing
 from monofs.metadata.entries import Initialize
 from monofs.metadata.namespace import Namespace
@@ -97,10 +101,19 @@ class _Barrier:
             else:
                 self.waiter.errback(error)
 
+    def then(self, answer: Callable[[], Any]) -> Any:
+        """``answer()``, now when it has passed."""
+        if self.passed:
+            if self.error is not None:
+                raise self.error
+            return answer()
+        self.waiter = Deferred()
+        return self.waiter.addCallback(lambda _: answer())
+
 
 class Master:
     """One master. ``secret`` is the cluster secret; ``home`` names the node in messages only; ``settings`` gives CONF's answer; ``dial`` opens
-    channels to workers, ``dial_journal`` to journal doors of other masters; ``voters_level`` tells the highest entry level that all voters know; ``clock`` tells monotonic seconds for freshness and leases, ``now_ns`` wall time for stamps and capabilities."""
+    channels to workers, ``connect`` connections for threads, ``dial_journal`` channels to journal doors of other masters; ``voters_level`` tells the highest entry level that all voters know; ``clock`` tells monotonic seconds for freshness and leases, ``now_ns`` wall time for stamps and capabilities."""
 
     def __init__(
         self,
@@ -114,6 +127,7 @@ class Master:
         settings: Callable[[], list[Setting]],
         open_store: OpenStore = open_ufs,
         dial: Dial | None = None,
+        connect: Connect | None = None,
         dial_journal: Callable[[str], Client] | None = None,
         voters_level: Callable[[], int] = lambda: LEVEL,
         clock: Callable[[], float] = time.monotonic,
@@ -122,6 +136,7 @@ class Master:
         self._config, self._journal, self._namespace = config, journal, namespace
         self._reactor, self._secret, self._home, self._settings = reactor, secret, home, settings
         self._open_store, self._clock, self._now_ns, self._dial = open_store, clock, now_ns, dial
+        self._connect = connect
         self._proposer = Proposer(journal, reactor=reactor, now_ns=now_ns, held_back=lambda: namespace.store.held_back)
         self._quorum = Quorum(
             journal if isinstance(journal, Replicated) else None,
@@ -136,6 +151,8 @@ class Master:
         """After start."""
         self.address = ""
         """Where clients reach this master (``host:port``): whoever opens its door sets it."""
+        self.at_hand: AtHand | None = None
+        """The worker of this process, to be set before start: small files come with OPEN."""
         self._stores: Stores | None = None
         self._reporting: Reporting | None = None
         self._resolver: Resolver | None = None
@@ -190,6 +207,7 @@ class Master:
             version=__version__,
             address=lambda: self.address,
         )
+        stores.told_by_workers = members.trouble
         loader = Loader(
             namespace,
             proposer,
@@ -200,13 +218,25 @@ class Master:
             clock=self._clock,
         )
         issuer = Issuer(namespace, keys, self._now_ns)
-        reading = Reading(namespace, loader, stores, issuer, members, permissions=permissions, clock=self._clock)
-        self._add_reading(reading, Listing(namespace, loader, reading))
+        learner = Learner(namespace, proposer, stores, clock=self._clock)
+        reading = Reading(
+            namespace,
+            loader,
+            stores,
+            issuer,
+            members,
+            learner,
+            permissions=permissions,
+            clock=self._clock,
+            at_hand=self.at_hand,
+        )
+        listing = Listing(namespace, loader, reading)
+        self._add_reading(reading, listing, KeyListing(namespace, loader, listing, reading, stores))
         self._add_mounts(
             Pinning(namespace, proposer, reading, members, permissions=permissions, reactor=reactor),
             Mounts(namespace, proposer, stores, vault, reactor=reactor),
         )
-        background = self._add_changing(loader, reading, issuer, stores, members)
+        background = self._add_changing(loader, reading, issuer, stores, members, learner)
         planning = Planning(
             namespace,
             proposer,
@@ -221,7 +251,7 @@ class Master:
             proposer,
             members,
             planning,
-            background.expiring.act,
+            background.expiring,
             voters_level=self._voters_level,
             reactor=reactor,
         )
@@ -237,6 +267,7 @@ class Master:
             reactor=reactor,
         )
         backups = self._backups = Backups(namespace, reactor=reactor, now_ns=self._now_ns)
+        buckets = Buckets(namespace, proposer, reading)
         issuing = Issuing(namespace, proposer, self._secret, self._now_ns)
         self._service.tokens.now_s = lambda: self._now_ns() / 1e9
         self._watch = follow_tokens(namespace, proposer, self._service.tokens, reactor=reactor)
@@ -245,6 +276,9 @@ class Master:
             Method.TOKEN_ADD: issuing.add,
             Method.TOKEN_LIST: self._behind_barrier(issuing.list),
             Method.TOKEN_REMOVE: issuing.remove,
+            Method.KEY_ROTATE: issuing.rotate,
+            Method.BUCKET_SET: buckets.set,
+            Method.BUCKET_LIST: self._behind_barrier(buckets.list),
             Method.CLUSTER: self._behind_barrier(members.cluster),
             Method.REGISTER: members.register,
             Method.HEARTBEAT: members.heartbeat,
@@ -253,15 +287,17 @@ class Master:
             Method.QUORUM_CHANGE: self._quorum.change,
             Method.REPORT: reporting.report,
             Method.CONF: reporting.conf,
+            Method.CONNECTION_LIST: reporting.connections,
             Method.FSCK: reporting.fsck,
             Method.PING: reporting.ping,
         }
 
-    def _add_reading(self, reading: Reading, listing: Listing) -> None:
+    def _add_reading(self, reading: Reading, listing: Listing, key_listing: KeyListing) -> None:
         looking: list[tuple[Method, Callable[[Any, Call], Any]]] = [
             (Method.STAT, reading.stat),
             (Method.STAT_MANY, reading.stat_many),
             (Method.LIST, listing.list),
+            (Method.LIST_KEYS, key_listing.list),
         ]
         for method, look in looking:
             self._handlers[method] = self._as_consistent_as_asked(look)
@@ -273,7 +309,7 @@ class Master:
             self._handlers[method] = self._behind_barrier(handler)
 
     def _add_changing(
-        self, loader: Loader, reading: Reading, issuer: Issuer, stores: Stores, members: Members
+        self, loader: Loader, reading: Reading, issuer: Issuer, stores: Stores, members: Members, learner: Learner
     ) -> Background:
         namespace, proposer, reactor = self._namespace, self._proposer, self._reactor
         permissions = self._config.security.permissions
@@ -291,10 +327,8 @@ class Master:
             clock=self._clock,
             reactor=reactor,
         )
-        changing = Changing(namespace, proposer, preparing, locks, intents, acts, resolver, stores, members)
-        writing = Writing(
-            namespace, proposer, reading, preparing, intents, resolver, members, issuer, permissions=permissions
-        )
+        changing = Changing(namespace, proposer, preparing, locks, intents, acts, resolver, stores, members, learner)
+        writing = Writing(namespace, proposer, preparing, intents, resolver, members, issuer)
         background = self._background = Background(
             namespace,
             proposer,
@@ -306,13 +340,17 @@ class Master:
             members,
             service=self._service,
             dial=self._dial,
+            connect=self._connect,
             permissions=permissions,
             requests=self._config.master.job_requests,
+            patience_s=self._config.master.job_patience_s,
+            replicas=self._config.namespace.replicas,
             reactor=reactor,
             clock=self._clock,
             now_ns=self._now_ns,
         )
         preparing.room_maker = background
+        uploads = Uploads(namespace, proposer, preparing, intents, acts, resolver, members, issuer, background.channels)
         self._handlers |= background.handlers(self._behind_barrier)
         explaining = Explaining(namespace, loader, stores, members, reading, intents, clock=self._clock)
         self._handlers |= {
@@ -323,6 +361,7 @@ class Master:
             Method.RENAME: changing.rename,
             Method.COPY: changing.copy,
             Method.TOUCH: changing.touch,
+            Method.SET_ATTRIBUTES: changing.set_attributes,
             Method.REMOVE_TREE: changing.remove_tree,
             Method.MAY_WRITE: writing.may_write,
             Method.BEGIN_WRITE: writing.begin_write,
@@ -330,6 +369,10 @@ class Master:
             Method.PUBLISH: writing.publish,
             Method.END_WRITE: writing.end_write,
             Method.ABANDON_WRITE: writing.abandon_write,
+            Method.BEGIN_UPLOAD: uploads.begin,
+            Method.OPEN_PART: uploads.open_part,
+            Method.COMPLETE_UPLOAD: uploads.complete,
+            Method.ABORT_UPLOAD: uploads.abort,
             Method.INTENT_LIST: self._behind_barrier(lambda _, __: intents.list()),
         }
         return background
@@ -439,9 +482,13 @@ class Master:
 
         def handle(request: Any, call: Call) -> Any:
             principal = call.principal
-            if not principal.rights.value & _READ:
+            if not int(principal.rights) & _READ:
                 check_access(principal, Right.READ)
-            return _behind(read_barrier, Consistency.LINEARIZABLE, 0.0, lambda: handler(request, call))
+            barrier = _Barrier()
+            read_barrier(Consistency.LINEARIZABLE, barrier, 0.0)
+            if barrier.passed and barrier.error is None:
+                return handler(request, call)
+            return barrier.then(lambda: handler(request, call))
 
         return handle
 
@@ -452,12 +499,7 @@ def _behind(
     """``answer()``, now when the barrier passes at once."""
     barrier = _Barrier()
     read_barrier(consistency, barrier, bound_s)
-    if barrier.passed:
-        if barrier.error is not None:
-            raise barrier.error
-        return answer()
-    waiter = barrier.waiter = Deferred()
-    return waiter.addCallback(lambda _: answer())
+    return barrier.then(answer)
 
 
 CHANGES = frozenset(
@@ -468,6 +510,7 @@ CHANGES = frozenset(
         Method.RENAME,
         Method.COPY,
         Method.TOUCH,
+        Method.SET_ATTRIBUTES,
         Method.REMOVE_TREE,
         Method.MAY_WRITE,
         Method.BEGIN_WRITE,
@@ -475,6 +518,10 @@ CHANGES = frozenset(
         Method.PUBLISH,
         Method.END_WRITE,
         Method.ABANDON_WRITE,
+        Method.BEGIN_UPLOAD,
+        Method.OPEN_PART,
+        Method.COMPLETE_UPLOAD,
+        Method.ABORT_UPLOAD,
         Method.SET_PIN,
         Method.FREE,
         Method.MOUNT_ADD,
@@ -489,6 +536,8 @@ CHANGES = frozenset(
         Method.COMPARE,
         Method.TOKEN_ADD,
         Method.TOKEN_REMOVE,
+        Method.KEY_ROTATE,
+        Method.BUCKET_SET,
     }
 )
 """What only a leader may refuse."""
@@ -497,6 +546,7 @@ REQUESTS: dict[Method, type[Message]] = {
     Method.STAT: api.StatRequest,
     Method.STAT_MANY: api.StatManyRequest,
     Method.LIST: api.ListRequest,
+    Method.LIST_KEYS: api.ListKeysRequest,
     Method.OPEN: api.OpenRequest,
     Method.OPEN_MANY: api.OpenManyRequest,
     Method.RENEW: api.RenewRequest,
@@ -508,6 +558,7 @@ REQUESTS: dict[Method, type[Message]] = {
     Method.RENAME: api.RenameRequest,
     Method.COPY: api.CopyRequest,
     Method.TOUCH: api.TouchRequest,
+    Method.SET_ATTRIBUTES: api.SetAttributesRequest,
     Method.REMOVE_TREE: api.RemoveTreeRequest,
     Method.MAY_WRITE: api.MayWriteRequest,
     Method.BEGIN_WRITE: api.BeginWriteRequest,
@@ -515,6 +566,10 @@ REQUESTS: dict[Method, type[Message]] = {
     Method.PUBLISH: api.PublishRequest,
     Method.END_WRITE: api.EndWriteRequest,
     Method.ABANDON_WRITE: api.AbandonWriteRequest,
+    Method.BEGIN_UPLOAD: api.BeginUploadRequest,
+    Method.OPEN_PART: api.OpenPartRequest,
+    Method.COMPLETE_UPLOAD: api.CompleteUploadRequest,
+    Method.ABORT_UPLOAD: api.AbortUploadRequest,
     Method.INTENT_LIST: api.Empty,
     Method.JOB_ADD: api.JobAddRequest,
     Method.JOB_LIST: api.JobListRequest,
@@ -534,10 +589,14 @@ REQUESTS: dict[Method, type[Message]] = {
     Method.TOKEN_ADD: api.TokenAddRequest,
     Method.TOKEN_LIST: api.Empty,
     Method.TOKEN_REMOVE: api.TokenRemoveRequest,
+    Method.KEY_ROTATE: api.KeyRotateRequest,
+    Method.BUCKET_SET: api.BucketSetRequest,
+    Method.BUCKET_LIST: api.Empty,
     Method.QUORUM: api.Empty,
     Method.QUORUM_CHANGE: api.QuorumChangeRequest,
-    Method.REPORT: api.Empty,
+    Method.REPORT: api.ReportRequest,
     Method.CONF: api.Empty,
+    Method.CONNECTION_LIST: api.Empty,
     Method.FSCK: api.Empty,
     Method.BACKUP: api.BackupRequest,
     Method.REGISTER: api.RegisterRequest,

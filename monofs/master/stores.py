@@ -2,8 +2,8 @@
 retries and a breaker.
 
 Retries: throttled, failed and cut answers are asked again up to three times with growing, jittered pauses. A store that cannot be reached is
-not asked again at once: for a pause that doubles from half a second to thirty, calls fail at once with the last error, so that known
-metadata can be served without waiting for a dead store each time; the first call after the pause tries it.
+not asked again at once: for a pause that doubles from half a second to thirty, calls fail at once with ``UfsPaused`` and the last error, so that
+known metadata can be served without waiting for a dead store each time; the first call after the pause tries it.
 
 Acts, which change a store, are never repeated here: one that may have been done ends with :class:`Unclear`, and who asked for it looks.
 ``noAccess`` asks a store nothing, ``readOnly`` lets nothing be changed: both as if it could not be reached.
@@ -14,6 +14,7 @@ line in the log, with the id of the request that caused it. Everything here is c
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -27,8 +28,9 @@ from twisted.python.failure import Failure
 from monofs.config.schema import MasterConfig
 from monofs.master.pool import Pool
 from monofs.master.secrets import Vault
+from monofs.model.breaker import Breaker
 from monofs.model.errors import (
-    DeadlineExceeded,
+    STORE_AWAY,
     HomeUnusable,
     Internal,
     MonofsError,
@@ -38,6 +40,7 @@ from monofs.model.errors import (
     UfsFailed,
     UfsNoAccess,
     UfsNotFound,
+    UfsPaused,
     UfsThrottled,
     UfsUnreachable,
 )
@@ -56,7 +59,7 @@ OpenStore = Callable[..., UnderStorage]
 Clock = Callable[[], float]
 """Monotonic seconds."""
 Kind = Literal["list", "head", "check", "scan"]
-Act = Literal["put", "delete", "copy", "rename", "mkdir", "upload", "abort", "sweep"]
+Act = Literal["put", "delete", "copy", "rename", "mkdir", "upload", "complete", "abort", "sweep", "tag"]
 SLOWEST_COPY_BYTES_S = 4 << 20
 """A copy within a store may take as long as at this speed."""
 TRIES = 3
@@ -64,8 +67,8 @@ PAUSE_S = 0.1
 BREAK_FIRST_S = 0.5
 BREAK_MOST_S = 30.0
 RETRIED = (UfsThrottled, UfsFailed, UfsBadBody)
-UNAVAILABLE = (UfsUnreachable, UfsThrottled, UfsFailed, UfsBadBody, DeadlineExceeded, Overloaded)
-"""The store cannot tell right now, as against: it told us no."""
+UNAVAILABLE = (*STORE_AWAY, Overloaded)
+"""The store, or the queue before it, cannot tell right now."""
 
 
 class Unclear(Exception):
@@ -84,28 +87,6 @@ class Probed(NamedTuple):
     """Options to keep with the mount where the user gives none."""
 
 
-class Breaker:
-    """Remembers that a store is down. Pure: time is an argument."""
-
-    def __init__(self) -> None:
-        self.error: MonofsError | None = None
-        self._pause_s = 0.0
-        self._until = 0.0
-
-    def check(self, now: float) -> None:
-        """Raise the last error while the pause runs."""
-        if self.error is not None and now < self._until:
-            raise type(self.error)(self.error.message, **self.error.detail)
-
-    def note(self, error: MonofsError | None, now: float) -> None:
-        """A call ended: with ``error``, or with an answer of the store (None). A refusal shows that the store is up."""
-        if isinstance(error, UfsUnreachable):
-            self._pause_s = min(BREAK_MOST_S, self._pause_s * 2 or BREAK_FIRST_S)
-            self.error, self._until = error, now + self._pause_s
-        elif not isinstance(error, UNAVAILABLE):
-            self.error, self._pause_s, self._until = None, 0.0, 0.0
-
-
 class MountedStore:
     """One mount's store. ``index`` is the mount's ``changed_index`` it was opened with."""
 
@@ -119,8 +100,8 @@ class MountedStore:
         reactor: Any,
     ):
         self.index = mount.changed_index
-        self.object_store = not mount.uri.startswith("file:")
-        self.breaker = Breaker()
+        self.object_store = mount.is_object_store
+        self.breaker = Breaker(first_s=BREAK_FIRST_S, most_s=BREAK_MOST_S)
         self.silence = ""
         """Set when someone lost patience with it, until it answers: who knows what to serve without it does so at once."""
         self._path, self._uri, self._mode = mount.path, mount.uri, mount.ufs_mode
@@ -151,7 +132,7 @@ class MountedStore:
 
     async def _call(self, kind: Kind, key: str, function: Callable[[UnderStorage], T]) -> T:
         self._check_asked(changes=False)
-        self.breaker.check(self._clock())
+        self._check_breaker()
         for tried in range(1, TRIES + 1):
             try:
                 answer = await self._once(kind, key, function, tried)
@@ -170,7 +151,7 @@ class MountedStore:
 
     async def _act(self, kind: Act, key: str, function: Callable[[UnderStorage], T], size: int) -> T:
         self._check_asked(changes=True)
-        self.breaker.check(self._clock())
+        self._check_breaker()
         try:
             return await self._once(kind, key, function, 1, self._timeout_s + size / SLOWEST_COPY_BYTES_S)
         except MonofsError as error:
@@ -181,6 +162,13 @@ class MountedStore:
     def _check_asked(self, *, changes: bool) -> None:
         if self._mode == UfsMode.NO_ACCESS or (changes and self._mode == UfsMode.READ_ONLY):
             raise UfsNoAccess(f"the store of {self._path} is set to {self._mode}: it is not asked", mount=self._path)
+
+    def _check_breaker(self) -> None:
+        wait_s, error = self.breaker.wait_s(self._clock()), self.breaker.error
+        if wait_s and error is not None:
+            again_s = math.ceil(wait_s)
+            detail = {**error.detail, "again_s": again_s}
+            raise UfsPaused(f"{error.message}; it is asked again within {again_s} s", **detail)
 
     async def _once(
         self, kind: Kind | Act, key: str, function: Callable[[UnderStorage], T], tried: int, limit_s: float = 0.0
@@ -244,8 +232,11 @@ class MountedStore:
         """The store was asked: it failed with ``error``, or answered (None)."""
         if not isinstance(error, UNAVAILABLE):
             self.silence = ""
-        was_down = self.breaker.error is not None
-        self.breaker.note(error, self._clock())
+        was_down, now_s = self.breaker.error is not None, self._clock()
+        if isinstance(error, UfsUnreachable):
+            self.breaker.failed(error, now_s, now_s)
+        elif not isinstance(error, UNAVAILABLE):  # a refusal shows that it is up
+            self.breaker.answered()
         if was_down and self.breaker.error is None:
             log.info("store answers again", mount=self._path)
         elif not was_down and self.breaker.error is not None:
@@ -282,6 +273,8 @@ class Stores:
         self._config, self._open_store, self._vault = config, open_store, vault
         self._reactor, self._clock = reactor, clock
         self._stores: dict[MountId, MountedStore] = {}
+        self.told_by_workers: Callable[[MountId], str] = lambda _: ""
+        """Why workers do not ask a mount's store; set once there are any."""
         self._probing = Pool("the store to be mounted", config.list_threads, config.store_queue, reactor=reactor)
 
     def of(self, mount: Mount) -> MountedStore:
@@ -327,6 +320,10 @@ class Stores:
         for mount in [each for each in self._stores if each not in mounts]:
             self._stores.pop(mount).close()
             forget_mount(mount)
+
+    def trouble_of(self, mount: Mount) -> str:
+        """:meth:`error_of`, else what workers say of the store that they do not ask now."""
+        return self.error_of(mount) or self.told_by_workers(mount.id)
 
     def error_of(self, mount: Mount) -> str:
         """Why a mount's store cannot be asked; empty when it can, or was not asked yet."""

@@ -1,6 +1,7 @@
-"""TOKEN_ADD, TOKEN_LIST, TOKEN_REMOVE, and who is told which tokens there are: the doors of this master, and workers by heartbeat.
+"""TOKEN_ADD, TOKEN_LIST, TOKEN_REMOVE, KEY_ROTATE, and who is told which tokens there are: the doors of this master, and workers by heartbeat.
 
-A token's text is made here of its record and the cluster secret, and told in one answer; neither the journal nor a log ever holds it.
+A token's text, or the secret of an S3 key, is made here of its record and the cluster secret, and told in one answer; neither the journal nor a log ever
+holds it.
 
 Invariant: only a principal with the ADMIN right issues, lists or removes tokens, and no token gives the NODE right.
 """
@@ -17,11 +18,12 @@ from twisted.internet.task import LoopingCall
 from monofs.master.access import check_access
 from monofs.master.auditing import audited
 from monofs.master.proposing import Proposer
-from monofs.metadata.entries import AddToken, RemoveToken
+from monofs.metadata.entries import AddToken, RemoveToken, RotateKey
 from monofs.metadata.namespace import Namespace
-from monofs.metadata.tables import Key, decode_key
-from monofs.model.errors import InvalidArgument, NotFound
+from monofs.metadata.tables import S3_KEYS_LEVEL, Key, KeyKind, decode_key
+from monofs.model.errors import InvalidArgument, NotFound, NotReady
 from monofs.model.principal import Right
+from monofs.model.s3_key import access_key_id, check_s3_body, key_number, s3_secret
 from monofs.model.token import (
     SALT_BYTES,
     Token,
@@ -35,7 +37,10 @@ from monofs.model.token import (
     token_secret,
 )
 from monofs.rpc.api import (
+    BucketInfo,
     Empty,
+    KeyRotateRequest,
+    S3KeyGrant,
     TokenAddAnswer,
     TokenAddRequest,
     TokenGrant,
@@ -52,7 +57,18 @@ LOOK_S = 1.0
 
 def token_grant(namespace: Namespace) -> TokenGrant:
     """What workers are told; they judge ends by themselves."""
-    return TokenGrant({key.number: key.salt for key in namespace.tokens()}, namespace.meta.last_key)
+    salts: dict[int, bytes] = {}
+    s3: list[S3KeyGrant] = []
+    for key in namespace.tokens():
+        if key.kind == KeyKind.TOKEN:
+            salts[key.number] = key.salt
+        else:
+            s3.append(
+                S3KeyGrant(key.number, key.salt, key.name, key.rights, key.expires_s, key.uid, key.groups, key.prefix)
+            )
+    held = namespace.known_buckets.by_name
+    buckets = [BucketInfo(name, held[name].path, held[name].created_ns, held[name].issuer) for name in sorted(held)]
+    return TokenGrant(salts, namespace.meta.last_key, s3, buckets)
 
 
 def follow_tokens(namespace: Namespace, proposer: Proposer, tokens: Tokens, *, reactor: Any) -> LoopingCall:
@@ -95,6 +111,9 @@ class Issuing:
                 raise InvalidArgument("a token expires after a time above 0 seconds, or never")
             expires_s = int(self._now_ns() / 1e9 + request.expires_s) + 1
         check_body(rights, expires_s, request.uid, request.groups, salt)
+        if request.s3:
+            check_s3_body(0, rights, request.prefix)
+            check_s3_level(self._namespace)
         raw = await self._proposer.propose(
             AddToken(
                 self._proposer.stamp(request.request),
@@ -105,11 +124,41 @@ class Issuing:
                 request.uid,
                 request.groups,
                 call.principal.name,
+                KeyKind.S3 if request.s3 else KeyKind.TOKEN,
+                request.prefix if request.s3 else "",
             )
         )
-        key = decode_key(raw)
+        return self._issued(decode_key(raw))
+
+    def _issued(self, key: Key) -> TokenAddAnswer:
+        if key.kind == KeyKind.S3:
+            secret = s3_secret(self._secret, self._namespace.cluster, key.number, key.salt)
+            return TokenAddAnswer(secret, self._info(key))
         body = self._body(key)
         return TokenAddAnswer(format_token(body, token_secret(self._secret, body)), self._info(key))
+
+    def rotate(self, request: KeyRotateRequest, call: Call) -> Deferred[TokenAddAnswer]:
+        """Issue an S3 key in the place of another one."""
+        return audited(call, "s3 key rotate", request.key, "").around(self._rotate(request, call))
+
+    async def _rotate(self, request: KeyRotateRequest, call: Call) -> TokenAddAnswer:
+        check_access(call.principal, Right.ADMIN)
+        if not 0 <= request.ends_in_s < 1e10:
+            raise InvalidArgument("a key ends in a time from now, or at once")
+        check_s3_level(self._namespace)
+        ends_s = int(self._now_ns() / 1e9 + request.ends_in_s) + 1 if request.ends_in_s else 0
+        change = RotateKey(
+            self._proposer.stamp(request.request),
+            self._number(request.key),
+            os.urandom(SALT_BYTES),
+            ends_s,
+            call.principal.name,
+        )
+        try:
+            raw = await self._proposer.propose(change)
+        except NotFound:
+            raise NotFound(f"there is no S3 key {request.key}: `monofs token s3 ls` lists them") from None
+        return self._issued(decode_key(raw))
 
     def list(self, _: Empty, call: Call) -> TokenListAnswer:
         """All tokens issued and not removed."""
@@ -126,14 +175,21 @@ class Issuing:
         try:
             await self._proposer.propose(change)
         except NotFound:
-            raise NotFound(f"there is no token {request.token}: `monofs token ls` lists them") from None
+            raise NotFound(
+                f"there is no token or S3 key {request.token}: `monofs token ls` and `monofs token s3 ls` list them"
+            ) from None
         return Empty()
 
     def _number(self, wanted: str) -> int:
         """0: there is none. It is proposed all the same: the same request may have been answered before."""
         if wanted.isascii() and wanted.isdigit():
             return int(wanted) if len(wanted) < 19 else 0
-        return next((key.number for key in self._namespace.tokens() if key.name == wanted), 0)
+        number = key_number(wanted)
+        held = self._namespace.known_keys.by_number.get(number)
+        if held is not None and held.kind == KeyKind.S3 and access_key_id(number, held.salt) == wanted:
+            return number
+        named = (key for key in self._namespace.tokens() if key.kind == KeyKind.TOKEN and key.name == wanted)
+        return next((key.number for key in named), 0)
 
     def _body(self, key: Key) -> bytes:
         cluster = self._namespace.cluster
@@ -149,8 +205,18 @@ class Issuing:
             key.issued_ns,
             key.expires_s,
             key.issuer,
-            shown_token(self._body(key)),
+            access_key_id(key.number, key.salt) if key.kind == KeyKind.S3 else shown_token(self._body(key)),
             bool(key.expires_s) and self._now_ns() >= key.expires_s * 10**9,
             key.uid,
             key.groups,
+            key.kind == KeyKind.S3,
+            key.prefix,
+        )
+
+
+def check_s3_level(namespace: Namespace) -> None:
+    """Raise ``NotReady`` while a master takes part that knows no S3 keys."""
+    if namespace.level < S3_KEYS_LEVEL:
+        raise NotReady(
+            "S3 keys can be issued, and buckets named, once every master runs this release: start it on the others"
         )

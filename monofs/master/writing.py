@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from monofs.master.access import W_OK, check_access
+from monofs.master.access import check_access
+from monofs.master.attributes import check_level
 from monofs.master.auditing import audited
 from monofs.master.freshness import NEVER
 from monofs.master.intents import Intents, raised
@@ -23,12 +24,12 @@ from monofs.master.issuing import Issuer
 from monofs.master.members import Members
 from monofs.master.preparing import Preparing
 from monofs.master.proposing import Proposer
-from monofs.master.reading import Reading
 from monofs.master.resolving import Resolver
 from monofs.metadata.entries import BeginWrite, Found, Publish, RecordUpload, Stamp
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
-from monofs.metadata.tables import INTENTS_MAX, Intent, IntentKind
+from monofs.metadata.tables import ATTRIBUTES_LEVEL, INTENTS_MAX, Intent, IntentKind
+from monofs.model.attributes import check_attributes
 from monofs.model.block import slot_of
 from monofs.model.errors import (
     AlreadyExists,
@@ -40,13 +41,14 @@ from monofs.model.errors import (
     NotFound,
     NotReady,
     NoWorker,
+    OutcomeUnknown,
     PermissionDenied,
     UfsChanged,
     UfsUnknown,
     WriteLost,
     from_code,
 )
-from monofs.model.ids import make_content_id
+from monofs.model.ids import NO_CONTENT, make_content_id
 from monofs.model.options import WriteType
 from monofs.model.paths import Parts, format_path, parse_path
 from monofs.model.principal import Right
@@ -78,18 +80,14 @@ class Writing:
         self,
         namespace: Namespace,
         proposer: Proposer,
-        reading: Reading,
         preparing: Preparing,
         intents: Intents,
         resolver: Resolver,
         members: Members,
         issuer: Issuer,
-        *,
-        permissions: bool,
     ) -> None:
-        self._namespace, self._proposer, self._reading, self._preparing = namespace, proposer, reading, preparing
+        self._namespace, self._proposer, self._preparing = namespace, proposer, preparing
         self._intents, self._resolver, self._members, self._issuer = intents, resolver, members, issuer
-        self._permissions = permissions
         self._beginning = 0
         self._acting_since: OrderedDict[int, float] = OrderedDict()
         """Operation -> when its worker was let act, on the clock of freshness."""
@@ -127,19 +125,32 @@ class Writing:
 
         return asked.addCallback(self._begun, call).addErrback(failed)
 
-    async def _begin(self, request: BeginWriteRequest, call: Call) -> Intent:
+    async def _begin(self, request: BeginWriteRequest, call: Call) -> Intent | bytes:
         parts = parse_path(request.path)
         self._preparing.check(call, parts)
+        if request.attributes is not None:
+            check_attributes(request.attributes)
+        if request.attributes is not None or request.as_key or request.if_content is not None:
+            check_level(self._namespace)
         known = self._intents.of_request(request.request)
         if known is not None:
             return known
+        if request.within:
+            await self._check_within(request.within, call)
         unreached = self._unreached(request)
         worker = self._worker(avoid=0 if unreached is None else unreached.worker)
         if unreached is not None:
-            await self._give_up(unreached, call)
+            await self._give_up(unreached, request, call)
+        if request.reached and (request.exclusive or request.if_match is not None or request.if_content is not None):
+            made = self._made(request)
+            if made is not None:
+                return made
         found = await self._preparing.known_to_write(
             parts, call, exclusive=request.exclusive, if_match=request.if_match
         )
+        as_key = request.as_key and self._preparing.takes_keys(parts)
+        if as_key:
+            found = self._namespace.lookup_key(parts)
         self._check_file(parts, found, call)
         write_type = self._write_type(parts, request.write_type)
         if found.depth < len(parts) - 1 and (not request.parents or write_type == WriteType.MUST_CACHE):
@@ -161,6 +172,9 @@ class Writing:
                 write_type,
                 worker,
                 asker,
+                request.attributes,
+                as_key,
+                request.if_content,
             )
 
         self._beginning += 1
@@ -178,20 +192,26 @@ class Writing:
         return begun
 
     def _begun(self, intent: Any, call: Call) -> BeginWriteAnswer:
+        if isinstance(intent, bytes):
+            return BeginWriteAnswer(b"", 0, 0, "", self._members.epoch, msgspec.Raw(intent))
         if not isinstance(intent, Intent):
             raise ConditionFailed("this write ended before: look at the path")
         self._resolver.begun(intent.number, call.connection)
         parts = parse_path(intent.path)
-        found = self._namespace.lookup(parts)
+        found = self._namespace.lookup_key(parts) if intent.as_key else self._namespace.lookup(parts)
         token = self._issuer.issue_write(intent, parts, found)
         return BeginWriteAnswer(token, intent.number, intent.worker, intent.write_type, self._members.epoch)
+
+    async def _check_within(self, path: str, call: Call) -> None:
+        above = (await self._preparing.existing(parse_path(path), call)).inode
+        if above is None or not above.is_directory:
+            raise NotFound(f"{path} is no directory", path=path)
 
     def _check_file(self, parts: Parts, found: Lookup, call: Call) -> None:
         inode, path = found.inode, format_path(parts)
         if not parts or (inode is not None and inode.is_directory):
             raise IsADirectory(f"{path} is a directory", path=path)
-        if inode is not None and self._permissions:
-            check_access(call.principal, Right.WRITE, self._reading.chain(parts), W_OK)
+        self._preparing.check_replaced(call, parts, found)
 
     def _write_type(self, parts: Parts, asked: str) -> str:
         """As the request says, or the path's policy, or CACHE_THROUGH; without a store only MUST_CACHE."""
@@ -210,11 +230,34 @@ class Writing:
         written = self._issuer.opened(request.instead) if request.instead else None
         return self._namespace.intent(written.operation) if written is not None and written.operation else None
 
-    async def _give_up(self, intent: Intent, call: Call) -> None:
-        """Its worker was sent nothing. Should it act all the same, that is a change from outside (design.md section 6)."""
+    async def _give_up(self, intent: Intent, request: BeginWriteRequest, call: Call) -> None:
+        """Should its worker act all the same, that is a change from outside (design.md section 6)."""
         error = WriteLost(f"worker {intent.worker} could not be reached: another one takes the bytes of {intent.path}")
+        if request.reached:
+            if intent.worker in self._members.live():
+                raise NotReady(f"worker {intent.worker}, which takes the bytes of {intent.path}, is heard of: ask it")
+            self._resolver.take(intent, error)
+            call.waits_for = f"the store to tell what became of {intent.path}, whose worker is gone"
+            await self._intents.when_closed(intent.number)
+            return
         self._audit(intent, call, error)
         await self._intents.abandon(intent, error, remember=False)
+
+    def _made(self, request: BeginWriteRequest) -> bytes | None:
+        """The record of the file that the write made which this one is in the place of; None: it made none. Raises ``OutcomeUnknown``."""
+        written = self._issuer.opened(request.instead)
+        if written is None:
+            return None
+        closed = self._intents.closed_with(written.operation)
+        if closed is not None:
+            return closed if isinstance(closed, bytes) else None
+        parts = parse_path(request.path)  # ended while another master led
+        found = self._namespace.lookup_key(parts) if request.as_key else self._namespace.lookup(parts)
+        if found.inode is not None and found.inode.content == written.content != NO_CONTENT:
+            return found.raw
+        raise OutcomeUnknown(
+            f"whether {request.path} was written by the first try is not known: look whether it is there"
+        )
 
     def _worker(self, *, avoid: int = 0) -> int:
         """The owner of the first block of the content that is given next, where that can be foreseen, else any worker that lives."""
@@ -279,12 +322,24 @@ class Writing:
                 uid=request.uid,
                 gid=request.gid,
             )
+        if request.attributes is not None:
+            check_attributes(request.attributes)
+        keeps = self._namespace.level >= ATTRIBUTES_LEVEL
         failpoint("intent.acted")
         at = self._acting_since.pop(intent.number, NEVER)
         raw = await self._intents.end(
-            intent, found, size=request.size, workers=[] if request.persisted else [intent.worker]
+            intent,
+            found,
+            size=request.size,
+            workers=[] if request.persisted else [intent.worker],
+            attributes=request.attributes if keeps else None,
+            etag=request.etag if keeps else "",
         )
         failpoint("intent.ended")
+        if isinstance(
+            raw, ConditionFailed
+        ):  # somebody resolved it at the same moment: who has the bytes may begin again
+            raw = WriteLost(f"operation {intent.number} was given up while it ended")
         self._audit(intent, call, raw if isinstance(raw, MonofsError) else None)
         raw = raised(raw)
         self._preparing.note(intent, raw, at)
@@ -361,6 +416,7 @@ class Writing:
             succeeded=error is None,
             error=0 if error is None else error.code,
             trace=call.trace,
+            by=intent.by,
         )
 
 

@@ -16,6 +16,8 @@ from monofs.metadata.open_intents import lock_paths
 from monofs.metadata.state import Lookup, State, present
 from monofs.metadata.tables import (
     ABOVE_ROOT,
+    ATTRIBUTES,
+    BUCKETS,
     FEED_CONTENTS_MAX,
     FEED_RECORDS_MAX,
     GRAVES,
@@ -32,6 +34,7 @@ from monofs.metadata.tables import (
     ROOT_KEY,
     TOMBSTONES,
     TOMBSTONES_MAX,
+    Bucket,
     Detached,
     FeedKind,
     FeedRecord,
@@ -47,10 +50,13 @@ from monofs.metadata.tables import (
     Tombstone,
     decode_grave,
     decode_tombstone,
+    encode_intent,
+    encode_key,
     encode_record,
     pack_id,
     path_key,
 )
+from monofs.model.attributes import TAGS_MAX, Attributes, encode_attributes
 from monofs.model.errors import (
     InvariantBroken,
     NotADirectory,
@@ -80,11 +86,11 @@ class Draft:
         "index",
         "kept",
         "meta",
-        "new_workers",
         "now_ns",
         "refreshed",
         "stale",
         "state",
+        "workers",
     )
 
     def __init__(self, state: State, index: int, now_ns: int) -> None:
@@ -101,7 +107,8 @@ class Draft:
         """Clients whose answers are deleted."""
         self.kept: list[tuple[Callable[[Any, Any], None], Any, Any]] = []
         """What changes of the tables kept in memory, in order: (who takes it, key, record or None)."""
-        self.new_workers: dict[int, bytes] = {}
+        self.workers: dict[int, bytes] = {}
+        """Records of workers that are new or listen elsewhere."""
         self._retired: list[int] = []
         self._pinned: list[int] = []
         self._buried: set[bytes] = set()
@@ -113,6 +120,11 @@ class Draft:
         if not self.meta.cluster:
             raise NotReady("the namespace is not initialised yet")
         return self.state.lookup(parts)
+
+    def lookup_key(self, parts: Parts, *, as_key: bool) -> Lookup:
+        """The same; ``as_key``: as object stores know names (State.lookup_key)."""
+        found = self.lookup(parts)
+        return self.state.lookup_key(parts) if as_key else found
 
     def tombstone(self, parent: int, key: bytes) -> int:
         """Journal index at which this name was removed; 0: no removal is remembered."""
@@ -149,18 +161,33 @@ class Draft:
         self.drop_content(inode)
 
     def drop_content(self, inode: Inode) -> None:
-        """A file has its content no more: retire it, and forget who held it where no store did."""
+        """A file has its content no more: retire it, and forget who held it where no store did, and what was kept with it."""
+        self.drop_attributes(inode)
         if inode.content != NO_CONTENT:
             self._retired.append(inode.content)
             if not inode.flags & PERSISTED:
                 self.changes.append((PLACES, pack_id(inode.content), None))
+
+    def put_attributes(self, attributes: Attributes | None) -> int | None:
+        """Keep what belongs to a file; the number its record names it by."""
+        if attributes is None:
+            return None
+        self.meta.last_attributes += 1
+        self.changes.append((ATTRIBUTES, pack_id(self.meta.last_attributes), encode_attributes(attributes)))
+        return self.meta.last_attributes
+
+    def drop_attributes(self, inode: Inode) -> None:
+        """What was kept with a file goes."""
+        if inode.attributes is not None:
+            self.changes.append((ATTRIBUTES, pack_id(inode.attributes), None))
 
     def put_places(self, content: ContentId, workers: list[int]) -> None:
         """Note who holds bytes that no store has."""
         self.changes.append((PLACES, pack_id(content), encode_record(Places([(0, workers)]))))
 
     def remove_directory(self, parent: int, key: bytes, inode: Inode) -> None:
-        """Remove an empty directory's name."""
+        """Remove an empty directory's name, and what was kept with it."""
+        self.drop_attributes(inode)
         self.changes.append((parent, key, None))
         self.changes.append((IDS, pack_id(inode.id), None))
         self.stale.append((parent, key))
@@ -193,6 +220,8 @@ class Draft:
         flags: int | None = None,
         id: InodeId | None = None,
         store_path: str | msgspec.UnsetType | None = msgspec.UNSET,
+        attributes: int | msgspec.UnsetType | None = msgspec.UNSET,
+        fingerprint: str | None = None,
     ) -> Inode:
         """A copy of a record as changed by this entry."""
         return Inode(
@@ -207,13 +236,14 @@ class Draft:
             gid=inode.gid,
             acl=inode.acl,
             layout=inode.layout,
-            fingerprint=inode.fingerprint,
+            fingerprint=inode.fingerprint if fingerprint is None else fingerprint,
             changed_index=self.index,
             flags=inode.flags if flags is None else flags,
             target=inode.target,
             store_path=inode.store_path if store_path is msgspec.UNSET else store_path,
-            attributes=inode.attributes,
+            attributes=inode.attributes if attributes is msgspec.UNSET else attributes,
             base=inode.base,
+            etag=inode.etag,
         )
 
     def make_directories(
@@ -226,6 +256,7 @@ class Draft:
         gid: int,
         flags: int,
         store_path: str | None = None,
+        attributes: int | None = None,
     ) -> tuple[Inode, bytes]:
         """Make a chain of new directories below ``parent``; returns the last one and its record as stored. ``store_path`` is that of the
         first, which the others lie below."""
@@ -242,10 +273,52 @@ class Draft:
                 changed_index=self.index,
                 flags=flags,
                 store_path=store_path,
+                attributes=attributes,
             )
             raw = self.add_inode(parent, name + b"/", inode)
             parent, store_path = inode.id, None
         return inode, raw
+
+    def mark(
+        self,
+        place: tuple[int, bytes],
+        inode: Inode,
+        attributes: Attributes | None,
+        *,
+        fingerprint: str = "",
+        flags: int = 0,
+        mtime_ns: int,
+    ) -> bytes:
+        """Make a directory an object without bytes, with what is kept with it, and beside it what is kept with the directory as a bucket; returns
+        its record as stored. ``flags``: more of them."""
+        bucket = self._kept_with_bucket(inode, is_told=attributes is not None)
+        if bucket is not None:
+            own = attributes or Attributes()
+            attributes = msgspec.structs.replace(own, tags=own.tags or bucket.tags, cors=bucket.cors)
+        self.drop_attributes(inode)
+        flags |= inode.flags & ~(IMPLIED | HEADERS_UNKNOWN) | MARKER
+        number = self.put_attributes(attributes)
+        changed = self.changed(inode, mtime_ns=mtime_ns, flags=flags, attributes=number, fingerprint=fingerprint)
+        return self.put_inode(*place, changed)
+
+    def unmark(self, place: tuple[int, bytes], inode: Inode) -> bytes:
+        """A directory is no object any more; for doors that know keys only, it is what leads to those below it."""
+        number = self.put_attributes(self._kept_with_bucket(inode))
+        self.drop_attributes(inode)
+        flags = inode.flags & ~(MARKER | HEADERS_UNKNOWN) | IMPLIED
+        return self.put_inode(*place, self.changed(inode, flags=flags, attributes=number, fingerprint=""))
+
+    def _kept_with_bucket(self, inode: Inode, *, is_told: bool = False) -> Attributes | None:
+        """What is kept with a directory whether or not it is an object: rules, and tags, which are not known apart from the object's: they are the
+        bucket's where there is no object yet, and where no object has such; ``is_told``: but an object's owner, who said all of them, has the say."""
+        known = self.state.attributes(inode)
+        if known is None:
+            return None
+        if inode.flags & MARKER and (is_told or not (known.cors or len(known.tags) > TAGS_MAX)):
+            kept = Attributes(cors=known.cors)
+        else:
+            kept = Attributes(tags=known.tags, cors=known.cors)
+        return None if kept == Attributes() else kept
 
     # ---- intents, jobs, policies, tokens
 
@@ -267,7 +340,7 @@ class Draft:
         self.kept.append((self.state.open_intents.take, intent.number, None))
 
     def _put_intent(self, intent: Intent) -> bytes:
-        raw = encode_record(intent)
+        raw = encode_intent(intent)
         number = pack_id(intent.number)
         self.changes.append((INTENTS, number, raw))
         for path in lock_paths(intent):
@@ -281,13 +354,14 @@ class Draft:
 
     def put_job(self, job: Job) -> None:
         """Add or replace a job."""
-        self.changes.append((JOBS, pack_id(job.number), encode_record(job)))
-        self.kept.append((self.state.known_jobs.take, job.number, job))
+        raw = encode_record(job)
+        self.changes.append((JOBS, pack_id(job.number), raw))
+        self.kept.append((self.state.known_jobs.take, job.number, (job, len(raw))))
 
-    def forget_job(self, job: Job) -> None:
+    def forget_job(self, number: int) -> None:
         """Remember an ended job no longer."""
-        self.changes.append((JOBS, pack_id(job.number), None))
-        self.kept.append((self.state.known_jobs.take, job.number, None))
+        self.changes.append((JOBS, pack_id(number), None))
+        self.kept.append((self.state.known_jobs.take, number, None))
 
     def put_policy(self, path: str, policy: Policy | None) -> None:
         """Set or remove the policy of a path."""
@@ -297,11 +371,17 @@ class Draft:
 
     def put_key(self, number: int, key: Key | None) -> bytes:
         """Add or remove a token; returns it as stored."""
-        raw = None if key is None else encode_record(key)
+        raw = None if key is None else encode_key(key)
         self.changes.append((KEYS, pack_id(number), raw))
         self.kept.append((self.state.known_keys.take, number, key))
         self.meta.keys_index = self.index
         return raw or b""
+
+    def put_bucket(self, name: str, bucket: Bucket | None) -> None:
+        """Name a bucket, or take its name back."""
+        self.changes.append((BUCKETS, name.encode(), None if bucket is None else encode_record(bucket)))
+        self.kept.append((self.state.known_buckets.take, name, bucket))
+        self.meta.keys_index = self.index
 
     def put_placement(self, placement: Placement, table: SlotTable) -> None:
         """Replace the slot table."""
@@ -443,3 +523,5 @@ LOADED = int(Flag.LOADED)
 MOUNT = int(Flag.MOUNT)
 MADE = int(Flag.MADE)
 KEPT = int(Flag.KEPT)
+IMPLIED = int(Flag.IMPLIED)
+MARKER = int(Flag.MARKER)

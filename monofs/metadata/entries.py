@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from monofs.model.attributes import Attributes, encode_holder
 from monofs.model.entry import Entry
 from monofs.model.errors import UnknownEntry
 from monofs.model.ids import InodeId, MountId
@@ -52,14 +53,18 @@ class EntryKind(IntEnum):
     REMOVE_TREE = 69
     RENAME_TREE = 70
     MOVED = 71
+    REOPEN = 72
     ADD_JOB = 80
     UPDATE_JOB = 81
     SET_POLICY = 82
     SET_TTL = 83
     FORGET = 84
     TOUCH = 85
+    SET_ATTRIBUTES = 86
     ADD_TOKEN = 90
     REMOVE_TOKEN = 91
+    ROTATE_KEY = 92
+    SET_BUCKET = 93
 
 
 class Stamp(msgspec.Struct, array_like=True, gc=False):
@@ -179,6 +184,8 @@ class AdoptPage(Change):
     found: list[Found]
     complete: bool
     key: str | None = None
+    marker: tuple[int, str] | None = None
+    """Time and fingerprint of the object ``dir/`` of the directory, '' if it has none; None: not told. Other than None: level 5."""
 
 
 class AdoptPath(Change):
@@ -207,6 +214,9 @@ class MakeDirectory(Change):
     gid: int
     parents: bool
     exist_ok: bool
+    marker: bool = False
+    """The object ``dir/`` is made, with ``attributes``: of a directory that is there, too, and without ``exist_ok`` if that is none yet. True: level 5."""
+    attributes: Attributes | None = None
 
 
 class Create(Change):
@@ -224,6 +234,12 @@ class Delete(Change):
 
     stamp: Stamp
     path: str
+    as_key: bool = False
+    """The file, though a directory has its name too; and the directories made on the way to it that hold nothing else. True: level 4."""
+    if_content: int | None = None
+    """Only if the file has this content. Other than None: level 4."""
+    marker: bool = False
+    """The object ``dir/``: of a directory that is not empty, that alone. True: level 5."""
 
 
 class Rename(Change):
@@ -258,10 +274,11 @@ class TrimFeed(Change):
 
 
 class RegisterWorker(Change):
-    """Give a worker identity (16 bytes) its lasting id. Result: the id (int)."""
+    """Give a worker identity (16 bytes) its lasting id. Result: the id (int). ``address``: where it listens now (level 5); '': as it is known."""
 
     stamp: Stamp
     identity: bytes
+    address: str = ""
 
 
 class AssignSlots(Change):
@@ -289,6 +306,8 @@ class Asker(msgspec.Struct, array_like=True, gc=False):
     principal: str = ""
     uid: int = 0
     gid: int = 0
+    by: str = ""
+    """Who spoke for the principal, if not itself. Other than '': level 4."""
 
 
 class BeginWrite(Change):
@@ -307,14 +326,34 @@ class BeginWrite(Change):
     write_type: str
     worker: int
     asker: Asker
+    attributes: Attributes | None = None
+    """Other than None: level 4."""
+    as_key: bool = False
+    if_content: int | None = None
+    """Only if the file has this content. Other than None: level 4."""
+    upload: bool = False
+    """An UPLOAD is opened, not a WRITE. True: level 5."""
 
 
 class Publish(Change):
-    """All parts of a write are sent: lock its path, check its conditions, note the size. Result: the Intent, encoded."""
+    """All parts of a write or upload are sent: lock its path, check its conditions, note the size. Result: the Intent, encoded.
+
+    Of an upload, whose conditions come with its end: ``exclusive``, ``if_content``; ``attributes`` are what is kept with the file, in the place of
+    those it began with. Other than the defaults: level 5."""
 
     stamp: Stamp
     number: int
     size: int
+    exclusive: bool = False
+    if_content: int | None = None
+    attributes: Attributes | None = None
+
+
+class Reopen(Change):
+    """An upload that acted was not made visible: its path is free, and it goes on. Result: None."""
+
+    stamp: Stamp
+    number: int
 
 
 class RecordUpload(Change):
@@ -331,6 +370,12 @@ class BeginDelete(Change):
     stamp: Stamp
     path: str
     asker: Asker
+    as_key: bool = False
+    if_content: int | None = None
+    marker: bool = False
+    """As of DELETE. True: level 5."""
+    implied: bool = False
+    """Only a directory that nobody asked for, and about which nothing was said. True: level 5."""
 
 
 class BeginRename(Change):
@@ -353,10 +398,15 @@ class BeginMakeDirectory(Change):
     parents: bool
     exist_ok: bool
     asker: Asker
+    marker: bool = False
+    """Open it for a directory that is there, too: its store may have nothing but names below it. True: level 4; from level 5 on the object ``dir/`` is
+    made, with ``attributes``, as by MAKE_DIRECTORY."""
+    attributes: Attributes | None = None
+    """Other than None: level 5."""
 
 
 class BeginCopy(Change):
-    """Open the copying of a file to another path of the same mount. Result: the Intent, encoded."""
+    """Open the copying of a file to another path of the same mount. ``attributes`` None: those of the source. Result: the Intent, encoded."""
 
     stamp: Stamp
     source: str
@@ -364,6 +414,13 @@ class BeginCopy(Change):
     parents: bool
     exclusive: bool
     asker: Asker
+    attributes: Attributes | None = None
+    """Other than None: level 4."""
+    as_key: bool = False
+    if_content: int | None = None
+    """Only if the source has this content. Other than None: level 4."""
+    expected: int = -1
+    """Onto itself: only what is kept with the file is replaced, if its record names that by this number. Other than -1: level 5."""
 
 
 class End(Change):
@@ -378,6 +435,10 @@ class End(Change):
     found: Found | None
     size: int = 0
     workers: list[int] = []
+    attributes: Attributes | None = None
+    """Of a write: in the place of those it began with. Other than None: level 4."""
+    etag: str = ""
+    """Of a write: the writer's name of its content. Other than '': level 4."""
 
 
 class Abandon(Change):
@@ -475,6 +536,10 @@ class SetPolicy(Change):
     quota_bytes: int | None = None
     priority: str | None = None
     ttl_s: int | None = None
+    layout: int | None = None
+    """Other than None: level 3."""
+    replicas: int | None = None
+    """Other than None: level 3."""
 
 
 class SetTtl(Change):
@@ -502,6 +567,22 @@ class Touch(Change):
     path: str
 
 
+class SetAttributes(Change):
+    """Replace what is kept with a file or directory, if it still has this content. Level 4. Result: the inode record (bytes).
+
+    ``expected`` is the number the record names its present attributes by, 0 for none; ``fingerprint``, if not empty, makes it what the store was seen
+    to keep with that version: taken over only where nothing is known of it yet."""
+
+    stamp: Stamp
+    path: str
+    content: int
+    expected: int
+    attributes: Attributes | None
+    fingerprint: str = ""
+    directory: bool = False
+    """Of the directory of this path. True: level 5."""
+
+
 class AddToken(Change):
     """Issue a token; one of the same name that has expired goes. ``rights`` are bits of model.principal.Right. Result: the Key, encoded."""
 
@@ -512,6 +593,29 @@ class AddToken(Change):
     salt: bytes
     uid: int = 0
     groups: list[int] = []
+    issuer: str = ""
+    kind: int = 0
+    """tables.KeyKind; other than 0: level 4. S3 keys need no distinct names."""
+    prefix: str = ""
+
+
+class RotateKey(Change):
+    """Issue an S3 key of the same name, rights, path and end as another one, which ends at ``ends_s`` (in whole seconds since 1970; past: at once).
+    Level 4. Result: the Key, encoded."""
+
+    stamp: Stamp
+    number: int
+    salt: bytes
+    ends_s: int
+    issuer: str = ""
+
+
+class SetBucket(Change):
+    """Show a path as a bucket of this name at S3 doors; no longer, when ``path`` is empty. Level 4. Result: None."""
+
+    stamp: Stamp
+    name: str
+    path: str
     issuer: str = ""
 
 
@@ -553,18 +657,21 @@ BODIES: dict[EntryKind, type[Change]] = {
     EntryKind.REMOVE_TREE: RemoveTree,
     EntryKind.RENAME_TREE: RenameTree,
     EntryKind.MOVED: Moved,
+    EntryKind.REOPEN: Reopen,
     EntryKind.ADD_JOB: AddJob,
     EntryKind.UPDATE_JOB: UpdateJob,
     EntryKind.SET_POLICY: SetPolicy,
     EntryKind.SET_TTL: SetTtl,
     EntryKind.FORGET: Forget,
     EntryKind.TOUCH: Touch,
+    EntryKind.SET_ATTRIBUTES: SetAttributes,
     EntryKind.ADD_TOKEN: AddToken,
     EntryKind.REMOVE_TOKEN: RemoveToken,
+    EntryKind.ROTATE_KEY: RotateKey,
+    EntryKind.SET_BUCKET: SetBucket,
 }
 
 _KIND_OF = {body: kind for kind, body in BODIES.items()}
-_encode = msgspec.msgpack.Encoder().encode
 _DECODERS: dict[int, msgspec.msgpack.Decoder[Any]] = {
     int(kind): msgspec.msgpack.Decoder(body) for kind, body in BODIES.items()
 }
@@ -572,7 +679,7 @@ _DECODERS: dict[int, msgspec.msgpack.Decoder[Any]] = {
 
 def encode_entry(change: Change) -> Entry:
     """The journal entry that carries ``change``."""
-    return Entry(int(_KIND_OF[type(change)]), ENTRY_VERSION, _encode(change))
+    return Entry(int(_KIND_OF[type(change)]), ENTRY_VERSION, encode_holder(change))
 
 
 def decode_entry(entry: Entry) -> Any:

@@ -25,8 +25,11 @@ from monofs.metadata.survey import Survey
 from monofs.metadata.tables import (
     ABOVE_ROOT,
     APPLIED,
+    BUCKETS,
+    BUCKETS_MAX,
     FEED_CONTENTS_MAX,
     GRAVES,
+    IDENTITY_BYTES,
     IDS,
     KEYS,
     MOUNTS,
@@ -37,6 +40,8 @@ from monofs.metadata.tables import (
     TOMBSTONES,
     WORKERS,
     FeedKind,
+    KeyKind,
+    decode_bucket,
     decode_feed,
     decode_grave,
     decode_key,
@@ -45,19 +50,22 @@ from monofs.metadata.tables import (
     pack_id,
     unpack_id,
 )
+from monofs.model.bucket import check_bucket_name
 from monofs.model.errors import MonofsError
 from monofs.model.ids import COUNTER_BITS, NO_CONTENT
 from monofs.model.inode import Flag, Inode, Kind, decode_inode
 from monofs.model.paths import name_problem, parse_path
+from monofs.model.s3_key import S3_RIGHTS
 from monofs.model.slots import table_of
 from monofs.model.token import GRANTABLE
 
+_KEY_KINDS = frozenset(KeyKind)
 FINDINGS_MAX = 100
 """Findings kept of one check."""
 _COUNTER = (1 << COUNTER_BITS) - 1
 _ALL_FLAGS = sum(map(int, Flag)) - int(Flag.INTENT)
 """INTENT was never set: intents lock paths (table ``locks``)."""
-_DIRECTORY_FLAGS = Flag.EXPLICIT | Flag.LOADED | Flag.MOUNT | Flag.MADE | Flag.KEPT
+_DIRECTORY_FLAGS = Flag.EXPLICIT | Flag.LOADED | Flag.MOUNT | Flag.MADE | Flag.KEPT | Flag.IMPLIED | Flag.MARKER
 
 # ---- checks of one record -------------------------------------------------------------------------------------------
 
@@ -115,8 +123,8 @@ def _flags_are_sane(_: Survey, _parent: int, _key: bytes, inode: Inode) -> str |
         return f"unknown flags {flags:#x}"
     if inode.kind != Kind.DIRECTORY and flags & _DIRECTORY_FLAGS:
         return f"flags of a directory on kind {inode.kind}: {flags:#x}"
-    if inode.kind == Kind.DIRECTORY and flags & Flag.HEADERS_UNKNOWN:
-        return "a directory has no headers"
+    if inode.kind == Kind.DIRECTORY and flags & Flag.HEADERS_UNKNOWN and not flags & Flag.MARKER:
+        return "a directory that is no object has no headers"
     if flags & Flag.KEPT and not flags & Flag.EXPLICIT:
         return "a directory is kept and not explicit"
     return "a mount point is explicit" if flags & Flag.MOUNT and not flags & Flag.EXPLICIT else None
@@ -264,7 +272,8 @@ def _answers_are_bounded(survey: Survey) -> Iterator[str]:
 
 def _workers_are_distinct(survey: Survey) -> Iterator[str]:
     identities: set[bytes] = set()
-    for key, identity in survey.all(WORKERS):
+    for key, record in survey.all(WORKERS):
+        identity = record[:IDENTITY_BYTES]
         if not 0 < unpack_id(key) <= survey.meta.last_worker or identity in identities:
             yield f"worker {unpack_id(key)} was never given an id, or another has its identity"
         identities.add(identity)
@@ -288,11 +297,28 @@ def _tokens_are_distinct(survey: Survey) -> Iterator[str]:
         key = decode_key(raw)
         if key.number != unpack_id(at) or not 0 < key.number <= survey.meta.last_key:
             yield f"token {key.number} lies under {unpack_id(at)}, or was never issued (the counter stands at {survey.meta.last_key})"
-        if key.name in names:
+        if key.kind not in _KEY_KINDS:
+            yield f"token {key.number} has kind {key.kind}"
+        is_s3 = key.kind == KeyKind.S3
+        if not is_s3 and key.name in names:
             yield f"two tokens are called {key.name}"
-        if not key.rights or key.rights & ~int(GRANTABLE):
-            yield f"token {key.number} has rights {key.rights:#x}, which no token can have"
-        names.add(key.name)
+        if not key.rights or key.rights & ~int(S3_RIGHTS if is_s3 else GRANTABLE):
+            yield f"token {key.number} has rights {key.rights:#x}, which no such token can have"
+        if not is_s3:
+            names.add(key.name)
+
+
+def _buckets_are_sane(survey: Survey) -> Iterator[str]:
+    count = 0
+    for key, raw in survey.all(BUCKETS):
+        bucket, count = decode_bucket(raw), count + 1
+        try:
+            check_bucket_name(key.decode())
+            parse_path(bucket.path)
+        except MonofsError as problem:
+            yield f"bucket {key!r}: {problem.message}"
+    if count > BUCKETS_MAX:
+        yield f"{count} buckets have a name"
 
 
 def _numbered(survey: Survey, space: int, tail: int, head: int) -> Iterator[str]:
@@ -321,6 +347,7 @@ WHOLE_CHECKS: dict[str, WholeCheck] = {
     "workers-are-distinct": _workers_are_distinct,
     "slots-are-of-workers": _slots_are_of_workers,
     "tokens-are-distinct": _tokens_are_distinct,
+    "buckets-are-sane": _buckets_are_sane,
     **WHOLE_CHECKS_OF_WRITING,
 }
 RECORD_DECODES = "record-decodes"

@@ -9,6 +9,7 @@ from monofs.metadata.known_jobs import TREE_KINDS, is_open
 from monofs.metadata.open_intents import lock_paths
 from monofs.metadata.survey import Survey, join
 from monofs.metadata.tables import (
+    ATTRIBUTES,
     EXPIRY,
     INTENTS,
     JOBS,
@@ -31,6 +32,8 @@ from monofs.metadata.tables import (
     path_key,
     unpack_id,
 )
+from monofs.model.attributes import check_attributes, decode_attributes
+from monofs.model.errors import InvalidArgument
 from monofs.model.ids import COUNTER_BITS, NO_CONTENT
 from monofs.model.inode import Flag, Inode, Kind
 
@@ -72,10 +75,22 @@ def _unpersisted_has_places(survey: Survey, _parent: int, _key: bytes, inode: In
     return None if survey.view.get(PLACES, pack_id(inode.content)) else "no store has it, and it is not told who has"
 
 
+def _attributes_are_of_files(survey: Survey, _parent: int, _key: bytes, inode: Inode) -> str | None:
+    number = inode.attributes
+    if number is None:
+        return None
+    if inode.kind not in (Kind.FILE, Kind.DIRECTORY) or not 0 < number <= survey.meta.last_attributes:
+        return f"kind {inode.kind} with attributes {number} (the counter stands at {survey.meta.last_attributes})"
+    if survey.attributes.add(number):
+        return f"attributes {number} are another file's, too"
+    return None if survey.view.get(ATTRIBUTES, pack_id(number)) else f"attributes {number} are not there"
+
+
 RECORD_CHECKS_OF_WRITING: dict[str, RecordCheck] = {
     "store-paths-lead-to-objects": _store_paths_lead_to_objects,
     "unpersisted-is-kept": _unpersisted_is_kept,
     "places-are-of-unpersisted": _unpersisted_has_places,
+    "attributes-are-of-files": _attributes_are_of_files,
 }
 
 # ---- checks of the whole --------------------------------------------------------------------------------------------
@@ -176,6 +191,16 @@ def _places_are_of_unpersisted(survey: Survey) -> Iterator[str]:
             yield f"it is told who has content {unpack_id(key):x}, which is no file's that no store has"
 
 
+def _attributes_have_files(survey: Survey) -> Iterator[str]:
+    for key, raw in survey.all(ATTRIBUTES):
+        if unpack_id(key) not in survey.attributes:
+            yield f"attributes {unpack_id(key)} are no file's"
+        try:
+            check_attributes(decode_attributes(raw), directory=True)
+        except InvalidArgument as problem:
+            yield f"attributes {unpack_id(key)}: {problem.message}"
+
+
 WHOLE_CHECKS_OF_WRITING: dict[str, WholeCheck] = {
     "locks-follow-intents": _locks_follow_intents,
     "intents-are-sound": _intents_are_sound,
@@ -183,4 +208,5 @@ WHOLE_CHECKS_OF_WRITING: dict[str, WholeCheck] = {
     "policies-are-distinct": _policies_are_distinct,
     "expiry-follows-ttls": _expiry_follows_ttls,
     "places-are-of-unpersisted": _places_are_of_unpersisted,
+    "attributes-are-of-files": _attributes_have_files,
 }

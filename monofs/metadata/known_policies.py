@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from monofs.metadata.store import Store
 from monofs.metadata.tables import POLICIES, Policy, decode_policy
+from monofs.model.block import DEFAULT_LAYOUT
 from monofs.model.paths import Parts, parse_path
 
 NO_POLICY = Policy(0, "/")
@@ -48,6 +49,16 @@ class KnownPolicies:
                 return found
         return NO_POLICY
 
+    def layout_of(self, parts: Parts) -> int:
+        """The layout of a content that begins at a path now; it keeps it, whatever policies say later."""
+        layout = self.of(parts).layout
+        return DEFAULT_LAYOUT if layout is None else layout
+
+    @property
+    def say_layouts(self) -> bool:
+        """Whether any policy says one; if not, all have the default."""
+        return any(policy.layout is not None for policy in self.by_path.values())
+
     def _merge(self) -> dict[Parts, Policy]:
         merged: dict[Parts, Policy] = {}
         for parts, policy in sorted((parse_path(path), policy) for path, policy in self.by_path.items()):
@@ -61,5 +72,7 @@ class KnownPolicies:
                 above.priority if policy.priority is None else policy.priority,
                 above.ttl_s if policy.ttl_s is None else policy.ttl_s,
                 max(above.changed_index, policy.changed_index),
+                above.layout if policy.layout is None else policy.layout,
+                above.replicas if policy.replicas is None else policy.replicas,
             )
         return merged

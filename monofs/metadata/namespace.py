@@ -110,10 +110,11 @@ class Namespace(State):
             "removal": self.meta.removal_head - self.meta.removal_tail,
             "tombstones": self.meta.graves_head - self.meta.graves_tail,
             "intents": self.meta.intents,
-            "jobs": len(self.known_jobs.by_number),
+            "jobs": len(self.known_jobs),
             "policies": len(self.known_policies.by_path),
             "ttls": self.meta.ttls,
             "tokens": len(self.known_keys.by_number),
+            "buckets": len(self.known_buckets.by_name),
             "memtable": self.store.memtable_entries,
         }
 
@@ -164,8 +165,8 @@ class Namespace(State):
             result = refusal.with_traceback(None)
             draft = Draft(self, draft.index, draft.now_ns)
         self.sessions.drop(draft.expired)
-        for worker, identity in draft.new_workers.items():
-            self._workers[worker], self._worker_ids[identity] = identity, worker
+        for worker, record in draft.workers.items():
+            self._take_worker(worker, record)
         return draft, result
 
     def _take_over(self, draft: Draft, term: int) -> None:

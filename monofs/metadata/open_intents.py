@@ -30,6 +30,8 @@ class OpenIntents:
         self._touched: dict[str, int] = {}
         """Path → intents about it, acting or not."""
         self._asked: dict[tuple[bytes, int], int] = {}
+        self.uploads = 0
+        """How many are UPLOADs."""
         after = b""
         while page := store.scan(INTENTS, after, _PAGE):
             for _, raw in page:
@@ -45,6 +47,7 @@ class OpenIntents:
         if intent is None:
             return
         self.by_number[number] = intent
+        self.uploads += intent.kind == IntentKind.UPLOAD
         for path in lock_paths(intent):
             key = path.encode()
             self._locks[key] = number
@@ -56,6 +59,7 @@ class OpenIntents:
             self._asked[intent.client, intent.sequence] = number
 
     def _forget(self, intent: Intent) -> None:
+        self.uploads -= intent.kind == IntentKind.UPLOAD
         for path in lock_paths(intent):
             key = path.encode()
             self._locks.pop(key, None)

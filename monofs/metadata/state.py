@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from monofs.metadata.entries import Asker, Stamp
+from monofs.metadata.known_buckets import KnownBuckets
 from monofs.metadata.known_jobs import KnownJobs
 from monofs.metadata.known_keys import KnownKeys
 from monofs.metadata.known_policies import KnownPolicies
@@ -22,7 +23,9 @@ from monofs.metadata.sessions import Sessions
 from monofs.metadata.store import Store
 from monofs.metadata.tables import (
     ABOVE_ROOT,
+    ATTRIBUTES,
     EXPIRY,
+    IDENTITY_BYTES,
     IDS,
     MOUNTS,
     PLACES,
@@ -44,6 +47,7 @@ from monofs.metadata.tables import (
     path_key,
     unpack_id,
 )
+from monofs.model.attributes import Attributes, decode_attributes
 from monofs.model.errors import InvariantBroken
 from monofs.model.ids import ContentId, InodeId
 from monofs.model.inode import Flag, Inode, Kind, decode_inode
@@ -93,6 +97,7 @@ class State:
         self.known_jobs = KnownJobs(store)
         self.known_policies = KnownPolicies(store)
         self.known_keys = KnownKeys(store)
+        self.known_buckets = KnownBuckets(store)
         self.known_slots = KnownSlots(store)
         self.follow_moves()
         self._names: OrderedDict[tuple[int, bytes], tuple[Inode, bytes] | None] = OrderedDict()
@@ -101,8 +106,15 @@ class State:
         self._mounts: list[tuple[Parts, Mount]] = []
         self._mount_at: dict[int, tuple[int, Mount]] = {}
         self._mounts_known = -1
-        self._workers = {unpack_id(key): value for key, value in store.scan(WORKERS, b"", 1 << 17)}
-        self._worker_ids = {identity: worker for worker, identity in self._workers.items()}
+        self._workers: dict[int, bytes] = {}
+        self._worker_ids: dict[bytes, int] = {}
+        self._addresses: dict[int, str] = {}
+        for key, record in store.scan(WORKERS, b"", 1 << 17):
+            self._take_worker(unpack_id(key), record)
+
+    def _take_worker(self, worker: int, record: bytes) -> None:
+        identity, address = record[:IDENTITY_BYTES], record[IDENTITY_BYTES:].decode()
+        self._workers[worker], self._worker_ids[identity], self._addresses[worker] = identity, worker, address
 
     @property
     def meta(self) -> Meta:
@@ -153,6 +165,23 @@ class State:
         return Lookup(
             inode, raw, parent, depth, self._locate(mounted, parts) if mounted else None, flags & _PINNED != 0, above
         )
+
+    def lookup_key(self, parts: Parts) -> Lookup:
+        """Resolve a path as a key of an object store: a file, though a directory has its name too, and below a file of which there is no such
+        directory as if nothing were there."""
+        found = self.lookup(parts)
+        if found.inode is not None and found.parent is not None and found.inode.kind == Kind.DIRECTORY:
+            raw = self.store.get(found.parent.id, parts[-1])
+            if raw is None:
+                return found._replace(inode=None, raw=None, depth=found.depth - 1)
+            return found._replace(inode=decode_inode(raw), raw=raw)
+        if found.inode is None and found.parent is not None and found.parent.kind != Kind.DIRECTORY:
+            depth = found.depth - 1
+            above = self.lookup(parts[:depth])
+            return found._replace(
+                parent=above.inode, depth=depth, above=ABOVE_ROOT if above.parent is None else int(above.parent.id)
+            )
+        return found
 
     def follow_moves(self) -> None:
         """Have lookups look for ``store_path`` while a MOVE job is open; without one, every object lies where its path says."""
@@ -315,12 +344,7 @@ class State:
 
     def job(self, number: int) -> Job | None:
         """The job of this number, if it is remembered."""
-        return self.known_jobs.by_number.get(number)
-
-    def jobs(self) -> list[Job]:
-        """All jobs remembered, oldest first."""
-        held = self.known_jobs.by_number
-        return [held[number] for number in sorted(held)]
+        return self.known_jobs.get(number)
 
     def open_tree_jobs(self) -> list[Job]:
         """The DELETE and MOVE jobs that run or are paused, oldest first."""
@@ -340,6 +364,10 @@ class State:
         """What policies say about a path: the deepest one over it, merged per field with those above it. ``id`` 0: none."""
         return self.known_policies.of(parts)
 
+    def layout_for(self, parts: Parts) -> int:
+        """The layout of a content that begins at a path now."""
+        return self.known_policies.layout_of(parts)
+
     def ttl_of(self, path: str) -> Ttl | None:
         """The time to live that was set for exactly this path (as ``format_path`` gives it)."""
         raw = self.store.get(TTLS, path_key(path)) if self.meta.ttls else None
@@ -355,6 +383,15 @@ class State:
                 break
             found.append(decode_ttl(present(self.store.get(TTLS, key[8:]), "what expires has a time to live")))
         return found
+
+    def attributes(self, inode: Inode) -> Attributes | None:
+        """What is kept with a file; None: nothing."""
+        raw = self.raw_attributes(inode)
+        return None if raw is None else decode_attributes(raw)
+
+    def raw_attributes(self, inode: Inode) -> bytes | None:
+        """The same as stored."""
+        return None if inode.attributes is None else self.store.get(ATTRIBUTES, pack_id(inode.attributes))
 
     def places(self, content: ContentId) -> Places | None:
         """Who holds bytes that no store has; None: a store has them."""
@@ -375,6 +412,10 @@ class State:
     def worker_of(self, identity: bytes) -> int:
         """The id of the worker whose home has this identity; 0: none was registered."""
         return self._worker_ids.get(identity, 0)
+
+    def address_of(self, worker: int) -> str:
+        """Where a worker listened when it registered last; '': it is not known."""
+        return self._addresses.get(worker, "")
 
     @property
     def slots(self) -> SlotTable:

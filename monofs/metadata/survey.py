@@ -96,6 +96,8 @@ class Survey:
         self.contents = Contents()
         self.unpersisted = Contents()
         """Those no store has."""
+        self.attributes = Bits()
+        """Numbers by which records name what is kept with their file."""
         self._homes: dict[int, Home] = {}
         self.reached = Bits()
         self.jobs = list(self._readable_jobs())

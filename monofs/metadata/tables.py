@@ -14,13 +14,35 @@ from enum import IntEnum
 
 import msgspec
 
+from monofs.model.attributes import Attributes, encode_holder
+
 FORMAT_VERSION = 1
 FIRST_LEVEL = 1
 """The entry level every cluster begins at, whatever release makes it: the state must not depend on who applies."""
-LEVEL = 2
+LEVEL = 5
 """The highest entry level this release knows."""
 SLOTS_LEVEL = 2
 """From which on ASSIGN_SLOTS may be proposed."""
+REPLICAS_LEVEL = 3
+"""From which on a policy may say replicas."""
+LAYOUT_LEVEL = 3
+"""From which on a policy may say a layout: records of files depend on it."""
+IMPLIED_LEVEL = 4
+"""From which on directories made on the way to a file are marked as such."""
+S3_KEYS_LEVEL = 4
+"""From which on S3 keys may be issued, and buckets named."""
+ATTRIBUTES_LEVEL = 4
+"""From which on files may have attributes and etags, and paths may be keys."""
+MARKERS_LEVEL = 5
+"""From which on directories may be objects, and keep attributes."""
+REPLACED_TTLS_LEVEL = 5
+"""From which on a time to live ends with the very file or directory it was set for, also when a file is replaced."""
+HISTORY_LEVEL = 5
+"""From which on ``JOBS_MAX`` jobs are remembered; before it, as many as may be open."""
+ADDRESSES_LEVEL = 5
+"""From which on it is remembered where workers listen."""
+UPLOADS_LEVEL = 5
+"""From which on uploads in parts may be open whose parts come through any worker."""
 
 NameChange = tuple[int, bytes, bytes | None]
 """(space, key, value or None)."""
@@ -47,6 +69,8 @@ class Table(IntEnum):
     PLACES = 16
     KEYS = 17
     PLACEMENT = 18
+    ATTRIBUTES = 19
+    BUCKETS = 20
 
 
 TREE_NAME = b"tree"
@@ -69,6 +93,8 @@ EXPIRY = -Table.EXPIRY
 PLACES = -Table.PLACES
 KEYS = -Table.KEYS
 PLACEMENT = -Table.PLACEMENT
+ATTRIBUTES = -Table.ATTRIBUTES
+BUCKETS = -Table.BUCKETS
 
 META_KEY = b"meta"
 ABOVE_ROOT = 0
@@ -83,15 +109,24 @@ TOMBSTONES_MAX = 100_000
 """Tombstones kept; when the oldest falls out, listings older than it are refused (``Meta.buried_floor``)."""
 INTENTS_MAX = 10_000
 """Open intents; more changes of stores are ``Overloaded``."""
-JOBS_MAX = 1000
-"""Jobs remembered; the oldest ended one falls out. So many open ones, and a new one is ``Overloaded``."""
+UPLOADS_MAX = 5_000
+"""Of them, UPLOADs: what clients leave behind must not be in the way of other changes."""
+JOBS_OPEN_MAX = 1000
+"""Jobs that run or are paused; a new one is ``Overloaded``."""
+JOBS_MAX = 10_000
+"""Jobs remembered; the oldest ended one falls out."""
+JOBS_BYTES_MAX = 64 << 20
+"""Bytes of records of ended jobs remembered: a job that names a hundred failures has twenty thousand, and may have more."""
 FAILURES_MAX = 100
 """Failures a job names; more are counted."""
 POLICIES_MAX = 10_000
 TTLS_MAX = 1_000_000
 MOUNTS_MAX = 1000
 TOKENS_MAX = 1000
+BUCKETS_MAX = 1000
 WORKERS_MAX = 65_536
+IDENTITY_BYTES = 16
+"""Of a worker's home."""
 
 PATH_KEY_BYTES = 400
 """Longest path that is its own key."""
@@ -161,6 +196,8 @@ class IntentKind(IntEnum):
     RENAME = 3
     MAKE_DIRECTORY = 4
     COPY = 5
+    UPLOAD = 6
+    """A file in parts that come through any worker, over days; the leader publishes it. While it does not act nothing else waits for it."""
 
 
 class Intent(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -204,6 +241,22 @@ class Intent(msgspec.Struct, array_like=True, gc=False, frozen=True):
     parents: bool = False
     directory: bool = False
     """Of a rename or deletion: that of a directory (the store renames it in one step; the deleted one is empty)."""
+    attributes: Attributes | None = None
+    """Of a write or copy: what is kept with the file. None: of a write nothing, of a copy what its source came with in the store."""
+    etag: str = ""
+    """Of a copy: its source's."""
+    as_key: bool = False
+    """What is made is a file, though a directory has its name too."""
+    if_content: int | None = None
+    """Fails unless the file has this content."""
+    by: str = ""
+    """Who spoke for the principal, if not itself."""
+    marker: bool = False
+    """Of a directory that is made or deleted: the object ``dir/`` alone is meant; what lies below stays."""
+    implied: bool = False
+    """Of a directory that is deleted: only if a store of files knows that it was made on the way to a file."""
+    tags_only: bool = False
+    """Of a copy onto itself: of what is kept with the file only the tags change."""
 
 
 class JobKind(IntEnum):
@@ -281,6 +334,10 @@ class Policy(msgspec.Struct, array_like=True, gc=False, frozen=True):
     ttl_s: int | None = None
     """Cached pages are dropped so long after they were admitted."""
     changed_index: int = 0
+    layout: int | None = None
+    """Of contents that begin below the path, as in model.block."""
+    replicas: int | None = None
+    """On so many workers of its slot a cached block is kept."""
 
 
 class Ttl(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -299,9 +356,18 @@ class Places(msgspec.Struct, array_like=True, gc=False, frozen=True):
     chains: list[tuple[int, list[int]]]
 
 
+class KeyKind(IntEnum):
+    """What a key is shown to."""
+
+    TOKEN = 0
+    """RPC doors (model/token.py)."""
+    S3 = 1
+    """S3 doors (model/s3_key.py)."""
+
+
 class Key(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """One record of ``keys``, keyed by its number: a token that was issued and not removed. Nothing of its secret is here: that follows
-    from the cluster's and the body, which these fields and the cluster's id make up (model/token.py)."""
+    """One record of ``keys``, keyed by its number: a token or S3 key that was issued and not removed. Nothing of its secret is here: that follows
+    from the cluster's and what these fields and the cluster's id make up (model/token.py, model/s3_key.py)."""
 
     number: int
     name: str
@@ -312,6 +378,17 @@ class Key(msgspec.Struct, array_like=True, gc=False, frozen=True):
     uid: int = 0
     groups: list[int] = []
     issued_ns: int = 0
+    issuer: str = ""
+    kind: int = KeyKind.TOKEN
+    prefix: str = ""
+    """Of an S3 key: the path it is bound to; empty: all."""
+
+
+class Bucket(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """One record of ``buckets``, keyed by name: a path that S3 doors show as a bucket."""
+
+    path: str
+    created_ns: int
     issuer: str = ""
 
 
@@ -377,13 +454,39 @@ class Meta(msgspec.Struct, array_like=True, gc=False):
     """Paths with a time to live."""
     last_key: int = 0
     keys_index: int = 0
-    """Journal index of the last change of which tokens there are."""
+    """Journal index of the last change of which tokens, S3 keys and named buckets there are."""
     kept_index: int = -1
     """Journal index of the last entry that made or moved, below a mount, a file that no store has. 0: none did; -1: not known, none did since an
     earlier release made this home."""
+    last_attributes: int = 0
 
 
 encode_record = msgspec.msgpack.Encoder().encode
+_INTENT_FIELDS = len(Intent.__struct_fields__)
+_PLAIN_TAIL = b"\xc0\xa0\xc2\xc0\xa0"
+"""The fields of level 4 where they say nothing."""
+
+
+def encode_intent(intent: Intent) -> bytes:
+    """As stored. The fields of level 4, and of level 5, are left out while they say nothing: so records are what releases before make of the same entries."""
+    raw = encode_holder(intent)
+    if intent.marker or intent.implied or intent.tags_only:
+        return raw
+    raw = bytes([0xDC, 0, _INTENT_FIELDS - 3]) + raw[3:-3]
+    if intent.by or intent.attributes is not None or intent.etag or intent.as_key or intent.if_content is not None:
+        return raw
+    return bytes([0xDC, 0, _INTENT_FIELDS - 8]) + raw[3 : -len(_PLAIN_TAIL)]
+
+
+_KEY_FIELDS = len(Key.__struct_fields__) - 2
+
+
+def encode_key(key: Key) -> bytes:
+    """As stored; likewise."""
+    raw = encode_record(key)
+    return raw if key.kind or key.prefix else bytes([0x90 | _KEY_FIELDS]) + raw[1:-2]
+
+
 decode_meta = msgspec.msgpack.Decoder(Meta).decode
 decode_feed = msgspec.msgpack.Decoder(FeedRecord).decode
 decode_detached = msgspec.msgpack.Decoder(Detached).decode
@@ -394,5 +497,6 @@ decode_policy = msgspec.msgpack.Decoder(Policy).decode
 decode_ttl = msgspec.msgpack.Decoder(Ttl).decode
 decode_places = msgspec.msgpack.Decoder(Places).decode
 decode_key = msgspec.msgpack.Decoder(Key).decode
+decode_bucket = msgspec.msgpack.Decoder(Bucket).decode
 decode_placement = msgspec.msgpack.Decoder(Placement).decode
 decode_tombstone = msgspec.msgpack.Decoder(Tombstone).decode

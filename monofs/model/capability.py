@@ -6,12 +6,13 @@ Pure: time is an argument. Law 9 holds because the token names the store key and
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+from functools import lru_cache
 
 import msgspec
 
 from monofs.model.errors import CapabilityExpired, CapabilityInvalid
+from monofs.model.hmac_key import HmacKey
 from monofs.model.ids import NO_CONTENT, ContentId, MountId
 
 LIFE_S = 300
@@ -62,16 +63,32 @@ class Capability(msgspec.Struct, array_like=True, frozen=True, gc=False):
     replaced_content: ContentId = NO_CONTENT
     """Of a write: the content it replaces, so that a worker can keep it for who reads it still; ``replaced_size`` are its bytes."""
     replaced_size: int = 0
+    upload: str = ""
+    """Of one part of an upload: the store's id of that. ``operation`` is then the part's own, that of the upload is in ``operation_name`` alone, ``size`` are the bytes
+    of the part."""
+    part: int = 0
+    """Its number."""
+    part_offset: int = 0
+    """Where its bytes will lie in the file, if parts go on as they came; -1: nobody knows."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Capability).decode
+_key_of = lru_cache(maxsize=64)(HmacKey)
 
 
 def seal_capability(capability: Capability, secret: bytes) -> bytes:
     """MAC (32 bytes) followed by the msgpack body."""
     body = _encode(capability)
-    return hmac.digest(secret, body, "sha256") + body
+    return _key_of(secret).digest(body) + body
+
+
+def peek_capability(token: bytes) -> Capability:
+    """What a token says, unverified: for who was given it by a master, not for who is shown it. Raises ``CapabilityInvalid``."""
+    try:
+        return _decode(token[_MAC_BYTES:])
+    except ValueError:
+        raise CapabilityInvalid("capability is not decodable") from None
 
 
 def open_capability(
@@ -89,7 +106,7 @@ def open_capability(
     except ValueError:  # DecodeError, ValidationError, and UnicodeDecodeError for a text that is none
         raise CapabilityInvalid("capability is not decodable") from None
     secret = secrets.get(capability.key_id)
-    if secret is None or not hmac.compare_digest(hmac.new(secret, body, hashlib.sha256).digest(), mac):
+    if secret is None or not hmac.compare_digest(_key_of(secret).digest(body), mac):
         raise CapabilityInvalid("capability signature does not match")
     if capability.cluster != cluster:
         raise CapabilityInvalid("capability is of another cluster")

@@ -307,6 +307,14 @@ class CopyDamaged(MonofsError):
     hint = "use another backup: nothing of this one was taken over"
 
 
+class WorkersUsedUp(MonofsError):
+    """The cluster has no number left for another worker: each home of one has had its own, for ever."""
+
+    code = 3020
+    errno = _errno.ENOSPC
+    hint = "start it with the `worker/identity` of a worker that is gone for good in its home: it takes over that worker's number"
+
+
 # ---- 4xxx tiering and worker ------------------------------------------------------------------------------------------
 
 
@@ -533,6 +541,16 @@ class UfsNoAccess(UfsUnreachable):
     errno = _errno.EACCES
     retry = False
     hint = "`monofs mount update PATH --ufs-mode readWrite` lets it be asked again"
+
+
+class UfsPaused(UfsUnreachable):
+    """The store failed again and again, and is not asked for a while; ``again_s`` says for how long at most."""
+
+    code = 6014
+
+
+STORE_AWAY = (UfsUnreachable, UfsThrottled, UfsFailed, UfsBadBody, DeadlineExceeded)
+"""The store cannot tell right now, as against: it told us no."""
 
 
 # ---- 7xxx client ------------------------------------------------------------------------------------------------------

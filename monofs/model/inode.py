@@ -45,6 +45,10 @@ class Flag(IntFlag):
 
     KEPT = 256
     """A directory below a mount that is EXPLICIT for the sake of what no store has below it, whatever mount points go."""
+    IMPLIED = 512
+    """A directory that nobody asked for: made on the way to a file. While it is empty, doors that know keys only do not show it."""
+    MARKER = 1024
+    """A directory that is an object without bytes, too: S3's ``dir/``, which stays and goes whatever lies below. ``fingerprint`` is its object's, if a store has it."""
 
 
 ANY_VERSION = "*"
@@ -76,7 +80,10 @@ class Inode(msgspec.Struct, array_like=True, gc=False, frozen=True):
     store_path: str | None = None
     """Store prefix of a renamed directory until its objects have moved."""
     attributes: int | None = None
+    """Under which number table ``attributes`` has what is kept with the file; None: nothing is."""
     base: ContentId | None = None
+    etag: str = ""
+    """As the writer of the content named it (S3: without quotes); '': its store's, or none (``attributes.etag_of``)."""
 
     @property
     def is_directory(self) -> bool:
@@ -84,5 +91,13 @@ class Inode(msgspec.Struct, array_like=True, gc=False, frozen=True):
         return self.kind == Kind.DIRECTORY
 
 
-encode_inode = msgspec.msgpack.Encoder().encode
+def encode_inode(inode: Inode) -> bytes:
+    """As stored. Without an etag the field is left out: so records are what releases before level 4 make of the same entries."""
+    raw = _encode(inode)
+    return raw if inode.etag else _UNTAGGED + raw[len(_UNTAGGED) : -1]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_UNTAGGED = bytes([0xDC, 0, len(Inode.__struct_fields__) - 1])
+"""Head of an array of all fields but the last."""
 decode_inode = msgspec.msgpack.Decoder(Inode).decode

@@ -26,6 +26,11 @@ class Mount(msgspec.Struct, array_like=True, frozen=True):
     ufs_mode: str = "readWrite"
     """``options.UfsMode``: what may be done with the store now."""
 
+    @property
+    def is_object_store(self) -> bool:
+        """Whether names are keys there: a file may lie beside a directory of its name, and renaming is copying."""
+        return not self.uri.startswith("file:")
+
 
 class Located(msgspec.Struct, frozen=True):
     """Where a path of the namespace lies in a store."""

@@ -10,6 +10,8 @@ from monofs.model.errors import InvalidPath, NameTooLong
 
 NAME_MAX_BYTES = 255
 PATH_MAX_BYTES = 4096
+UPLOADS = b".monofs-uploads"
+"""The directory below the root in which the S3 door keeps uploads in parts, each in a directory of its own that has a time to live."""
 
 Parts = tuple[bytes, ...]
 """The names of a path from the root down; ``()`` is the root."""

@@ -26,6 +26,8 @@ class Principal:
     uid: int = 0
     groups: tuple[int, ...] = ()
     rights: Right = Right.READ | Right.WRITE | Right.ADMIN
+    by: str = ""
+    """Who speaks for it, having checked its credential itself: a node of the cluster; empty: it speaks itself."""
 
 
 ANONYMOUS = Principal("anonymous")

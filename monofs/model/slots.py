@@ -11,12 +11,14 @@ from __future__ import annotations
 import sys
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from heapq import nsmallest
 from itertools import combinations
 
 import msgspec
 
-from monofs.model.block import SLOTS
+from monofs.model.block import PAGE_SIZE_BYTES, SLOTS
 from monofs.model.errors import ConditionFailed, InvalidArgument
 
 REPLICAS_MAX = 8
@@ -25,6 +27,10 @@ ZONE_MAX = 255
 """Characters of a zone's name."""
 WORKER_MAX = 65_535
 """Greatest worker id a table can name: ids are two bytes."""
+FORMER_S = 600.0
+"""How long after a change of the table its former owners are asked first: what is wanted of them comes over within this time, or goes cold."""
+FORMERS_MAX = 4
+"""Tables kept for that, and at most so many owners asked in vain: each costs a round trip, a GET more than that."""
 DELTA_BYTES_MAX = 2 * SLOTS * (REPLICAS_MAX + 1) + 4096
 """Most bytes of a delta, unpacked."""
 
@@ -63,16 +69,29 @@ class SlotTable:
         listed = [worker for worker in self.owners(slot) if worker in live]
         return listed or ([sorted(live)[slot % len(live)]] if live else [])
 
+    def sequence(self, slot: int, live: Collection[int], count: int) -> list[int]:
+        """The first ``count`` of ``live`` for a slot that is read from so many: those it lists, in order, then in an order of the slot's own."""
+        listed = [worker for worker in self.owners(slot) if worker in live]
+        if len(listed) < count:
+            others = (worker for worker in live if worker not in listed)
+            listed += nsmallest(
+                count - len(listed), others, key=lambda worker: (zlib.crc32(b"%d %d" % (slot, worker)), worker)
+            )
+        return listed[:count]
+
     def workers(self) -> list[int]:
         """All workers that have slots, ascending."""
         return sorted(set(self._rows))
 
     def counts(self) -> dict[int, int]:
         """Worker to the number of slots it owns."""
-        counts: dict[int, int] = {}
-        for worker in self._rows[:: self.replicas or 1]:
-            counts[worker] = counts.get(worker, 0) + 1
-        return counts
+        return dict(Counter(self._rows[:: self.replicas or 1]))
+
+    def span(self, worker: int) -> tuple[int, int]:
+        """How many slots the workers of lower ids own, and they together with this one: what is divided by slots is divided by this."""
+        owners = self._rows[:: self.replicas or 1]
+        first = sum(owner < worker for owner in owners)
+        return first, first + owners.count(worker)
 
     def problem(self, workers: Iterable[int]) -> str | None:
         """What is wrong with this table in a cluster of these workers; None: nothing."""
@@ -134,6 +153,13 @@ class SlotTable:
         if table.digest != delta.digest:
             raise ConditionFailed(f"the slot table of epoch {delta.epoch} was told in part: ask for it as a whole")
         return table
+
+
+def part_of(quota_bytes: int, span: tuple[int, int]) -> int:
+    """The part of a quota of the worker with this :meth:`SlotTable.span`, in whole pages as far as there are; all parts sum to the quota exactly."""
+    pages, rest = divmod(quota_bytes, PAGE_SIZE_BYTES)
+    first, end = (pages * each // SLOTS for each in span)
+    return (end - first) * PAGE_SIZE_BYTES + (rest if span[0] < span[1] == SLOTS else 0)
 
 
 def table_of(epoch: int, replicas: int, rows: bytes) -> SlotTable:

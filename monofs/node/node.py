@@ -21,8 +21,10 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 
 import monofs
+from monofs.client.filesystem import FileSystem, reach
 from monofs.config.loader import Loaded, setting_fields
 from monofs.config.schema import SecurityConfig
+from monofs.gateways.http import Door
 from monofs.journal.book import parse_peers
 from monofs.journal.replicated import Replicated
 from monofs.journal.single import SingleVoter
@@ -33,32 +35,42 @@ from monofs.metadata.store import Store
 from monofs.metadata.tables import LEVEL
 from monofs.model.errors import ConfigError, HomeUnusable, InvalidArgument
 from monofs.model.ids import JournalIndex, Term
-from monofs.model.principal import NODE
+from monofs.model.principal import NODE, Principal
 from monofs.node.forming import IDENTITY
 from monofs.node.group import Group, install_received, tell
 from monofs.node.home import Home, load_secret, open_home, write_durably
+from monofs.node.s3 import Channels, open_s3
 from monofs.observe.bridge import bridge_logs
 from monofs.observe.logs import close_logs, logger, set_up_logs
+from monofs.observe.recent import Recent
+from monofs.observe.totals import totals
 from monofs.rpc import api
-from monofs.rpc.addresses import format_address, is_wildcard
+from monofs.rpc.addresses import format_address, is_loopback, is_wildcard
 from monofs.rpc.client import Client
 from monofs.rpc.direct import DirectClient
 from monofs.rpc.handshake import Credential
+from monofs.rpc.s3_keys import S3Keys
 from monofs.rpc.server import Limits, Listener, Security, listen_tcp, listen_unix
 from monofs.rpc.sync import Pool
 from monofs.rpc.tls import ClientTls, ServerTls
 from monofs.tiering.cache import Cache
 from monofs.tiering.spec import parse_tiers
-from monofs.web.console import listen_console
+from monofs.web.console import Console
 from monofs.web.events import EventsDoor
+from monofs.web.recording import Standing
 from monofs.worker.service import Worker
 
 log = logger(__name__)
 FLUSH_TICK_S = 0.1
 WORKER_PATIENCE_S = 0.5
 """After so long without a connection the next worker of a slot is asked."""
-PEER_SILENCE_S = 2.0
-"""A worker that says nothing for so long must prove that it lives, or its bytes are taken from the store."""
+WORKER_CONSOLE_PORT = 30_000
+CONSOLE_TIMEOUT_S = 10.0
+"""Of what the console asks by itself, again and again."""
+S3_DRAIN_S = 10.0
+"""How long a node that stops waits for requests at its S3 door to end."""
+PEER_SILENCE_S = 1.5
+"""Of a worker that says nothing for so long, and did not prove meanwhile that it lives, the bytes are taken from the store."""
 
 
 class Node:
@@ -78,12 +90,15 @@ class Node:
         self._stack = ExitStack()
         self._listeners: list[Listener] = []
         self._console: Any = None
+        self._s3: tuple[Door, Channels] | None = None
+        self._recent, self._recent_audit = Recent(), Recent()
         self._ready = self._stopping = False
         self.home: Home
         self._namespace: Namespace
         self.master: Master | None = None
         self.worker: Worker | None = None
         self._worker_address = ""
+        self._cache: Cache
         self._security = Security()
         self._tls: ClientTls | None = None
         self._group: Group | None = None
@@ -98,8 +113,10 @@ class Node:
             stack.callback(self.home.close)
             self._open_logs(stack)
             security = self.config.security
+            cache = self._make_cache() if self.config.node.role in ("all", "worker") else None
             self._check_shared_secret()
             self._secret = load_secret(self.home, security.cluster_secret_file)
+            self.s3_keys = S3Keys(self._secret)
             self._tls = find_client_tls(security)
             self._security = Security(
                 secret=self._secret,
@@ -109,8 +126,8 @@ class Node:
             )
             if self.config.node.role in ("all", "master"):
                 self._open_master(stack)
-            if self.config.node.role in ("all", "worker"):
-                self._open_worker(stack)
+            if cache is not None:
+                self._open_worker(cache, stack)
             self._stack = stack.pop_all()
 
     def _check_shared_secret(self) -> None:
@@ -127,11 +144,13 @@ class Node:
         file = settings.file or self.home.path("monofs.log")
         audit = settings.audit_file or self.home.path("audit.log")
         try:
-            handler = set_up_logs(settings.level, file, settings.max_bytes)
+            handler = set_up_logs(settings.level, file, settings.max_bytes, recent=self._recent)
             stack.callback(close_logs, handler)
             stack.callback(bridge_logs(handler))
             stack.callback(
-                close_logs, set_up_logs("info", audit, settings.max_bytes, name="monofs.audit"), name="monofs.audit"
+                close_logs,
+                set_up_logs("info", audit, settings.max_bytes, name="monofs.audit", recent=self._recent_audit),
+                name="monofs.audit",
             )
         except OSError as error:
             raise ConfigError(f"cannot write the log {error.filename}: {error.strerror}") from None
@@ -169,6 +188,7 @@ class Node:
             home=self.home.directory,
             settings=self.settings,
             dial=self._dial,
+            connect=self._connect_worker,
             dial_journal=self._group.dial if self._group is not None else None,
             voters_level=self._group.voters_level if self._group is not None else lambda: LEVEL,
         )
@@ -226,20 +246,25 @@ class Node:
             return DirectClient(self.worker.service(), NODE)
         return Client(self.reactor, info.address, Credential(self._secret), tls=self._tls, patience_s=WORKER_PATIENCE_S)
 
-    def _open_worker(self, stack: ExitStack) -> None:
+    def _make_cache(self) -> Cache:
+        """The worker's cache, not open yet: before anything else is, so that settings that cannot work end the start. Raises ``ConfigError``."""
         config = self.config.worker
-        tiers = parse_tiers(config.tiers, self.home.directory, config.quota)
-        cache = Cache(
+        return Cache(
             self.home.path("worker", "index"),
-            tiers,
+            parse_tiers(config.tiers, self.home.directory, config.quota),
             reserve=config.reserve,
-            call_soon=self.reactor.callFromThread,
+            call_soon=lambda work: self.reactor.callFromThread(work),
             eviction=config.eviction,
             allocation=config.allocation,
             watermark=config.watermark,
             trace=config.trace,
+            writers=max(config.fetch_threads // 2, 1),
         )
+
+    def _open_worker(self, cache: Cache, stack: ExitStack) -> None:
+        config = self.config.worker
         cache.open()
+        self._cache = cache
         stack.callback(cache.close)
         master: Client | DirectClient
         if self.master is not None and self._group is None:
@@ -248,6 +273,7 @@ class Node:
             master = Client(self.reactor, addresses, Credential(self._secret), tls=self._tls)
         else:
             raise ConfigError("a worker needs masters: --set worker.masters=host:port,...")
+        self._to_master = master
         self.worker = Worker(
             config,
             cache,
@@ -256,8 +282,11 @@ class Node:
             home=self.home.directory,
             connect=self._connect_worker,
             tell=tell,
+            s3_keys=self.s3_keys,
         )
         self.worker.service().on_fatal = self.on_fatal
+        if self.master is not None:
+            self.master.at_hand = self.worker.at_hand
 
     def _connect_worker(self, address: str) -> Pool:
         return Pool(address, Credential(self._secret), silence_s=PEER_SILENCE_S, tls=self._tls)
@@ -293,7 +322,8 @@ class Node:
             )
             address = self._listen("worker", self.worker.service(), worker.host, worker.port, worker.max_connections)
             self._worker_address = address
-            yield self.worker.start(address, unix)
+            yield self.worker.start(address, unix, self._console_address())
+            self._open_s3(self.worker)
         self.doors["pid"] = os.getpid()
         self._ready = True
         self._announce()
@@ -318,31 +348,130 @@ class Node:
             name = own.rpartition(":")[0].strip("[]") or socket.gethostname()
         return format_address(name, int(address.rpartition(":")[2])) if name else address
 
+    def _open_s3(self, worker: Worker) -> None:
+        if self.config.s3.port < 0:
+            return
+        credential, masters = Credential(self._secret), self.config.worker.masters or self._own_door()
+
+        def dial(address: str) -> Client:
+            return Client(self.reactor, address, credential, tls=self._tls, patience_s=WORKER_PATIENCE_S)
+
+        def dial_for(principal: Principal) -> Client | DirectClient:
+            if self.master is not None and self._group is None:
+                return DirectClient(self.master.service(), principal)
+            return Client(self.reactor, masters, credential.for_principal(principal), tls=self._tls)
+
+        tls, channels = self._security.tls, Channels(worker, self._to_master, dial, dial_for)
+        try:
+            door = open_s3(
+                self.reactor, self.config.s3, worker, channels, self.s3_keys, tls=tls, on_fatal=self.on_fatal
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{error}; see s3.host and s3.port") from None
+        self._s3 = door, channels
+        self.doors["s3"] = f"{'http' if tls is None else 'https'}://{door.address}"
+
+    async def _close_s3(self) -> None:
+        if self._s3 is not None:
+            door, channels = self._s3
+            await door.stop(S3_DRAIN_S)
+            channels.close()
+
     def _open_console(self) -> None:
         settings = self.config.console
         if settings.port < 0:
             return
-        if (
-            not settings.host.startswith("127.")
-            and settings.host not in ("localhost", "::1")
-            and not self.config.security.insecure
-        ):
-            raise ConfigError(
-                f"the console on {settings.host} would be open to everyone: keep console.host=127.0.0.1, or name the "
-                "exception with security.insecure=true"
-            )
+        self._check_console(settings.host)
         try:
             events = None
             if self.master is not None:
                 events = EventsDoor(self.config.master.events_token, self.master.take_events)
-            self._console = listen_console(self.reactor, settings.host, settings.port, self.health, events)
+            self._console = Console(
+                self.reactor,
+                health=self.health,
+                events=events,
+                connect=self._reach,
+                own=lambda: reach(self._masters(), Credential(self._secret), self._tls, timeout_s=CONSOLE_TIMEOUT_S),
+                standing=self._stands,
+                node=self._told,
+                is_open=self.config.security.authentication == "auto" and self.master is not None,
+                names=[
+                    name.strip().lower()
+                    for name in f"{settings.names},{self.config.node.advertise}".split(",")
+                    if name.strip()
+                ],
+                history=self.home.path("console.history"),
+                logs={"logs": self._recent, "audit": self._recent_audit},
+                tls=self._security.tls,
+                settings=self.settings,
+            )
+            port = self._console.listen(settings.host, self._console_port())
         except CannotListenError as error:
             why = error.socketError
             shown = why.strerror if isinstance(why, OSError) else why
             raise ConfigError(
                 f"cannot listen on {settings.host}:{settings.port}: {shown}; see console.host and console.port"
             ) from None
-        self.doors["console"] = f"http://{settings.host}:{self._console.getHost().port}"
+        scheme = "http" if self._security.tls is None else "https"
+        self.doors["console"] = f"{scheme}://{format_address(settings.host, port)}"
+
+    def _check_console(self, host: str) -> None:
+        """Law 9: raise ``ConfigError`` where strangers could look, or listen to a token as it is typed."""
+        security = self.config.security
+        if is_loopback(host) or security.insecure:
+            return
+        missing = [
+            name
+            for name, is_set in (
+                ("security.authentication=required", security.authentication == "required"),
+                ("security.tls_certificate and security.tls_key", self._security.tls is not None),
+            )
+            if not is_set
+        ]
+        if missing:
+            raise ConfigError(
+                f"a console on {host or 'all addresses'} needs {', and '.join(missing)}: set that, keep console.host=127.0.0.1, or name the "
+                "exception with security.insecure=true"
+            )
+
+    def _console_address(self) -> str:
+        """What others are told of where this node's console is; '': it has none."""
+        scheme, mark, address = str(self.doors.get("console", "")).partition("://")
+        return f"{scheme}://{self._advertised(self.config.console.host, address)}" if mark else ""
+
+    def _console_port(self) -> int:
+        """As set, and where nothing is set 19999 at masters, 30000 at workers."""
+        is_set = "console.port" in self.loaded.sources
+        return WORKER_CONSOLE_PORT if self.config.node.role == "worker" and not is_set else self.config.console.port
+
+    def _masters(self) -> str:
+        """Where the console's clients find masters."""
+        return str(self.doors.get("rpc") or self.config.worker.masters or self._own_door())
+
+    def _reach(self, token: str) -> FileSystem:
+        return reach(self._masters(), Credential(token=token) if token else Credential(), self._tls)
+
+    def _told(self) -> dict[str, Any]:
+        """What the console says of this node."""
+        console = self.config.console
+        prices = {"per_million_gets": console.price_per_million_gets, "per_gib": console.price_per_gib}
+        return {"role": self.config.node.role, "name": self.config.journal.id or socket.gethostname(), "prices": prices}
+
+    def _stands(self) -> Standing:
+        """What is charted: of the cluster where this master leads, else of this node's own worker."""
+        if self.master is not None and self.master.members is not None:
+            members = self.master.members.members
+            live = {str(number): member for number, member in members.items() if member.live}
+            return Standing(
+                {number: member.totals for number, member in live.items()},
+                sum(member.info.used_bytes for member in live.values()),
+                sum(member.info.capacity_bytes for member in live.values()),
+                len(live),
+                self._namespace.meta.intents,
+            )
+        if self.worker is not None:
+            return Standing({"own": totals()}, self._cache.used_bytes, self._cache.capacity_bytes, 1)
+        return Standing()
 
     def _announce(self) -> None:
         lines = [f"monofs {monofs.__version__} is ready, home {self.home.directory}"]
@@ -391,6 +520,7 @@ class Node:
         steps: list[Callable[[], Deferred[Any]]] = []
         if self._console is not None:
             steps.append(self._close_console)
+        steps.append(lambda: Deferred.fromCoroutine(self._close_s3()))
         steps += [listener.stop for listener in self._listeners]
         if self.worker is not None:
             steps.append(self.worker.stop)
@@ -408,7 +538,7 @@ class Node:
             self._ticker.stop()
 
     def _close_console(self) -> Deferred[Any]:
-        return maybeDeferred(self._console.stopListening)
+        return maybeDeferred(self._console.stop)
 
     def close(self) -> None:
         """What blocks at the end: cache, journal, database, logs, lock."""

@@ -14,11 +14,11 @@ import signal
 import sys
 from typing import Any
 
-from twisted.internet import epollreactor
 from twisted.python.failure import Failure
 
 from monofs.config.loader import Loaded
 from monofs.model.errors import MonofsError
+from monofs.node.reactor import install_reactor
 from monofs.observe.logs import logger
 
 log = logger(__name__)
@@ -37,12 +37,9 @@ def run_node(loaded: Loaded, *, skip: frozenset[int] = frozenset()) -> int:
     faulthandler.enable()
     sys.setswitchinterval(0.0005)
     raise_open_files(loaded.config.node.open_files)
-    epollreactor.install()
-    from twisted.internet import reactor as installed
-
+    reactor = install_reactor()
     from monofs.node.node import Node
 
-    reactor: Any = installed
     outcome: dict[str, Any] = {"code": 0, "error": None}
     node = Node(loaded, reactor, on_fatal=die, skip=skip)
 

@@ -25,8 +25,9 @@ def audit(
     succeeded: bool,
     error: int = 0,
     trace: int = 0,
+    by: str = "",
 ) -> None:
-    """Write one record; ``source`` and ``target`` are paths, ``error`` the code of the failure or 0."""
+    """Write one record; ``source`` and ``target`` are paths, ``error`` the code of the failure or 0, ``by`` who spoke for the principal, if not itself."""
     if not _logger.isEnabledFor(logging.INFO):
         return
     fields = {
@@ -40,6 +41,8 @@ def audit(
         "error": error,
         "trace": show_trace(trace),
     }
+    if by:
+        fields["by"] = by
     # without looking for the caller's file and line, which nobody reads here: every change passes through
     record = logging.LogRecord(AUDIT_LOGGER, logging.INFO, "", 0, command, None, None)
     record.__dict__["fields"] = fields

@@ -16,6 +16,7 @@ import sys
 import time
 
 from monofs.observe.metrics import LOG_LOST
+from monofs.observe.recent import Recent
 
 LINES_MAX = 100
 """Lines of one event in one second; the next one that is written says how many were left out."""
@@ -52,6 +53,8 @@ class LogHandler(logging.Handler):
 
     def __init__(self, *, spare: bool) -> None:
         super().__init__()
+        self.recent: Recent | None = None
+        """Keeps the last lines."""
         self._sparing = Sparing() if spare else None
         self._told = False
 
@@ -65,7 +68,10 @@ class LogHandler(logging.Handler):
                     return
                 if left_out:
                     record.fields = {**getattr(record, "fields", {}), "left_out": left_out}
-            self.write(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
+            line = self.format(record).encode("utf-8", "backslashreplace")
+            if self.recent is not None:
+                self.recent.put(line)
+            self.write(line + b"\n")
         except Exception as error:  # noqa: BLE001 - a log must never stop whoever writes it
             LOG_LOST("failed").add()
             if not self._told:

@@ -12,7 +12,8 @@ import logging
 import time
 from typing import Any
 
-from monofs.observe.logfile import FileLog, StreamLog
+from monofs.observe.logfile import FileLog, LogHandler, StreamLog
+from monofs.observe.recent import Recent
 from monofs.observe.tracing import current_trace, show_trace
 
 _SECRET_WORDS = ("secret", "password", "token", "credential", "authorization", "private_key", "capability")
@@ -106,14 +107,17 @@ def logger(name: str) -> Log:
     return Log(name)
 
 
-def set_up_logs(level: str, file: str, max_bytes: int, *, name: str = "monofs") -> logging.Handler:
-    """Send the loggers below ``name`` to ``file`` (``-``: standard error) as JSON lines, rotated at ``max_bytes``.
+def set_up_logs(
+    level: str, file: str, max_bytes: int, *, name: str = "monofs", recent: Recent | None = None
+) -> logging.Handler:
+    """Send the loggers below ``name`` to ``file`` (``-``: standard error) as JSON lines, rotated at ``max_bytes``; ``recent`` keeps the last ones.
 
     Above debug, lines of one event are bounded in number, but for the audit log. Returns the handler, for :func:`close_logs`. Raises
     ``OSError`` when the file cannot be opened.
     """
     spare = level != "debug" and name != AUDIT_LOGGER
-    handler: logging.Handler = StreamLog(spare=spare) if file == "-" else FileLog(file, max_bytes, spare=spare)
+    handler: LogHandler = StreamLog(spare=spare) if file == "-" else FileLog(file, max_bytes, spare=spare)
+    handler.recent = recent
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger(name)
     root.setLevel(level.upper())

@@ -13,7 +13,7 @@ import platform
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -81,16 +81,21 @@ class Timer:
             self.observe(seconds)
 
     def quantile(self, share: float) -> float:
-        """Upper bound of the bucket that holds the given share of all durations; 0.0 when there are none."""
-        total = sum(self.counts)
-        if not total:
-            return 0.0
-        seen = 0
-        for bound, count in zip(LATENCY_BUCKETS_S, self.counts, strict=False):
-            seen += count
-            if seen >= share * total:
-                return bound
-        return LATENCY_BUCKETS_S[-1]
+        """As :func:`quantile`; 0.0 when there are no durations."""
+        return quantile(self.counts, share) if any(self.counts) else 0.0
+
+
+def quantile(counts: Sequence[int], share: float) -> float:
+    """An estimate of what this share of all durations took at most, in seconds; NaN when there are none. ``counts``: by bucket, as :attr:`Timer.counts`.
+
+    Within its bucket the durations are taken to be spread evenly, as Prometheus' ``histogram_quantile`` does; beyond the last bound it is that bound.
+    """
+    rank, lower = share * sum(counts), 0.0
+    for upper, count in zip(LATENCY_BUCKETS_S, counts, strict=False):
+        if count and rank <= count:
+            return lower + (upper - lower) * rank / count
+        rank, lower = rank - count, upper
+    return LATENCY_BUCKETS_S[-1] if any(counts) else float("nan")
 
 
 class Family:
@@ -176,7 +181,16 @@ def know_mount(mount: int) -> None:
     """A mount exists: its counters are there from now on, at 0, so that ratios of them have a value from the start."""
     label = str(mount)
     _GONE.pop(label, None)  # a process that outlives a cluster may meet the same id in another
-    for family in (PAGE_HITS, PAGE_MISSES, STORE_BYTES, STORE_WRITTEN, DESCRIPTOR_BYTES, STALE_SERVED):
+    for family in (
+        PAGE_HITS,
+        PAGE_MISSES,
+        STORE_BYTES,
+        STORE_PAUSED,
+        STORE_REFUSED,
+        STORE_WRITTEN,
+        DESCRIPTOR_BYTES,
+        STALE_SERVED,
+    ):
         family(label)
 
 
@@ -206,18 +220,45 @@ def store_observer(mount: int) -> Callable[[str, str, float, int], None]:
 
 
 def snapshot() -> dict[str, float]:
-    """All counters and gauges as ``name{label=value,...}`` → value, for reports and `--json`."""
+    """All counters and gauges as ``name{label=value,...}`` → value, for reports and `--json`; of histograms ``name_count`` and ``name_sum``."""
     shown: dict[str, float] = {}
     for family in FAMILIES:
         if family.kind == "histogram":
+            for values, timer in list(family.children.items()):
+                inner = _labelled(family, values)
+                shown[f"{family.name}_count{inner}"], shown[f"{family.name}_sum{inner}"] = sum(timer.counts), timer.sum
             continue
         read = (
             family.read() if family.read else {values: child.value for values, child in list(family.children.items())}
         )
         for values, value in read.items():
-            inner = ",".join(f"{name}={text}" for name, text in zip(family.labels, values, strict=True))
-            shown[f"{family.name}{{{inner}}}" if inner else family.name] = value
+            shown[family.name + _labelled(family, values)] = value
     return shown
+
+
+def _labelled(family: Family, values: tuple[str, ...]) -> str:
+    inner = ",".join(f"{name}={text}" for name, text in zip(family.labels, values, strict=True))
+    return f"{{{inner}}}" if inner else ""
+
+
+def store_asked(mount: int) -> dict[str, float]:
+    """What this process asked a mount's store but bytes (``BYTE_KINDS``, which are workers' business): ``requests``, ``failed``, ``seconds`` of all of them."""
+    label = str(mount)
+    asked = {"requests": 0.0, "failed": 0.0, "seconds": 0.0}
+    for (of, kind, outcome), child in list(STORE_REQUESTS.children.items()):
+        if of == label and kind not in BYTE_KINDS:
+            asked["requests"] += child.value
+            asked["failed"] += child.value if outcome not in STORE_ANSWERS else 0
+    for (of, kind), timer in list(STORE_TIME.children.items()):
+        if of == label and kind not in BYTE_KINDS:
+            asked["seconds"] += timer.sum
+    return asked
+
+
+BYTE_KINDS = frozenset({"get", "put", "upload", "part", "complete"})
+"""Kinds of requests to stores that move bytes."""
+STORE_ANSWERS = frozenset({"ok", "abandoned", "UfsNotFound", "UfsChanged", "UfsNotEmpty"})
+"""Outcomes that say nothing against the store."""
 
 
 # ---- node ---------------------------------------------------------------------------------------------------------------
@@ -269,6 +310,22 @@ RPC_TIME = histogram(
 )
 RPC_CONNECTIONS = gauge("monofs_rpc_connections", "Open connections, by door.", "door")
 RPC_REFUSED = counter("monofs_rpc_refused", "Connections refused or ended by this side, by reason.", "reason")
+# ---- http ---------------------------------------------------------------------------------------------------------------
+HTTP_REQUESTS = counter(
+    "monofs_http_requests",
+    "Requests, by door (s3) and outcome (status; gone: the client left before its answer was complete; cut: the answer could not be completed).",
+    "door",
+    "outcome",
+)
+HTTP_TIME = histogram("monofs_http_seconds", "Time from a request's head to the end of its answer, by door.", "door")
+HTTP_BYTES = counter("monofs_http_bytes", "Bytes of bodies, by door and direction (in, out).", "door", "direction")
+HTTP_CONNECTIONS = gauge("monofs_http_connections", "Open connections, by door.", "door")
+HTTP_REFUSED = counter(
+    "monofs_http_refused",
+    "Requests and connections ended by this side, by door and reason (status; connections, slow_reader, tls).",
+    "door",
+    "reason",
+)
 # ---- under storage ------------------------------------------------------------------------------------------------------
 STORE_REQUESTS = counter(
     "monofs_store_requests",
@@ -280,6 +337,14 @@ STORE_REQUESTS = counter(
 )
 STORE_TIME = histogram("monofs_store_seconds", "Time of one request to a store until its last byte.", "mount", "kind")
 STORE_BYTES = counter("monofs_store_read_bytes", "Bytes read from stores, by mount.", "mount")
+STORE_PAUSED = gauge(
+    "monofs_store_paused",
+    "1 while this worker does not read a mount's store, or does not write to it, or only tries to, because that failed again and again.",
+    "mount",
+)
+STORE_REFUSED = counter(
+    "monofs_store_refused", "Fetches and writes that failed at once while a mount's store was not to be asked.", "mount"
+)
 STORE_WRITTEN = counter("monofs_store_written_bytes", "Bytes written to stores, by mount.", "mount")
 STALE_SERVED = counter(
     "monofs_stale_served",
@@ -291,7 +356,7 @@ ODD_NAMES = counter("monofs_odd_names", "Names in stores that no path can hold."
 INTENTS_OPEN = gauge("monofs_intents_open", "Changes of stores that were begun and not ended.")
 INTENTS_RESOLVED = counter(
     "monofs_intent_resolved",
-    "Intents nobody was working at any more that the master brought to their end, by kind and outcome (ended, abandoned).",
+    "Intents nobody was working at any more that the master brought to their end, by kind and outcome (ended, abandoned, reopened).",
     "kind",
     "outcome",
 )
@@ -317,7 +382,9 @@ PAGE_HITS = counter(
     "Pages asked for through the worker that were cached; not those read through descriptors.",
     "mount",
 )
-PAGE_MISSES = counter("monofs_page_misses", "Pages asked for that had to be fetched.", "mount")
+PAGE_MISSES = counter(
+    "monofs_page_misses", "Pages readers asked for that had to be fetched; not those of loads.", "mount"
+)
 SERVED_BYTES = counter(
     "monofs_served_bytes",
     "Bytes served to readers, by source (cache, store) and way (tcp, unix, descriptor).",
@@ -332,8 +399,17 @@ DESCRIPTOR_BYTES = counter(
     "Cached bytes opened to readers on the worker's machine, who then read them from the file, unseen by the worker, as often as they like.",
     "mount",
 )
+DESCRIPTORS_RECALLED = counter(
+    "monofs_descriptors_recalled", "Descriptors asked back from readers on the worker's machine, to make room."
+)
 PEER_BYTES = counter("monofs_peer_bytes", "Bytes this worker got from other workers instead of a store.")
+HOT_TOLD = counter(
+    "monofs_hot_told", "Times readers of a hot block were told to read it from more workers than its owner."
+)
 HANDED_BYTES = counter("monofs_handed_bytes", "Bytes of cached groups handed to the workers that own them now.")
+COPIED_BYTES = counter(
+    "monofs_copied_bytes", "Bytes of cached groups copied to other workers because a policy says replicas."
+)
 PEER_FAILURES = counter("monofs_peer_failures", "Times another worker did not answer, so that the store was asked.")
 EVICTED_BYTES = counter(
     "monofs_evicted_bytes",

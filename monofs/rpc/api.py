@@ -12,11 +12,13 @@ from typing import Any
 
 import msgspec
 
+from monofs.model.attributes import Attributes
+
 PROTOCOL_VERSION = 1
 
 
 class Method(IntEnum):
-    """Method numbers. 1-9 any node, 10-59 master for clients, 60-79 master for workers, 80-89 master for masters, 100-149 worker."""
+    """Method numbers. 1-9 any node, 10-59 and 70-79 master for clients, 60-69 master for workers, 80-89 master for masters, 100-149 worker."""
 
     PING = 1
     STAT = 10
@@ -47,6 +49,7 @@ class Method(IntEnum):
     TOKEN_ADD = 35
     TOKEN_LIST = 36
     TOKEN_REMOVE = 37
+    KEY_ROTATE = 38
     REPORT = 40
     CONF = 41
     FSCK = 42
@@ -58,6 +61,11 @@ class Method(IntEnum):
     POLICY_LIST = 48
     SET_TTL = 49
     NEEDS_SYNC = 50
+    CONNECTION_LIST = 51
+    LIST_KEYS = 52
+    SET_ATTRIBUTES = 53
+    BUCKET_SET = 54
+    BUCKET_LIST = 55
     BACKUP = 58
     QUORUM = 56
     QUORUM_CHANGE = 57
@@ -68,6 +76,10 @@ class Method(IntEnum):
     END_WRITE = 64
     ABANDON_WRITE = 65
     DECOMMISSION = 66
+    BEGIN_UPLOAD = 70
+    OPEN_PART = 71
+    COMPLETE_UPLOAD = 72
+    ABORT_UPLOAD = 73
     STEP = 80
     WHO = 81
     SNAPSHOT = 82
@@ -81,6 +93,8 @@ class Method(IntEnum):
     VERIFY = 107
     WRITE = 108
     ABORT_WRITE = 109
+    HOT = 110
+    KEEP_PARTS = 111
 
 
 class Message(msgspec.Struct, array_like=True, gc=False):
@@ -112,19 +126,27 @@ class ReadOptions(msgspec.Struct, array_like=True, gc=False, frozen=True):
     bound_s: float = 0.0
 
 
+NIL = msgspec.Raw(b"\xc0")
+
+
 class StatRequest(Message):
-    """STAT."""
+    """STAT. ``attributes``: those of a file are wanted, too; a store that has them is asked for them once. ``as_key``: the path is a key of an object
+    store: a file is meant, though a directory has its name too."""
 
     path: str
     options: ReadOptions = ReadOptions()
+    attributes: bool = False
+    as_key: bool = False
 
 
 class StatAnswer(Message):
-    """``inode`` is the stored record (model.inode.Inode) spliced in unchanged."""
+    """``inode`` is the stored record (model.inode.Inode) spliced in unchanged, and so are ``attributes`` (model.attributes.Attributes), nil where there
+    are none or none were asked for."""
 
     inode: msgspec.Raw
     mount: int = 0
     pinned: bool = False
+    attributes: msgspec.Raw = NIL
 
 
 class StatManyRequest(Message):
@@ -132,6 +154,8 @@ class StatManyRequest(Message):
 
     paths: list[str]
     options: ReadOptions = ReadOptions()
+    attributes: bool = False
+    as_key: bool = False
 
 
 class Failure(Message):
@@ -156,16 +180,42 @@ class ListRequest(Message):
     after: bytes = b""
     limit: int = 1000
     options: ReadOptions = ReadOptions()
+    attributes: bool = False
+    """As far as they are known here."""
 
 
 class ListAnswer(Message):
-    """``names[i]`` (directories end in ``/``) belongs to ``inodes[i]``. ``next`` None: the last page."""
+    """``names[i]`` (directories end in ``/``) belongs to ``inodes[i]``, and to ``attributes[i]`` where those were asked for. ``next`` None: the last page."""
 
     names: list[bytes]
     inodes: list[msgspec.Raw]
     next: bytes | None
     mounts: dict[int, int] = {}
     """Position → mount id, for children that are mount points."""
+    attributes: list[msgspec.Raw] = []
+
+
+class ListKeysRequest(Message):
+    """LIST_KEYS: what lies below a directory as one flat, sorted run of keys relative to it, as object stores list a bucket: those that begin with
+    ``prefix`` and are greater than ``after``, at most ``limit`` (1,000) of them. Keys with ``delimiter`` behind the prefix are told as one common
+    prefix, up to and with the first of it."""
+
+    path: str
+    prefix: bytes = b""
+    delimiter: bytes = b""
+    after: bytes = b""
+    limit: int = 1000
+    options: ReadOptions = ReadOptions()
+
+
+class ListKeysAnswer(Message):
+    """``keys[i]`` belongs to ``inodes[i]``; a key that ends in ``/`` is an empty directory. ``prefixes`` are sorted, too, and count for the limit. ``next``
+    None: there is no more; else ``after`` of the next page, which may be no key of anything: a page may end early, even empty."""
+
+    keys: list[bytes]
+    inodes: list[msgspec.Raw]
+    prefixes: list[bytes]
+    next: bytes | None
 
 
 class OpenRequest(Message):
@@ -173,10 +223,19 @@ class OpenRequest(Message):
 
     path: str
     options: ReadOptions = ReadOptions()
+    data_bytes: int = 0
+    """A file of at most so many bytes may come with the answer, whole."""
+    attributes: bool = False
+    """As of STAT."""
+    as_key: bool = False
+    data_alone: bool = False
+    """Where the bytes come with the answer, no capability and no workers are wanted."""
+    learn_later: bool = False
+    """With ``attributes``: where a store has still to be asked for them, the answer does not wait for it, and says so (``unlearnt``)."""
 
 
 class OpenAnswer(Message):
-    """Everything a reader needs. ``capability`` is empty for files of zero bytes."""
+    """Everything a reader needs. ``capability`` is empty for files of zero bytes, and where the data come alone."""
 
     inode: msgspec.Raw
     capability: bytes
@@ -185,6 +244,13 @@ class OpenAnswer(Message):
     mount: int = 0
     workers: list[int] = []
     """Who holds bytes that no store has: these are asked, whatever the slot table says. Empty: any worker can get them."""
+    data: bytes = b""
+    """All bytes of the file, if they were asked for and the worker in the master's process had them at hand; else none of them."""
+    replicas: int = 1
+    """So many workers of a slot's list keep its blocks: readers spread over them."""
+    attributes: msgspec.Raw = NIL
+    unlearnt: bool = False
+    """What its store keeps with the file has still to be asked for: STAT with ``attributes`` does."""
 
 
 class OpenManyRequest(Message):
@@ -192,6 +258,8 @@ class OpenManyRequest(Message):
 
     paths: list[str]
     options: ReadOptions = ReadOptions()
+    attributes: bool = False
+    as_key: bool = False
 
 
 class OpenManyAnswer(Message):
@@ -268,6 +336,8 @@ class WorkerInfo(Message):
     live: bool = True
     capacity_bytes: int = 0
     used_bytes: int = 0
+    keeps: bool = False
+    """It keeps what it got from others for its readers: those on its machine ask it first, whatever they want."""
 
 
 class SlotsKnown(Message):
@@ -327,13 +397,16 @@ class RequestId(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
 
 class MakeDirectoryRequest(Message):
-    """MAKE_DIRECTORY."""
+    """MAKE_DIRECTORY. ``marker``: the object ``dir/`` of S3 is made, with ``attributes``, also of a directory that is there already; without ``exist_ok``
+    if it is not told as a key yet."""
 
     path: str
     mode: int = 0o755
     parents: bool = False
     exist_ok: bool = False
     request: RequestId = RequestId()
+    marker: bool = False
+    attributes: Attributes | None = None
 
 
 class CreateRequest(Message):
@@ -345,10 +418,14 @@ class CreateRequest(Message):
 
 
 class DeleteRequest(Message):
-    """DELETE a file or an empty directory, in the store too when it lies below a mount."""
+    """DELETE a file or an empty directory, in the store too when it lies below a mount. ``as_key``: the file, though a directory has its name too;
+    ``if_content``: only if the file has this content, else ``ConditionFailed``; ``marker``: the object ``dir/``, whatever lies below."""
 
     path: str
     request: RequestId = RequestId()
+    as_key: bool = False
+    if_content: int | None = None
+    marker: bool = False
 
 
 class RenameRequest(Message):
@@ -385,7 +462,8 @@ class BeginWriteRequest(Message):
     """BEGIN_WRITE. ``size`` >= 0 when all bytes are at hand, else -1. ``write_type`` '': as the path's policy says, else CACHE_THROUGH.
 
     ``if_match``: only if the file has this fingerprint. ``exclusive``: only if nothing has the name. ``instead``: the capability of a write
-    whose worker was never reached: it is given up, and another worker takes the bytes; ``NoWorker`` when there is none."""
+    whose worker was never reached: it is given up, and another worker takes the bytes; ``NoWorker`` when there is none. ``reached``: that worker may
+    have bytes of it; then the write is given up only once the worker is silent (else ``NotReady``), and what became of it is asked of the store first."""
 
     path: str
     mode: int = 0o644
@@ -396,26 +474,106 @@ class BeginWriteRequest(Message):
     write_type: str = ""
     request: RequestId = RequestId()
     instead: bytes = b""
+    reached: bool = False
+    attributes: Attributes | None = None
+    """What is kept with the file, as far as it is known now: the first WRITE says it to the store, the last one may say more."""
+    as_key: bool = False
+    """The file may lie beside a directory of its name, and below a file, where the store can have both."""
+    if_content: int | None = None
+    """Only if the file has this content: for files without a fingerprint."""
+    within: str = ""
+    """Only below this directory, which has to be there: ``NotFound``, though directories come into being below it."""
 
 
 class BeginWriteAnswer(Message):
-    """Send the bytes to ``worker`` with WRITE and this capability. A file of zero bytes is written too: one WRITE, ``last``."""
+    """Send the bytes to ``worker`` with WRITE and this capability. A file of zero bytes is written too: one WRITE, ``last``.
+
+    ``inode`` other than nil: nothing is to be sent, for the write given up (``reached``) had made the file after all, and its condition would now
+    meet that file as another's. Only answered to a request with a condition."""
 
     capability: bytes
     operation: int
     worker: int
     write_type: str
     epoch: int = 0
+    inode: msgspec.Raw = NIL
+
+
+class BeginUploadRequest(Message):
+    """BEGIN_UPLOAD: a file whose parts come through any worker, in any order, until it is completed or aborted."""
+
+    path: str
+    attributes: Attributes
+    """The store is told them."""
+
+
+class BeginUploadAnswer(Message):
+    """``operation`` 0: no store takes parts for this path."""
+
+    operation: int
+
+
+class OpenPartRequest(Message):
+    """OPEN_PART: part ``number`` of an upload, of ``size`` bytes, is to be sent. Answered with BeginWriteAnswer: the bytes go to its worker as those of a
+    file; the answer to the last WRITE has the ``tag``."""
+
+    operation: int
+    number: int
+    size: int
+
+
+class UploadedPart(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A part as it is joined. ``tag``: as the store named it."""
+
+    number: int
+    size: int
+    tag: str
+
+
+class CompleteUploadRequest(Message):
+    """COMPLETE_UPLOAD: join these parts to the file, with ``attributes``. Answered with InodeAnswer. ``exclusive``, ``if_content`` as of BEGIN_WRITE. Where it is
+    refused the upload goes on; ``WriteLost``: there is none, or no more."""
+
+    operation: int
+    parts: list[UploadedPart]
+    attributes: Attributes
+    exclusive: bool = False
+    if_content: int | None = None
+
+
+class AbortUploadRequest(Message):
+    """ABORT_UPLOAD: answered once its parts are gone from the store; one that is not open is no error."""
+
+    operation: int
 
 
 class CopyRequest(Message):
-    """COPY a file to another path of the same mount without moving its bytes through monofs. ``CrossMount`` otherwise."""
+    """COPY a file to another path of the same mount without moving its bytes through monofs. ``CrossMount`` otherwise. ``attributes``: the copy's; None:
+    those of the source."""
 
     source: str
     target: str
     parents: bool = True
     exclusive: bool = False
     request: RequestId = RequestId()
+    attributes: Attributes | None = None
+    as_key: bool = False
+    """Of both paths."""
+    if_content: int | None = None
+    """Only if the source has this content, to which ``attributes`` belong; else ``ConditionFailed``."""
+
+
+class SetAttributesRequest(Message):
+    """SET_ATTRIBUTES: replace what is kept with a file that still has this content, and attributes under this number (0: none), as its record names both;
+    else ``ConditionFailed``. Answered with InodeAnswer. An object in a store is tagged there, or copied onto itself. ``directory``: of the directory of this path;
+    stores are not told of those."""
+
+    path: str
+    content: int
+    expected: int
+    attributes: Attributes | None
+    request: RequestId = RequestId()
+    directory: bool = False
 
 
 class TouchRequest(Message):
@@ -540,6 +698,8 @@ class MountInfo(Message):
     note: str = ""
     """What whoever adds a mount should know, such as that its store is empty."""
     ufs_mode: str = "readWrite"
+    asked: dict[str, float] = {}
+    """What the master that answers asked the store since it began, but bytes: ``requests``, ``failed``, ``seconds`` of all of them."""
 
 
 class MountListAnswer(Message):
@@ -551,8 +711,15 @@ class MountListAnswer(Message):
 # ---- administration ---------------------------------------------------------------------------------------------------
 
 
+class ReportRequest(Message):
+    """REPORT: these sections; none named: all. ``worker``: of the section ``workers`` this one only; 0: all."""
+
+    sections: list[str] = []
+    worker: int = 0
+
+
 class ReportAnswer(Message):
-    """REPORT (Empty): sections → name → value, for people and `--json`."""
+    """REPORT: sections → name → value, for people and `--json`."""
 
     sections: dict[str, dict[str, Any]]
 
@@ -572,6 +739,29 @@ class ConfAnswer(Message):
     """CONF (Empty)."""
 
     settings: list[Setting]
+
+
+class ConnectionInfo(Message):
+    """One connection to a node's RPC doors. ``peer``: its address, or process and user; ``credential``: by what it came in (none, cluster secret, token and its number);
+    ``since_ns``: since 1970 UTC; ``pending``: requests that wait for their answer; ``release``: of its software, as it says itself."""
+
+    peer: str
+    door: str
+    name: str
+    credential: str
+    rights: str
+    since_ns: int
+    pending: int
+    release: str
+
+
+class ConnectionListAnswer(Message):
+    """CONNECTION_LIST (Empty), for the right admin: connections of the node asked, oldest first, at most 2,000 of ``total``. ``clients``: programs whose changes are remembered for
+    their retries."""
+
+    connections: list[ConnectionInfo]
+    total: int
+    clients: int
 
 
 class FsckAnswer(Message):
@@ -611,10 +801,15 @@ class TokenAddRequest(Message):
     uid: int = 0
     groups: list[int] = []
     request: RequestId = RequestId()
+    s3: bool = False
+    """An S3 key for the user ``name``, with ``read`` or ``read,write``."""
+    prefix: str = ""
+    """Of an S3 key: the path it is bound to; empty: all."""
 
 
 class TokenInfo(Message):
-    """An issued token. ``shown``: how its text begins, nothing of its secret. ``expires_s``: since 1970, 0: never."""
+    """An issued token, or S3 key. ``shown``: how its text begins, nothing of its secret; of an S3 key its access key id. ``expires_s``: since 1970, 0:
+    never."""
 
     number: int
     name: str
@@ -626,10 +821,12 @@ class TokenInfo(Message):
     expired: bool = False
     uid: int = 0
     groups: list[int] = []
+    s3: bool = False
+    prefix: str = ""
 
 
 class TokenAddAnswer(Message):
-    """``token`` is told this once. It travels as it is: on loopback, a Unix socket or under TLS, or whoever listens has it too."""
+    """``token`` (of an S3 key: its secret access key) is told this once. It travels as it is: on loopback, a Unix socket or under TLS, or whoever listens has it too."""
 
     token: str
     info: TokenInfo
@@ -642,10 +839,43 @@ class TokenListAnswer(Message):
 
 
 class TokenRemoveRequest(Message):
-    """TOKEN_REMOVE by name or number: it lets nobody in any more, and connections that came in by it are closed."""
+    """TOKEN_REMOVE by name or number, of an S3 key by access key id or number: it lets nobody in any more, and connections that came in by it are
+    closed."""
 
     token: str
     request: RequestId = RequestId()
+
+
+class KeyRotateRequest(Message):
+    """KEY_ROTATE: a new S3 key of the same user, rights, path and end as the one with this access key id or number, which ends in ``ends_in_s``
+    (0: at once). Answered with TokenAddAnswer."""
+
+    key: str
+    ends_in_s: float = 0.0
+    request: RequestId = RequestId()
+
+
+class BucketSetRequest(Message):
+    """BUCKET_SET: S3 doors show the directory ``path`` as the bucket ``name``; '' : no longer. Only a principal with the ADMIN right may."""
+
+    name: str
+    path: str
+    request: RequestId = RequestId()
+
+
+class BucketInfo(Message):
+    """A directory that S3 doors show as a bucket of this name."""
+
+    name: str
+    path: str
+    created_ns: int
+    issuer: str = ""
+
+
+class BucketListAnswer(Message):
+    """BUCKET_LIST (Empty): by name."""
+
+    buckets: list[BucketInfo]
 
 
 # ---- intents, jobs, policies ------------------------------------------------------------------------------------------
@@ -704,13 +934,21 @@ class JobInfo(Message):
     rate: float | None = None
     eta_s: float | None = None
     counts: dict[str, int] = {}
-    """What else is counted, by name: directories, changed, kept."""
+    """What else is counted, by name: directories, changed, kept; ``total_bytes``: of all items together, where known."""
+    arguments: dict[str, str] = {}
+    """What it was begun with."""
 
 
 class JobListRequest(Message):
-    """JOB_LIST: one job (``NotFound`` if it is not remembered), or with 0 all, newest first."""
+    """JOB_LIST: one job (``NotFound`` if it is not remembered); with 0 those numbered below ``before`` (0: all), newest first, as many as one answer holds:
+    ask on below the last of them until there are none. Of a list, none tells its failures."""
 
     number: int = 0
+    before: int = 0
+    limit: int = 0
+    """At most so many; 0: as many as one answer holds."""
+    is_now: bool = False
+    """Instead all that are open, and of the others the ``limit`` that ended last."""
 
 
 class JobListAnswer(Message):
@@ -739,6 +977,10 @@ class PolicyInfo(Message):
     id: int = 0
     used_bytes: int = 0
     """Cached bytes charged to it, of all live workers, as last told."""
+    layout: int | None = None
+    """How files that begin below it are cut into blocks: the exponent of a block's size, 255: not at all."""
+    replicas: int | None = None
+    """On so many workers of its slot a cached block is kept."""
 
 
 class PolicySetRequest(Message):
@@ -776,15 +1018,22 @@ class RegisterRequest(Message):
     """Its share of the slots, beside those of others; 0: none."""
     zone: str = ""
     """What it shares with others that may fail together with it."""
+    keeps: bool = False
+    """As of :class:`WorkerInfo`."""
+    console: str = ""
+    """Where its own console is; '': it has none."""
+    life: int = 0
+    """Drawn by chance when it began: with another one it may have less cached than it had. 0: not told."""
 
 
 class GroupSpec(Message):
-    """A cache group as workers keep it: those of pages whose capability names policy ``id``. Quota 0: none; ttl 0: none."""
+    """A cache group as workers keep it: those of pages whose capability names policy ``id``. Quota 0: none, else that of the whole cluster; ttl 0: none."""
 
     id: int
     quota_bytes: int
     priority: str
     ttl_s: int
+    replicas: int = 1
 
 
 class MountGrant(Message):
@@ -797,11 +1046,27 @@ class MountGrant(Message):
     ufs_mode: str = "readWrite"
 
 
+class S3KeyGrant(Message):
+    """An S3 key workers honour; its secret follows from number and salt (model/s3_key.py)."""
+
+    number: int
+    salt: bytes
+    name: str
+    rights: int
+    expires_s: int = 0
+    uid: int = 0
+    groups: list[int] = []
+    prefix: str = ""
+
+
 class TokenGrant(Message):
-    """Which tokens workers honour: number to salt; ``last`` is the newest number ever given."""
+    """Which tokens workers honour: number to salt; ``last`` is the newest number ever given. And what S3 doors go by: keys, and buckets that have a
+    name of their own."""
 
     salts: dict[int, bytes]
     last: int
+    s3: list[S3KeyGrant] = []
+    buckets: list[BucketInfo] = []
 
 
 class RegisterAnswer(Message):
@@ -822,6 +1087,8 @@ class RegisterAnswer(Message):
     groups: list[GroupSpec] = []
     tokens: TokenGrant | None = None
     tokens_index: int = 0
+    listed: bool | None = None
+    """Whether the slot table lists this worker; None: there is none."""
 
 
 class FeedKind(IntEnum):
@@ -866,6 +1133,21 @@ class HeartbeatRequest(Message):
     tokens_index: int = 0
     slots: SlotsKnown | None = None
     """The slot table this worker has; None: it wants none."""
+    troubles: dict[int, str] = {}
+    """Mount id → why its store, which failed again and again, is not asked now."""
+    totals: list[float] = []
+    """What it has done since it began, in the order of observe.totals.TOTALS."""
+    over: dict[int, int] = {}
+    """Policy id → bytes held over this worker's part of the quota, because they cannot go now."""
+
+
+class PartsNews(Message):
+    """How far workers are with their parts of quotas (worker/parts.py)."""
+
+    settled: int
+    """Epoch of the table in force when all live workers follow it, else 0."""
+    over: dict[int, int]
+    """Policy id → bytes that other workers hold over their parts."""
 
 
 class HeartbeatAnswer(Message):
@@ -886,6 +1168,8 @@ class HeartbeatAnswer(Message):
     tokens_index: int = 0
     slots: SlotsNews | None = None
     """None: table and liveness are as the worker knows them. They end no wait: they come with the answer that is due."""
+    parts: PartsNews | None = None
+    """None: this master does not know of parts."""
 
 
 class RecordUploadRequest(Message):
@@ -927,6 +1211,10 @@ class EndWriteRequest(Message):
     worker: int = 0
     capability: bytes = b""
     """That of the write: by it a master that has forgotten the operation finds the file it ended with."""
+    attributes: Attributes | None = None
+    """In the place of those BEGIN_WRITE said."""
+    etag: str = ""
+    """Not kept where the store has its own."""
 
 
 class AbandonWriteRequest(Message):
@@ -963,6 +1251,10 @@ class ReadRequest(Message):
     asked: int = 0
     """On whose behalf: 0 a reader's; by another worker, 1 of the owner (served from the cache or the store, never asked on), 2 of the
     former owner (from the cache, else ``NotCached``)."""
+    spread: bool = False
+    """Asked here because the block is hot (:class:`ServedAnswer`): what comes from its owner is kept."""
+    past_owner: bool = False
+    """Asked here because the owner does not answer: what is missing comes from the store, and nobody waits for the owner once more."""
 
 
 class ReadManyRequest(Message):
@@ -972,6 +1264,19 @@ class ReadManyRequest(Message):
     capabilities: list[bytes]
     pieces: list[tuple[int, int, int]]
     cache: str = "CACHE"
+    spread: bool = False
+    """As of a READ, for one of the pieces at least."""
+    past_owner: bool = False
+    """As of a READ, for one of the pieces at least."""
+    asked: int = 0
+    """As of a READ; with 2 nothing is sent unless all of it is cached."""
+
+
+class ServedAnswer(Message):
+    """Ends READ and READ_MANY. ``hot``: (content, block, n) of blocks that readers should read from any of n workers more for the next ten seconds:
+    the next ones of the order in which :meth:`model.slots.SlotTable.sequence` puts all."""
+
+    hot: list[tuple[int, int, int]] = []
 
 
 class DescriptorRequest(Message):
@@ -979,6 +1284,8 @@ class DescriptorRequest(Message):
 
     capability: bytes
     group: int
+    cache: str = "CACHE"
+    """As of a READ: with ``CACHE_PROMOTE``, reads through the descriptor count for moving the group up."""
 
 
 class DescriptorAnswer(Message):
@@ -1006,6 +1313,14 @@ class FetchRequest(Message):
     cache: str = "CACHE"
     giver: int = 0
     """The worker that asks, and has them: they are read from there or not at all, and the capability names no store's object."""
+    age_ms: int = 0
+    """With ``giver``: how long ago they came into its cache; their time to live goes on."""
+    check: bool = False
+    """Bring nothing: compare what is present with its checksums, drop what differs, and tell what is left of ``pages``."""
+    keep: bool = False
+    """The pages are wanted in this worker's cache, also if it is not their owner and keeps (``worker.local_copy``) only what is read again."""
+    unread: bool = False
+    """Nobody reads them now (a load): they are neither hits nor misses."""
 
 
 class FetchAnswer(Message):
@@ -1024,19 +1339,32 @@ class WriteRequest(Message):
     """WRITE bytes at ``offset`` (those sent before end there; what was received already is passed over), at most 1 MiB.
 
     ``last``: the file ends with them; it is published, and the answer carries its record. Several may be in flight, in order.
-    ``data`` stays where it arrived, uncopied, and is not to be changed by who sends it in one process."""
+    ``data`` stays where it arrived, uncopied, and is not to be changed by who sends it in one process.
+
+    ``attributes`` of the first one reach the store with the file; those of the last one, with ``etag``, are what is kept."""
 
     capability: bytes
     offset: int
     data: memoryview
     last: bool = False
+    attributes: Attributes | None = None
+    etag: str = ""
 
 
 class WriteAnswer(Message):
-    """``inode`` after ``last``, else nil. ``received`` bytes so far."""
+    """``inode`` after ``last``, else nil; of a part ``tag``. ``received`` bytes so far."""
 
     received: int
     inode: msgspec.Raw = msgspec.Raw(b"\xc0")
+    tag: str = ""
+
+
+class KeepPartsRequest(Message):
+    """KEEP_PARTS: an upload is about to be the file with this content, joined from these parts: what is here of them can be read from now on. Answered
+    with Empty."""
+
+    content: int
+    parts: list[UploadedPart]
 
 
 class AbortWriteRequest(Message):
@@ -1049,6 +1377,14 @@ class ReleaseRequest(Message):
     """RELEASE descriptor leases."""
 
     leases: list[int]
+    kept: list[int] = []
+    """Leases the client means to keep (at most 4,096): the answer says which of them to give back."""
+
+
+class ReleaseAnswer(Message):
+    """``recalled``: of the leases kept, those whose room the worker wants. The client closes them within a minute."""
+
+    recalled: list[int] = []
 
 
 class TierStatus(Message):
@@ -1062,6 +1398,8 @@ class TierStatus(Message):
     groups: int
     state: str
     error: str = ""
+    held_bytes: int = 0
+    """Of the used bytes, those of files unlinked already that readers still hold."""
 
 
 class DecommissionRequest(Message):
@@ -1118,6 +1456,45 @@ class CachedAnswer(Message):
 
     groups: list[CachedGroup]
     gone: list[Gone] = []
+
+
+class HotRequest(Message):
+    """HOT: the contents read most lately, and the groups that left last; at most ``most`` (1,000) of each."""
+
+    most: int = 100
+
+
+class HotContent(Message):
+    """``reads``: of its groups, one a second at most, each worth half after ten minutes. ``mount`` and ``key``: where its store has it, as a client
+    told last; -1: nobody told lately."""
+
+    content: int
+    reads: float
+    read_ns: int
+    cached_bytes: int
+    tiers: list[str]
+    pinned: bool
+    mount: int = -1
+    key: str = ""
+
+
+class LeftGroup(Message):
+    """A group that left the cache, and why: evicted, freed, retired, expired, damaged."""
+
+    content: int
+    group: int
+    why: str
+    at_ns: int
+    mount: int = -1
+    key: str = ""
+
+
+class HotAnswer(Message):
+    """``hot``: most read first. ``left``: the last to leave first."""
+
+    worker: int
+    hot: list[HotContent]
+    left: list[LeftGroup]
 
 
 class VerifyAnswer(Message):

@@ -4,8 +4,8 @@ Invariants: every Deferred fires, at the latest a quarter of a second after its 
 returned; what waits is bounded in number and bytes; a request is sent at most once (ConnectionLost leaves open whether it
 was served; who may ask again knows so).
 
-Not here: programs without a reactor (sync.py), services of the same process (direct.py), streams (workers stream to
-clients only).
+Not here: programs without a reactor (sync.py), services of the same process (direct.py), back-pressure of streams: who asks for one asks for as
+much as it can hold.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ QUIET_S = 300.0
 _A = TypeVar("_A", bound=Message)
 _encode = msgspec.msgpack.Encoder().encode
 _HELLO, _REQUEST, _ANSWER, _ERROR = int(Kind.HELLO), int(Kind.REQUEST), int(Kind.ANSWER), int(Kind.ERROR)
-_CANCEL = int(Kind.CANCEL)
+_CANCEL, _DATA = int(Kind.CANCEL), int(Kind.DATA)
 
 
 class _Waiter:
@@ -84,6 +84,7 @@ class _Waiter:
         "deadline",
         "deferred",
         "method",
+        "receive",
         "request_id",
         "sent_at",
         "slot",
@@ -97,6 +98,7 @@ class _Waiter:
         self.method, self.body, self.answer_type = method, body, answer_type
         self.deadline, self.trace = deadline, trace
         self.deferred: Deferred[Any] = Deferred(self.cancel)
+        self.receive: Callable[[memoryview], None] | None = None
         self.request_id, self.sent_at, self.slot = 0, 0.0, 0
 
     def cancel(self, _deferred: Deferred[Any]) -> None:
@@ -233,6 +235,30 @@ class Client:
         for what was sent on a connection that broke, Overloaded over 1,024 calls or 64 MiB waiting, Closed. Cancelling
         the Deferred tells the server. ``trace``: the request id; by default that of the request this is done for, else a new one.
         """
+        return self._ask(method, request, answer_type, timeout_s, trace, None)
+
+    def stream(
+        self,
+        method: Method,
+        request: Message,
+        receive: Callable[[memoryview], None],
+        answer_type: type[_A],
+        timeout_s: float = 300.0,
+        *,
+        trace: int = 0,
+    ) -> Deferred[_A]:
+        """As :meth:`call`, of what streams bytes: ``receive`` is called with each piece, in order, before the Deferred fires."""
+        return self._ask(method, request, answer_type, timeout_s, trace, receive)
+
+    def _ask(
+        self,
+        method: Method,
+        request: Message,
+        answer_type: type[_A],
+        timeout_s: float,
+        trace: int,
+        receive: Callable[[memoryview], None] | None,
+    ) -> Deferred[_A]:
         if self._closed:
             return fail(Closed("this client is closed"))
         body = _encode(request)
@@ -245,6 +271,7 @@ class Client:
         deadline = time.monotonic() + timeout_s
         trace = trace or current_trace() or new_trace()
         waiter = _Waiter(self, int(method), body, answer_type, deadline, trace)
+        waiter.receive = receive
         self._last_id = (self._last_id % 0xFFFFFFFF) + 1
         waiter.request_id = self._last_id
         self._waiting[waiter.request_id] = waiter
@@ -319,6 +346,8 @@ class Client:
             if isinstance(failure, NotLeader):
                 self._follow(failure)
             waiter.deferred.errback(failure)
+        elif frame.kind == _DATA and waiter.receive is not None:
+            waiter.receive(memoryview(bytes(frame.body)))
         else:
             raise ProtocolError(f"a frame of kind {frame.kind} came in answer to a plain call")
 

@@ -29,10 +29,11 @@ from monofs.model.errors import (
     Unauthenticated,
     UnknownMethod,
 )
-from monofs.model.principal import ANONYMOUS
+from monofs.model.principal import ANONYMOUS, NODE
+from monofs.model.token import format_rights
 from monofs.observe import metrics
 from monofs.observe.logs import logger
-from monofs.rpc.api import Message
+from monofs.rpc.api import ConnectionInfo, Message
 from monofs.rpc.frames import (
     DATA_MAX_BYTES,
     DESCRIPTORS_MAX,
@@ -47,7 +48,8 @@ from monofs.rpc.frames import (
     pack_header_into,
 )
 from monofs.rpc.handshake import ServerHandshake
-from monofs.rpc.link import TURN_BYTES, Flusher, Link
+from monofs.rpc.link import Flusher
+from monofs.rpc.pacing import FLUSH_BYTES, JOIN_BYTES, PacedLink
 from monofs.rpc.service import Call, Connection, Limits, Service
 from monofs.rpc.tls import HANDSHAKE_RECORD, TlsMachine
 
@@ -57,37 +59,32 @@ _encode_into = msgspec.msgpack.Encoder().encode_into
 _REQUEST, _ANSWER, _ERROR = int(Kind.REQUEST), int(Kind.ANSWER), int(Kind.ERROR)
 _ITEM, _DATA, _CANCEL, _HELLO = int(Kind.ITEM), int(Kind.DATA), int(Kind.CANCEL), int(Kind.HELLO)
 _NO_HEADER = bytes(HEADER_BYTES)
-_FLUSH_BYTES = 256 << 10
-_JOIN_BYTES = 32 << 10
-"""Up to here copying costs less than a system call."""
-_QUEUED_FACTOR = 4
-"""A stream that ignores ``writable`` is refused at this many times ``Limits.queued_bytes``."""
 _HELD_FREE_BYTES = 64 << 10
 """A connection with less than this unfinished is never closed for the sake of ``Limits.held_bytes``."""
 
 
-class ServerConnection(Link, Connection):
+class ServerConnection(PacedLink, Connection):
     """One accepted connection: handshake, then requests."""
 
     __slots__ = (
         "_backlog",
         "_busy",
-        "_counted",
         "_handshake",
         "_held",
         "_limits",
-        "_moved",
         "_on_close",
         "_on_lost",
         "_pending",
         "_running",
         "_splitter",
-        "_waiting",
         "door",
         "peer",
         "principal",
+        "release",
         "service",
+        "since_ns",
         "slot",
+        "token",
     )
 
     def __init__(
@@ -105,25 +102,25 @@ class ServerConnection(Link, Connection):
         on_lost: Callable[[ServerConnection], None],
         tls: TlsMachine | None = None,
     ) -> None:
-        Link.__init__(self, reactor, flusher, sock, map_files=map_files, low_bytes=limits.queued_bytes // 16, tls=tls)
+        PacedLink.__init__(self, reactor, flusher, sock, bounds=limits, shared=service, map_files=map_files, tls=tls)
         self._on_close: list[Callable[[], None]] = []
         self.service = service
         self.principal = ANONYMOUS
         self.door = door
         self.peer = peer
         self.slot = 0
+        self.since_ns = time.time_ns()
+        self.release = ""
+        self.token = 0
         self._limits = limits
         self._on_lost = on_lost
         self._splitter = Splitter()
         self._handshake: ServerHandshake | None = handshake
         self._pending: dict[int, Call] = {}
         self._backlog: list[Frame] = []
-        self._waiting: list[Call] = []
         self._running: Call | None = None
         self._busy = False
         self._held = 0
-        self._counted = 0
-        self._moved = 0.0
         service.deadlines.add(self, time.monotonic() + limits.handshake_s)
         self.start_reading()
 
@@ -165,7 +162,7 @@ class ServerConnection(Link, Connection):
 
     def _take(self, frames: list[Frame]) -> None:
         """Serve frames until a bound is reached; the rest waits in the backlog, and reading stops."""
-        if self.queued_bytes and self._is_full():
+        if self.queued_bytes and self.is_full():
             self._backlog = frames
             self.stop_reading()
             return
@@ -178,13 +175,13 @@ class ServerConnection(Link, Connection):
                 self._on_request(frame, now)
             else:
                 self._on_other(frame)
-            if len(self.out) >= _FLUSH_BYTES:
+            if len(self.out) >= FLUSH_BYTES:
                 self.flush()
                 now = time.monotonic()
             if self.closed or self._closing:
                 self._busy = False
                 return
-            if len(pending) >= limits.in_flight or (self.queued_bytes and self._is_full()):
+            if len(pending) >= limits.in_flight or (self.queued_bytes and self.is_full()):
                 left = frames[index:]
                 self.stop_reading()
                 break
@@ -193,12 +190,12 @@ class ServerConnection(Link, Connection):
         if not left and self._splitter.error is not None:
             self._refuse(self._splitter.error)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """After an answer or a drained queue: take up what was left."""
         limits = self._limits
         if self._busy or self.closed or self._closing or self._reading:
             return
-        if len(self._pending) >= limits.in_flight or self._is_full():
+        if len(self._pending) >= limits.in_flight or self.is_full():
             return
         self.start_reading()
         backlog, self._backlog = self._backlog, []
@@ -206,31 +203,17 @@ class ServerConnection(Link, Connection):
         if self.out:
             self.soon()
 
-    def _is_full(self) -> bool:
-        """Whether requests wait for queued bytes to leave."""
-        return self.queued_bytes >= self._limits.queued_bytes or self._is_over_total()
-
-    def _is_over_total(self) -> bool:
-        return self.memory_bytes > 0 and self.service.queued_bytes >= self._limits.queued_total_bytes
-
-    def memory_changed(self) -> None:
-        """Count what waits over all connections, and close the slowest reader when it is far too much."""
-        service, more = self.service, self.memory_bytes - self._counted
-        service.queued_bytes += more
-        self._counted = self.memory_bytes
-        if not self._counted:
-            service.slow.discard(self)
-            return
-        now = time.monotonic()
-        if more < 0 or self not in service.slow:
-            self._moved = now
-            service.slow.add(self)
-        if more > 0 and service.queued_bytes > 2 * self._limits.queued_total_bytes:
-            max(service.slow, key=lambda connection: connection.burden(now)).shed(service.queued_bytes)
-
-    def burden(self, now: float) -> float:
-        """Bytes that wait, times the seconds since the reader took some: a large answer that is on its way is none."""
-        return self.memory_bytes * (now - self._moved)
+    def told(self) -> ConnectionInfo:
+        """What operators see of it; its name is empty until the handshake is done."""
+        principal, credential = self.principal, "none"
+        if self.token:
+            credential = f"token {self.token}"
+        elif principal is NODE or principal.by:
+            credential = f"cluster secret, for {principal.name}" if principal.by else "cluster secret"
+        name, rights = ("", "") if self._handshake is not None else (principal.name, format_rights(principal.rights))
+        return ConnectionInfo(
+            self.peer, self.door, name, credential, rights, self.since_ns, len(self._pending), self.release
+        )
 
     def shed(self, total: int) -> None:
         """Close at once, so that what waits for this reader leaves memory; ``total`` bytes wait for all readers."""
@@ -290,11 +273,12 @@ class ServerConnection(Link, Connection):
         for body in answers:
             self._write(_HELLO, 0, 0, 0, body)
         if handshake.principal is not None:
-            self.principal = handshake.principal
+            self.principal, self.release = handshake.principal, handshake.release
             self._handshake = None
             self._splitter.limit = self._limits.request_bytes
             self.service.deadlines.discard(self)
             if handshake.token is not None:
+                self.token = handshake.token.number
                 self.service.tokens.admit(handshake.token, self)
 
     def _count_held(self, held: int) -> None:
@@ -378,11 +362,11 @@ class ServerConnection(Link, Connection):
         """DATA frames around the buffer itself; little data leaves together with the frames before and after it."""
         self._check_queue()
         view = memoryview(buffer).cast("B")
-        if len(view) <= _JOIN_BYTES:
+        if len(view) <= JOIN_BYTES:
             self.out += self._data_header(call, len(view))
             self.out += view
             self.turn_bytes += len(view)
-            if len(self.out) >= _FLUSH_BYTES:
+            if len(self.out) >= FLUSH_BYTES:
                 self.flush()
             elif not self.dirty:
                 self.soon()
@@ -403,47 +387,15 @@ class ServerConnection(Link, Connection):
         return pack_header(REST_BYTES + size, _DATA, 0, call.entry.method, call.request_id, 0, call.trace)
 
     def _check_queue(self) -> None:
-        if self.queued_bytes > self._limits.queued_bytes * _QUEUED_FACTOR:
+        if self.is_flooded():
             raise Overloaded("the reader is too slow for this stream")
-
-    @property
-    def writable(self) -> bool:
-        """Little waits (see ``Limits.queued_bytes``), and others had their turn since the last MiB."""
-        if len(self.out) >= _FLUSH_BYTES:
-            self.flush()
-        return self._has_room() and self.turn_bytes < TURN_BYTES
-
-    def _has_room(self) -> bool:
-        queued = self.queued_bytes
-        return not queued or (queued < self._limits.queued_bytes // 4 and not self._is_over_total())
-
-    def when_writable(self, call: Call) -> None:
-        """In the order of asking, so that several streams of a connection take turns."""
-        if self.closed or self._has_room():
-            self.reactor.callLater(0, self._next_turn, call)
-        else:
-            self._waiting.append(call)
-
-    def _next_turn(self, call: Call) -> None:
-        self.turn_bytes = 0
-        call.run_waiting()
-
-    def drained(self) -> None:
-        """Streams go on, then requests that were left."""
-        waiting, self._waiting = self._waiting, []
-        for position, call in enumerate(waiting):
-            if self.closed or not self.writable:
-                self._waiting = waiting[position:] + self._waiting
-                break
-            call.run_waiting()
-        self._resume()
 
     def ended(self, call: Call) -> None:
         """A pending call got its final frame or was given up."""
         self._pending.pop(call.request_id, None)
         self.service.deadlines.discard(call)
         if not self._reading:
-            self._resume()
+            self.resume()
 
     # ---- the end ----
 

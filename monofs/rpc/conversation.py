@@ -18,7 +18,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from monofs.model.errors import (
     ConnectionLost,
@@ -60,8 +60,15 @@ _HELLO, _REQUEST, _ANSWER, _ERROR = int(Kind.HELLO), int(Kind.REQUEST), int(Kind
 _ITEM, _DATA = int(Kind.ITEM), int(Kind.DATA)
 _SEND_FLAGS = socket.MSG_NOSIGNAL
 Header = tuple[int, int, int, int, int, int, int]
-Proof = tuple[float, Callable[[], bool]]
-"""After how many seconds of silence to ask, and what tells."""
+
+
+class Proof(NamedTuple):
+    """How a server that says nothing shows that it lives."""
+
+    first_s: float
+    """So long it may be silent before it is asked; and, once it was seen to live, ``then_s``."""
+    then_s: float
+    lives: Callable[[], bool]
 
 
 class Conversation:
@@ -79,11 +86,17 @@ class Conversation:
         "_fds",
         "_last_id",
         "_limit",
+        "_patience_s",
+        "_silence_s",
         "_sock",
         "_takes_descriptors",
         "address",
+        "answer",
         "broken",
+        "heard_s",
+        "on_slow",
         "proof",
+        "slow_s",
         "welcome",
     )
 
@@ -101,6 +114,13 @@ class Conversation:
         self.proof: Proof | None = None
         """Whether the server still lives, asked when an answer keeps its caller waiting; None: it is waited for until the deadline."""
         self.broken = False
+        self.answer: bytes | bytearray = b""
+        """What ended the last stream that filled a buffer."""
+        self.slow_s = self._silence_s = self._patience_s = 0.0
+        self.on_slow: Callable[[], None] | None = None
+        """Called once if the answer to a request that was started has not begun ``slow_s`` after; what it raises ends the wait."""
+        self.heard_s = 0.0
+        """When that stream began to come (time.monotonic)."""
         self._buffer = b""
         self._at = 0
         self._armed_s = -1.0
@@ -187,6 +207,10 @@ class Conversation:
             return True
         return True
 
+    def fileno(self) -> int:
+        """Of the socket."""
+        return self._sock.fileno()
+
     # ---- requests ----
 
     def call(self, method: int, body: bytes, deadline: float, trace: int) -> bytes | bytearray:
@@ -218,20 +242,25 @@ class Conversation:
 
     def read_into(self, method: int, body: bytes, view: memoryview, deadline: float, trace: int) -> int:
         """DATA of a stream straight into ``view``; returns the bytes filled."""
-        request_id = self._ask(method, body, deadline, trace)
+        return self.fill(self._ask(method, body, deadline, trace), view)
+
+    def fill(self, request_id: int, view: memoryview) -> int:
+        """DATA of a stream that was started straight into ``view``; returns the bytes filled."""
+        header = self._header()
+        self.heard_s, self.on_slow = time.monotonic(), None
         filled = 0
         while True:
-            header = self._header()
             size = header[0]
             if header[4] != request_id or header[1] not in (_DATA, _ANSWER):
                 self._unexpected(header, request_id)
             if header[1] == _ANSWER:
-                self._body(size)
+                self.answer = self._body(size)
                 return filled
             if filled + size > len(view):
                 self._break(ProtocolError(f"{self.address} sent more bytes than were asked for"))
             self._receive_into(view[filled : filled + size])
             filled += size
+            header = self._header()
 
     def start_stream(self, method: int, body: bytes, deadline: float, trace: int) -> int:
         """Ask; then call :meth:`next_of_stream` with the id returned until it is final."""
@@ -272,7 +301,7 @@ class Conversation:
 
         Sends only as much as the server takes while it reads what the server says, so neither side can block the other.
         """
-        self._deadline = deadline
+        self._deadline, self._patience_s = deadline, 0.0
         first = self._last_id + 1
         self._last_id += len(bodies)
         answers: list[bytes | bytearray | MonofsError | None] = [None] * len(bodies)
@@ -309,7 +338,7 @@ class Conversation:
         return memoryview(out), start
 
     def _ask(self, method: int, body: bytes, deadline: float, trace: int) -> int:
-        self._deadline = deadline
+        self._deadline, self.on_slow, self._patience_s = deadline, None, 0.0
         self._last_id = request_id = (self._last_id % 0xFFFFFFFF) + 1
         header = pack_header(REST_BYTES + len(body), _REQUEST, 0, method, request_id, self._allowed_ms(), trace)
         self._send(header + body)
@@ -337,14 +366,28 @@ class Conversation:
         raise error
 
     def _wait_failed(self, error: OSError) -> None:
-        """A wait for bytes ended: return when it is to go on, because the server lives."""
-        proof = self.proof
-        if error.errno != errno.EAGAIN or proof is None or time.monotonic() >= self._deadline - _SLACK_S:
+        """A wait for bytes ended: return when it is to go on, because it was a short one, or the server lives."""
+        proof, then, was_short = self.proof, self.on_slow, self.slow_s > 0.0
+        if error.errno != errno.EAGAIN or time.monotonic() >= self._deadline - _SLACK_S:
             self._failed(error)
-        if not proof[1]():
+        self._silence_s += self._armed_s
+        self.slow_s, self.on_slow = 0.0, None
+        if then is not None:
+            began_s = time.monotonic()
+            then()
+            self._silence_s += time.monotonic() - began_s
+        if proof is None:
+            if not was_short:
+                self._failed(error)
+        elif self._silence_s < (self._patience_s or proof.first_s) - 2 * _SLACK_S:
+            return
+        elif not proof.lives():
             self._break(
                 ConnectionLost(f"{self.address} is silent and does not answer others either", silent=self.address)
             )
+        else:
+            self._patience_s = proof.then_s
+        self._silence_s = 0.0
 
     def _failed(self, error: OSError) -> NoReturn:
         """Turn an OSError of the socket into a typed error; EAGAIN is the kernel's time limit."""
@@ -358,7 +401,9 @@ class Conversation:
         if left <= 0:
             self._break(DeadlineExceeded(f"no answer from {self.address} within the time allowed"))
         if self.proof is not None:
-            left = min(left, self.proof[0])
+            left = min(left, self._patience_s or self.proof.first_s)
+        if self.slow_s:
+            left = min(left, self.slow_s)
         if not -_SLACK_S < left - self._armed_s < _SLACK_S:
             limit = _TIMEVAL.pack(int(left), int(left % 1 * 1e6) or 1)
             try:
@@ -369,14 +414,15 @@ class Conversation:
             self._armed_s = left
 
     def _send(self, data: bytes) -> None:
-        self._arm()
-        try:
-            sent = self._sock.send(data, _SEND_FLAGS)
-            while sent < len(data):
-                self._arm()
-                sent += self._sock.send(memoryview(data)[sent:], _SEND_FLAGS)
-        except OSError as error:
-            self._failed(error)
+        sent = 0
+        while sent < len(data):
+            self._arm()
+            try:
+                sent += self._sock.send(memoryview(data)[sent:] if sent else data, _SEND_FLAGS)
+            except OSError as error:
+                if error.errno != errno.EAGAIN or not self.slow_s:
+                    self._failed(error)
+                self.slow_s = 0.0  # that limit is for the answer
 
     def _send_pieces(self, pieces: list[bytes | memoryview]) -> None:
         try:
@@ -424,6 +470,7 @@ class Conversation:
                 self._wait_failed(error)
         if not data:
             self._break(ConnectionLost(f"{self.address} closed the connection before it answered"))
+        self._silence_s = 0.0
         return data
 
     def _receive_message(self, sock: socket.socket) -> bytes:
@@ -477,6 +524,7 @@ class Conversation:
                 continue
             if not got:
                 self._break(ConnectionLost(f"{self.address} closed the connection in the middle of an answer"))
+            self._silence_s = 0.0
             here += got
 
 

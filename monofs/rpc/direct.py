@@ -1,8 +1,8 @@
 """The channel inside one process: the same calls, checks, deadlines, principals and errors, without frames or copies.
 
-Invariants: a handler cannot tell a direct call from a remote one but by ``call.door``; the Deferred never fires before
-``call`` returned (as over a socket), so a loop of calls cannot recurse. Messages are handed over as they are: they are
-values, nobody changes one.
+Invariants: a handler cannot tell a direct call from a remote one but by ``call.door``; a Deferred never fires before ``call`` returned (as over a
+socket), so a loop of calls cannot recurse; who can do with an answer at once asks for it plainly (``ask``). Messages are handed over as they are: they
+are values, nobody changes one.
 
 Not here: descriptors (files can be opened), back-pressure (a stream is consumed as it is made).
 """
@@ -39,13 +39,16 @@ Receive = Callable[[Any], None]
 class _Asked:
     """One direct call: who gets its answer and its stream."""
 
-    __slots__ = ("answer_type", "call", "deferred", "receive")
+    __slots__ = ("answer_type", "call", "deferred", "is_plain", "receive", "result")
 
-    def __init__(self, answer_type: type[Message], receive: Receive | None) -> None:
+    def __init__(self, answer_type: type[Message], receive: Receive | None = None, *, is_plain: bool = False) -> None:
         self.answer_type = answer_type
         self.receive = receive
         self.call: Call | None = None
-        self.deferred: Deferred[Any] = Deferred(self.cancel)
+        self.is_plain = is_plain
+        self.deferred: Deferred[Any] | None = None if is_plain else Deferred(self.cancel)
+        """None: the asker looks at ``result`` when the handler returns."""
+        self.result: Any = None
 
     def cancel(self, _deferred: Deferred[Any]) -> None:
         """For Deferred.cancel()."""
@@ -56,7 +59,13 @@ class _Asked:
 class DirectClient(Connection):
     """Calls to a service of the same process as ``principal``; a :class:`Connection` as its handlers see it."""
 
-    def __init__(self, service: Service, principal: Principal = NODE, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        principal: Principal = NODE,
+        *,
+        limits: Limits | None = None,
+    ) -> None:
         self._on_close: list[Callable[[], None]] = []
         self.service = service
         self.principal = principal
@@ -71,7 +80,28 @@ class DirectClient(Connection):
         self, method: Method, request: Message, answer_type: type[_A], timeout_s: float = 30.0, *, trace: int = 0
     ) -> Deferred[_A]:
         """As :meth:`Client.call`."""
-        return self._ask(method, request, _Asked(answer_type, None), timeout_s, trace)
+        return self._later(method, request, _Asked(answer_type), timeout_s, trace)
+
+    def ask(
+        self, method: Method, request: Message, answer_type: type[_A], timeout_s: float = 30.0, *, trace: int = 0
+    ) -> _A | Deferred[_A]:
+        """The answer itself, or the error raised, where the handler has it at once; else a Deferred, which fires as soon as the handler has it."""
+        asked = _Asked(answer_type, is_plain=True)
+        call = self._open(method, request, asked, timeout_s, trace)
+        answer = self.service.begin(call, request)
+        if isinstance(answer, answer_type):
+            call.count()
+            return answer
+        if answer is not None:
+            call.answer(answer)  # which says what is wrong with it
+        self._await(call)
+        if asked.result is None:
+            asked.deferred = Deferred(asked.cancel)
+            return asked.deferred
+        if isinstance(asked.result, MonofsError):
+            raise asked.result
+        said: _A = asked.result
+        return said
 
     def stream(
         self,
@@ -84,7 +114,7 @@ class DirectClient(Connection):
         trace: int = 0,
     ) -> Deferred[_A]:
         """A stream: ``receive(item or bytes)`` for each element, then the final answer."""
-        return self._ask(method, request, _Asked(answer_type, receive), timeout_s, trace)
+        return self._later(method, request, _Asked(answer_type, receive), timeout_s, trace)
 
     def close(self) -> Deferred[None]:
         """Give up what is in flight (ConnectionLost) and tell lenders; further calls fail with Closed."""
@@ -98,41 +128,59 @@ class DirectClient(Connection):
             self.has_closed()
         return succeed(None)
 
-    def _ask(self, method: Method, request: Message, asked: _Asked, timeout_s: float, trace: int) -> Deferred[Any]:
+    def _later(self, method: Method, request: Message, asked: _Asked, timeout_s: float, trace: int) -> Deferred[Any]:
+        try:
+            call = self._open(method, request, asked, timeout_s, trace)
+        except MonofsError as refused:
+            return fail(refused)
+        self.service.run(call, request)
+        self._await(call)
+        assert asked.deferred is not None  # noqa: S101 - it is not plain
+        return asked.deferred
+
+    def _open(self, method: Method, request: Message, asked: _Asked, timeout_s: float, trace: int) -> Call:
+        """The call of a request. Raises what is refused before any handler sees it."""
         if self.closed:
-            return fail(Closed("this channel is closed"))
+            raise Closed("this channel is closed")
         if timeout_s <= 0:
-            return fail(InvalidArgument(f"a timeout is above 0 seconds, not {timeout_s}"))
-        entry = self.service.entries.get(int(method))
+            raise InvalidArgument(f"a timeout is above 0 seconds, not {timeout_s}")
+        entry = self.service.entries.get(method)
         if entry is None:
-            return fail(UnknownMethod(f"{self.service.role} has no method {int(method)}", method=int(method)))
+            raise UnknownMethod(f"{self.service.role} has no method {int(method)}", method=int(method))
         if not isinstance(request, entry.request_type):
-            return fail(InvalidArgument(f"not a {entry.name} request: {type(request).__name__}"))
+            raise InvalidArgument(f"not a {entry.name} request: {type(request).__name__}")
         if len(self._asked) >= self._limits.in_flight:
-            return fail(Overloaded(f"{len(self._asked)} calls are in flight already"))
+            raise Overloaded(f"{len(self._asked)} calls are in flight already")
         self._last_id += 1
         now = time.monotonic()
         deadline = now + min(timeout_s, self._limits.longest_s)
-        trace = trace or current_trace() or new_trace()
-        call = asked.call = Call(self, entry, self._last_id, trace, now, deadline)
+        call = asked.call = Call(self, entry, self._last_id, trace or current_trace() or new_trace(), now, deadline)
         call.pending = True
         self._asked[call.request_id] = asked
-        self.service.deadlines.add(call, deadline)
-        self.service.run(call, request)
-        return asked.deferred
+        return call
+
+    def _await(self, call: Call) -> None:
+        """Its handler has returned."""
+        if not call.closed:
+            self.service.deadlines.add(call, call.deadline)
 
     def _fire(self, asked: _Asked, result: Any) -> None:
-        """In a later turn, and not if the asker cancelled meanwhile."""
+        """Give the asker his answer: in a later turn, unless he takes it at once; not if he cancelled meanwhile."""
+        if asked.deferred is None:
+            asked.result = result
+        elif asked.is_plain:
+            self._fire_now(asked.deferred, result)
+        else:
+            self.service.reactor.callLater(0, self._fire_now, asked.deferred, result)
 
-        def fire() -> None:
-            if asked.deferred.called:
-                return
-            if isinstance(result, MonofsError):
-                asked.deferred.errback(result)
-            else:
-                asked.deferred.callback(result)
-
-        self.service.reactor.callLater(0, fire)
+    @staticmethod
+    def _fire_now(deferred: Deferred[Any], result: Any) -> None:
+        if deferred.called:
+            return
+        if isinstance(result, MonofsError):
+            deferred.errback(result)
+        else:
+            deferred.callback(result)
 
     # ---- what calls say ----
 

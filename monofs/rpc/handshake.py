@@ -12,6 +12,9 @@ so far (both nonces included), compared in constant time; the client proves itse
 nothing to guess the secret with. A client that holds a secret never accepts less. The secret of a token is never said: its
 body is, and the server computes the secret from it. Whether a token is honoured is told only to who proved to have it.
 
+A node that has checked somebody's credential itself (an S3 key's) opens a connection *for* him: its hello names a principal, and once the cluster
+secret is proved, the connection has that principal's rights and no others, never those of a node.
+
 Not here: encryption (TLS is the transport's), time limits and sockets (link.py, server.py), which addresses are trusted
 (``anonymous`` is decided by the listener for each peer).
 """
@@ -26,9 +29,25 @@ from typing import Any, TypeVar
 import msgspec
 
 from monofs import __version__
-from monofs.model.errors import InvalidArgument, MonofsError, ProtocolError, Unauthenticated, VersionMismatch
-from monofs.model.principal import ANONYMOUS, NODE, Principal
-from monofs.model.token import TEXT_MAX, Token, decode_token, format_token, parse_token, token_secret
+from monofs.model.errors import (
+    InvalidArgument,
+    MonofsError,
+    ProtocolError,
+    Unauthenticated,
+    VersionMismatch,
+    invariant,
+)
+from monofs.model.principal import ANONYMOUS, NODE, Principal, Right
+from monofs.model.token import (
+    GRANTABLE,
+    TEXT_MAX,
+    Token,
+    check_name,
+    decode_token,
+    format_token,
+    parse_token,
+    token_secret,
+)
 from monofs.rpc.api import PROTOCOL_VERSION, Message
 from monofs.rpc.tokens import Tokens
 
@@ -42,8 +61,17 @@ KIND_SECRET = "secret"  # noqa: S105 - the name of a credential kind
 KIND_TOKEN = "token"  # noqa: S105 - likewise
 
 
+class Behalf(Message):
+    """For whom a node opens a connection."""
+
+    name: str
+    uid: int
+    groups: list[int]
+    rights: int
+
+
 class ClientHello(Message):
-    """First frame of a connection. ``oldest``..``newest`` are the protocol versions the client speaks."""
+    """First frame of a connection. ``oldest``..``newest`` are the protocol versions the client speaks. ``behalf``: with the cluster secret only."""
 
     magic: str
     oldest: int
@@ -51,6 +79,7 @@ class ClientHello(Message):
     release: str
     credential: str
     nonce: bytes
+    behalf: Behalf | None = None
 
 
 class ServerHello(Message):
@@ -91,9 +120,11 @@ class Credential:
     bytes or text carries them. The secret never shows in ``repr``.
     """
 
-    __slots__ = ("_file", "_secret", "_token")
+    __slots__ = ("_file", "_secret", "_token", "behalf")
 
     def __init__(self, secret: bytes | None = None, *, token: str = "") -> None:
+        self.behalf: Principal | None = None
+        """For whom a node connects."""
         self._secret = None if secret is None else check_secret(secret)
         self._token = b""
         if token:
@@ -114,6 +145,13 @@ class Credential:
         self._file = path
         return self
 
+    def for_principal(self, principal: Principal) -> Credential:
+        """The cluster secret, shown to connect for somebody whose credential this node has checked."""
+        invariant(self.kind == KIND_SECRET, "only a node acts for others")
+        shown = Credential(self._secret)
+        shown.behalf = principal
+        return shown
+
     @property
     def kind(self) -> str:
         """`anonymous`, `secret` or `token`."""
@@ -133,6 +171,7 @@ class Credential:
         return f"Credential({self.kind})"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        invariant(self.behalf is None, "what a node shows for others stays in its process")
         if self._file is not None:
             return (_token_from_file if self._token else _credential_from_file, (self._file,))
         if self._token and self._secret is not None:
@@ -187,6 +226,7 @@ class ServerHandshake:
     """
 
     __slots__ = (
+        "_behalf",
         "_cluster",
         "_role",
         "_secret",
@@ -206,6 +246,7 @@ class ServerHandshake:
         self._secret, self._tokens = secret, tokens
         self.anonymous = anonymous
         self.token: Token | None = None
+        self._behalf: Principal | None = None
         self._cluster, self._role = cluster, role
         self._transcript: list[bytes] = []
         self._waiting: type[Message] = ClientHello
@@ -239,6 +280,8 @@ class ServerHandshake:
         self.release = hello.release[:40]
         answer = encode(ServerHello(MAGIC, self.version, nonce))
         self._transcript = [body, answer]
+        if hello.behalf is not None:
+            self._behalf = _principal_of(hello.behalf, hello.credential)
         if hello.credential == KIND_ANONYMOUS:
             if not self.anonymous:
                 raise Unauthenticated("this door asks for the cluster secret or a token, and none was shown")
@@ -256,7 +299,7 @@ class ServerHandshake:
         key = derive_key(self._secret)
         if not hmac.compare_digest(decode(body, ClientProof).proof, proof(key, "client", self._transcript)):
             raise Unauthenticated("the cluster secret shown is not this cluster's")
-        return self._open(body, key, NODE)
+        return self._open(body, key, self._behalf or NODE)
 
     def _on_token(self, body: bytes) -> list[bytes]:
         assert self._secret is not None  # noqa: S101 - _waiting says so
@@ -295,7 +338,8 @@ class ClientHandshake:
 
     def begin(self, *, nonce: bytes | None = None) -> bytes:
         """Body of the first HELLO frame. ``nonce`` is for test vectors."""
-        self._hello = encode(
+        behalf = self._credential.behalf
+        self._hello = encode_hello(
             ClientHello(
                 MAGIC,
                 OLDEST_VERSION,
@@ -303,6 +347,7 @@ class ClientHandshake:
                 __version__,
                 self._credential.kind,
                 nonce or secrets.token_bytes(NONCE_BYTES),
+                None if behalf is None else Behalf(behalf.name, behalf.uid, list(behalf.groups), behalf.rights.value),
             )
         )
         return self._hello
@@ -340,8 +385,27 @@ class ClientHandshake:
             welcome.proof, proof(self._key, "server", self._transcript)
         ):
             raise Unauthenticated("the server does not know the cluster secret; is this address the right cluster's?")
+        behalf = self._credential.behalf
+        if behalf is not None and welcome.principal != behalf.name:  # it would give the rights of a node
+            raise VersionMismatch(
+                f"the server (release {welcome.release[:40]}) lets no node act for others: upgrade it"
+            )
         self.welcome = welcome
         return []
+
+
+def encode_hello(hello: ClientHello) -> bytes:
+    """Without the field that names nobody, as releases before it say it."""
+    raw = encode(hello)
+    return raw if hello.behalf is not None else bytes([raw[0] - 1]) + raw[1:-1]
+
+
+def _principal_of(behalf: Behalf, credential: str) -> Principal:
+    rights = Right(behalf.rights) & GRANTABLE
+    if credential != KIND_SECRET or not rights or behalf.rights & ~int(GRANTABLE) or behalf.name == NODE.name:
+        raise ProtocolError("a node connects for others with the cluster secret, and for less than a node")
+    check_name(behalf.name)
+    return Principal(behalf.name, behalf.uid, tuple(behalf.groups), rights, by=NODE.name)
 
 
 def derive_key(secret: bytes) -> bytes:

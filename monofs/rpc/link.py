@@ -30,6 +30,12 @@ COPY_BYTES = 64 << 10
 """Pieces of files up to this size are read and sent together with their frame: cheaper than two more system calls."""
 MAP_BYTES = 256 << 10
 """The same where the choice is between copying and mapping: the page faults of a small mapping cost more than its copy."""
+CROWD = 64
+"""Links of one door that have more to send than the kernel takes at once: from here on each keeps little in it. Narrow for all would cost a lone quick reader a fifth more
+of this side's processor time."""
+NARROW_BYTES = 128 << 10
+"""What such a link lets the kernel hold unsent; by itself it takes up to 4 MiB, which for a thousand readers is more memory than all TCP may have,
+and then the kernel holds every reader back, the quick ones too."""
 LINGER_S = 2.0
 LINGER_BYTES = 4 << 20
 """A closing side reads and drops this much, this long, so that its last frame is not destroyed by a reset."""
@@ -60,11 +66,13 @@ class Flusher:
     A read into ``space`` and a copy of what came cost 3 µs, whatever the size of the space; ``recv`` of so much 20 µs, most of it to map
     memory and give it back."""
 
-    __slots__ = ("_links", "_reactor", "space")
+    __slots__ = ("_links", "_reactor", "space", "waiting")
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._links: list[Link] = []
+        self.waiting = 0
+        """Links with a queue, and streams that wait for their next turn."""
         self.space = memoryview(bytearray(READ_BYTES))
 
     def add(self, link: Link) -> None:
@@ -98,10 +106,13 @@ class Link:
         "_lingered",
         "_low_bytes",
         "_map_files",
+        "_narrow",
         "_queue",
         "_reading",
+        "_waits",
         "closed",
         "dirty",
+        "into",
         "memory_bytes",
         "missing_bytes",
         "out",
@@ -135,11 +146,14 @@ class Link:
         """Bytes streams sent directly in this turn of the reactor."""
         self.missing_bytes = 0
         """What a frame that has begun still lacks: so much may be read at once."""
+        self.into: memoryview | None = None
+        """Where the next read goes; ``received`` then gets a view of it. For one read."""
         self.dirty = False
         self.closed = False
         self._closing = False
         self._linger = True
         self._reading = False
+        self._waits = self._narrow = False
         self._flusher = flusher
         self._fd = sock.fileno()
         self._queue: list[memoryview | _File | _Passed] = []
@@ -155,6 +169,10 @@ class Link:
 
     def drained(self) -> None:
         """The queue has room again."""
+
+    def reached_end(self) -> None:
+        """The other side says no more; whether it still listens depends on the protocol."""
+        self.abort(None)
 
     def memory_changed(self) -> None:
         """``memory_bytes`` changed; closing this link here is allowed."""
@@ -199,6 +217,7 @@ class Link:
 
     def send_buffers(self, buffers: list[bytes | memoryview]) -> None:
         """Send without copying; the buffers may not change any more."""
+        self._fit_crowd()
         if self.tls is not None:
             self._encrypt(buffers)
             return
@@ -240,13 +259,14 @@ class Link:
 
     def _send_by_kernel(self, header: bytes, fd: int, offset: int, length: int) -> None:
         """sendfile, at once as far as the socket takes it, the rest from a duplicate of the descriptor."""
+        self._fit_crowd()
         if not self.flush():
             return
         sent = 0
         try:
-            if not self._queue:
+            if header and not self._queue:
                 sent = self.sock.send(header, socket.MSG_MORE)
-            if sent == len(header):
+            if sent == len(header) and not self._queue:
                 done = os.sendfile(self._fd, fd, offset, min(length, TURN_BYTES))
                 offset, length = offset + done, length - done
                 self.turn_bytes += done
@@ -259,7 +279,7 @@ class Link:
         if length and not self.closed:
             self.queued_bytes += length
             self._queue.append(_File(os.dup(fd), offset, length))
-            self.reactor.addWriter(self)
+            self._await_room()
 
     # ---- under TLS
 
@@ -331,7 +351,7 @@ class Link:
         self.queued_bytes += len(data)
         self.memory_bytes += len(data)
         self._queue.append(_Passed(data, [os.dup(fd) for fd in fds]))
-        self.reactor.addWriter(self)
+        self._await_room()
         self.memory_changed()
 
     def _pass(self, data: bytes, fds: list[int]) -> int | None:
@@ -349,10 +369,32 @@ class Link:
             return
         self.queued_bytes += len(view)
         self._queue.append(view)
-        self.reactor.addWriter(self)
+        self._await_room()
         if type(view.obj) is not mmap.mmap:
             self.memory_bytes += len(view)
             self.memory_changed()
+
+    def _await_room(self) -> None:
+        """Something waits: send it when the socket takes more."""
+        if self._waits:
+            return
+        self._waits = True
+        self._flusher.waiting += 1
+        self.reactor.addWriter(self)
+
+    def _fit_crowd(self) -> None:
+        """Before much is sent: let the kernel hold little of it while many readers are slow, as much as it likes otherwise."""
+        narrow = self._flusher.waiting >= CROWD
+        if narrow != self._narrow:
+            self._narrow = narrow
+            with contextlib.suppress(OSError):  # a Unix socket holds no copies
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NARROW_BYTES if narrow else 0)
+
+    def _await_nothing(self) -> None:
+        self.reactor.removeWriter(self)
+        if self._waits:
+            self._waits = False
+            self._flusher.waiting -= 1
 
     # ---- the reactor's side ----
 
@@ -379,7 +421,11 @@ class Link:
     def doRead(self) -> None:  # noqa: N802 - Twisted's name
         """The socket has bytes or was closed by the other side."""
         try:
-            if self.missing_bytes > READ_BYTES:
+            data: Any  # a view of `into` only for who set it
+            if self.into is not None:
+                into, self.into = self.into, None
+                data = into[: self.sock.recv_into(into)]
+            elif self.missing_bytes > READ_BYTES:
                 data = self.sock.recv(self.missing_bytes)
             else:
                 space = self._flusher.space
@@ -389,7 +435,7 @@ class Link:
                 self.abort(ConnectionLost(f"the connection broke: {error.strerror}"))
             return
         if not data:
-            self.abort(None)
+            self.reached_end()
         elif self._closing:
             self._lingered += len(data)
             if self._lingered > LINGER_BYTES:
@@ -425,7 +471,7 @@ class Link:
             return
         self.memory_changed()
         if not self._queue:
-            self.reactor.removeWriter(self)
+            self._await_nothing()
             self.flush()
             if self._closing and not self._queue:
                 self._half_close()
@@ -480,15 +526,16 @@ class Link:
 
     # ---- the end ----
 
-    def close(self, *, linger: bool = True) -> None:
-        """Send what is queued, then close; at most 2 s.
+    def close(self, *, linger: bool = True, patient: bool = False) -> None:
+        """Send what is queued, then close; at most 2 s, or ``patient``: as long as the other side takes bytes, which the caller watches.
 
         ``linger``: tell the other side first and drop what it still says, so that it certainly gets the last frame.
         """
         if self.closed or self._closing or not self.flush():
             return
         self._closing, self._linger = True, linger
-        self.reactor.callLater(LINGER_S, self.abort, None)
+        if not patient:
+            self.reactor.callLater(LINGER_S, self.abort, None)
         if linger:
             self.start_reading()
         else:
@@ -500,6 +547,8 @@ class Link:
         if not self._linger:
             self.abort(None)
             return
+        self.reactor.callLater(LINGER_S, self.abort, None)
+        self.start_reading()
         with contextlib.suppress(OSError):  # the other side may be gone already
             if self.tls is not None:
                 self.tls.say_goodbye()
@@ -516,7 +565,7 @@ class Link:
             return
         self.closed = True
         self.reactor.removeReader(self)
-        self.reactor.removeWriter(self)
+        self._await_nothing()
         self._fd = -1
         self.sock.close()
         for waiting in self._queue:

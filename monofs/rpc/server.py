@@ -1,44 +1,38 @@
 """Doors: listeners on TCP and Unix sockets.
 
-Invariants: a door that would let strangers in is not opened; connections over the bound, or for which no descriptors are
-left, are turned away without touching the others.
+Invariants: a door that would let strangers in is not opened; connections over the bound are turned away without touching
+the others.
 
-Not here: what happens on a connection (connection.py), who may come in (security.py).
+Not here: accepting (accepting.py), what happens on a connection (connection.py), who may come in (security.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import struct
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from monofs.model.errors import ConfigError, Overloaded
 from monofs.observe import metrics
-from monofs.observe.logs import logger
+from monofs.rpc.accepting import BACKLOG, Acceptor, bind_tcp
 from monofs.rpc.addresses import format_address, is_loopback, tune, unix_name
 from monofs.rpc.connection import ServerConnection
 from monofs.rpc.frames import Kind, encode_error, pack
 from monofs.rpc.handshake import ServerHandshake
-from monofs.rpc.link import Flusher
 from monofs.rpc.security import Security, check_security
 from monofs.rpc.service import Limits, Service
 
 __all__ = ["Limits", "Listener", "Security", "listen_tcp", "listen_unix"]
 
-log = logger(__name__)
-
-_ACCEPTS_A_TURN = 64
-_BACKLOG = 1024
 _ERROR = int(Kind.ERROR)
 
 
-class Listener:
-    """An open door. ``address`` is ``host:port`` with the port really taken, or the Unix socket's path."""
+class Listener(Acceptor):
+    """An open door of our protocol."""
 
     def __init__(
         self,
@@ -51,49 +45,15 @@ class Listener:
         security: Security,
         limits: Limits,
     ) -> None:
-        self.reactor = reactor
+        super().__init__(reactor, sock, address, gauge=metrics.RPC_CONNECTIONS(door))
         self.service = service
-        self.address = address
         self.door = door
         self.security = security
         self._tls = security.tls if door == "tcp" else None
         self.limits = limits
-        self.flusher = Flusher(reactor)
-        self.connections: set[ServerConnection] = set()
-        self._sock = sock
-        self._fd = sock.fileno()
-        self._gauge = metrics.RPC_CONNECTIONS(door)
-        self._stopped: Deferred[None] | None = None
-        sock.setblocking(False)
-        reactor.addReader(self)
 
-    def fileno(self) -> int:
-        """The listening socket's descriptor, -1 once stopped."""
-        return self._fd
-
-    def logPrefix(self) -> str:  # noqa: N802 - Twisted's name
-        """For Twisted's log."""
-        return "monofs.rpc"
-
-    def doRead(self) -> None:  # noqa: N802 - Twisted's name
-        """Accept what waits, some at a time."""
-        for _ in range(_ACCEPTS_A_TURN):
-            try:
-                sock, peer = self._sock.accept()
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    log.warning("cannot accept connections", reason=error.strerror)
-                    metrics.RPC_REFUSED("descriptors").value += 1
-                    self.reactor.removeReader(self)
-                    self.reactor.callLater(0.1, self._accept_again)
-                return
-            self._accepted(sock, peer)
-
-    def _accept_again(self) -> None:
-        if self._fd != -1:
-            self.reactor.addReader(self)
-
-    def _accepted(self, sock: socket.socket, peer: Any) -> None:
+    def accepted(self, sock: socket.socket, peer: Any) -> None:
+        """Begin a connection, if there is room for it."""
         if self.service.connections >= self.limits.connections:
             metrics.RPC_REFUSED("connections").value += 1
             error = Overloaded(f"this door serves at most {self.limits.connections} connections")
@@ -109,7 +69,6 @@ class Listener:
             sock.close()
             return
         self.service.connections += 1
-        self._gauge.value += 1
         handshake = ServerHandshake(
             secret=self.security.secret,
             anonymous=self.security.allows_anonymous(local=local),
@@ -130,7 +89,8 @@ class Listener:
             on_lost=self.has_lost,
             tls=None if self._tls is None else self._tls.machine(),
         )
-        self.connections.add(connection)
+        self.service.open.add(connection)
+        self.admit(connection)
 
     def _describe(self, sock: socket.socket, peer: Any) -> tuple[str, bool]:
         """The peer's name, and whether it is on this machine."""
@@ -142,38 +102,16 @@ class Listener:
     def has_lost(self, connection: ServerConnection) -> None:
         """For connections: one is gone."""
         if connection in self.connections:
-            self.connections.discard(connection)
+            self.service.open.discard(connection)
             self.service.connections -= 1
-            self._gauge.value -= 1
-        if self._stopped is not None and not self.connections:
-            stopped, self._stopped = self._stopped, None
-            stopped.callback(None)
-
-    def connectionLost(self, reason: Any) -> None:  # noqa: ARG002, N802 - Twisted's name and argument
-        """The reactor is shutting down."""
-        self._close()
+        super().has_lost(connection)
 
     def stop(self) -> Deferred[None]:
         """Accept no more, say what is already written, close all connections; fires when the last one is gone (≤ 2 s)."""
-        self._close()
-        if not self.connections:
-            return succeed(None)
-        if self._stopped is not None:
-            return self._stopped
-        stopped = self._stopped = Deferred()
+        self.close()
         for connection in list(self.connections):
             connection.close(linger=False)
-        return stopped
-
-    def _close(self) -> None:
-        if self._fd == -1:
-            return
-        self.reactor.removeReader(self)
-        self._fd = -1
-        self._sock.close()
-        if self.door == "unix":
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.address)
+        return self.all_gone()
 
 
 def listen_tcp(
@@ -188,22 +126,8 @@ def listen_tcp(
     """Open a TCP door on a numeric address or ``localhost``; port 0: any free one. Raises ConfigError."""
     security = security or Security()
     check_security(host or "0.0.0.0", security)  # noqa: S104 - an empty host means all addresses, judged as that
-    try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        sock = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    name = sock.getsockname()
-    address_shown = format_address(name[0], name[1])
-    return Listener(reactor, service, sock, address_shown, door="tcp", security=security, limits=limits or Limits())
+    sock, address = bind_tcp(host, port)
+    return Listener(reactor, service, sock, address, door="tcp", security=security, limits=limits or Limits())
 
 
 def listen_unix(
@@ -228,7 +152,7 @@ def listen_unix(
             os.fchmod(sock.fileno(), mode)  # before bind: the file is never open to more than it should be
             sock.bind(name)
             os.chmod(name, mode)  # what the umask took away
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise ConfigError(f"cannot listen on {path}: {error.strerror}") from None

@@ -250,6 +250,10 @@ class Call:
         except Exception as error:  # noqa: BLE001 - too large, or not encodable: the asker must hear of it
             self.crash(error)
             return
+        self.count()
+
+    def count(self) -> None:
+        """The asker has its answer."""
         self.entry.answered.value += 1
         self._end()
 
@@ -389,6 +393,8 @@ class Service:
         """Those honoured at all doors of this service."""
         self.entries: dict[int, Entry] = {}
         self.connections = 0
+        self.open: set[Any] = set()
+        """The connections themselves."""
         self.held_bytes = 0
         self.queued_bytes = 0
         self.slow: set[Any] = set()
@@ -426,17 +432,20 @@ class Service:
 
     def run(self, call: Call, request: Message) -> None:
         """Run the handler of a call with its request."""
+        answer = self.begin(call, request)
+        if answer is not None:
+            call.answer(answer)
+
+    def begin(self, call: Call, request: Message) -> Message | None:
+        """The same; but an answer that the handler has at once is given back, for ``call`` to say or to count."""
         token = TRACE.set(call.trace)
         entry = call.entry
         try:
-            if entry.right is not None and not call.connection.principal.rights.value & entry.needs:
+            if entry.right is not None and not int(call.connection.principal.rights) & entry.needs:
                 check_right(call.connection.principal, entry.right)
             result = entry.handler(request, call)
-            if result is None:
-                return
-            if isinstance(result, Message):
-                call.answer(result)
-                return
+            if result is None or isinstance(result, Message):
+                return result
             self._await(call, result)
         except MonofsError as error:
             call.fail(error)
@@ -444,6 +453,7 @@ class Service:
             self.crashed(call, error)
         finally:
             TRACE.reset(token)
+        return None
 
     def _await(self, call: Call, result: Any) -> None:
         deferred = result if isinstance(result, Deferred) else Deferred.fromCoroutine(result)

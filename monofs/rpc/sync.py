@@ -16,7 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -34,11 +34,14 @@ from monofs.model.errors import (
 )
 from monofs.observe.tracing import new_trace, stamp
 from monofs.rpc.addresses import parse_address, split_addresses
-from monofs.rpc.api import Message, Method
-from monofs.rpc.conversation import Conversation
+from monofs.rpc.api import Message, Method, ServedAnswer
+from monofs.rpc.conversation import Conversation, Proof
 from monofs.rpc.frames import REQUEST_MAX_BYTES, Kind
 from monofs.rpc.handshake import Credential, Welcome
 from monofs.rpc.tls import ClientTls
+
+if TYPE_CHECKING:
+    from monofs.rpc.hedge import Hedge
 
 IDLE_MAX = 8
 """Idle connections kept to one address."""
@@ -78,10 +81,11 @@ class Pool:
         silence_s: float = 0.0,
         tls: ClientTls | None = None,
     ) -> None:
-        """``silence_s``: a server that says nothing for so long must prove that it lives by a handshake on another connection, else it counts
-        as lost: one whose machine stands still or was cut off closes nothing. 0: answers are waited for until the deadline.
+        """``silence_s``: within so long a server that says nothing counts as lost, unless it shakes hands on another connection, which is tried after a
+        third of it: one whose machine stands still or was cut off closes nothing. 0: answers are waited for until the deadline.
         ``tls``: speak TLS over TCP, and nothing else."""
         self._silence_s = silence_s
+        self._proof_s = silence_s * 2 / 3
         self.addresses = split_addresses(addresses)
         self._tls = tls
         self._credential = credential or Credential()
@@ -121,7 +125,7 @@ class Pool:
     ) -> _A:
         """Ask and wait for the answer."""
         deadline = time.monotonic() + timeout_s
-        number, body = int(method), _encode_request(request)
+        number, body = int(method), encode_request(request)
         trace = trace or new_trace()
         answer = self._run(
             lambda talk: talk.call(number, body, deadline, trace), deadline, trace, idempotent=idempotent
@@ -133,7 +137,7 @@ class Pool:
     ) -> tuple[_A, list[int]]:
         """The answer and the descriptors that came with it (close-on-exec, the caller's to close). Unix sockets only."""
         deadline = time.monotonic() + timeout_s
-        number, body = int(method), _encode_request(request)
+        number, body = int(method), encode_request(request)
         trace = trace or new_trace()
         answer, fds = self._run(
             lambda talk: talk.call_with_descriptors(number, body, deadline, trace), deadline, trace, idempotent=False
@@ -166,7 +170,7 @@ class Pool:
     ) -> list[_A | MonofsError]:
         """All requests pipelined on one connection; each one's answer or its error, in order."""
         deadline = time.monotonic() + timeout_s
-        number, bodies = int(method), [_encode_request(request) for request in requests]
+        number, bodies = int(method), [encode_request(request) for request in requests]
         trace = trace or new_trace()
         answers = self._run(
             lambda talk: talk.call_many(number, bodies, deadline, trace), deadline, trace, idempotent=idempotent
@@ -177,19 +181,36 @@ class Pool:
         ]
 
     def read_into(
-        self, method: Method, request: Message, buffer: Any, timeout_s: float = 30.0, *, trace: int = 0
+        self,
+        method: Method,
+        request: Message,
+        buffer: Any,
+        timeout_s: float = 30.0,
+        *,
+        trace: int = 0,
+        hedge: Hedge | None = None,
+        heed: Callable[[ServedAnswer], None] | None = None,
     ) -> int:
         """Receive a stream of DATA straight into a writable buffer; returns how many bytes came, at most its size.
 
         Sent again after ConnectionLost: reading changes nothing. Raises ProtocolError when more bytes come than fit.
+        ``hedge``: whom else to ask, and when (rpc/hedge.py). ``heed`` is told when the answer says more than that it is the end.
         """
         deadline = time.monotonic() + timeout_s
-        number, body = int(method), _encode_request(request)
+        number, body = int(method), encode_request(request)
         view = memoryview(buffer).cast("B")
         trace = trace or new_trace()
-        return self._run(
-            lambda talk: talk.read_into(number, body, view, deadline, trace), deadline, trace, idempotent=True
-        )
+
+        def read(talk: Conversation) -> int:
+            if hedge is None:
+                count = talk.read_into(number, body, view, deadline, trace)
+            else:
+                count = hedge.read_into(talk, number, body, view, deadline, trace)
+            if heed is not None and len(talk.answer) > 1:
+                heed(_decode(talk.answer, ServedAnswer))
+            return count
+
+        return self._run(read, deadline, trace, idempotent=True)
 
     def stream(
         self,
@@ -205,7 +226,7 @@ class Pool:
         ``timeout_s`` is for the whole stream. Asked again on another connection only before the first element came.
         """
         deadline = time.monotonic() + timeout_s
-        number, body = int(method), _encode_request(request)
+        number, body = int(method), encode_request(request)
         trace = trace or new_trace()
 
         def start(talk: Conversation) -> tuple[Conversation, int, int, bytes | bytearray]:
@@ -233,13 +254,11 @@ class Pool:
         finally:
             if not finished:
                 talk.close()
-            self._give_back(talk)
+            self.give_back(talk)
 
     def pipeline(self, timeout_s: float = 30.0) -> Pipeline:
         """A connection of the caller's own, for requests that do not wait for one another. To be closed."""
-        deadline = time.monotonic() + timeout_s
-        talk = self._run(lambda talk: talk, deadline, 0, idempotent=True, keep=True)
-        return Pipeline(talk, self._give_back)
+        return Pipeline(self.borrow(timeout_s), self.give_back)
 
     def server(self, timeout_s: float = 5.0) -> Welcome:
         """What the server told of itself in the handshake: cluster id, role, release."""
@@ -300,7 +319,8 @@ class Pool:
                 losses += 1
                 if error.detail.get("silent") == address:
                     self._preferred = address = self._after(address)
-                if not idempotent or losses > LOSSES_MAX:
+                is_alone = len(self.addresses) == 1 and "silent" in error.detail
+                if not idempotent or losses > LOSSES_MAX or is_alone:
                     stamp(error, trace)
                     raise
                 pause = _sleep(pause, deadline)
@@ -315,15 +335,15 @@ class Pool:
         try:
             result = action(talk)
         except MonofsError:
-            self._give_back(talk)
+            self.give_back(talk)
             raise
         except BaseException:
             # interrupted in the middle: the next answer on it would be this one's
             talk.close()
-            self._give_back(talk)
+            self.give_back(talk)
             raise
         if not keep:
-            self._give_back(talk)
+            self.give_back(talk)
         return result
 
     def _take(self, address: str, deadline: float) -> Conversation:
@@ -338,16 +358,14 @@ class Pool:
             if talk.is_usable():
                 return talk
             talk.close()
-            self._give_back(talk)
+            self.give_back(talk)
         with self._lock:
             if len(self._open) >= OPEN_MAX:
                 raise Overloaded(f"this process has {OPEN_MAX} connections to {address} in use already")
-        silence_s, tls = self._silence_s, self._tls
-        if silence_s:
-            talk = Conversation(
-                address, self._credential, deadline, connect_s=silence_s, handshake_s=silence_s, tls=tls
-            )
-            talk.proof = silence_s, lambda: self._lives(address)
+        proof_s, tls = self._proof_s, self._tls
+        if proof_s:
+            talk = Conversation(address, self._credential, deadline, connect_s=proof_s, handshake_s=proof_s, tls=tls)
+            talk.proof = Proof(self._silence_s - proof_s, self._silence_s, lambda: self._lives(address))
         else:
             talk = Conversation(address, self._credential, deadline, connect_s=self._connect_s, tls=tls)
         with self._lock:
@@ -356,16 +374,21 @@ class Pool:
 
     def _lives(self, address: str) -> bool:
         """Whether a server shakes hands now."""
-        limit = time.monotonic() + self._silence_s
+        limit = time.monotonic() + self._proof_s
         try:
-            Conversation(address, self._credential, limit, connect_s=self._silence_s, tls=self._tls).close()
+            Conversation(address, self._credential, limit, connect_s=self._proof_s, tls=self._tls).close()
         except (Unreachable, DeadlineExceeded):
             return False
         except MonofsError:  # it speaks
             return True
         return True
 
-    def _give_back(self, talk: Conversation) -> None:
+    def borrow(self, timeout_s: float) -> Conversation:
+        """A connection of the caller's own, to be given back. Raises as every call."""
+        return self._run(lambda talk: talk, time.monotonic() + timeout_s, 0, idempotent=True, keep=True)
+
+    def give_back(self, talk: Conversation) -> None:
+        """End a use; what is broken is forgotten."""
         if not talk.broken and not self._closed:
             idle = self._idle.get(talk.address)
             if idle is None:
@@ -411,8 +434,9 @@ class Pipeline:
     """One connection, taken from a pool; a few requests at a time. For one thread; errors as of the pool's calls, and never sent again."""
 
     def __init__(self, talk: Conversation, give_back: Callable[[Conversation], None]) -> None:
-        self._talk = talk
-        self._give_back = give_back
+        self._talk, self._give_back = talk, give_back
+        self._proof, talk.proof = talk.proof, None  # who waits for acknowledgements of writes gives them their time
+        talk.slow_s = 0.0  # of a hedged read before
         self._trace = new_trace()
         self.unanswered = 0
 
@@ -441,6 +465,7 @@ class Pipeline:
         """Give the connection back; one with answers to come is closed."""
         if self.unanswered:
             self._talk.close()
+        self._talk.proof = self._proof
         self._give_back(self._talk)
 
 
@@ -467,7 +492,8 @@ def _rebuild(
     return Pool(addresses, credential, connect_timeout_s=connect_s, patience_s=patience_s, silence_s=silence_s, tls=tls)
 
 
-def _encode_request(request: Message) -> bytes:
+def encode_request(request: Message) -> bytes:
+    """A request's body. Raises ``FrameTooLarge`` and ``InvalidArgument``."""
     try:
         body = _encode(request)
     except UnicodeEncodeError:

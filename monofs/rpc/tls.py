@@ -1,7 +1,7 @@
 """TLS for our own links: certificates from files, and the state machine between ciphertext and what it says.
 
 The stdlib's ``ssl`` over memory buffers, because both links are our own code (decision 0002): the reactor's hands bytes in and takes bytes
-out, the blocking one is wrapped as a socket. TLS 1.3 only: both ends are ours.
+out, the blocking one is wrapped as a socket. TLS 1.3 only where both ends are ours.
 
 Invariants: a client that was told to speak TLS never says a byte in clear, and believes only certificates its own file vouches for, for
 the name or address it dialled; who speaks in clear at a door with TLS (or the reverse) is told so at once, not by a time-out.
@@ -38,11 +38,11 @@ class _Contexts:
     """One context per set of files, made anew when one of them changed."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[str, ...], tuple[_State, ssl.SSLContext]] = {}
+        self._made: dict[tuple[ssl.TLSVersion, tuple[str, ...]], tuple[_State, ssl.SSLContext]] = {}
 
-    def get(self, files: tuple[str, ...], make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    def get(self, oldest: ssl.TLSVersion, files: tuple[str, ...], make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         """Raises OSError (ssl.SSLError too) when the files cannot be used and none was made of them before."""
-        held = self._made.get(files)
+        held = self._made.get((oldest, files))
         try:
             state = tuple(_state(file) for file in files)
             if held is not None and held[0] == state:
@@ -54,9 +54,9 @@ class _Contexts:
             log.error(
                 "certificates cannot be read again: the old ones stay in force", files=list(files), error=str(error)
             )
-            self._made[files] = (held[0] if not isinstance(error, ssl.SSLError) else state, held[1])
+            self._made[oldest, files] = (held[0] if not isinstance(error, ssl.SSLError) else state, held[1])
             return held[1]
-        self._made[files] = (state, context)
+        self._made[oldest, files] = (state, context)
         return context
 
 
@@ -69,15 +69,19 @@ _contexts = _Contexts()
 
 
 class ServerTls:
-    """How a door speaks TLS: PEM files with its certificate (and those between it and the authority) and its key."""
+    """How a door speaks TLS: PEM files with its certificate (and those between it and the authority) and its key.
 
-    def __init__(self, certificate: str, key: str) -> None:
+    ``foreign``: others' clients come, so TLS 1.2 is spoken too.
+    """
+
+    def __init__(self, certificate: str, key: str, *, foreign: bool = False) -> None:
         self.certificate, self.key = certificate, key
+        self._oldest = ssl.TLSVersion.TLSv1_2 if foreign else ssl.TLSVersion.TLSv1_3
 
     def context(self) -> ssl.SSLContext:
         """Raises ``ConfigError`` when the files cannot be used."""
         try:
-            return _contexts.get((self.certificate, self.key), self._make)
+            return _contexts.get(self._oldest, (self.certificate, self.key), self._make)
         except OSError as error:
             raise ConfigError(
                 f"security.tls_certificate {self.certificate} and security.tls_key {self.key} cannot be used: {_why(error)}"
@@ -87,7 +91,8 @@ class ServerTls:
         if os.stat(self.key).st_mode & 0o007:
             raise PermissionError(errno.EPERM, f"everybody may read the key: chmod o= {self.key}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.minimum_version = self._oldest
+        context.options |= ssl.OP_NO_RENEGOTIATION
         context.num_tickets = 0
         context.load_cert_chain(self.certificate, self.key, password=_no_password)
         return context
@@ -115,7 +120,7 @@ class ClientTls:
     def context(self) -> ssl.SSLContext:
         """Raises ``InvalidArgument`` when the file cannot be used."""
         try:
-            return _contexts.get((self.ca,), self._make)
+            return _contexts.get(ssl.TLSVersion.TLSv1_3, (self.ca,), self._make)
         except OSError as error:
             raise InvalidArgument(f"the TLS authorities in {self.ca} cannot be used: {_why(error)}") from None
 

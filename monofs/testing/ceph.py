@@ -299,6 +299,10 @@ class Ceph:
                 preexec_fn=die_with_parent(),
             )
 
+    def pid_of(self, name: str) -> int:
+        """Of one of its processes: ``rgw``, ``mon``, ``osd``."""
+        return self._processes[name].pid
+
     def _stop(self, name: str) -> None:
         process = self._processes.pop(name, None)
         if process is None:

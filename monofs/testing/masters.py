@@ -12,20 +12,23 @@ from collections.abc import Callable
 from typing import Any
 
 import monofs
-from monofs.model.errors import MonofsError
+from monofs.model.errors import DeadlineExceeded, MonofsError
 from monofs.testing.netlab import Lab
 from monofs.testing.nodes import ServedNode
 
 PATIENCE_S = 60.0
 LOWEST_PORT, HIGHEST_PORT = 20_000, 32_000
 """Below the range the kernel gives to outgoing connections: a port drawn here stays free until its owner restarts."""
+SHARES = 8
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now."""
+    """Ports nobody listens on now, from the share of this process among those that run the suite: two never draw the same before they listen."""
+    share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % SHARES
+    width = (HIGHEST_PORT - LOWEST_PORT) // SHARES
     ports: list[int] = []
     while len(ports) < count:
-        port = random.randint(LOWEST_PORT, HIGHEST_PORT)
+        port = LOWEST_PORT + share * width + random.randrange(width)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -80,6 +83,7 @@ class Masters:
                 f"journal.host={self.host(each)}",
                 f"journal.port={self.journal_ports[each]}",
                 "console.port=0",
+                "s3.port=0",
                 "worker.port=0",
                 *self._sets,
             ]
@@ -147,6 +151,19 @@ class Masters:
 
         wait_until(look, "no master leads")
         return found[-1]
+
+    def hand_over(self, target: str) -> None:
+        """Let one master lead; asked again, as the message of a failure says to, while the machine is too busy for an election."""
+
+        def ask() -> bool:
+            try:
+                fs.change_quorum("transfer", target)
+            except DeadlineExceeded:
+                return False
+            return True
+
+        with self.connect() as fs:
+            wait_until(ask, f"{target} does not take over")
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to one master, such as SIGSTOP and SIGCONT."""

@@ -41,7 +41,7 @@ class ServedNode:
         """The module that is run."""
         self.before: list[str] = []
         """Words before the command, such as those of ``Lab.inside``."""
-        self.sets = ["master.port=0", "worker.port=0", "console.port=0", *(sets or [])]
+        self.sets = ["master.port=0", "worker.port=0", "console.port=0", "s3.port=0", *(sets or [])]
         self.environment = environment or {}
         self.flags: list[str] = []
         """More words for `serve`, such as `--skip-entry`."""

@@ -1,11 +1,10 @@
 """The page cache of a worker: groups of pages in files on tiered storage directories, found again after a restart.
 
-The path of a page: `admit` (a file number in a directory, `Allocation` says which) → `reserve` (room, by evicting) → `write_pages` in a thread → `commit`
-(presence in memory, record to the index's queue). Invariants, each named in `checks`: a page is present only after its write
-returned; used bytes never exceed the quota, of a directory or a policy; a pinned, kept, held or half-written group is never evicted; a
-file number is never used twice, so a record can never meet another group's bytes. Everything is called on the owner's thread except
-what says ANY thread.
-Not here: fetching, single flight, who may read.
+Invariants, each named in `checks`: a page is present only after its write returned; used bytes never exceed the quota, of a directory
+or a policy; a pinned, kept, held or half-written group is never evicted; a file number is never used twice, so a record can never meet
+another group's bytes. Everything is called on the owner's thread except what says ANY thread.
+
+Not here: how pages come in (`admission`), fetching, single flight, who may read.
 """
 
 from __future__ import annotations
@@ -14,25 +13,29 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import msgspec
 
-from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, page_count
-from monofs.model.errors import QuotaExceeded, TierFull, TierUnusable, invariant
-from monofs.model.ids import ContentId, MountId
+from monofs.model.block import GROUP_SIZE_BYTES
+from monofs.model.errors import TierFull, TierUnusable, invariant
+from monofs.model.ids import ContentId
 from monofs.observe.logs import logger
 from monofs.tiering import files as page_files
 from monofs.tiering import recovery
-from monofs.tiering.directory import Directory
+from monofs.tiering.admission import Admission
+from monofs.tiering.blockfile import file_groups, is_busy
+from monofs.tiering.directory import WRITERS, Directory
 from monofs.tiering.eviction import Allocation, Ranked
 from monofs.tiering.files import FileTable
-from monofs.tiering.group import Group, mask_bytes
+from monofs.tiering.group import Group
 from monofs.tiering.holdings import Why
+from monofs.tiering.hot import Hot
 from monofs.tiering.index import CURSOR, GROUPS, KEY, META, PINS, Index
 from monofs.tiering.keeping import GROWING, Aside
-from monofs.tiering.moving import Moving
+from monofs.tiering.moving import BURST_NS
 from monofs.tiering.orders import EVICTION, orders_of
 from monofs.tiering.shares import Rule, Shares
 from monofs.tiering.spec import TierSpec, parse_tiers
@@ -40,13 +43,13 @@ from monofs.tiering.trace import Recorder
 
 __all__ = ["GROWING", "Cache", "Group", "Rule", "TierSpec", "TierStatus", "Why", "parse_tiers"]
 
+PRESSED_NS = 60 * 10**9
 GROUPS_MAX = 4_000_000
 """Groups in memory (about 0.6 KB each) before the oldest makes room, whatever the quota."""
 PINS_MAX = 4_000_000
 DESCRIPTORS_MAX = 4096
 STOP_TIMEOUT_S = 30.0
 CONTENTS_SLICE = 10_000
-BURST_NS = 10**9
 
 log = logger(__name__)
 _encode = msgspec.msgpack.encode
@@ -64,9 +67,11 @@ class TierStatus:
     groups: int
     state: str
     error: str
+    held_bytes: int = 0
+    """Of the used bytes, those of groups that left the cache while somebody held them."""
 
 
-class Cache(Moving):
+class Cache(Admission):
     """All cached pages of one worker. See the module for what may be called where."""
 
     def __init__(
@@ -83,17 +88,22 @@ class Cache(Moving):
         allocation: str = "max-free",
         watermark: float = 1.0,
         trace: str = "",
+        writers: int = WRITERS,
         burst_ns: int = BURST_NS,
     ) -> None:
         """``reserve``: the share of each file system never filled. ``call_soon`` runs a callable on the owner's thread.
         ``eviction``: one of `orders.POLICIES`. ``allocation``: one of `eviction.ALLOCATIONS`. ``watermark``: how much of its quota a
-        directory has in use before `tend` frees some. ``trace``: file to record accesses in; empty: none. Raises ``ConfigError``."""
+        directory has in use before `tend` frees some. ``trace``: file to record accesses in; empty: none. ``writers``: threads
+        that may write to one directory while another is well. Raises ``ConfigError``."""
         self.files, shares = FileTable(DESCRIPTORS_MAX), Shares()
         new_order = orders_of(eviction)
         directories = [
-            Directory(spec, self.files, reserve, lambda: Ranked(shares.rank_of, new_order)) for spec in tiers
+            Directory(spec, self.files, reserve, lambda: Ranked(shares.rank_of, new_order), writers=writers)
+            for spec in tiers
         ]
-        index = Index(index_directory, interval_s=index_interval_s)
+        for directory in directories:
+            directory.others = [each for each in directories if each is not directory]
+        index = Index(index_directory, interval_s=index_interval_s, call_soon=call_soon)
         super().__init__(
             directories,
             index,
@@ -105,6 +115,7 @@ class Cache(Moving):
             watermark=watermark,
         )
         self._burst_ns = burst_ns
+        self.hot = Hot(clock_ns())
         self._trace = Recorder(trace) if trace else None
 
     # ---- life ---------------------------------------------------------------------------------------------------------
@@ -135,6 +146,7 @@ class Cache(Moving):
         if not self._is_open:
             return
         self._is_open = False
+        self.past.let_go()
         if self._trace is not None:
             self._trace.stop(STOP_TIMEOUT_S)
         stopped = [keeper.stop(STOP_TIMEOUT_S) for keeper in (self.mover, *(each.keeper for each in self.directories))]
@@ -159,7 +171,10 @@ class Cache(Moving):
         self.files.close()
         for directory in self.directories:
             directory.detach()
+        for group in chain(self.table, *(directory.lingering for directory in self.directories)):
+            group.block = None
         self.table.clear()
+        self.blocks.clear()
         self.shares.clear()
         self.aside.clear()
         self.moves.clear()
@@ -174,32 +189,39 @@ class Cache(Moving):
         self.aside = {key: Aside(*found) for key, found in recovery.load_aside(index, run, directories).items()}
         self._load_kept(self.table)
         missed = recovery.directories_of([*self.absent.values(), *(each.value for each in self.aside.values())])
-        recovery.claim_run(index, run, directories, missed, has_aside=bool(self.aside))
+        run.format = recovery.FORMAT_ASIDE if self.aside else recovery.FORMAT
+        by_directory: dict[Directory, dict[int, list[Group]]] = {directory: {} for directory in directories}
+        for group in self.table:
+            by_directory[group.directory].setdefault(group.file, []).append(group)
+        for aside in self.aside.values():
+            if aside.group is not None:
+                by_directory[aside.group.directory].setdefault(aside.group.file, []).append(aside.group)
+                aside.group.directory.lingering.add(aside.group)
+        for groups in by_directory.values():
+            for block in recovery.find_blocks(groups):
+                self._open_block(block)
+        recovery.claim_run(index, run, directories, missed)
         self._next_file, self._claimed = run.next_file, run.next_file + recovery.FILE_CLAIM
         for key in useless:
             index.put(GROUPS, key, None)
-        by_directory: dict[Directory, dict[int, Group]] = {directory: {} for directory in directories}
-        for group in self.table:
-            by_directory[group.directory][group.file] = group
-        for aside in self.aside.values():
-            if aside.group is not None:
-                by_directory[aside.group.directory][aside.group.file] = aside.group
-                aside.group.directory.lingering.add(aside.group)
         for directory, groups in by_directory.items():
             self._recover_directory(directory, groups)
         self._bring_back(run.cluster)
 
-    def _recover_directory(self, directory: Directory, groups: dict[int, Group]) -> None:
+    def _recover_directory(self, directory: Directory, groups: dict[int, list[Group]]) -> None:
         if directory.attached:
             for group in recovery.sweep(self.run, directory, groups):
                 if group.kept:  # whatever is left of it stays; what is not, is found when it is compared with its CRCs
                     group.verified = False
                     continue
-                del groups[group.file]
+                groups[group.file].remove(group)
+                self._part(group)
                 self.table.remove(group)
                 self.index.put(GROUPS, KEY.pack(group.content, group.number), None)
-                directory.remove_later(group.file)
-        recovery.count_usage(directory, iter(groups.values()))
+                if not groups[group.file]:
+                    del groups[group.file]
+                    directory.remove_later(group.file)
+        recovery.count_usage(directory, chain.from_iterable(groups.values()))
         directory.resolve_quota()
         for group in recovery.in_order(self.index, directory, groups):
             if group.alive:
@@ -265,6 +287,10 @@ class Cache(Moving):
         found = self.table.get(content, group)
         return found if found is not None and found.directory.attached else None
 
+    def readable(self, content: ContentId, group: int) -> Group | None:
+        """The same for who reads the content, which may have retired meanwhile: then the group is not ``alive``."""
+        return self.lookup(content, group) or self.past.get(content, group)
+
     def groups(self, content: ContentId) -> list[Group]:
         """All cached groups of a content."""
         return [group for group in self.table.of(content) if group.directory.attached]
@@ -285,157 +311,13 @@ class Cache(Moving):
         now_ns = self._clock_ns()
         if abs(now_ns - group.read_ns) < self._burst_ns:  # a clock that was set back must not end all counting
             return
-        group.read_ns = now_ns
         if self._trace is not None:
-            self._trace.record(group, now_ns)
-        if group.listed:
-            group.directory.policy.touched(group)
-
-    # ---- filling ------------------------------------------------------------------------------------------------------
-
-    def admit(
-        self,
-        content: ContentId,
-        group: int,
-        length: int,
-        mount: MountId,
-        cache_group: int,
-        *,
-        durable: bool = False,
-    ) -> Group:
-        """The group, new if needed, in a directory that has or can make room for its next page. ``length``: its bytes (``GROWING``
-        when they are not known yet). ``durable``: only where bytes may lie that no store has.
-
-        Raises ``TierFull``, ``TierUnusable``, ``QuotaExceeded``.
-        """
-        self._check_owner()
-        invariant(0 < length <= GROUP_SIZE_BYTES, "a group has 1 byte to 64 pages")
-        found = self.table.get(content, group)
-        if found is not None:
-            if found.directory.attached and found.length == length:
-                return found
-            invariant(not found.kept, "kept pages are not replaced")
-            self._kill(found, Why.DAMAGED)
-        self._check_index()
-        directory = self._place(length, cache_group >> 1, durable=durable)
-        if self.table.count >= self._groups_max:
-            self._evict_one()
-        now = self._clock_ns()
-        crcs = bytes(4 * page_count(length))
-        new = Group(content, group, self._new_file(), length, directory, mount, cache_group, now, now, crcs=crcs)
-        new.pinned = content in self.pins
-        self.table.add(new)
-        self.shares.add(new)
-        directory.groups += 1
-        if self._trace is not None:
-            self._trace.record(new, now)
-        return new
-
-    def _place(self, length: int, policy: int, *, durable: bool) -> Directory:
-        """A directory for a group of a policy, with room for its first page, made if needed."""
-        need = min(length, PAGE_SIZE_BYTES)
-        writable = [directory for directory in self.directories if directory.writable]
-        if not writable:
-            raise TierUnusable("; ".join(f"{d.spec.directory}: {d.error}" for d in self.directories) or "no tiers")
-        if durable:
-            writable = [directory for directory in writable if directory.durable]
-            if not writable:
-                raise TierUnusable(
-                    "no storage directory of this worker may hold bytes that no store has: add a durable one to worker.tiers"
-                )
-        directory = self._allocation.choose(writable, need, length)
-        if directory is None:
-            raise TierFull(
-                "no storage directory has room, all cached pages are pinned, kept or in use: free or unpin something, or raise a quota"
-                " (worker.quota, worker.tiers)"
-            )
-        self._make_room(directory, need, policy)
-        return directory
-
-    def reserve(self, group: Group, mask: int) -> int:
-        """Promise room to those pages of ``mask`` neither present nor promised; returns their bitmap. All or nothing.
-
-        They count as used until `commit` (then as present) or `unreserve`. Raises ``TierFull``, ``TierUnusable``, ``QuotaExceeded``.
-        """
-        self._check_owner()
-        mask &= group.pages & ~(group.present | group.reserved | group.lost)
-        if not mask or not group.alive:
-            return 0
-        self._check_index()
-        directory = group.directory
-        if not directory.writable:
-            raise TierUnusable(f"{directory.spec.directory}: {directory.error}")
-        if group.listed:  # must not be chosen to make room for itself
-            self._unlist(group)
-        size = mask_bytes(group.length, mask)
-        try:
-            self._make_room(directory, size, group.policy)
-        except (TierFull, QuotaExceeded):
-            self._settle(group)
-            raise
-        group.reserved |= mask
-        directory.promise(size)
-        self.shares.charge(group, size)
-        self._tend_soon(directory)
-        return mask
-
-    def unreserve(self, group: Group, mask: int) -> None:
-        """Give back what was promised and will not be committed; only once no thread writes these pages any more."""
-        self._check_owner()
-        mask &= group.reserved
-        if not mask:
-            return
-        size = mask_bytes(group.length, mask)
-        group.reserved &= ~mask
-        group.directory.renounce(size)
-        if group.alive:
-            self.shares.charge(group, -size)
-        self._settle(group)
-
-    def write_page(self, group: Group, page: int, data: memoryview) -> int:
-        """ANY thread, for a group held or reserved: write one whole page to the file; returns its CRC-32. Changes no state.
-
-        Raises ``TierFull``, ``TierUnusable``, ``NotCached``, ``InvalidArgument``.
-        """
-        return page_files.write_page(group, page, data)
-
-    def write_pages(self, group: Group, pages: Sequence[tuple[int, Sequence[memoryview]]]) -> list[tuple[int, int]]:
-        """As `write_page`, several pages, each given in pieces; (page, CRC) each."""
-        return page_files.write_pages(group, pages)
-
-    def commit(self, group: Group, pages: list[tuple[int, int]], *, keep: bool = False) -> None:
-        """Make pages readable whose `write_page` returned; (page, CRC) each. Pages already present are left alone; pages that
-        were not reserved are now, so this raises ``TierFull`` or ``TierUnusable`` too. A group that left the cache takes nothing.
-
-        ``keep``: no store has them (`keeping` says what must have been done before).
-        """
-        self._check_owner()
-        mask = 0
-        for page, _ in pages:
-            mask |= 1 << page
-        mask &= group.pages & ~(group.present | group.lost)
-        if mask & ~group.reserved:
-            self.reserve(group, mask)
-            mask &= group.reserved
-        if not mask:
-            return
-        if keep and group.alive:
-            group.kept = True
-            self.kept.add(group.content)
-        crcs = bytearray(group.crcs)
-        for page, crc in pages:
-            if mask >> page & 1:
-                crcs[4 * page : 4 * page + 4] = crc.to_bytes(4, "little")
-        size = mask_bytes(group.length, mask)
-        group.crcs = bytes(crcs)  # before the bits: a thread that sees a bit finds its CRC
-        group.present |= mask
-        group.reserved &= ~mask
-        group.directory.keep(size)
-        if group.alive:
-            if group.pinned:
-                group.directory.pinned += size
-            self._record(group)
-        self._settle(group)
+            self._trace.record(group.content, group.number, group.length, now_ns)
+        self.hot.touched(group.content, now_ns)
+        for mate in file_groups(group):  # they go together, so what is read of one keeps all
+            mate.read_ns = now_ns
+            if mate.listed:
+                mate.directory.policy.touched(mate)
 
     # ---- reading ------------------------------------------------------------------------------------------------------
 
@@ -457,7 +339,7 @@ class Cache(Moving):
     def read(self, group: Group, offset: int, length: int) -> memoryview | None:
         """ANY thread, for a held group: read bytes from the disk; None when they cannot be read in full.
 
-        The descriptor used is kept, so that `read_ready` finds the file open.
+        The descriptor used is kept, so that `read_ready` finds the file open, where that can be closed without waiting.
         """
         try:
             fd = page_files.open_file(group, os.O_RDONLY)
@@ -472,7 +354,10 @@ class Cache(Moving):
                 done += count
         except OSError as error:
             log.warning("a cached page cannot be read", directory=group.directory.spec.directory, error=str(error))
-        self._call_soon(lambda: self._adopt_descriptor(group, fd))
+        if group.directory.is_local:
+            self._call_soon(lambda: self._adopt_descriptor(group, fd))
+        else:
+            os.close(fd)
         return buffer if done == length else None
 
     def open_reader(self, group: Group) -> int:
@@ -498,6 +383,17 @@ class Cache(Moving):
 
     # ---- dropping -----------------------------------------------------------------------------------------------------
 
+    def retire(self, content: ContentId) -> None:
+        """As :meth:`drop`; who is reading it finds its pages in ``readable`` for a while."""
+        groups = self.groups(content)
+        is_read = self.past.is_read(groups)
+        if is_read:
+            for group in groups:
+                self.hold(group)
+        self.drop(content)
+        if is_read:
+            self.past.keep(content, groups)
+
     def drop(self, content: ContentId) -> None:
         """Drop everything of a content, pinned or not, and its pin: no path has it any more."""
         self._check_owner()
@@ -510,6 +406,7 @@ class Cache(Moving):
     def drop_clean(self) -> None:
         """Drop every page that can be fetched again; pins and what no store has stay."""
         self._check_owner()
+        self.past.let_go()
         self._copies.clear()
         for group in list(self.table):
             if not group.kept:
@@ -534,6 +431,26 @@ class Cache(Moving):
         self._check_owner()
         invariant(not group.kept, "what no store has is never given away")
         self._kill(group, Why.HANDED)
+
+    def drop_file(self, group: Group) -> bool:
+        """The group's file was removed by somebody: what lay in it is gone, and what was to join it needs another one. False: that cannot be it."""
+        was_told = not group.alive  # by somebody else who was writing to it
+        lost = [mate for mate in file_groups(group) if mate.alive]
+        for mate in lost:
+            if mate.present:
+                self.drop_pages(mate, mate.present)
+            else:
+                self._kill(mate, Why.DROPPED)
+        return was_told or bool(lost)
+
+    def age(self, group: Group, age_ns: int) -> None:
+        """The group's pages came from another worker, which has had them for so long: their time to live goes on."""
+        self._check_owner()
+        admitted_ns = self._clock_ns() - age_ns
+        if group.alive and admitted_ns < group.admitted_ns:
+            group.admitted_ns = admitted_ns
+            self.shares.aged(group)
+            self._record(group)
 
     def drop_pages(self, group: Group, mask: int) -> None:
         """Pages were found bad. A kept group loses them and keeps the rest; any other leaves the cache, see `holdings`."""
@@ -586,6 +503,20 @@ class Cache(Moving):
         """Sum of the bytes used in the directories in use."""
         return sum(directory.used for directory in self.directories if directory.attached)
 
+    def is_wanted(self, group: Group) -> bool:
+        """Whether a group that is held should be let go: its directory has no room for another one, or less than is kept free, and all of its file
+        has left the cache, or the search for room has passed it."""
+        directory = group.directory
+        if directory.free_bytes() >= max(GROUP_SIZE_BYTES, self._headroom(directory)):
+            return False
+        return not any(
+            mate.listed or mate.pinned or mate.kept or mate.reserved for mate in file_groups(group) if mate.alive
+        )
+
+    def is_pressed(self, directory: Directory) -> bool:
+        """Whether a search for room has met groups that somebody held, in the last minute."""
+        return self._clock_ns() - directory.passed_ns < PRESSED_NS
+
     def status(self) -> list[TierStatus]:
         """One entry a storage directory, in the order of the settings."""
         return [
@@ -598,6 +529,7 @@ class Cache(Moving):
                 groups=d.groups if d.attached else 0,
                 state=d.state,
                 error=d.error or self.index.error,
+                held_bytes=sum(group.present_bytes for group in d.lingering if is_busy(group)),
             )
             for d in self.directories
         ]

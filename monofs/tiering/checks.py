@@ -11,11 +11,13 @@ from itertools import islice
 
 import msgspec
 
+from monofs.tiering.blockfile import base_of, file_groups, first_of, is_busy
 from monofs.tiering.cache import Cache
 from monofs.tiering.directory import Directory
 from monofs.tiering.files import check_pages, file_name
 from monofs.tiering.group import Group, mask_bytes
 from monofs.tiering.index import ASIDE, GROUPS, KEPT, KEY, PINS, Record
+from monofs.tiering.recovery import has_size
 
 FINDINGS_MAX = 100
 
@@ -82,7 +84,7 @@ def _shares(cache: Cache) -> Iterator[str]:
 
 
 def _group_quota(cache: Cache) -> Iterator[str]:
-    loose = {group.policy for group in cache.table if group.listed and not group.holds}
+    loose = {group.policy for group in cache.table if group.listed and not is_busy(group)}
     for policy, share in cache.shares.held():
         room = cache.shares.room(policy)
         if room is not None and room < 0 and policy in loose:
@@ -106,8 +108,13 @@ def _one_place(cache: Cache) -> Iterator[str]:
     seen: dict[int, Group] = {}
     for group in [*cache.table, *(g for d in cache.directories for g in d.lingering)]:
         other = seen.setdefault(group.file, group)
-        if other is not group:
+        first = first_of(group.number, group.layout)
+        if other is not group and (group.block is None or group.block is not other.block):
             yield f"{_show(group)} and {_show(other)} share a file"
+        if group.block is not None and (
+            group not in group.block.groups or first is None or group.base != base_of(group.number, first)
+        ):
+            yield f"{_show(group)} lies at {group.base} of a file for several"
         if group.alive and cache.table.get(*group.key) is not group:
             yield f"{_show(group)} is alive but not the one found by its key"
 
@@ -122,7 +129,7 @@ def _presence(cache: Cache) -> Iterator[str]:
             yield f"{_show(group)}: holds {group.holds}, alive {group.alive}"
     for directory in cache.directories:
         for group in directory.lingering:
-            if group.alive or not (group.holds or group.reserved):
+            if group.alive or not (is_busy(group) or any(mate.alive for mate in file_groups(group))):
                 yield f"{_show(group)} lingers without reason"
 
 
@@ -136,7 +143,7 @@ def _order(cache: Cache) -> Iterator[str]:
             if group.pinned or group.kept or group.reserved or not group.present or not group.alive or not group.listed:
                 yield f"{_show(group)} is in the order of eviction"
         for group in groups:
-            evictable = group.present and not (group.pinned or group.kept or group.reserved or group.holds)
+            evictable = group.present and not (group.pinned or group.kept or is_busy(group))
             if evictable and not group.listed:
                 yield f"{_show(group)} could be evicted but is not in the order"
         if len(listed) != sum(1 for group in groups if group.listed):
@@ -164,8 +171,8 @@ def _records(cache: Cache) -> Iterator[str]:
             continue
         record = msgspec.msgpack.decode(value, type=Record)
         present = group.present | group.lost
-        stored = (record.directory, record.file, record.base, record.length, record.present, record.crcs)
-        if stored != (group.directory.number, group.file, group.base, group.length, present, group.crcs):
+        stored = (record.directory, record.file, record.base, record.length, record.present, record.crcs, record.layout)
+        if stored != (group.directory.number, group.file, group.base, group.length, present, group.crcs, group.layout):
             yield f"{_show(group)} differs from its record"
         if (record.flags, record.cache_group) != (KEPT if group.kept else 0, group.cache_group):
             yield f"{_show(group)}: kept {group.kept}, group {group.cache_group} differ from its record"
@@ -184,7 +191,7 @@ def _files(cache: Cache) -> Iterator[str]:
         except FileNotFoundError:
             yield f"{_show(group)}: no file"
             continue
-        if size != group.base + group.length:
+        if not has_size(group, size):
             yield f"{_show(group)}: the file has {size} bytes, not {group.base + group.length}"
 
 
@@ -214,7 +221,7 @@ _IN_MEMORY: dict[str, Callable[[Cache], Iterator[str]]] = {
     "a-policy's-share-is-the-sum-of-its-pages": _shares,
     "a-policy's-quota-is-never-exceeded": _group_quota,
     "kept-pages-are-safe": _kept,
-    "a-file-has-one-group": _one_place,
+    "a-file-has-the-groups-of-one-block": _one_place,
     "presence-is-consistent": _presence,
     "order-holds-what-may-be-evicted": _order,
 }

@@ -14,7 +14,7 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -27,13 +27,24 @@ from monofs.tiering.eviction import Ranked
 from monofs.tiering.files import FileTable, file_name
 from monofs.tiering.group import Group
 from monofs.tiering.keeper import Keeper
+from monofs.tiering.pace import Pace
 from monofs.tiering.spec import TierSpec
 
 IDENTITY_FILE = "monofs-tier.json"
 ACCEPT_FILE = "monofs-accept"
 PROBE_INTERVAL_S = 5.0
+WRITERS = 8
+SLOW_TOLD_S = 60.0
+"""Between lines in the log about one slow directory."""
 LOOK_BYTES = 64 << 20
 """The file system is looked at again after this many bytes, at the latest."""
+LATE_PART, LATE_BYTES = 16, 1 << 30
+"""Files that left the cache and are not unlinked yet may hold one in so many bytes of the quota beyond it, at most so many, before writers wait."""
+
+_MEMORY = frozenset((0x01021994, 0x858458F6))
+"""tmpfs and ramfs, whose contents end with the boot."""
+_LOCAL = _MEMORY | {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x794C7630, 0x2FC12FC1, 0xCA451A4E}
+"""ext4, XFS, Btrfs, F2FS, overlay, ZFS and bcachefs."""
 
 log = logger(__name__)
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -62,12 +73,26 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
 class Directory:
     """A storage directory. ``state``: ok, full (its file system), readonly, failing (no new pages), unusable (not attached)."""
 
-    def __init__(self, spec: TierSpec, files: FileTable, reserve: float, new_policy: Callable[[], Ranked]) -> None:
+    def __init__(
+        self,
+        spec: TierSpec,
+        files: FileTable,
+        reserve: float,
+        new_policy: Callable[[], Ranked],
+        *,
+        writers: int = WRITERS,
+    ) -> None:
+        """``writers``: threads that may write to it while another is well."""
+        self.pace = Pace(writers)
+        self.others: Sequence[Directory] = ()
         self.spec, self.files, self.reserve, self._new_policy = spec, files, reserve, new_policy
         self.number = -1
         self.identity = ""
         self.quota = spec.quota_bytes
         self.attached = self.writable = self.beside = self.in_memory = False
+        self.is_local = False
+        """Its file system is one of this machine's kernel alone: opening and closing a file whose name is in memory, and reading bytes that are, wait
+        for nobody. Of any other (FUSE, NFS and their kin, and what is not known) only threads touch a file."""
         self.error = ""
         self.policy = new_policy()
         self.used = self.reserved = self.pinned = self.groups = 0
@@ -75,12 +100,15 @@ class Directory:
         """Groups that left the cache and are still held or being written."""
         self.copying = 0
         """Bytes of copies under way."""
+        self.passed_ns = 0
+        """When a search for room last passed over a group because somebody held it (ns since 1970)."""
         self.pages_fd = self._identity_fd = -1
         self.keeper = Keeper(spec.directory, self._tick)
         self._committed = self._freed = self._removed = 0
         self._seen = (0, 0, 0)
         """Last look: bytes the file system can give, and ``_committed`` and ``_removed`` at that moment."""
         self._probe_at = 0.0
+        self._slow_told_s = float("-inf")
         self._unremoved: deque[int] = deque()
         self._used_gauge: Any = None
 
@@ -117,7 +145,8 @@ class Directory:
         path = self.spec.directory
         os.makedirs(path, mode=0o700, exist_ok=True)
         self.beside = os.stat(path).st_dev == os.stat(index_directory).st_dev
-        self.in_memory = _is_memory(path)
+        kind = _file_system(path)
+        self.in_memory, self.is_local = kind in _MEMORY, kind in _LOCAL
         identity = self._read_identity()
         if identity is None:
             self._check_may_begin(known)
@@ -255,23 +284,54 @@ class Directory:
         self.reserved -= size
         self.charge(-size)
 
-    def remove(self, file: int, size: int, fd: int | None = None) -> None:
-        """Unlink a file of ``size`` counted bytes, then close ``fd``, in the keeper; the bytes are free for the next admission,
-        whose write waits for the unlink."""
+    def remove(self, file: int, size: int, fds: Sequence[int] = ()) -> None:
+        """Unlink a file of ``size`` counted bytes, then close ``fds``, in the keeper; the bytes are free for the next admission at once."""
         self.charge(-size)
         self._freed += size
-        self.keeper.submit(lambda: self._remove(file, size, fd))
+        self.keeper.submit(lambda: self._remove(file, size, fds))
+
+    def close_file(self, fd: int) -> None:
+        """Close a descriptor of one of its files, waiting for nobody."""
+        if self.is_local:
+            os.close(fd)
+        else:
+            self.keeper.submit(lambda: os.close(fd))
 
     def remove_later(self, file: int) -> None:
         """Unlink a file that was never counted."""
-        self.keeper.submit(lambda: self._remove(file, 0, None))
+        self.keeper.submit(lambda: self._remove(file, 0, ()))
 
-    def wait_removed(self) -> None:
-        """ANY thread: wait until all removals asked for so far are done. Raises ``TierUnusable`` when writing is not possible."""
-        if not self.keeper.is_idle:
-            self.keeper.wait()
+    def wait_for_room(self) -> None:
+        """ANY thread: wait for removals asked for so far, while the disk has no room without them or too much of it waits for them. Raises
+        ``TierUnusable`` when writing is not possible."""
+        if self._is_late():
+            self.keeper.wait(enough=lambda: not self._is_late())
         if not self.writable:
             raise TierUnusable(f"{self.spec.directory}: {self.error or 'not attached'}")
+
+    def _is_late(self) -> bool:
+        """Whether what is written now needs room that files have which are not unlinked yet. Plain reads: a moment old is good enough."""
+        waiting = self._freed - self._removed
+        if waiting <= 0:
+            return False
+        avail, committed, removed = self._seen
+        has_room = avail - self.reserved - (self._committed - committed) + (self._removed - removed) >= 0
+        return not has_room or waiting > min(self.quota // LATE_PART, LATE_BYTES)
+
+    @property
+    def is_well(self) -> bool:
+        """ANY thread: whether pages can be written to it now, and are before long."""
+        return self.writable and not self.pace.is_slow
+
+    def enter(self, *, patient: bool) -> None:
+        """ANY thread: begin to write; ends with ``pace.leave``. Raises ``TierUnusable`` when its disk is slow, others are not, and threads enough wait
+        for it."""
+        if not self.pace.enter(others_are_well=not patient and any(each.is_well for each in self.others)):
+            now_s = time.monotonic()
+            if now_s - self._slow_told_s > SLOW_TOLD_S:
+                self._slow_told_s = now_s
+                log.warning("a storage directory is slow; pages meant for it go past the cache", directory=self.name)
+            raise TierUnusable(f"{self.spec.directory}: its disk is slow", directory=self.spec.directory)
 
     # ---- health (ANY thread) ------------------------------------------------------------------------------------------
 
@@ -316,7 +376,10 @@ class Directory:
     def _tick(self) -> None:
         if not self.attached:
             return
+        began_s = time.monotonic()
         self.look()
+        if not self.is_local:
+            self.pace.answered(time.monotonic() - began_s)
         if not self.writable and time.monotonic() >= self._probe_at:
             self._probe()
 
@@ -341,10 +404,10 @@ class Directory:
         while self._unremoved and self._unlink(self._unremoved[0]):
             self._unremoved.popleft()
 
-    def _remove(self, file: int, size: int, fd: int | None) -> None:
+    def _remove(self, file: int, size: int, fds: Sequence[int]) -> None:
         if self.attached and not self._unlink(file):
             self._unremoved.append(file)
-        if fd is not None:
+        for fd in fds:
             os.close(fd)
         self._removed += size
 
@@ -359,19 +422,13 @@ class Directory:
         return True
 
 
-def _is_memory(path: str) -> bool:
-    """Whether ``path`` is on a tmpfs or ramfs, whose contents end with the boot."""
-    device = os.stat(path).st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            for line in mounts:
-                before, _, after = line.partition(" - ")
-                if before.split(" ", 3)[2] == number:
-                    return after.split(" ", 1)[0] in ("tmpfs", "ramfs")
-    except OSError:
-        return False  # no /proc: treat it as a disk, which is the careful answer
-    return False
+def _file_system(path: str) -> int:
+    """The kernel's number for the kind of file system a path is on (``f_type`` of statfs(2), linux/magic.h). Raises OSError."""
+    found = ctypes.create_string_buffer(256)
+    if _libc.statfs(os.fsencode(path), found) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return ctypes.c_ulong.from_buffer(found).value & 0xFFFFFFFF
 
 
 def _sync_directory(path: str) -> None:

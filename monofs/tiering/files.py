@@ -14,10 +14,11 @@ import fcntl
 import mmap
 import os
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import anycrc
 
 from monofs.model.block import PAGE_SIZE_BYTES
 from monofs.model.errors import InvalidArgument, NotCached, Overloaded
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
 """What opening a file meets that says nothing of the file."""
 _local = threading.local()
+_crc = anycrc.Model("CRC32").calc
+"""zlib's, at four times its speed; it holds the GIL, 80 µs for a page."""
 
 _libc = ctypes.PyDLL(
     None, use_errno=True
@@ -90,31 +93,36 @@ def write_page(group: Group, page: int, data: memoryview) -> int:
     return write_pages(group, [(page, [data])])[0][1]
 
 
-def write_pages(group: Group, pages: Sequence[tuple[int, Sequence[memoryview]]]) -> list[tuple[int, int]]:
-    """Write whole pages, each given as the pieces it consists of; (page, CRC-32) each. Waits until files evicted before are really
-    unlinked.
+def write_pages(
+    group: Group, pages: Sequence[tuple[int, Sequence[memoryview]]], *, patient: bool = False
+) -> list[tuple[int, int]]:
+    """Write whole pages, each given as the pieces it consists of; (page, CRC-32) each. Waits for files evicted before to be
+    unlinked only where the disk needs their room. ``patient``: also in a directory that is slow.
 
-    Raises ``TierFull``, ``TierUnusable``, ``InvalidArgument`` for a wrong length, ``NotCached`` when the file was removed.
+    Raises ``TierFull``, ``TierUnusable`` (its disk is slow, too), ``InvalidArgument`` for a wrong length, ``NotCached`` when the file was removed.
     """
     crcs: list[tuple[int, int]] = []
     for page, pieces in pages:
         size = sum(map(len, pieces))
         if size != page_bytes(group.length, page):
             raise InvalidArgument(f"page {page} has {page_bytes(group.length, page)} bytes, not {size}")
-    group.directory.wait_removed()
+    group.directory.enter(patient=patient)
     try:
+        group.directory.wait_for_room()
         fd = _open_writer(group)
         try:
             for page, pieces in pages:
                 crc, offset = 0, group.base + page * PAGE_SIZE_BYTES
                 for piece in pieces:
                     _write_all(fd, piece, offset)
-                    crc, offset = zlib.crc32(piece, crc), offset + len(piece)
+                    crc, offset = _crc(piece, crc), offset + len(piece)
                 crcs.append((page, crc))
         finally:
             os.close(fd)
     except OSError as error:
         raise group.directory.fail(error) from None
+    finally:
+        group.directory.pace.leave(len(pages))
     return crcs
 
 
@@ -155,20 +163,27 @@ def sync_file(group: Group) -> None:
 
 
 def _open_writer(group: Group) -> int:
-    if group.present:  # before looking: another thread may make the file, and its page be committed, meanwhile
+    block = group.block
+    # before looking: another thread may make the file, and its page be committed, meanwhile
+    if group.present or (block is not None and block.written):
         try:
-            return open_file(group, os.O_WRONLY)
+            fd = open_file(group, os.O_WRONLY)
         except FileNotFoundError:
             raise NotCached("the cached file is gone") from None
-    if not (group.alive or group.holds or group.reserved):
+    elif not (group.alive or group.holds or group.reserved):
         raise NotCached("the group has left the cache")
-    fd = open_file(group, os.O_WRONLY | os.O_CREAT)
-    if group.length > PAGE_SIZE_BYTES:
-        try:
+    else:
+        fd = open_file(group, os.O_WRONLY | os.O_CREAT)
+    try:
+        if block is not None:
+            with block.growing:
+                if os.fstat(fd).st_size < group.base + group.length:
+                    os.ftruncate(fd, group.base + group.length)
+        elif group.length > PAGE_SIZE_BYTES and not group.present:
             os.ftruncate(fd, group.base + group.length)
-        except OSError:
-            os.close(fd)
-            raise
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 
@@ -215,18 +230,22 @@ def _set_direct(fd: int, *, on: bool) -> None:
         fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if on else flags & ~os.O_DIRECT)
 
 
-def copy_pages(group: Group, mask: int, file: int, target: Directory) -> int:
-    """Copy pages of ``mask`` whose CRC holds into a new file of ``target`` numbered ``file``; returns the bitmap of pages copied.
+def copy_pages(group: Group, mask: int, file: int, target: Directory, *, joins: bool = False) -> int:
+    """Copy pages of ``mask`` whose CRC holds into a new file of ``target`` numbered ``file``; returns the bitmap of pages copied. ``joins``: behind
+    another group of its block, which was copied before.
 
-    Raises ``TierFull`` or ``TierUnusable``; the new file may exist then.
+    Raises ``TierFull`` or ``TierUnusable``, also when this process is short of descriptors or memory, which says nothing of the pages; the new file
+    may exist then.
     """
     crcs, copied = group.crcs, 0
     try:
         source = open_file(group, os.O_RDONLY)
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise group.directory.fail(error) from None
         return 0
     try:
-        fd = _open_in(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file)
+        fd = _open_in(target, os.O_WRONLY | (0 if joins else os.O_CREAT | os.O_EXCL), file)
         try:
             os.ftruncate(fd, group.base + group.length)
             for page in mask_pages(mask & group.present):
@@ -264,7 +283,7 @@ def _read_page(fd: int, group: Group, page: int, crcs: bytes) -> memoryview | No
         if not count:
             return None
         done += count
-    return view if zlib.crc32(view) == int.from_bytes(crcs[4 * page : 4 * page + 4], "little") else None
+    return view if _crc(view, 0) == int.from_bytes(crcs[4 * page : 4 * page + 4], "little") else None
 
 
 class FileTable:
@@ -272,17 +291,20 @@ class FileTable:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.closed = 0
+        """How many were closed to make room: who remembers a descriptor's number sees that it may be another file's now."""
         self._fds: OrderedDict[Group, int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._fds)
 
     def ready(self, group: Group) -> int | None:
-        """The group's descriptor if it is open, or can be opened without waiting for the disk."""
+        """The group's descriptor if it is open, or can be opened without waiting for the disk. None where even a descriptor would have to be waited for
+        (``Directory.is_local``)."""
         fd = self._fds.get(group)
         if fd is not None:
             self._fds.move_to_end(group)
-        elif group.alive and self._has_room():
+        elif group.alive and group.directory.is_local and self._has_room():
             fd = open_now(group)
             if fd is not None:
                 self._fds[group] = fd
@@ -327,4 +349,5 @@ class FileTable:
                 self._fds[group] = fd
             else:
                 os.close(fd)
+                self.closed += 1
         return len(self._fds) < self.limit

@@ -1,6 +1,6 @@
 """A group: 64 pages of a content, cached in one file; and the table that finds it.
 
-A `Group` object stands for one file for its whole life. When a bad page forces a new file, a new object takes its place and
+A `Group` object stands for its place in one file for its whole life. When a bad page forces a new file, a new object takes its place and
 the old one is no longer ``alive``; so whoever holds a group holds its file. Only the cache changes a group, on its own thread.
 Other threads may read ``present`` and then ``crcs``: a CRC is in place before its page's bit is, and neither changes later.
 """
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from monofs.model.block import PAGE_SIZE_BYTES, page_count
+from monofs.model.block import DEFAULT_LAYOUT, PAGE_SIZE_BYTES, page_count
 from monofs.model.ids import ContentId, MountId
 
 if TYPE_CHECKING:
+    from monofs.tiering.blockfile import BlockFile
     from monofs.tiering.directory import Directory
 
 
@@ -58,6 +59,10 @@ class Group(msgspec.Struct, gc=False, eq=False):
     """Bitmap of pages of a kept group that were found bad: not readable, and nobody can bring them again."""
     heat: int = 0
     """What the order of eviction knows of it, also while it is out of the order; 0: nothing yet."""
+    layout: int = DEFAULT_LAYOUT
+    """How its content is cut into blocks: who owns the group depends on it."""
+    block: BlockFile | None = None
+    """Others whose bytes lie in the same file; None: the file is the group's own."""
 
     @property
     def tier(self) -> str:

@@ -1,7 +1,8 @@
 """What a cache holds in memory: the life of a group from its file number to its unlink, making room, and copies without bad pages.
 
 Invariants: a group is in the eviction order of its directory exactly if it has pages and is neither pinned nor kept nor being written
-(a held one is passed over, and taken out until released); one that left the cache counts as used until nobody holds or writes it;
+(a held one is passed over, and taken out until released); one that left the cache counts as used until nobody holds or writes it, nor another
+in the same file; groups of one file go together;
 room for a page is made below its policy's quota first, by its own policy's pages, then below the directory's; records follow every
 change into the index's queue. Owner's thread only. Not here: the face callers see (`cache`), bytes that no store has (`keeping`).
 """
@@ -21,10 +22,12 @@ from monofs.model.ids import ContentId
 from monofs.observe.logs import logger
 from monofs.observe.metrics import BAD_PAGES, EVICTED_BYTES
 from monofs.tiering import recovery
+from monofs.tiering.blockfile import BlockFile, file_bytes, file_groups, first_of, is_busy
 from monofs.tiering.directory import Directory
 from monofs.tiering.files import copy_pages
 from monofs.tiering.group import Group, GroupTable, mask_bytes
 from monofs.tiering.index import GROUPS, KEPT, KEY, META, NEXT_FILE, Index, Record
+from monofs.tiering.past import Past
 from monofs.tiering.shares import Rule, Shares
 
 GONE_KEPT = 10_000
@@ -67,8 +70,11 @@ class Holdings:
         """Why and when groups left that had pages, the last 10,000; content and group number → (why, ns since 1970)."""
         self.pins: set[int] = set()
         self.run: recovery.Run
+        self.blocks: dict[tuple[ContentId, int], BlockFile] = {}
+        """Files that further groups of a block may join; content and the block's first group → file."""
         self._copies: dict[tuple[ContentId, int], Group] = {}
         self._call_soon, self._clock_ns, self._groups_max = call_soon, clock_ns, groups_max
+        self.past = Past(self.release, clock_ns)
         self._next_file = self._claimed = 0
         self._owner = 0
         self._is_open = False
@@ -113,6 +119,7 @@ class Holdings:
             Record(
                 group.directory.number, group.file, group.base, group.length, group.present | group.lost, group.crcs, group.mount,
                 group.cache_group, KEPT if group.kept else 0, group.admitted_ns, self.run.generation if known_good else 0,
+                group.layout,
             )
         )  # fmt: skip
 
@@ -121,19 +128,28 @@ class Holdings:
         if not group.alive:
             if not group.holds and not group.reserved:
                 self._finish(group)
+                self._list_file(group)
             return
         if not (group.present or group.reserved or group.holds or group.lost):
             self._kill(group, Why.DROPPED)
+            self._list_file(group)
             return
-        fits = bool(group.present) and not (group.holds or group.reserved or group.pinned or group.kept)
-        if fits:
-            if not group.listed:
-                group.listed = True
-                group.directory.policy.admitted(group, group.present_bytes)
-            if group.policy:
-                self._keep_quota(group.policy)
-        elif group.listed and (group.pinned or group.reserved or group.kept):
+        if group.listed and (group.pinned or group.reserved or group.kept):
             self._unlist(group)
+        if group.holds or group.reserved or group.pinned or group.kept:
+            return
+        self._list_file(group)
+        if group.policy:
+            self._keep_quota(group.policy)
+
+    def _list_file(self, group: Group) -> None:
+        """Nobody needs the group any more: it may be evicted, and so may those in its file that were taken out meanwhile."""
+        if is_busy(group):
+            return
+        for mate in file_groups(group):
+            if mate.alive and mate.present and not (mate.listed or mate.pinned or mate.kept):
+                mate.listed = True
+                mate.directory.policy.admitted(mate, mate.present_bytes)
 
     def _unlist(self, group: Group) -> None:
         group.listed = False
@@ -160,28 +176,45 @@ class Holdings:
             self._unlist(group)
         if group.pinned:
             directory.pinned -= group.present_bytes
-        if group.holds or group.reserved:
-            directory.lingering.add(group)
-        else:
+        directory.lingering.add(group)
+        if not (group.holds or group.reserved):
             self._finish(group)
 
     def _finish(self, group: Group) -> None:
-        group.directory.lingering.discard(group)
-        group.directory.remove(group.file, group.present_bytes, group.directory.files.forget(group))
+        """Unlink the file, unless another group in it is in the cache, held or being written."""
+        groups, directory = file_groups(group), group.directory
+        if any(mate.alive for mate in groups):
+            return
+        first = first_of(group.number, group.layout)
+        if group.block is not None and first is not None and self.blocks.get((group.content, first)) is group.block:
+            del self.blocks[group.content, first]
+        if is_busy(group):
+            return
+        size, fds = file_bytes(group), [directory.files.forget(mate) for mate in groups]
+        directory.lingering.difference_update(groups)
+        directory.remove(group.file, size, [fd for fd in fds if fd is not None])
+        if group.block is not None:
+            group.block.groups = []
+            for mate in groups:
+                mate.block = None
 
     def _evict(self, group: Group, reason: str) -> None:
         """A group that was taken out of its order to make room leaves the cache. ``reason`` is for the metric."""
-        EVICTED_BYTES(group.tier, reason).add(group.present_bytes)
-        group.directory.policy.evicted(group)
-        self._kill(group, Why.EVICTED)
+        for mate in [mate for mate in file_groups(group) if mate.alive]:
+            EVICTED_BYTES(mate.tier, reason).add(mate.present_bytes)
+            mate.directory.policy.evicted(mate)
+            self._kill(mate, Why.EVICTED)
 
     def _take_victim(self, next_victim: Callable[[], Group | None]) -> Group | None:
-        """The next victim nobody holds, taken out of its order; held ones before it are taken out too: `release` lists them again,
-        so that the next search need not pass them."""
+        """The next victim nobody holds, taken out of its order with all of its file; held ones before it are taken out too: `release` lists
+        them again, so that the next search need not pass them."""
         while (group := next_victim()) is not None:
-            self._unlist(group)
-            if not group.holds:
+            for mate in file_groups(group):
+                if mate.listed:
+                    self._unlist(mate)
+            if not is_busy(group):
                 return group
+            group.directory.passed_ns = self._clock_ns()
         return None
 
     def _put_back(self, groups: list[Group]) -> None:
@@ -193,13 +226,16 @@ class Holdings:
         """Evict until ``need`` bytes of a policy can be written. Raises ``TierFull`` or ``QuotaExceeded``, with nothing evicted, when
         that cannot be reached."""
         victims = self._quota_victims(policy, need) if policy else []
-        short = need - directory.free_bytes() - sum(g.present_bytes for g in victims if g.directory is directory)
+        short = need - directory.free_bytes() - sum(file_bytes(g) for g in victims if g.directory is directory)
         if directory.policy.bytes >= short:
             while short > 0 and (group := self._take_victim(directory.policy.victim)) is not None:
                 victims.append(group)
-                short -= group.present_bytes
+                short -= file_bytes(group)
         if short > 0:
             self._put_back(victims)
+            if self.past.let_go():
+                self._make_room(directory, need, policy)
+                return
             raise TierFull(
                 f"{directory.spec.directory}: {need} bytes do not fit and nothing more can be evicted"
                 ": free or unpin something, or raise its quota (worker.quota, worker.tiers)",
@@ -208,8 +244,14 @@ class Holdings:
         for group in victims:
             self._evict(group, "room")
 
-    def _evict_one(self) -> None:
+    def _evict_one(self, *, but: BlockFile | None = None) -> None:
+        """Room for one group more, which will lie in the file ``but``."""
+        spared = next((mate for mate in but.groups if mate.alive), None) if but is not None else None
+        if spared is not None:
+            self.hold(spared)
         group = self._take_victim(self._coldest)
+        if spared is not None:
+            self.release(spared)
         if group is None:
             raise TierFull(f"{self._groups_max} groups are cached and none can be evicted: free or unpin some")
         self._evict(group, "count")
@@ -226,14 +268,34 @@ class Holdings:
                 return
             self._evict(group, "room")
 
+    def _open_block(self, block: BlockFile) -> None:
+        """Further groups of its block may join a file, unless they join another already."""
+        group = block.groups[0]
+        first = first_of(group.number, group.layout)
+        if first is not None:
+            if self._block_at(group.content, first) is None:
+                self.blocks[group.content, first] = block
+            recovery.raise_format(self.index, self.run, recovery.FORMAT_BLOCKS)
+
+    def _block_at(self, content: ContentId, first: int) -> BlockFile | None:
+        """The file that a group of this block may join."""
+        block = self.blocks.get((content, first))
+        return block if block is not None and any(mate.alive for mate in block.groups) else None
+
+    def _part(self, group: Group) -> None:
+        """The group's bytes are not in the file of its block."""
+        if group.block is not None:
+            group.block.groups.remove(group)
+            group.block = None
+
     # ---- policies -------------------------------------------------------------------------------------------------------
 
     def set_groups(self, rules: dict[int, Rule]) -> None:
         """Take over what policies say of their pages, by policy id; one that is not named says nothing. What is over a quota goes."""
         self._check_owner()
-        self.shares.set_rules(rules)
-        for policy, _ in self.shares.held():
-            self._keep_quota(policy)
+        if self.shares.set_rules(rules):
+            for policy, _ in self.shares.held():
+                self._keep_quota(policy)
 
     def regroup(self, content: ContentId, cache_group: int) -> None:
         """The content's pages are charged to the policy of ``cache_group`` from now on."""
@@ -284,12 +346,13 @@ class Holdings:
             if group is None:
                 break
             victims.append(group)
-            short -= group.present_bytes
+            short -= sum(mate.present_bytes for mate in file_groups(group) if mate.alive)
         else:
             return victims
         self._put_back(victims)
         raise QuotaExceeded(
-            f"the cache quota of policy {policy} has no room for {need} more bytes: the rest of it is pinned or in use",
+            f"this worker's part of the cache quota of policy {policy} has no room for {need} more bytes: it is too small, or the rest of it is"
+            " pinned or in use",
             policy=policy,
         )
 
@@ -360,7 +423,7 @@ class Holdings:
         if wanted and copied and self.table.get(*old.key) is None:
             new = Group(
                 old.content, old.number, file, old.length, directory, old.mount, old.cache_group, old.admitted_ns,
-                old.read_ns, copied, old.crcs,
+                old.read_ns, copied, old.crcs, base=old.base, layout=old.layout,
             )  # fmt: skip
             new.pinned = new.content in self.pins
             self.table.add(new)

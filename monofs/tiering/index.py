@@ -11,12 +11,14 @@ import fcntl
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import lmdb
 import msgspec
 
+from monofs.model.block import DEFAULT_LAYOUT
 from monofs.model.errors import HomeInUse, HomeUnusable, TierUnusable
 from monofs.observe.logs import logger
 
@@ -37,6 +39,9 @@ CURSOR = b"cursor"
 
 log = logger(__name__)
 
+Flushed = Callable[[TierUnusable | None], None]
+"""What is told of a flush: nothing, or why there was none."""
+
 
 class Record(msgspec.Struct, array_like=True, gc=False):
     """A group as stored; the key is content (8 bytes big-endian) and group number (4). Only ever extended at the end."""
@@ -54,13 +59,21 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     admitted_ns: int
     generation: int
     """Number of the run in which the pages were last known to be good; 0: not known."""
+    layout: int = DEFAULT_LAYOUT
 
 
 class Index:
     """LMDB environment, queue and writer thread."""
 
-    def __init__(self, directory: str, *, interval_s: float = INTERVAL_S) -> None:
-        self.directory, self._interval_s = directory, interval_s
+    def __init__(
+        self,
+        directory: str,
+        *,
+        interval_s: float = INTERVAL_S,
+        call_soon: Callable[[Callable[[], None]], object] = lambda call: call(),
+    ) -> None:
+        """``call_soon`` runs what :meth:`when_flushed` was given where it belongs."""
+        self.directory, self._interval_s, self._call_soon = directory, interval_s, call_soon
         self.error = ""
         self.next_file = 0
         """File numbers below this are durably claimed."""
@@ -71,6 +84,7 @@ class Index:
         self._lock_fd = -1
         self._pending: list[dict[bytes, bytes | None]] = [{} for _ in TABLES]
         self._queued = self._written = self._goal = self._failures = 0
+        self._waiting: list[tuple[int, Flushed]] = []
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="tier index", daemon=True)
@@ -159,9 +173,27 @@ class Index:
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._written >= goal or self._failures > failures, timeout_s)
             if self._written < goal:
-                raise TierUnusable(
-                    f"the cache index {self.directory} cannot be written: {self.error or 'disk is slow'}"
-                )
+                raise self._refusal()
+
+    def when_flushed(self, done: Flushed) -> None:
+        """Call ``done`` once everything queued is durable, or with why that cannot be; never, when the index is closed before."""
+        with self._changed:
+            if self._written < self._queued:
+                self._goal = self._queued
+                self._waiting.append((self._queued, done))
+                self._changed.notify_all()
+                return
+        self._call_soon(lambda: done(None))
+
+    def _tell(self, upto: int, error: TierUnusable | None) -> None:
+        """All that waited for changes up to this one."""
+        told = [done for goal, done in self._waiting if goal <= upto]
+        self._waiting = [each for each in self._waiting if each[0] > upto]
+        if told:
+            self._call_soon(partial(_tell_all, told, error))
+
+    def _refusal(self) -> TierUnusable:
+        return TierUnusable(f"the cache index {self.directory} cannot be written: {self.error or 'disk is slow'}")
 
     def close(self) -> None:
         """Stop the writer (what is queued and not flushed is lost) and release the lock."""
@@ -197,6 +229,7 @@ class Index:
                 with self._changed:
                     self._written = upto
                     self._changed.notify_all()
+                    self._tell(upto, None)
 
     def _is_due(self) -> bool:
         return (
@@ -234,3 +267,9 @@ class Index:
             self._failures += 1
             self._goal = self._written
             self._changed.notify_all()
+            self._tell(self._queued, self._refusal())
+
+
+def _tell_all(told: list[Flushed], error: TierUnusable | None) -> None:
+    for done in told:
+        done(error)

@@ -7,6 +7,7 @@ own keeper. Not here: what the jobs do.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -50,13 +51,13 @@ class Keeper:
         """No job is queued or running. A plain read: true means that all jobs submitted by this thread are done."""
         return self._done == self._submitted
 
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until every job submitted before this call is done; False when ``timeout_s`` ran out first."""
+    def wait(self, timeout_s: float | None = None, *, enough: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until every job submitted before this call is done, or enough of them; False when ``timeout_s`` ran out first."""
         if self.is_idle:
             return True
         with self._changed:
             goal = self._submitted
-            return self._changed.wait_for(lambda: self._done >= goal, timeout_s)
+            return self._changed.wait_for(lambda: self._done >= goal or enough(), timeout_s)
 
     def stop(self, timeout_s: float) -> bool:
         """Finish what is queued and end; False when the disk did not let it within ``timeout_s``."""
@@ -69,13 +70,17 @@ class Keeper:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        due_s = time.monotonic() + TICK_S
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._jobs or self._woken or self._stopping, TICK_S)
+                wait_s = max(0.0, due_s - time.monotonic())
+                self._changed.wait_for(lambda: self._jobs or self._woken or self._stopping, wait_s)
                 if self._stopping and not self._jobs:
                     return
-                job = self._jobs.popleft() if self._jobs else None
-                self._woken = False
+                is_due = self._woken or time.monotonic() >= due_s  # however many jobs come
+                job = self._jobs.popleft() if self._jobs and not is_due else None
+                if job is None:
+                    self._woken, due_s = False, time.monotonic() + TICK_S
             try:
                 (job or self._tick)()
             except Exception as error:  # noqa: BLE001 - a bug in one job must not stop unlinking for ever

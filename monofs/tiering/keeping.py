@@ -23,7 +23,7 @@ from monofs.tiering import recovery
 from monofs.tiering.directory import Directory
 from monofs.tiering.group import Group, mask_bytes
 from monofs.tiering.holdings import Holdings, Why
-from monofs.tiering.index import ASIDE, GROUPS, KEY, META, Index
+from monofs.tiering.index import ASIDE, GROUPS, KEY, Index
 from monofs.tiering.shares import Shares
 
 log = logger(__name__)
@@ -153,7 +153,7 @@ class Keeping(Holdings):
             contents=len(self.kept),
             bytes=self.kept_bytes,
         )
-        self.index.put(META, b"format", recovery.FORMAT_ASIDE.to_bytes(8, "big"))
+        recovery.raise_format(self.index, self.run, recovery.FORMAT_ASIDE)
         for group in [group for content in self.kept for group in self.table.of(content) if group.kept]:
             key, value = prefix + KEY.pack(*group.key), self._encoded(group)
             self.index.put(ASIDE, key, value)  # before its record goes: a crash between must find one of them
@@ -190,7 +190,10 @@ class Keeping(Holdings):
         new = Group(
             old.content, old.number, old.file, old.length, directory, old.mount, old.cache_group, old.admitted_ns,
             old.read_ns, old.present, old.crcs, base=old.base, verified=old.verified, suspect=old.suspect, kept=True, lost=old.lost,
+            layout=old.layout,
         )  # fmt: skip
+        if old.block is not None:
+            old.block.replace(old, new)
         new.pinned = new.content in self.pins
         self.table.add(new)
         self.shares.add(new)

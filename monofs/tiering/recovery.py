@@ -15,6 +15,8 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import msgspec
 
@@ -22,6 +24,7 @@ from monofs.model.block import GROUP_SIZE_BYTES, page_count
 from monofs.model.errors import HomeUnusable, TierUnusable
 from monofs.model.ids import ContentId, MountId
 from monofs.observe.logs import logger
+from monofs.tiering.blockfile import BlockFile, first_of
 from monofs.tiering.directory import Directory, Known
 from monofs.tiering.group import Group, GroupTable, mask_bytes
 from monofs.tiering.index import ASIDE, CURSOR, GROUPS, KEPT, KEY, META, NEXT_FILE, ORDER, PINS, Index, Record
@@ -29,8 +32,12 @@ from monofs.tiering.index import ASIDE, CURSOR, GROUPS, KEPT, KEY, META, NEXT_FI
 FORMAT = 1
 FORMAT_ASIDE = 2
 """Something is set aside: a release that does not know of that must not sweep its files."""
+FORMAT_BLOCKS = 3
+"""A file may hold several groups (or something is set aside): a release that does not know of that would unlink it with the first."""
 FILE_CLAIM = 1 << 20
 """File numbers are claimed durably in runs of this many; a number is never used twice."""
+SWEEPERS = 32
+"""Subdirectories looked at at a time where one may take half a second."""
 ORDER_CHUNK = 8192
 """Pairs (file number, last read) in one value of the order table."""
 
@@ -55,6 +62,14 @@ class Run(msgspec.Struct):
     cluster: bytes
     incarnation: int
     cursor: int
+    format: int = FORMAT
+
+
+def raise_format(index: Index, run: Run, to: int) -> None:
+    """What is stored from now on needs a release that knows this format."""
+    if to > run.format:
+        run.format = to
+        index.put(META, b"format", to.to_bytes(8, "big"))
 
 
 def read_run(index: Index) -> Run:
@@ -64,7 +79,7 @@ def read_run(index: Index) -> Run:
         return int.from_bytes(index.meta(name) or b"", "big")
 
     found = index.meta(b"format")
-    if found is not None and int.from_bytes(found, "big") not in (FORMAT, FORMAT_ASIDE):
+    if found is not None and int.from_bytes(found, "big") not in (FORMAT, FORMAT_ASIDE, FORMAT_BLOCKS):
         raise HomeUnusable(f"the cache index {index.directory} is of a newer format; run the monofs that wrote it")
     is_clean = found is None or index.meta(b"clean") == b"1"
     generation = number(b"generation") + 1
@@ -105,7 +120,7 @@ def attach_directories(index: Index, run: Run, directories: list[Directory]) -> 
         taken.add(directory.number)
 
 
-def claim_run(index: Index, run: Run, directories: list[Directory], missed: set[int], *, has_aside: bool) -> None:
+def claim_run(index: Index, run: Run, directories: list[Directory], missed: set[int]) -> None:
     """Make durable that this run has begun. ``missed``: directories, configured or not, that must be known again when they return.
 
     Raises ``TierUnusable``.
@@ -114,8 +129,13 @@ def claim_run(index: Index, run: Run, directories: list[Directory], missed: set[
     numbers = {entry.number for entry in known}
     before = _decode_known(index.meta(b"directories") or b"\x90")
     known.extend(entry for entry in before if entry.number in missed - numbers)
+    for entry in before:
+        if entry not in known and entry.path not in {directory.spec.directory for directory in directories}:
+            log.warning(
+                "a storage directory is used no more: the cached pages in it may be removed", directory=entry.path
+            )
     meta = {
-        b"format": (FORMAT_ASIDE if has_aside else FORMAT).to_bytes(8, "big"),
+        b"format": run.format.to_bytes(8, "big"),
         b"cache": bytes.fromhex(run.cache),
         b"clean": b"0",
         b"generation": run.generation.to_bytes(8, "big"),
@@ -194,7 +214,7 @@ def _group_of(record: Record, content: ContentId, number: int, directory: Direct
     return Group(
         content, number, record.file, record.length, directory, MountId(record.mount), record.cache_group, record.admitted_ns,
         record.admitted_ns, record.present, record.crcs, base=record.base, verified=verified, suspect=not verified,
-        kept=bool(record.flags & KEPT),
+        kept=bool(record.flags & KEPT), layout=record.layout,
     )  # fmt: skip
 
 
@@ -210,34 +230,77 @@ def is_sound(record: Record, run: Run) -> bool:
     )
 
 
-def sweep(run: Run, directory: Directory, groups: dict[int, Group]) -> list[Group]:
+def sweep(run: Run, directory: Directory, groups: dict[int, list[Group]]) -> list[Group]:
     """Compare the files of an attached directory with its groups (by file number): unlinks files that belong to none and returns
     groups whose file is missing or, after an unclean stop, has not the right size."""
     found: set[int] = set()
     lost: list[Group] = []
-    for subdirectory in os.listdir(directory.pages_fd):
-        if not _SUBDIRECTORY.fullmatch(subdirectory):
-            continue  # left over from a probe, or not ours
-        try:
-            fd = os.open(subdirectory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.pages_fd)
-        except NotADirectoryError:
+    # else left over from a probe, or not ours
+    subdirectories = [name for name in os.listdir(directory.pages_fd) if _SUBDIRECTORY.fullmatch(name)]
+    for subdirectory, files in _list_all(directory, subdirectories, with_sizes=not run.was_clean):
+        if files is None:
             if directory.writable:
                 _remove(subdirectory, directory.pages_fd)  # it stands where files will want to be
             continue
-        try:
-            for name in os.listdir(fd):
-                group = groups.get(_file_number(name, int(subdirectory, 16)))
-                if group is None:
-                    if directory.writable:
-                        _remove(name, fd)
-                    continue
-                found.add(group.file)
-                if not run.was_clean and os.stat(name, dir_fd=fd).st_size != group.base + group.length:
-                    lost.append(group)
-        finally:
-            os.close(fd)
-    lost.extend(group for file, group in groups.items() if file not in found)
+        for name, size in files:
+            file = _file_number(name, int(subdirectory, 16))
+            there = groups.get(file)
+            if there is None:
+                if directory.writable:
+                    _remove(f"{subdirectory}/{name}", directory.pages_fd)
+                continue
+            found.add(file)
+            if not run.was_clean:
+                lost.extend(group for group in there if not has_size(group, size))
+    lost.extend(group for file, there in groups.items() if file not in found for group in there)
     return lost
+
+
+def _list_all(
+    directory: Directory, subdirectories: list[str], *, with_sizes: bool
+) -> Iterator[tuple[str, list[tuple[str, int]] | None]]:
+    """Each subdirectory and its files; of a disk that may be slow to answer many at a time."""
+    look = partial(_list_files, directory.pages_fd, with_sizes=with_sizes)
+    if directory.is_local:
+        yield from zip(subdirectories, map(look, subdirectories), strict=True)
+        return
+    with ThreadPoolExecutor(SWEEPERS, "monofs-sweep") as threads:
+        yield from zip(subdirectories, threads.map(look, subdirectories), strict=True)
+
+
+def _list_files(below: int, subdirectory: str, *, with_sizes: bool) -> list[tuple[str, int]] | None:
+    """Names of a directory's files, with their sizes if those are wanted; None: it is no directory."""
+    try:
+        fd = os.open(subdirectory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=below)
+    except NotADirectoryError:
+        return None
+    try:
+        if not with_sizes:
+            return [(name, 0) for name in os.listdir(fd)]
+        return [(name, os.stat(name, dir_fd=fd, follow_symlinks=False).st_size) for name in os.listdir(fd)]
+    finally:
+        os.close(fd)
+
+
+def has_size(group: Group, size: int) -> bool:
+    """Whether its file may have ``size`` bytes."""
+    end = group.base + group.length
+    return size == end if group.block is None else size >= end
+
+
+def find_blocks(groups: dict[int, list[Group]]) -> list[BlockFile]:
+    """Groups of larger blocks that lie in one file, by file number, find each other again; the files of those that others may join."""
+    blocks = []
+    for there in groups.values():
+        first = first_of(there[0].number, there[0].layout)
+        if first is None:
+            continue
+        block = BlockFile()
+        for group in there:
+            block.join(group)
+        if any(group.alive for group in there):
+            blocks.append(block)
+    return blocks
 
 
 def _file_number(name: str, subdirectory: int) -> int:
@@ -256,7 +319,7 @@ def _remove(name: str, fd: int) -> None:
         log.warning("an orphan file cannot be removed", file=name, error=str(error))
 
 
-def in_order(index: Index, directory: Directory, groups: dict[int, Group]) -> Iterator[Group]:
+def in_order(index: Index, directory: Directory, groups: dict[int, list[Group]]) -> Iterator[Group]:
     """All groups, those that go first before the others: the order of the last clean stop, then what came later by file number."""
     seen: set[int] = set()
     prefix = directory.number.to_bytes(2, "big")
@@ -268,13 +331,14 @@ def in_order(index: Index, directory: Directory, groups: dict[int, Group]) -> It
         if sys.byteorder == "big":
             pairs.byteswap()
         for file, read_ns in zip(pairs[::2], pairs[1::2], strict=True):
-            group = groups.get(file)
-            if group is not None:
+            if file in seen or file not in groups:
+                continue
+            seen.add(file)
+            for group in groups[file]:
                 group.read_ns = read_ns
-                seen.add(file)
                 yield group
     for file in sorted(groups.keys() - seen):
-        yield groups[file]
+        yield from groups[file]
 
 
 def store_order(index: Index, directory: Directory, groups: Iterator[Group]) -> None:

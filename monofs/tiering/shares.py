@@ -20,9 +20,9 @@ _MEDIUM = _RANKS[Priority.MEDIUM]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a policy says about its pages. 0: no quota, no time to live."""
+    """What a policy says about its pages here. Quota None: none; ttl 0: none."""
 
-    quota_bytes: int = 0
+    quota_bytes: int | None = None
     priority: str = Priority.MEDIUM
     ttl_s: int = 0
 
@@ -40,7 +40,7 @@ class Share:
         self.used = 0
         self.groups: set[Group] = set()
         self._ages: list[tuple[int, int, Group]] | None = None
-        """Heap of (admitted, file, group) while there is a time to live; may name groups that have left."""
+        """Heap of (admitted, id of the object, group) while there is a time to live; may name groups that have left. Groups of one file may be of one age."""
         self._overdue: list[tuple[int, int, Group]] = []
         """Expired, but in use when looked at."""
 
@@ -50,7 +50,7 @@ class Share:
         if not rule.ttl_s:
             self._ages, self._overdue = None, []
         elif self._ages is None:
-            self._ages = [(group.admitted_ns, group.file, group) for group in self.groups]
+            self._ages = [(group.admitted_ns, id(group), group) for group in self.groups]
             heapq.heapify(self._ages)
 
     def add(self, group: Group) -> None:
@@ -58,7 +58,12 @@ class Share:
         self.groups.add(group)
         self.used += group.used_bytes
         if self._ages is not None:
-            heapq.heappush(self._ages, (group.admitted_ns, group.file, group))
+            heapq.heappush(self._ages, (group.admitted_ns, id(group), group))
+
+    def aged(self, group: Group) -> None:
+        """A group is older than it was when it came."""
+        if self._ages is not None:
+            heapq.heappush(self._ages, (group.admitted_ns, id(group), group))
 
     def remove(self, group: Group) -> None:
         """A group left."""
@@ -102,7 +107,7 @@ class Shares:
     def room(self, policy: int) -> int | None:
         """Bytes of a policy that fit below its quota, negative above it; None: no quota."""
         rule = self._rules.get(policy)
-        if rule is None or not rule.quota_bytes:
+        if rule is None or rule.quota_bytes is None:
             return None
         share = self._shares.get(policy)
         return rule.quota_bytes - (share.used if share is not None else 0)
@@ -126,19 +131,28 @@ class Shares:
             if not share.groups:
                 del self._shares[group.policy]
 
+    def aged(self, group: Group) -> None:
+        """A group is older than it was when it came."""
+        share = self._shares.get(group.policy)
+        if share is not None:
+            share.aged(group)
+
     def charge(self, group: Group, size: int) -> None:
         """``size`` more (or fewer) bytes of a group in the cache are present or promised."""
         share = self._shares.get(group.policy)
         if share is not None:
             share.used += size
 
-    def set_rules(self, rules: dict[int, Rule]) -> None:
-        """Take over the rules as they are now; a policy that is not named has none."""
+    def set_rules(self, rules: dict[int, Rule]) -> bool:
+        """Take over the rules as they are now; a policy that is not named has none. Whether any changed."""
+        if rules == self._rules:
+            return False
         self._rules = dict(rules)
         for policy, share in self._shares.items():
             rule = rules.get(policy, NO_RULE)
             if rule != share.rule:
                 share.set_rule(rule)
+        return True
 
     def held(self) -> list[tuple[int, Share]]:
         """Shares that hold something, with their policy ids."""

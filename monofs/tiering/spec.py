@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from monofs.config.units import parse_bytes
+from monofs.model.block import PAGE_SIZE_BYTES
 from monofs.model.errors import ConfigError
 
 TIERS_MAX = 64
@@ -57,13 +58,24 @@ def parse_tiers(json_text: str, home: str, quota_text: str) -> list[TierSpec]:
     if not isinstance(listed, list) or not 0 < len(listed) <= TIERS_MAX:
         raise ConfigError(f"worker.tiers: must be a list of 1 to {TIERS_MAX} objects")
     specs = [_parse_tier(entry, f"worker.tiers[{position}]") for position, entry in enumerate(listed)]
-    seen: set[str] = set()
-    for position, spec in enumerate(specs):
-        real = os.path.realpath(spec.directory)
-        if real in seen:
-            raise ConfigError(f"worker.tiers[{position}].dir: {spec.directory} is listed twice")
-        seen.add(real)
+    _check_apart(specs)
     return specs
+
+
+def _check_apart(specs: list[TierSpec]) -> None:
+    """Two caches in one directory would each count the other's files, or sweep them."""
+    seen: dict[str, str] = {}
+    for position, spec in enumerate(specs):
+        real, where = os.path.realpath(spec.directory), f"worker.tiers[{position}].dir: {spec.directory}"
+        if real in seen:
+            raise ConfigError(f"{where} is listed twice")
+        for other, shown in seen.items():
+            inner, outer = (real, other) if len(real) > len(other) else (other, real)
+            if os.path.commonpath((inner, outer)) == outer:
+                raise ConfigError(
+                    f"{where} lies inside of {shown}, or the other way round: give each a directory of its own"
+                )
+        seen[real] = spec.directory
 
 
 def parse_quota(text: str | int, name: str = "quota") -> Quota:
@@ -80,8 +92,8 @@ def parse_quota(text: str | int, name: str = "quota") -> Quota:
         size = parse_bytes(str(text))
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
-    if not 0 < size < 1 << 62:
-        raise ConfigError(f"{name}: {text!r} must be more than 0 bytes and less than 4 EiB")
+    if not PAGE_SIZE_BYTES <= size < 1 << 62:
+        raise ConfigError(f"{name}: {text!r} must be at least a page (1 MiB), or nothing fits, and less than 4 EiB")
     return Quota(size, 0.0)
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from monofs.model.errors import ConfigError
 from monofs.observe.logs import logger
-from monofs.tiering.group import Group
 
 MAGIC = b"MFSTRACE"
 VERSION = 1
@@ -26,6 +25,7 @@ HEAD = struct.Struct("<8sII")
 """Magic, version, size of a record."""
 FILE_BYTES = 64 << 20
 QUEUE_MAX = 200_000
+NEW_MAX = 4096
 INTERVAL_S = 1.0
 
 log = logger(__name__)
@@ -46,6 +46,8 @@ class Recorder:
     def __init__(self, path: str, *, file_bytes: int = FILE_BYTES) -> None:
         self._path, self._file_bytes = os.path.expanduser(path), file_bytes
         self._queue: deque[bytes] = deque()
+        self._new: OrderedDict[tuple[int, int], int] = OrderedDict()
+        """Groups recorded last that were not cached, and when (ns since 1970)."""
         self.lost = 0
         """Accesses that were left out."""
         self._stopping = threading.Event()
@@ -60,12 +62,23 @@ class Recorder:
             raise ConfigError(f"worker.trace: {self._path} cannot be written: {error.strerror}") from None
         self._thread.start()
 
-    def record(self, group: Group, now_ns: int) -> None:
-        """The group is asked for."""
+    def record(self, content: int, number: int, length: int, now_ns: int) -> None:
+        """A group of so many bytes is asked for."""
         if len(self._queue) < QUEUE_MAX:
-            self._queue.append(RECORD.pack(now_ns // 1000, group.content, group.number, group.length))
+            self._queue.append(RECORD.pack(now_ns // 1000, content, number, length))
         else:
             self.lost += 1
+
+    def record_new(self, content: int, number: int, length: int, now_ns: int, burst_ns: int) -> None:
+        """A group that is not cached is asked for: it is admitted, or read past the cache, in many pieces perhaps; all within ``burst_ns`` are one."""
+        before_ns = self._new.get((content, number))
+        if before_ns is not None and abs(now_ns - before_ns) < burst_ns:
+            return
+        self._new[content, number] = now_ns
+        self._new.move_to_end((content, number))
+        if len(self._new) > NEW_MAX:
+            self._new.popitem(last=False)
+        self.record(content, number, length, now_ns)
 
     def stop(self, timeout_s: float) -> None:
         """Write what is queued and close; blocking."""

@@ -13,7 +13,7 @@ before a raise is of that version too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -77,6 +77,8 @@ class UfsPage:
     (with its ``/``) that is greater than the previous position and not greater than this one is in this page."""
     odd: list[bytes] = field(default_factory=list)
     """Keys below the directory that no path can name, at most 100 a page."""
+    marker: tuple[int, str] | None = None
+    """Of the first page of a directory of an object store: mtime in ns and fingerprint of its marker, '' if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Condition:
 
 
 ANYTHING = Condition()
+NO_HEADERS: Mapping[str, str] = {}
 
 
 def replacing(version: str) -> Condition:
@@ -100,6 +103,17 @@ def replacing(version: str) -> Condition:
     if version == ANY_VERSION:
         return ANYTHING
     return Condition(fingerprint=version) if version else Condition(absent=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """Bytes of a part, ``size`` of them, that come while it is sent: there for one try. ``pieces`` may wait, and raise when no more will come."""
+
+    size: int
+    pieces: Iterator[memoryview]
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return self.pieces
 
 
 class UnderStorage(Protocol):
@@ -150,18 +164,34 @@ class UnderStorage(Protocol):
     def look(self, key: bytes) -> UfsEntry | None:
         """The file at ``key`` with its ``operation``; None: there is none. Asked when an act did not tell how it ended."""
 
-    def put(self, key: bytes, data: Sequence[memoryview], operation: str, condition: Condition) -> UfsEntry:
+    def headers(self, key: bytes) -> tuple[str, dict[str, str]]:
+        """What the store keeps with a file beside its bytes: (fingerprint, values by lower-case header name, tags as ``x-amz-tagging``); ``UfsNotFound``.
+        Stores of files keep nothing."""
+
+    def tag(self, key: bytes, tags: Mapping[str, str]) -> None:
+        """Replace the tags of a file, whatever version it has. Only of stores of objects."""
+
+    def put(
+        self,
+        key: bytes,
+        data: Sequence[memoryview],
+        operation: str,
+        condition: Condition,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> UfsEntry:
         """Make a file of these bytes, at most ``part_bytes``, visible whole or not at all; directories above come into being.
 
-        Returns it as a listing would show it. ``UfsChanged`` when the condition does not hold.
+        Returns it as a listing would show it. ``UfsChanged`` when the condition does not hold. ``headers`` (``attributes.store_headers``) are kept with
+        it where the store keeps any.
         """
 
-    def begin_upload(self, key: bytes, operation: str) -> str:
+    def begin_upload(self, key: bytes, operation: str, headers: Mapping[str, str] = NO_HEADERS) -> str:
         """Begin a file in parts; nothing is visible before ``complete_upload``. The id is recorded before the first part is sent."""
 
-    def put_part(self, key: bytes, upload: str, number: int, offset: int, data: Sequence[memoryview]) -> str:
+    def put_part(self, key: bytes, upload: str, number: int, offset: int, data: Sequence[memoryview] | Coming) -> str:
         """Send part ``number`` (from 1, in the order of their offsets; all but the last at least ``part_bytes`` long, see :func:`part_size`);
-        what ``complete_upload`` needs to know of it. May be repeated, and called by several threads for different parts."""
+        what ``complete_upload`` needs to know of it. May be repeated, and called by several threads for different parts. When ``data`` raises, that is
+        raised, and there is no such part."""
 
     def complete_upload(
         self, key: bytes, upload: str, parts: Sequence[str], size: int, operation: str, condition: Condition
@@ -180,8 +210,10 @@ class UnderStorage(Protocol):
         condition: Condition,
         *,
         begun: Callable[[str], None] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> UfsEntry:
-        """Copy this version of a file within the store, without its bytes passing through here. ``UfsChanged`` (of either), ``UfsNotFound``.
+        """Copy this version of a file within the store, without its bytes passing through here. ``UfsChanged`` (of either), ``UfsNotFound``. ``headers``:
+        in the place of those the store keeps with the source.
 
         A large file is copied by an upload of its own: ``begun`` is called with its id before the first part, to be recorded; it is
         aborted here when the copy fails, and with :meth:`abort_upload` of ``target`` by whoever finds it recorded after a crash.
@@ -198,11 +230,13 @@ class UnderStorage(Protocol):
 
         Raises only when the store could not be asked at all."""
 
-    def make_directory(self, key: bytes, operation: str) -> UfsEntry:
-        """Make a directory (object stores: its marker ``key/``) and those above; one that exists is no error."""
+    def make_directory(self, key: bytes, operation: str, headers: Mapping[str, str] | None = None) -> UfsEntry:
+        """Make a directory (object stores: its marker ``key/``, whose fingerprint the entry tells) and those above; one that exists is no error.
+        ``headers``: object stores put the marker anew, with these."""
 
-    def remove_directory(self, key: bytes) -> None:
-        """Remove an empty directory (object stores: its marker, if there is one); a missing one is no error. ``UfsNotEmpty``."""
+    def remove_directory(self, key: bytes, *, implied: bool = False) -> None:
+        """Remove an empty directory (object stores: its marker, if there is one); a missing one is no error. ``UfsNotEmpty``. ``implied``: stores of files
+        do so only where they know that it was made on the way to a file, and by nobody else."""
 
     def scan(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
         """All files and directory markers below directory ``key`` (``b''``: the root) whose names sort after ``after``, flat.

@@ -9,16 +9,17 @@ Nothing here follows a link, and nothing is limited by how deep a tree is: neith
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, groupby, islice
 
 from monofs.model.errors import MonofsError, UfsChanged, UfsNotEmpty, UfsNotFound
 from monofs.ufs.base import MIB, Condition, UfsEntry, UfsPage
-from monofs.ufs.local_files import Act, LocalFiles, hidden, rename_new
+from monofs.ufs.local_files import IMPLIED, Act, LocalFiles, hidden, is_implied, rename_new
 from monofs.ufs.local_reading import HIDDEN_PREFIX, ODD_MAX, SCAN, entry_of
 from monofs.ufs.observe import observed
 
@@ -125,16 +126,20 @@ class LocalStore(LocalFiles):
 
     # ---- directories ----------------------------------------------------------------------------------------------------
 
-    def make_directory(self, key: bytes, operation: str) -> UfsEntry:  # noqa: ARG002
+    def make_directory(self, key: bytes, operation: str, headers: Mapping[str, str] | None = None) -> UfsEntry:  # noqa: ARG002
         """Make it and those above."""
         with self._acting("make", key), self._make_directory(key) as fd:
+            with contextlib.suppress(OSError):
+                os.removexattr(fd, IMPLIED)
             return entry_of(key, os.fstat(fd))
 
-    def remove_directory(self, key: bytes) -> None:
+    def remove_directory(self, key: bytes, *, implied: bool = False) -> None:
         """One rmdir; a file or a link of that name is no directory, and stays."""
         with self._acting("delete", key) as act:
             try:
                 with self._open_parent(key, SCAN) as (parent, name):
+                    if implied and not is_implied(parent, name):
+                        raise UfsNotEmpty(f"{self._name(key)} was made as a directory")
                     os.rmdir(name, dir_fd=parent)
                     act.begun = True
                     os.fsync(parent)

@@ -20,12 +20,12 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsDenied, UfsNotFound, invariant
+from monofs.model.errors import MonofsError, NotSupported, UfsBadBody, UfsChanged, UfsDenied, UfsNotFound, invariant
 from monofs.observe.failpoints import failpoint
-from monofs.ufs.base import MIB, Condition, UfsEntry
+from monofs.ufs.base import MIB, NO_HEADERS, Coming, Condition, UfsEntry
 from monofs.ufs.local_reading import (
     ABSENT,
     HIDDEN_PREFIX,
@@ -39,6 +39,8 @@ from monofs.ufs.local_reading import (
 from monofs.ufs.observe import Observed, observed
 
 ATTRIBUTE = "user.monofs.operation"
+IMPLIED = "user.monofs.implied"
+"""Of directories that were made on the way to a file."""
 COPY_BYTES = 16 * MIB
 """Bytes of one ``copy_file_range``; file systems that share blocks share them all the same."""
 _OPERATION = re.compile(r"[A-Za-z0-9-]{1,100}")
@@ -74,7 +76,22 @@ class LocalFiles(LocalReading):
                     return None
                 raise
 
-    def put(self, key: bytes, data: Sequence[memoryview], operation: str, condition: Condition) -> UfsEntry:
+    def headers(self, key: bytes) -> tuple[str, dict[str, str]]:  # noqa: ARG002
+        """None are kept."""
+        return "", {}
+
+    def tag(self, key: bytes, tags: Mapping[str, str]) -> None:  # noqa: ARG002
+        """None are kept."""
+        raise NotSupported(f"{self._name(key)} is a file: it has no tags")
+
+    def put(
+        self,
+        key: bytes,
+        data: Sequence[memoryview],
+        operation: str,
+        condition: Condition,
+        headers: Mapping[str, str] = NO_HEADERS,  # noqa: ARG002
+    ) -> UfsEntry:
         """Write, sync, publish."""
 
         def fill(fd: int) -> None:
@@ -86,13 +103,13 @@ class LocalFiles(LocalReading):
             act.request.bytes = sum(len(view) for view in data)
             return self._make(act, key, operation, condition, fill)
 
-    def begin_upload(self, key: bytes, operation: str) -> str:
+    def begin_upload(self, key: bytes, operation: str, headers: Mapping[str, str] = NO_HEADERS) -> str:  # noqa: ARG002
         """Make the hidden file; its id is the operation."""
         with self._acting("upload", key), self._make_parent(key) as (parent, _):
             os.close(_create(parent, hidden(operation)))
         return operation
 
-    def put_part(self, key: bytes, upload: str, number: int, offset: int, data: Sequence[memoryview]) -> str:
+    def put_part(self, key: bytes, upload: str, number: int, offset: int, data: Sequence[memoryview] | Coming) -> str:
         """Write at the offset; ``<number>:<offset>:<length>``. It is synced when the upload is completed."""
         at = offset
         with self._acting("part", key) as act, self._open_parent(key) as (parent, _):
@@ -137,6 +154,7 @@ class LocalFiles(LocalReading):
         condition: Condition,
         *,
         begun: Callable[[str], None] | None = None,  # noqa: ARG002
+        headers: Mapping[str, str] | None = None,  # noqa: ARG002
     ) -> UfsEntry:
         """Copy inside the kernel (sharing blocks where the file system can), check that the source is still the same, publish."""
 
@@ -312,15 +330,33 @@ class LocalFiles(LocalReading):
         try:
             return os.open(part, SCAN, dir_fd=fd)
         except FileNotFoundError:
-            with contextlib.suppress(FileExistsError):
+            made = True
+            try:
                 os.mkdir(part, dir_fd=fd)
+            except FileExistsError:
+                made = False
             os.fsync(fd)
-            return os.open(part, SCAN, dir_fd=fd)
+            below = os.open(part, SCAN, dir_fd=fd)
+            if made:
+                with contextlib.suppress(OSError):  # a file system that keeps none keeps the directory
+                    os.setxattr(below, IMPLIED, b"1")
+            return below
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 shown = part.decode("utf-8", "backslashreplace")
                 raise UfsChanged(f"{self._name(key)}: {shown!r} is a file or a link in the store") from None
             raise
+
+
+def is_implied(parent: int, name: bytes) -> bool:
+    """Whether a directory was made on the way to a file, and nobody asked for it since."""
+    fd = os.open(name, SCAN, dir_fd=parent)
+    try:
+        return bool(os.getxattr(fd, IMPLIED))
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def hidden(operation: str) -> bytes:

@@ -30,19 +30,22 @@ def flag(value: str) -> bool:
     raise ValueError("must be true or false")
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
+@dataclass(frozen=True, slots=True)
+class Whole:
     """A reader of whole numbers within bounds."""
 
-    def read(value: str) -> int:
+    least: int
+    most: int
+
+    def __call__(self, value: str) -> int:
+        """Its number. Raises ``ValueError`` with what is wanted."""
         try:
             number = int(value)
         except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
+            number = self.least - 1
+        if not self.least <= number <= self.most:
+            raise ValueError(f"must be a whole number from {self.least} to {self.most}")
         return number
-
-    return read
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,12 @@ from monofs.ufs.options import Option, read_options
 OPTIONS: dict[str, tuple[Option, ...]] = {"s3": s3_settings.OPTIONS, "file": local_root.OPTIONS}
 """Scheme to the options of its mounts."""
 
+KINDS: dict[str, tuple[str, str]] = {
+    "s3": ("S3, or what speaks its protocol", "s3://bucket/prefix"),
+    "file": ("A directory of every master and worker", "file:///directory"),
+}
+"""Scheme to what a form calls such a store, and how its URI is written."""
+
 SECRET_OPTIONS: frozenset[str] = frozenset(
     option.name for options in OPTIONS.values() for option in options if option.secret
 )

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from monofs.model.attributes import OPERATION
 from monofs.model.errors import MonofsError, NotSupported, UfsChanged, UfsNotEmpty
-from monofs.ufs.base import MIB, Condition, UfsEntry
+from monofs.ufs.base import ANYTHING, MIB, Condition, UfsEntry
 from monofs.ufs.observe import observed
 from monofs.ufs.s3_documents import delete_document, is_plain, read_failed
 from monofs.ufs.s3_errors import read_refusal, refusal_error
-from monofs.ufs.s3_objects import META, OPERATION
+from monofs.ufs.s3_objects import META
 from monofs.ufs.s3_uploads import S3Uploads
 
 
@@ -56,25 +57,29 @@ class S3Store(S3Uploads):
                 failed[key] = error
         return failed
 
-    def make_directory(self, key: bytes, operation: str) -> UfsEntry:
-        """Put its marker, unless there is one."""
+    def make_directory(self, key: bytes, operation: str, headers: Mapping[str, str] | None = None) -> UfsEntry:
+        """Put its marker, without ``headers`` unless there is one."""
         if not key:
             return UfsEntry(key, True)
         marker = key + b"/"
-        headers = {META + OPERATION: operation, "Content-Type": "application/x-directory"}
+        told = {
+            META + OPERATION: operation,
+            **({"content-type": "application/x-directory"} if headers is None else headers),
+        }
 
         def send(condition: dict[str, str]) -> UfsEntry:
             with observed(self._observe, "put"):
-                etag = self._put(marker, (), {**headers, **condition})
+                etag = self._put(marker, (), {**told, **condition})
             return self._made(marker, 0, etag)
 
         try:
-            made = self._act("put", marker, operation, Condition(absent=True), send)
+            condition = Condition(absent=True) if headers is None else ANYTHING
+            made: UfsEntry | None = self._act("put", marker, operation, condition, send)
         except UfsChanged:
-            return UfsEntry(key, True)
-        return UfsEntry(key, True, 0, made.mtime_ns)
+            made = self.look(marker)
+        return UfsEntry(key, True) if made is None else UfsEntry(key, True, 0, made.mtime_ns, made.fingerprint)
 
-    def remove_directory(self, key: bytes) -> None:
+    def remove_directory(self, key: bytes, *, implied: bool = False) -> None:  # noqa: ARG002
         """Delete its marker, if nothing else lies below."""
         marker = self._prefix + key + b"/"
         found = self._ask(marker, "", max_keys=2).items

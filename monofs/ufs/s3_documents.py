@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -23,6 +23,8 @@ _ETAG = re.compile(rb"<ETag>([^<]*)</ETag>")
 _MODIFIED = re.compile(rb"<LastModified>([^<]+)</LastModified>")
 _DELETED = re.compile(_HEAD + rb"<DeleteResult[\s/>]")
 _FAILED = re.compile(rb"<Error>(.*?)</Error>", re.DOTALL)
+_TAG = re.compile(rb"<Tag>(.*?)</Tag>", re.DOTALL)
+_VALUE = re.compile(rb"<Value>([^<]*)</Value>")
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f\ufffe\uffff]*\Z")
 """Keys an XML 1.0 document holds, and every server reads back, unchanged."""
@@ -33,6 +35,28 @@ class Made(NamedTuple):
 
     etag: str
     modified_ns: int
+
+
+def tags_document(tags: Mapping[str, str]) -> bytes:
+    """The body of PutObjectTagging."""
+    each = [f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>" for key, value in tags.items()]
+    return (
+        f'<Tagging xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><TagSet>{"".join(each)}</TagSet></Tagging>'.encode()
+    )
+
+
+def read_tags(body: bytes) -> dict[str, str]:
+    """What GetObjectTagging tells."""
+    found = {}
+    for tag in _TAG.findall(body):
+        key, value = _KEY.search(tag), _VALUE.search(tag)
+        if key is not None:
+            found[_plain(key[1])] = "" if value is None else _plain(value[1])
+    return found
+
+
+def _plain(text: bytes) -> str:
+    return html.unescape(text.decode("utf-8", "replace"))
 
 
 def is_error(body: bytes) -> bool:

@@ -11,17 +11,22 @@ Not here: uploads in parts and copies (``s3_uploads``), deleting and directories
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import obstore
 
+from monofs.model.attributes import HEADERS, OPERATION, USER_PREFIX
 from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsFailed, UfsNotFound
-from monofs.ufs.base import Condition, UfsEntry, may_be_done
+from monofs.ufs.base import NO_HEADERS, Condition, UfsEntry, may_be_done
 from monofs.ufs.observe import Observer, observed
 from monofs.ufs.s3_conditions import S3Conditions, kind_of
+from monofs.ufs.s3_documents import read_tags, tags_document
 from monofs.ufs.s3_link import expressible
 from monofs.ufs.s3_listing import strong_etag
 from monofs.ufs.s3_reading import S3Reading, fingerprint_of
@@ -30,9 +35,9 @@ from monofs.ufs.s3_settings import S3Settings
 if TYPE_CHECKING:
     from obstore import PutMode
 
-OPERATION = "monofs-operation"
-"""Name of the user metadata that tells which operation made an object."""
-META = "x-amz-meta-"
+META = USER_PREFIX
+_OBSTORE = frozenset({"content-type", "content-encoding", "content-disposition", "content-language", "cache-control"})
+"""Headers that obstore tells a store, besides user metadata."""
 SECOND_NS = 1_000_000_000
 
 Send = Callable[[dict[str, str]], UfsEntry]
@@ -51,13 +56,43 @@ class S3Objects(S3Reading):
         headers = self._head(key)
         return None if headers is None else looked_at(key, headers)
 
-    def put(self, key: bytes, data: Sequence[memoryview], operation: str, condition: Condition) -> UfsEntry:
+    def headers(self, key: bytes) -> tuple[str, dict[str, str]]:
+        """One HEAD; where that counts tags, they are asked for, too."""
+        found = self._head(key)
+        if found is None:
+            raise UfsNotFound(f"{self._name(key)} does not exist")
+        kept = kept_headers(found)
+        if found.get("x-amz-tagging-count", "0") != "0":
+            with observed(self._observe, "look"):
+                reply = self._requests.send("GET", self._prefix + key, {"tagging": b""}, {}, self._name(key))
+                kept["x-amz-tagging"] = urlencode(read_tags(reply.body))
+        return looked_at(key, found).fingerprint, kept
+
+    def tag(self, key: bytes, tags: Mapping[str, str]) -> None:
+        """PutObjectTagging, or DeleteObjectTagging."""
+        document = tags_document(tags)
+        with observed(self._observe, "tag"):
+            if not tags:
+                self._requests.send("DELETE", self._prefix + key, {"tagging": b""}, {}, self._name(key))
+                return
+            md5 = b64encode(hashlib.md5(document, usedforsecurity=False).digest()).decode()
+            headers = {"Content-MD5": md5, "Content-Type": "application/xml"}
+            self._requests.send("PUT", self._prefix + key, {"tagging": b""}, headers, self._name(key), [document])
+
+    def put(
+        self,
+        key: bytes,
+        data: Sequence[memoryview],
+        operation: str,
+        condition: Condition,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> UfsEntry:
         """One PUT where the server is known to honour the condition; see ``s3_conditions`` for how that is found out."""
         size = sum(len(each) for each in data)
 
-        def send(headers: dict[str, str]) -> UfsEntry:
+        def send(conditional: dict[str, str]) -> UfsEntry:
             with observed(self._observe, "put") as request:
-                etag = self._put(key, data, {META + OPERATION: operation, **headers})
+                etag = self._put(key, data, {**headers, META + OPERATION: operation, **conditional})
                 request.bytes = size
             return self._made(key, size, etag)
 
@@ -159,15 +194,22 @@ class S3Objects(S3Reading):
         """The etag the answer tells, '' if none. ``headers``: one of a condition at most, besides metadata."""
         full = self._prefix + key
         text = expressible(full)
-        if text is None:
+        mode: PutMode = "overwrite"
+        attributes: dict[str, str] = {}
+        for name, value in headers.items():
+            if name == "If-None-Match":
+                mode = "create"
+            elif name == "If-Match":
+                mode = {"e_tag": value}
+            elif name.startswith(META) and name.removeprefix(META) not in _OBSTORE:
+                attributes[name.removeprefix(META)] = value
+            elif name in _OBSTORE:
+                attributes[name.title()] = value
+            else:
+                text = None
+        if text is None or not all(map(str.isascii, attributes.values())):
             reply = self._requests.send("PUT", full, {}, headers, self._name(key), data)
             return strong_etag(reply.headers.get("etag", ""))
-        attributes = {name.removeprefix(META): value for name, value in headers.items() if name.startswith(META)}
-        mode: PutMode = "overwrite"
-        if "If-None-Match" in headers:
-            mode = "create"
-        elif "If-Match" in headers:
-            mode = {"e_tag": headers["If-Match"]}
         body: Any = data[0] if len(data) == 1 else list(data) or b""
         try:
             result = obstore.put(self._store(), text, body, attributes=attributes, mode=mode, use_multipart=False)
@@ -220,3 +262,17 @@ def looked_at(key: bytes, headers: Mapping[str, str]) -> UfsEntry:
         raise UfsBadBody(f"the store's answer about {key!r} lacks its size or time: {error}") from None
     fingerprint = fingerprint_of(strong_etag(headers.get("etag", "")), size, mtime_ns)
     return UfsEntry(key, False, size, mtime_ns, fingerprint, operation=headers.get(META + OPERATION, ""))
+
+
+def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """What a HEAD's answer says is kept with an object, by lower-case name."""
+    given = {name.lower(): value for name, value in headers.items()}
+    return {name: _text(value) for name, value in given.items() if name in HEADERS or name.startswith(META)}
+
+
+def _text(value: str) -> str:
+    """A header's value as it was meant: HTTP libraries take its bytes for Latin-1."""
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value

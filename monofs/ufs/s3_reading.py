@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -87,11 +88,15 @@ class S3Reading(S3Link):
         """A page of the keys below ``key/``; usually one request. A missing directory is an empty page."""
         below = self._prefix + key + b"/" if key else self._prefix
         start = _past(below + after) if after else b""
+        marker: tuple[int, str] | None = None
         while True:
             # one more than wanted: the directory's own marker, or one already listed, may come again
             asked = min(limit + 1, self._settings.list_page) if self._settings.list_page > 1 else 2
             page = self._ask(below, "/", max_keys=asked, start_after=start)
-            shown = self._page(page, below, after, limit)
+            if key and not start:
+                own = page.items[0] if page.items and page.items[0].key == below else None
+                marker = (0, "") if own is None else (own.mtime_ns, entry_of(key, own).fingerprint)
+            shown = replace(self._page(page, below, after, limit), marker=marker)
             if shown.next is None or shown.entries or shown.odd:
                 return shown
             last = _past(page.items[-1].key)

@@ -1,7 +1,8 @@
 """Signed requests of our own: what obstore cannot express (listings, uploads in parts, copies; keys with ``//``, ``..`` or control characters).
 
 botocore's signer, urllib3's connections, nothing between them that would normalise a key. One try per request: the caller retries.
-A body is a list of views, sent without a copy and in small pieces, so that a slow line is not taken for a silent one.
+A body is a list of views, sent without a copy and in small pieces, so that a slow line is not taken for a silent one; or it comes while it is sent, and
+then its hash is no part of the signature.
 
 Every answer is bounded: a listing by ``LIST_BYTES_MAX``, an object by the range asked for, any other by ``REPLY_BYTES_MAX``.
 """
@@ -27,6 +28,7 @@ from botocore.credentials import ReadOnlyCredentials
 from monofs import __version__
 from monofs.model.errors import MonofsError, UfsBadBody, UfsOption, UfsUnreachable
 from monofs.observe.tracing import current_trace, show_trace
+from monofs.ufs.base import Coming
 from monofs.ufs.s3_documents import is_error
 from monofs.ufs.s3_errors import BeyondEnd, Where, read_refusal, refusal_error, untrusted
 from monofs.ufs.s3_settings import S3Settings
@@ -118,7 +120,7 @@ class S3Requests:
         query: Mapping[str, bytes],
         headers: Mapping[str, str],
         what: str,
-        body: Sequence[bytes | memoryview] = (),
+        body: Sequence[bytes | memoryview] | Coming = (),
         *,
         slow: bool = False,
     ) -> Reply:
@@ -143,7 +145,7 @@ class S3Requests:
         query: Mapping[str, bytes],
         headers: Mapping[str, str],
         what: str,
-        body: Sequence[bytes | memoryview],
+        body: Sequence[bytes | memoryview] | Coming,
         timeout: urllib3.Timeout,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """Any answer, its body unread; the connection is kept for reuse when the block read it all."""
@@ -151,7 +153,7 @@ class S3Requests:
         if query:
             target += "?" + "&".join(f"{name}={quote(value, safe='-._~')}" for name, value in sorted(query.items()))
         if method in ("PUT", "POST"):
-            headers = {**headers, "Content-Length": str(sum(len(each) for each in body))}
+            headers = {**headers, "Content-Length": str(size_of(body))}
         with self._translated(what):
             answer = self._pool.urlopen(
                 method,
@@ -195,7 +197,7 @@ class S3Requests:
         self.skew_s = skew_s if abs(skew_s) > 1.5 else 0.0
 
     def _sign(
-        self, method: str, target: str, headers: Mapping[str, str], body: Sequence[bytes | memoryview]
+        self, method: str, target: str, headers: Mapping[str, str], body: Sequence[bytes | memoryview] | Coming
     ) -> dict[str, Any]:
         """Headers to send. The body is part of the signature, but not over TLS, which guards it already."""
         trace = current_trace()
@@ -205,7 +207,9 @@ class S3Requests:
         if keys is not None:
             request = AWSRequest(method=method, url=self._settings.base + target, headers=dict(headers))
             request.context["payload"] = (
-                "UNSIGNED-PAYLOAD" if body and self._settings.base.startswith("https:") else _sha256(body)
+                "UNSIGNED-PAYLOAD"
+                if isinstance(body, Coming) or (body and self._settings.base.startswith("https:"))
+                else _sha256(body)
             )
             credentials = ReadOnlyCredentials(keys.access_key, keys.secret_key, keys.token)
             _Signer(credentials, "s3", self._settings.region).add_auth(request)
@@ -252,8 +256,15 @@ class S3Requests:
             raise UfsUnreachable(f"{endpoint} cannot be reached: {_reason(error)}") from None
 
 
-def _pieces(body: Sequence[bytes | memoryview]) -> Any:
+def size_of(body: Sequence[bytes | memoryview] | Coming) -> int:
+    """Its bytes."""
+    return body.size if isinstance(body, Coming) else sum(len(each) for each in body)
+
+
+def _pieces(body: Sequence[bytes | memoryview] | Coming) -> Any:
     """What urllib3 takes for a body of several buffers; None for an empty one."""
+    if isinstance(body, Coming):
+        return (each[at : at + SEND_BYTES] for each in body for at in range(0, len(each), SEND_BYTES))
     return [each[at : at + SEND_BYTES] for each in body for at in range(0, len(each), SEND_BYTES)] or None
 
 

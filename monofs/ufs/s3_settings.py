@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from monofs.model.errors import UfsDenied, UfsOption
-from monofs.ufs.options import Option, flag, read_options, whole
+from monofs.ufs.options import Option, Whole, flag, read_options
 
 
 def _endpoint(value: str) -> str:
@@ -42,7 +42,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("verify_tls", "Check the server's certificate.", default="true", read=flag),
     Option("ca_file", "PEM file of certificate authorities to trust besides the system's."),
-    Option("list_page", "Keys asked for in one listing request.", default="1000", read=whole(1, 1000)),
+    Option("list_page", "Keys asked for in one listing request.", default="1000", read=Whole(1, 1000)),
 )
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")

@@ -5,7 +5,8 @@ class; access lists are the bucket's, tags follow only where the copy is one req
 parts the store reads itself.
 
 Invariant: what a copy leaves at the target is the version of the source that was asked for. Servers that take no notice of
-``x-amz-copy-source-if-match`` are found out by the etag of the copy, or else by looking at the source once more.
+``x-amz-copy-source-if-match`` are found out by the etag of the copy, or else by looking at the source once more; but not where an object
+was copied onto itself: its source is gone by then, and what lies there is all there is.
 """
 
 from __future__ import annotations
@@ -15,43 +16,41 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from urllib.parse import quote
 
+from monofs.model.attributes import OPERATION
 from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsNotFound
-from monofs.ufs.base import PARTS_MAX, Condition, UfsEntry
+from monofs.ufs.base import NO_HEADERS, PARTS_MAX, Coming, Condition, UfsEntry
 from monofs.ufs.observe import observed
 from monofs.ufs.s3_documents import Made, parts_document, read_made, read_upload_id
 from monofs.ufs.s3_listing import strong_etag
-from monofs.ufs.s3_objects import META, OPERATION, S3Objects, looked_at, not_done, unclear
+from monofs.ufs.s3_objects import META, S3Objects, kept_headers, looked_at, not_done, unclear
+from monofs.ufs.s3_requests import size_of
 
 COPY_BYTES_MAX = 1 << 30
 """S3 copies up to 5 GB in one request; larger than this, several parts at a time are quicker and no answer is long in coming."""
 COPY_PART_BYTES = 256 << 20
 COPY_THREADS = 4
-KEPT = (
-    "content-type",
-    "content-encoding",
-    "content-disposition",
-    "content-language",
-    "cache-control",
-    "expires",
-    "x-amz-storage-class",
-    "x-amz-website-redirect-location",
-)
-"""Headers of an object that its copy keeps, besides user metadata."""
 
 
 class S3Uploads(S3Objects):
     """The store behind ``s3://``, with uploads and copies; thread-safe."""
 
-    def begin_upload(self, key: bytes, operation: str) -> str:
+    def begin_upload(self, key: bytes, operation: str, headers: Mapping[str, str] = NO_HEADERS) -> str:
         """CreateMultipartUpload."""
-        return self._begin_upload(key, {META + OPERATION: operation})
+        return self._begin_upload(key, {**headers, META + OPERATION: operation})
 
-    def put_part(self, key: bytes, upload: str, number: int, offset: int, data: Sequence[memoryview]) -> str:  # noqa: ARG002
+    def put_part(
+        self,
+        key: bytes,
+        upload: str,
+        number: int,
+        offset: int,  # noqa: ARG002
+        data: Sequence[memoryview] | Coming,
+    ) -> str:
         """UploadPart."""
         query = {"partNumber": b"%d" % number, "uploadId": upload.encode()}
         with observed(self._observe, "part") as request:
             reply = self._requests.send("PUT", self._prefix + key, query, {}, self._name(key), data)
-            request.bytes = sum(len(each) for each in data)
+            request.bytes = size_of(data)
         return self._part(key, number, strong_etag(reply.headers.get("etag", "")))
 
     def complete_upload(
@@ -84,17 +83,21 @@ class S3Uploads(S3Objects):
         condition: Condition,
         *,
         begun: Callable[[str], None] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> UfsEntry:
         """CopyObject, or UploadPartCopy of several parts; one HEAD before, to keep what the source's headers say."""
         with not_done():
             kept, size = self._check_source(source, fingerprint)
+        retagged = {} if headers is None else {"x-amz-tagging-directive": "REPLACE"}
+        if headers is not None:
+            kept = dict(headers)
         kept[META + OPERATION] = operation
         wanted = self._wanted(source, fingerprint)
         if size > COPY_BYTES_MAX:
             return self._copy_parts(source, fingerprint, target, size, operation, condition, kept, begun)
 
         def send(headers: dict[str, str]) -> UfsEntry:
-            asked = {"x-amz-metadata-directive": "REPLACE", **kept, **wanted, **headers}
+            asked = {"x-amz-metadata-directive": "REPLACE", **retagged, **kept, **wanted, **headers}
             try:
                 with observed(self._observe, "copy"):
                     reply = self._requests.send("PUT", self._prefix + target, {}, asked, self._name(target), slow=True)
@@ -103,7 +106,7 @@ class S3Uploads(S3Objects):
                     self._check_source(source, fingerprint)
                 raise
             made = read_made(reply.body)
-            if f"e:{made.etag}" != fingerprint:
+            if source != target and f"e:{made.etag}" != fingerprint:
                 self._check_copied(source, fingerprint, target, operation)
             entry = self._made(target, size, made.etag)
             return entry if not made.modified_ns else _at(entry, made.modified_ns)
@@ -154,9 +157,7 @@ class S3Uploads(S3Objects):
         entry = looked_at(source, found)
         if entry.fingerprint != fingerprint:
             raise UfsChanged(f"{self._name(source)} changed in the store", source=1)
-        given = {name.lower(): value for name, value in found.items()}
-        kept = {name: _text(value) for name, value in given.items() if name in KEPT or name.startswith(META)}
-        return kept, entry.size
+        return kept_headers(found), entry.size
 
     def _check_copied(self, source: bytes, fingerprint: str, target: bytes, operation: str) -> None:
         """After a copy whose etag does not tell what was copied: take it back unless the source is still the same."""
@@ -226,11 +227,3 @@ def _read_part(part: str) -> tuple[int, str]:
 
 def _at(entry: UfsEntry, mtime_ns: int) -> UfsEntry:
     return UfsEntry(entry.name, False, entry.size, mtime_ns, entry.fingerprint)
-
-
-def _text(value: str) -> str:
-    """A header's value as it was meant: HTTP libraries take its bytes for Latin-1."""
-    try:
-        return value.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        return value

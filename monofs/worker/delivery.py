@@ -18,21 +18,21 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from monofs.config.schema import WorkerConfig
-from monofs.model.block import GROUP_PAGES, GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, pages_mask
+from monofs.model.block import GROUP_PAGES, GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, group_length, pages_mask
 from monofs.model.capability import Capability
 from monofs.model.errors import CapabilityExpired, MonofsError, NotCached, invariant
 from monofs.model.ids import ContentId, MountId
 from monofs.observe import metrics
 from monofs.observe.tracing import TRACE
-from monofs.rpc.api import Empty
+from monofs.rpc.api import Empty, Message
 from monofs.rpc.service import Call
 from monofs.tiering.cache import Cache, Group
 from monofs.worker.disks import Disks
 from monofs.worker.fetcher import Fetcher, is_tier_error, tier_reason
 from monofs.worker.gate import Gate
-from monofs.worker.peers import Asked
+from monofs.worker.peers import Asked, Peers
 from monofs.worker.planner import group_masks, run_length
-from monofs.worker.residency import is_resident, read_now
+from monofs.worker.residency import is_resident, read_of, stays_in_memory
 
 SMALL_BYTES = 64 << 10
 """Up to here bytes are read and copied into the answer; above, the kernel copies them."""
@@ -62,6 +62,7 @@ class Parts:
     fetcher: Fetcher
     disks: Disks
     gate: Gate
+    peers: Peers
     kept: Kept = field(default_factory=Kept)
 
 
@@ -82,7 +83,7 @@ def missing_pages(cache: Cache, content: ContentId, offset: int, end: int) -> di
     """The pages of bytes ``[offset, end)`` that are not cached: group → bitmap."""
     missed: dict[int, int] = {}
     for number, pages in group_masks(offset // PAGE_SIZE_BYTES, (end - 1) // PAGE_SIZE_BYTES):
-        group = cache.lookup(content, number)
+        group = cache.readable(content, number)
         missing = pages & ~(group.present if group is not None else 0)
         if missing:
             missed[number] = missing
@@ -101,9 +102,11 @@ class Delivery:
         past_cache: bool,
         from_store: bool = False,
         asked: Asked = Asked.BY_READER,
+        answer: Message = EMPTY,
     ) -> None:
         """``past_cache``: nothing is added to the cache. ``from_store``: nor is anything taken from it."""
         self._parts, self._call, self._pieces, self._asked = parts, call, pieces, asked
+        self._answer = answer
         self._from_store = from_store
         self._past_cache = past_cache
         self._no_cache = past_cache
@@ -154,7 +157,7 @@ class Delivery:
             return False
         if self._position >= self._end and not self._next_piece():
             self._finish()
-            call.answer(EMPTY)
+            call.answer(self._answer)
             return False
         if not call.writable or self._turn_bytes >= TURN_BYTES:
             self._blocked = True
@@ -200,7 +203,7 @@ class Delivery:
     def _hold(self, number: int) -> Group | None:
         """The group that is read now, held so that it cannot be evicted under this reader."""
         piece = self._piece
-        group = self._parts.cache.lookup(piece.capability.content, number)
+        group = self._parts.cache.readable(piece.capability.content, number)
         if group is not self._group:
             self._release()
             if group is not None:
@@ -212,8 +215,9 @@ class Delivery:
             first = max(piece.offset // PAGE_SIZE_BYTES - base, 0)
             last = min((piece.end - 1) // PAGE_SIZE_BYTES - base, GROUP_PAGES - 1)
             self._missed = piece.missed.get(number, 0)
-            count_pages(piece.capability.mount, pages_mask(first, last), self._missed)
-            if group is not None:
+            if self._asked is not Asked.FORMER:  # who takes pages over is no reader; nor is who asks a second worker
+                count_pages(piece.capability.mount, pages_mask(first, last), self._missed)
+            if group is not None and group.alive:
                 self._parts.cache.touch(group)
         return group
 
@@ -232,9 +236,9 @@ class Delivery:
         target = min(limit, self._position + window)
         wanted_page = (self._end - 1) // PAGE_SIZE_BYTES
         for number, pages in group_masks(begin // PAGE_SIZE_BYTES, (target - 1) // PAGE_SIZE_BYTES):
-            group = self._parts.cache.lookup(piece.capability.content, number)
-            if group is not None and not group.verified:
-                continue  # verified when the reader gets there; nothing is written to it before
+            group = self._parts.cache.readable(piece.capability.content, number)
+            if group is not None and not (group.verified and group.alive):
+                continue  # verified when the reader gets there; nothing is written to it before, nor to what has retired
             base = number * GROUP_PAGES
             urgent = pages_mask(0, min(wanted_page - base, GROUP_PAGES - 1)) if wanted_page >= base else 0
             try:
@@ -256,7 +260,8 @@ class Delivery:
             return False
         if not self._may_fetch:
             raise CapabilityExpired("no master answers, and these bytes are not cached: try again when one is back")
-        if not self._past_cache:
+        has_retired = self._group is not None and not self._group.alive
+        if not self._past_cache and not has_retired:  # what has retired is not fetched into the cache any more
             error = self._look_ahead(force=True)
             if fetcher.wait(capability.content, number, page, self.resume, self._asked):
                 return False
@@ -264,8 +269,10 @@ class Delivery:
             if error is not None and not is_tier_error(error):
                 raise error
             self._leave_cache(error)
-        if not self._pass_end and self._no_cache:
-            metrics.NOT_ADMITTED("no_cache").value += 1
+        if self._no_cache:
+            metrics.NOT_ADMITTED("no_cache").value += not self._pass_end
+        elif self._group is None:
+            self._parts.cache.passed_by(capability.content, number, group_length(capability.size, number))
         self._pass_number += 1
         taker = partial(self._take, self._pass_number)
         self._pass_end = fetcher.pass_through(capability, self._position, self._end, taker, self._asked)
@@ -320,15 +327,15 @@ class Delivery:
         at, length = self._position - base, end - self._position
         source = "store" if missed else "cache"
         fd = group.directory.files.ready(group)
-        if fd is None and missed:
+        if fd is None and missed and group.directory.is_local:
             fd = group.fd()  # written a moment ago: opening it meets no disk
         if fd is not None and length <= SMALL_BYTES:
             data = bytearray(length)
-            if read_now(fd, data, group.base + at):
+            if read_of(group.directory)(fd, data, group.base + at):
                 self._call.data(memoryview(data))
                 self._sent(length, source)
                 return True
-        elif fd is not None and is_resident(fd, group.base + at, length):
+        elif fd is not None and (stays_in_memory(group.directory) or is_resident(fd, group.base + at, length)):
             self._call.send_file(fd, group.base + at, length)
             self._sent(length, source)
             return True

@@ -27,6 +27,7 @@ from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, group_length, 
 from monofs.model.capability import Capability
 from monofs.model.errors import (
     ContentChanged,
+    DeadlineExceeded,
     Internal,
     MonofsError,
     NotCached,
@@ -37,7 +38,9 @@ from monofs.model.errors import (
     TierUnusable,
     UfsBadBody,
     UfsChanged,
+    UfsFailed,
     UfsNotFound,
+    UfsThrottled,
     UfsUnreachable,
     from_code,
 )
@@ -47,10 +50,10 @@ from monofs.observe.tracing import TRACE, show_trace
 from monofs.rpc.sync import Pool as Connections
 from monofs.tiering.cache import Cache, Group
 from monofs.worker.flight import Flight, Taker, Waiter
-from monofs.worker.peers import Asked, Peer, PeerFailed, Peers
+from monofs.worker.peers import Asked, Peer, PeerFailed, Peers, is_silence
 from monofs.worker.planner import split_ranges
 from monofs.worker.pool import Pool
-from monofs.worker.stores import Stores
+from monofs.worker.stores import Opened, Stores
 
 log = logger(__name__)
 
@@ -61,6 +64,8 @@ PASSING_BYTES = 2 << 20
 PASSING_FLIGHTS = 256
 """Most passing flights at a time; more readers get ``Overloaded``."""
 SWEEP_S = 1.0
+STORE_IN_TROUBLE = (UfsUnreachable, UfsThrottled, UfsFailed, UfsBadBody)
+"""An owner that answers so has asked the store as often as it may."""
 
 
 class Fetcher:
@@ -110,7 +115,12 @@ class Fetcher:
         if not giver:
             self._check_store(capability)
         group = self._cache.admit(
-            content, number, group_length(capability.size, number), capability.mount, capability.group
+            content,
+            number,
+            group_length(capability.size, number),
+            capability.mount,
+            capability.group,
+            layout=capability.layout,
         )
         self._cache.hold(group)  # admitted and empty, it would not outlive the first refusal below
         started = 0
@@ -232,6 +242,7 @@ class Fetcher:
             flight.peer = None  # it left since the try before
         peer = flight.peer
         if peer is None:
+            self._stores.check(flight.capability.mount)
             self._pool.submit(partial(self._run, flight), urgent=flight.urgent)
         else:
             pool = self._asking if peer.asked is Asked.OWNER else self._pool
@@ -249,13 +260,24 @@ class Fetcher:
             self._end(flight, error)
 
     def _returned(
-        self, flight: Flight, landing: tuple[int, int] | bytes, error: MonofsError | None, *, is_current: bool
+        self,
+        flight: Flight,
+        landing: tuple[int, int] | bytes,
+        error: MonofsError | None,
+        opened: Opened | None,
+        began_s: float,
     ) -> None:
-        """The thread has left the flight: with its last page or piece, or an error."""
+        """The thread has left the flight: with its last page or piece, or an error. ``opened``: the store that was asked."""
         flight.taken, flight.moved_at = False, math.inf
         self._hanging -= flight.hangs
         if self._stopped:
             return
+        is_current = opened is None or self._stores.is_current(opened)
+        if opened is not None:
+            moved = error is None or flight.position > flight.position_at_try
+            self._stores.note(opened, None if moved else error, began_s)
+        elif flight.peer is not None and not (error is not None and is_silence(error)):
+            self._peers.answered(flight.peer)
         if flight.over:
             if flight.group is not None:
                 self._leave(flight, flight.group)
@@ -300,19 +322,15 @@ class Fetcher:
         """A try failed: another one, or the end. ``is_current`` False: the mount was changed meanwhile, which excuses anything."""
         if flight.over:
             return
-        if isinstance(error, NotCached) and flight.group is not None and flight.group.present:
+        if isinstance(error, NotCached) and flight.group is not None and self._cache.drop_file(flight.group):
             # someone removed the file: its pages are lost, and readers begin anew with another file
-            self._cache.drop_pages(flight.group, flight.group.present)
             self._end(flight, None)
             return
         if flight.peer is not None and (flight.given or isinstance(error, PeerFailed | UfsBadBody)):
-            self._peers.failed(flight.peer, error)
-            flight.peer = None
-            if flight.given:
-                self._end(flight, None)
-            else:
-                self._try_again(flight)  # at the store
-            return
+            waiting = self._peer_failed(flight, flight.peer, error)
+            if waiting is None:
+                return
+            error = waiting
         if flight.position > flight.position_at_try:
             flight.tries = 0
         flight.tries += 1
@@ -323,6 +341,25 @@ class Fetcher:
                 log.debug("fetch tried again", trace=show_trace(flight.trace), error=error.message, pause_s=delay_s)
             return
         self._end(flight, self._shown(flight.capability, error))
+
+    def _peer_failed(self, flight: Flight, peer: Peer, error: MonofsError) -> MonofsError | None:
+        """Go on without the peer, or end; an error: it lives and waits for the store, so that this was as good as a try of the store."""
+        self._peers.failed(peer, error)
+        cause = error.__cause__
+        if peer.asked is Asked.OWNER and isinstance(cause, STORE_IN_TROUBLE):
+            # tried as often as it may be: nothing is gained, and much asked of the store, if everybody tries too
+            self._end(flight, self._shown(flight.capability, cause))
+        elif peer.asked is Asked.OWNER and isinstance(cause, DeadlineExceeded):
+            return UfsUnreachable(f"the store was silent for {self._config.store_timeout_s:g} s; {error.message}")
+        elif flight.given:
+            self._end(flight, None)
+        else:
+            flight.peer = None  # the store is next
+            if peer.asked is Asked.FORMER:
+                flight.tried = (*flight.tried, peer.worker)
+                flight.peer = self._peers.former(flight.capability, flight.position, flight.tried)
+            self._try_again(flight)
+        return None
 
     def _shown(self, capability: Capability, error: MonofsError) -> MonofsError:
         """The error as readers get it: of the same type, naming the mount."""
@@ -399,7 +436,10 @@ class Fetcher:
                 flight.hangs = True
                 self._hanging += 1
                 where = self._stores.describe(flight.capability.mount)
-                self._end(flight, UfsUnreachable(f"the store was silent for {limit_s:.0f} s ({where})"))
+                silent = UfsUnreachable(f"the store was silent for {limit_s:.0f} s ({where})")
+                if flight.peer is None:
+                    self._stores.note_silent(flight.capability.mount, silent, flight.moved_at)
+                self._end(flight, silent)
         if self._hanging >= self._config.fetch_threads:
             self._empty_queue()
         if self._flights or self._passing:
@@ -421,8 +461,10 @@ class Fetcher:
         """One try of a flight, at the store or through connections to its peer."""
         TRACE.set(flight.trace)  # until this thread's next flight
         landing: tuple[int, int] | bytes = b""
-        failure, is_current, opened = None, True, None
-        flight.position_at_try, flight.moved_at = flight.position, time.monotonic()
+        failure: MonofsError | None = None
+        opened: Opened | None = None
+        began_s = time.monotonic()
+        flight.position_at_try, flight.moved_at = flight.position, began_s
         try:
             peer = flight.peer
             if not flight.over and peer is not None and connections is not None:
@@ -440,11 +482,10 @@ class Fetcher:
                     opened.leave()
         except MonofsError as error:
             failure = error
-            is_current = opened is None or self._stores.is_current(opened)
         except Exception as error:  # noqa: BLE001 - whatever a store raises must reach the readers
             log.error("a store raised what it may not", exception=error)
             failure = Internal(f"reading a store failed: {type(error).__name__}")
-        self._reactor.callFromThread(self._returned, flight, landing, failure, is_current=is_current)
+        self._reactor.callFromThread(self._returned, flight, landing, failure, opened, began_s)
 
     def _pull(self, flight: Flight, views: Iterator[memoryview]) -> tuple[int, int] | bytes:
         if flight.group is None:

@@ -23,13 +23,26 @@ class Filling:
     """One FETCH. Start it with :meth:`resume`; it answers or fails the call."""
 
     def __init__(
-        self, parts: Parts, call: Call, capability: Capability, number: int, pages: int, ahead: int, *, giver: int = 0
+        self,
+        parts: Parts,
+        call: Call,
+        capability: Capability,
+        number: int,
+        pages: int,
+        ahead: int,
+        *,
+        giver: int = 0,
+        age_ms: int = 0,
+        unread: bool = False,
     ) -> None:
-        """``giver``: the worker that has the pages, who alone is asked for them."""
+        """``giver``: the worker that has the pages, who alone is asked for them; ``age_ms``: since when, which counts here too. ``unread``: no reader waits for
+        them, so that they are no hits or misses."""
         self._parts, self._call, self._capability, self._number = parts, call, capability, number
         self._length = group_length(capability.size, number)
         self._pages, self._giver, self._is_asked = pages, giver, False
+        self._age_ms = age_ms if giver else 0
         self._ahead = min(ahead, parts.config.read_ahead_bytes // PAGE_SIZE_BYTES)
+        self._counts = not giver and not unread
         self._missed: int | None = None
         self._fetched_bytes = 0
         """Of pages this request sent for, those read ahead too; of all requests of a load together, each page once."""
@@ -73,7 +86,8 @@ class Filling:
         missing = self._pages & ~(group.present if group is not None else 0)
         if self._missed is None:
             self._missed = missing
-            count_pages(capability.mount, self._pages, missing)
+            if self._counts:
+                count_pages(capability.mount, self._pages, missing)
             if group is not None:
                 parts.cache.touch(group)
         if missing and self._giver and self._is_asked:  # once: what it does not give now, it does not have
@@ -107,6 +121,9 @@ class Filling:
         ahead, self._ahead = self._ahead, 0
         first = self._number * GROUP_PAGES + self._pages.bit_length()
         last = min(first + ahead, page_count(self._capability.size)) - 1
+        if last >= first:
+            near, far = first * PAGE_SIZE_BYTES - 1, (last + 1) * PAGE_SIZE_BYTES
+            last = page_count(self._parts.peers.reach(self._capability, near, far)) - 1
         if last < first:
             return
         for number, pages in group_masks(first, last):
@@ -124,8 +141,10 @@ class Filling:
             return
         group = self._parts.cache.lookup(self._capability.content, self._number)
         present, file = (group.present, group.file) if group is not None and group.verified else (0, 0)
+        if self._age_ms and present and group is not None:
+            self._parts.cache.age(group, self._age_ms * 10**6)
         served = mask_bytes(self._length, (self._missed or 0) & present)
-        if served:
+        if served and self._counts:
             metrics.SERVED_BYTES("store", "descriptor").value += served
         self._finish()
         self._call.answer(FetchAnswer(present, cached=cached, fetched_bytes=self._fetched_bytes, file=file))

@@ -44,6 +44,8 @@ class Flight:
     over: bool = False
     peer: Peer | None = None
     """The worker asked for the bytes now; None: the store."""
+    tried: tuple[int, ...] = ()
+    """Former owners that had them not."""
     given: bool = False
     """A peer gives them, and the store is not asked; who waits looks again when that fails."""
     hangs: bool = False
@@ -51,7 +53,7 @@ class Flight:
 
     def is_for(self, asked: Asked) -> bool:
         """Whether a request may wait for it: one that an owner is asked must not, while this worker asks an owner itself."""
-        return asked is Asked.BY_READER or self.peer is None or self.peer.asked is not Asked.OWNER
+        return asked in (Asked.BY_READER, Asked.PAST_OWNER) or self.peer is None or self.peer.asked is not Asked.OWNER
 
     @property
     def mask(self) -> int:

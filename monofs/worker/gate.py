@@ -1,7 +1,7 @@
 """Who may read what: capabilities checked against keys, cluster and time.
 
-Invariant: no byte is served for a token whose HMAC this worker has not verified under a key that is valid now, within the
-token's life by the master's clock. A verified token is remembered (an HMAC costs more than a small read); a change of keys or
+Invariant: no byte is served but for a token whose HMAC this worker has verified under a key that is valid now, within the
+token's life by the master's clock, or for what the master of this very process grants. A verified token is remembered (an HMAC costs more than a small read); a change of keys or
 cluster forgets all. While no master was heard of for :data:`SILENCE_S`, tokens up to ``GRACE_S`` too old open cached content, never
 a fetch. Not here: where keys come from (membership.py).
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
-from monofs.model.block import DEFAULT_LAYOUT
 from monofs.model.capability import GRACE_S, LIFE_S, Capability, Rights, open_capability, seal_capability
 from monofs.model.errors import CapabilityInvalid, NotReady
 from monofs.model.ids import ContentId, MountId
@@ -38,12 +38,15 @@ class Gate:
         self._offset_s = 0.0
         self._heard = monotonic()
         self._seen: dict[bytes, Capability] = {}
+        self._admitted: dict[ContentId, Capability] = {}
+        """The last that was admitted of each content."""
 
     def set_keys(self, keys: dict[int, bytes], cluster: bytes) -> None:
         """Take over the keys valid from now on; tokens of others are refused at once."""
         if keys != self._keys or cluster != self._cluster:
             self._keys, self._cluster = dict(keys), cluster
             self._seen.clear()
+            self._admitted.clear()
 
     def hear(self, master_now_ns: int) -> None:
         """A master answered just now, and this was its clock."""
@@ -56,14 +59,19 @@ class Gate:
         return self._wall() + self._offset_s
 
     @property
+    def offset_ns(self) -> int:
+        """The master's clock less this machine's, in whole seconds: what is stamped here is told with it, and does not move by milliseconds with every heartbeat."""
+        return round(self._offset_s) * 10**9
+
+    @property
     def silent_s(self) -> float:
         """For how long no master has answered."""
         return self._monotonic() - self._heard
 
     @property
     def remembered(self) -> int:
-        """Verified tokens kept."""
-        return len(self._seen)
+        """Verified capabilities kept."""
+        return len(self._seen) + len(self._admitted)
 
     def open(self, token: bytes) -> Capability:
         """The capability of a token that opens cached content now.
@@ -80,12 +88,22 @@ class Gate:
         capability = open_capability(token, self._keys, self._cluster, now_s, grace_s=grace_s)
         if not capability.rights & Rights.READ:
             raise CapabilityInvalid("the capability does not allow reading")
-        if len(self._seen) >= REMEMBERED_TOKENS:
-            for old in list(self._seen)[: REMEMBERED_TOKENS // 4]:
-                del self._seen[old]
+        _make_room(self._seen)
         self._seen[token] = capability
         self._on_shown(capability)
         return capability
+
+    def admit(self, capability: Capability) -> None:
+        """Honour what the master of this process grants now: no seal tells more than that it says so. Raises as :meth:`open`."""
+        if not self._keys:
+            raise NotReady("this worker has not reached a master yet; try again shortly")
+        if capability.cluster != self._cluster or capability.key_id not in self._keys:
+            raise CapabilityInvalid("the capability is not of a cluster and a key known here")
+        known = self._admitted.get(capability.content)
+        if known is None or known.issued_s != capability.issued_s or known.group != capability.group:
+            _make_room(self._admitted)
+            self._admitted[capability.content] = capability
+            self._on_shown(capability)
 
     def seal(self, capability: Capability) -> bytes:
         """ANY thread: the token of a capability that was opened here. Raises ``NotReady`` when its key is not valid any more."""
@@ -94,7 +112,7 @@ class Gate:
             raise NotReady("the key of this capability is not valid any more: open the file again")
         return seal_capability(capability, key)
 
-    def vouch(self, content: ContentId, size: int, mount: MountId, group: int, issued_s: int) -> bytes:
+    def vouch(self, content: ContentId, size: int, layout: int, mount: MountId, group: int, issued_s: int) -> bytes:
         """A token for cached bytes of a content, to show to another worker; ``group`` is what was known of it at ``issued_s``. Raises ``NotReady``."""
         if not self._keys:
             raise NotReady("this worker has not reached a master yet; try again shortly")
@@ -105,7 +123,7 @@ class Gate:
                 self._cluster,
                 content,
                 size,
-                DEFAULT_LAYOUT,
+                layout,
                 mount,
                 "",
                 "",
@@ -128,3 +146,10 @@ class Gate:
     def is_stale(self, capability: Capability) -> bool:
         """Whether the capability is past its life: it then opens what is cached, never a fetch."""
         return self.now_s > capability.expires_s
+
+
+def _make_room(remembered: dict[Any, Capability]) -> None:
+    """For one more; those remembered longest go."""
+    if len(remembered) >= REMEMBERED_TOKENS:
+        for old in list(remembered)[: REMEMBERED_TOKENS // 4]:
+            del remembered[old]

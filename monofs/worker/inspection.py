@@ -1,4 +1,4 @@
-"""What operators ask a worker: its state, what is cached, and whether every page is what it was (PING, WORKER_STATUS, CACHED, VERIFY).
+"""What operators ask a worker: its state, what is cached, and whether every page is what it was (PING, WORKER_STATUS, CACHED, HOT, VERIFY).
 
 Invariants: one verification at a time, behind everything else the disks have to do; it ends when the worker stops, also while a disk
 hangs. Looking never changes the cache but for bad pages, which are dropped. Not here: reading (service.py).
@@ -7,6 +7,8 @@ hangs. Looking never changes the cache but for bad pages, which are dropped. Not
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,6 +25,10 @@ from monofs.rpc.api import (
     CachedRequest,
     Empty,
     Gone,
+    HotAnswer,
+    HotContent,
+    HotRequest,
+    LeftGroup,
     Message,
     Method,
     Pong,
@@ -38,11 +44,13 @@ from monofs.worker.fetcher import Fetcher
 from monofs.worker.handing import Handing
 from monofs.worker.leases import Leases
 from monofs.worker.membership import Membership
+from monofs.worker.named import Named
 
 CACHED_CONTENTS_MAX = 10_000
 SLICE = 500
 """Contents looked at in one turn of the reactor by CACHED."""
 BAD_SHOWN_MAX = 1000
+HOT_MAX = 1000
 
 
 class Inspection:
@@ -56,9 +64,13 @@ class Inspection:
         leases: Leases,
         membership: Membership,
         handing: Handing,
+        named: Named,
         *,
+        offset_ns: Callable[[], int],
         reactor: Any,
     ) -> None:
+        """``offset_ns``: of the masters' clock from this machine's: by theirs it is told when something was."""
+        self._named, self._offset_ns = named, offset_ns
         self._cache, self._fetcher, self._disks, self._leases = cache, fetcher, disks, leases
         self._membership, self._handing, self._reactor = membership, handing, reactor
         self._stopping = self._verifying = False
@@ -69,6 +81,7 @@ class Inspection:
         service.register(Method.PING, Empty, self._ping)
         service.register(Method.WORKER_STATUS, Empty, self._status, right=Right.READ)
         service.register(Method.CACHED, CachedRequest, self._cached, right=Right.READ)
+        service.register(Method.HOT, HotRequest, self._hot, right=Right.READ)
         service.register(Method.VERIFY, Empty, self._verify, right=Right.ADMIN)
 
     def stop(self) -> None:
@@ -94,6 +107,7 @@ class Inspection:
                 tier.groups,
                 tier.state,
                 tier.error,
+                tier.held_bytes,
             )
             for tier in self._cache.status()
         ]
@@ -114,6 +128,7 @@ class Inspection:
         if len(request.contents) > CACHED_CONTENTS_MAX:
             raise InvalidArgument(f"{len(request.contents)} contents in one request; at most {CACHED_CONTENTS_MAX}")
         shown: list[CachedGroup] = []
+        offset_ns = self._offset_ns()
         for position, content in enumerate(request.contents):
             if position % SLICE == SLICE - 1:
                 await deferLater(self._reactor, 0)
@@ -125,19 +140,42 @@ class Inspection:
                     group.present_bytes,
                     group.tier,
                     group.pinned,
-                    group.admitted_ns,
-                    group.read_ns,
+                    group.admitted_ns + offset_ns,
+                    group.read_ns + offset_ns,
                 )
                 for group in self._cache.groups(ContentId(content))
                 if group.present
             )
         asked = set(request.contents)
         gone = [
-            Gone(content, number, why, at_ns)
+            Gone(content, number, why, at_ns + offset_ns)
             for (content, number), (why, at_ns) in self._cache.gone.items()
             if content in asked
         ]
         return CachedAnswer(shown, gone)
+
+    def _hot(self, request: HotRequest, _call: Call) -> Message:
+        if not 1 <= request.most <= HOT_MAX:
+            raise InvalidArgument(f"1 to {HOT_MAX} of what is hot are told, not {request.most}")
+        offset_ns = self._offset_ns()
+        hot = [
+            HotContent(
+                content,
+                reads,
+                max(group.read_ns for group in groups) + offset_ns,
+                sum(group.present_bytes for group in groups),
+                sorted({group.tier for group in groups}),
+                any(group.pinned for group in groups),
+                *self._named.of(content),
+            )
+            for content, reads in self._cache.hot.most(request.most, time.time_ns())
+            if (groups := self._cache.groups(content))
+        ]
+        left = [
+            LeftGroup(content, number, why, at_ns + offset_ns, *self._named.of(content))
+            for (content, number), (why, at_ns) in islice(reversed(self._cache.gone.items()), request.most)
+        ]
+        return HotAnswer(self._membership.worker, hot, left)
 
     async def _verify(self, _request: Empty, call: Call) -> Message:
         if self._verifying:

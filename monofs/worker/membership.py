@@ -4,8 +4,9 @@ Order of doing, which is law: another cluster or incarnation, or a feed cursor t
 clean pages and pins *before* keys are taken over, because keys are what lets readers in (another cluster ends all writes too); the cursor
 moves only when everything up to it was acted on. Secrets of mounts and keys stay in memory. Any failure ends in registering again, which is idempotent.
 
-The slot table is followed with the heartbeats; until the first has come it is the empty one. Not here: who makes it (the master), the checks made
-with the keys (gate.py).
+The slot table is followed with the heartbeats; until the first has come it is the empty one. Who follows a table knows the tables that led to it and,
+in all but large clusters, where its workers listen: else what former owners have would be fetched again. Not here: who makes it (the master), the
+checks made with the keys (gate.py).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from monofs.model.errors import HomeUnusable, MonofsError, NotLeader, NotReady, 
 from monofs.model.ids import ContentId
 from monofs.model.slots import EMPTY, SlotTable, follow
 from monofs.observe.logs import logger
+from monofs.observe.totals import totals
 from monofs.rpc.api import (
     ClusterAnswer,
     ClusterRequest,
@@ -44,6 +46,7 @@ from monofs.rpc.api import (
 )
 from monofs.tiering.cache import Cache, Rule
 from monofs.worker.gate import Gate
+from monofs.worker.parts import Parts
 from monofs.worker.peers import Peers
 from monofs.worker.pins import Pins
 
@@ -59,6 +62,8 @@ LISTS_S = 300.0
 """How many workers of a cluster ask in a second where the others listen, after a change of the slot table."""
 LEADERLESS_MOST_S = 0.5
 """Masters answer, and another leads, or soon will: until a worker has found it, nothing that is not cached can be read."""
+RETIRED_FEW, RETIRED_S = 256, 0.05
+"""Contents retire one by one while files are overwritten: of so few records, those of so long are acted on together."""
 SLICE = 500
 """Contents of the feed acted on in one turn of the reactor."""
 
@@ -86,19 +91,23 @@ class Membership:
         identity: bytes,
         on_mounts: Callable[[list[MountGrant]], None],
         operations: Callable[[], list[int]] = list,
+        troubles: Callable[[], dict[int, str]] = dict,
         on_cluster: Callable[[], None] = lambda: None,
         on_tokens: Callable[[TokenGrant], None] = lambda _: None,
         on_slots: Callable[[], None] = lambda: None,
+        on_replicas: Callable[[], None] = lambda: None,
         on_addresses: Callable[[], None] = lambda: None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``operations`` tells the writes this worker is at; ``on_cluster`` is called before another cluster is joined, ``on_slots`` when the slot
-        table has changed, ``on_addresses`` when more may be known of where its workers listen. ``tell`` is given what to show whoever started the
+        """``operations`` tells the writes this worker is at, ``troubles`` of mounts whose stores it does not ask; ``on_cluster`` is called before another cluster is joined, ``on_slots`` when the slot
+        table has changed, ``on_replicas`` when other paths are to have copies, ``on_addresses`` when more may be known of where its workers listen. ``tell`` is given what to show whoever started the
         worker, while it waits for its first master."""
         self._config, self._cache, self._gate, self._pins, self._master = config, cache, gate, pins, master
         self._reactor, self._identity, self._on_mounts = reactor, identity, on_mounts
         self._operations, self._on_cluster, self._on_tokens = operations, on_cluster, on_tokens
+        self._troubles = troubles
         self._peers, self._on_slots, self._on_addresses = peers, on_slots, on_addresses
+        self._on_replicas = on_replicas
         self._tell = tell
         self._waits_for: set[int] = set()
         self.worker = 0
@@ -106,16 +115,19 @@ class Membership:
         """Which workers each slot lists, as told last."""
         self.silent: frozenset[int] = frozenset()
         """Workers that did not live when the master told last."""
+        self._parts = Parts()
+        self._specs: list[GroupSpec] = []
         self._live = self._listed = 0
         self._list_at_s = 0.0
         self._mounts_index = self._policies_index = self._tokens_index = 0
-        self._address = self._unix = ""
+        self._address = self._unix = self._console = ""
+        self._life = secrets.randbits(62)
         self._first: Deferred[None] | None = None
         self._loop: Deferred[None] | None = None
 
-    def start(self, address: str, unix: str) -> Deferred[None]:
-        """Begin; fires after the first registration, however long that takes. Fails with ``NotReady`` if stopped before."""
-        self._address, self._unix = address, unix
+    def start(self, address: str, unix: str, console: str = "") -> Deferred[None]:
+        """Begin, and say where this worker and its console are; fires after the first registration, however long that takes. Fails with ``NotReady`` if stopped before."""
+        self._address, self._unix, self._console = address, unix, console
         first = self._first = Deferred()
         self._loop = Deferred.fromCoroutine(self._run())
         return first  # not self._first: a master in this process may have answered already
@@ -172,12 +184,18 @@ class Membership:
             self._operations(),
             self._config.weight,
             self._config.zone,
+            self._config.local_copy != "never",
+            self._console,
+            self._life,
         )
         answer: RegisterAnswer = await self._master.call(Method.REGISTER, request, RegisterAnswer, REGISTER_S)
         is_new = True
         if (answer.cluster, answer.incarnation) != (cache.cluster, cache.incarnation):
             if cache.cluster:
                 log.warning("this is another cluster or incarnation: dropping what was cached")
+                self._tell(
+                    "this home was a worker's of another cluster, or of this one before it was restored: what it had cached is dropped, and set aside where no store has it"
+                )
             self._on_cluster()
             cache.adopt_cluster(answer.cluster, answer.incarnation)
             cache.set_cursor(answer.feed_head)
@@ -195,6 +213,7 @@ class Membership:
             self._pins.begin()
         self._gate.set_keys(answer.keys, answer.cluster)
         self._on_mounts(answer.mounts)
+        self._parts.registered(listed=answer.listed)
         self._take_groups(answer.groups)
         if answer.tokens is not None:
             self._on_tokens(answer.tokens)
@@ -218,16 +237,24 @@ class Membership:
             durable=cache.durable_cursor,
             policies_index=self._policies_index,
             group_bytes=cache.group_bytes(),
+            over=self._over(),
             operations=self._operations(),
             tokens_index=self._tokens_index,
             slots=SlotsKnown(self.slots.epoch, self.slots.digest, self._live),
+            troubles=self._troubles(),
+            totals=totals(),
         )
         answer: HeartbeatAnswer = await self._master.call(
             Method.HEARTBEAT, request, HeartbeatAnswer, interval_s + SILENCE_S
         )
         self._gate.hear(answer.now_ns)
         if answer.slots is not None:
-            self._take_slots(answer.slots)
+            await self._take_slots(answer.slots)
+        if answer.parts is not None:
+            self._parts.told(answer.parts.settled, answer.parts.over)
+        else:
+            self._parts.unknown()
+        self._keep_parts()
         if self._peers.wants_addresses and time.monotonic() >= self._list_at_s:
             await self._list_workers()
         if answer.keys is not None:
@@ -247,19 +274,32 @@ class Membership:
         if answer.cursor > cache.cursor:
             cache.set_cursor(answer.cursor)
         rest_s = interval_s - (time.monotonic() - began)
-        news = (answer.feed, answer.mounts, answer.keys, answer.groups, answer.tokens)
+        tables = None if answer.slots is None else answer.slots.deltas
+        news = (answer.feed, answer.mounts, answer.keys, answer.groups, answer.tokens, tables)
         if rest_s > 0 and not any(part is not None and part != [] for part in news):
             await deferLater(self._reactor, rest_s)  # a master that answers nothing early must not be asked in a loop
+        elif 0 < len(answer.feed) < RETIRED_FEW and all(item.kind == FeedKind.RETIRED for item in answer.feed):
+            await deferLater(self._reactor, RETIRED_S)
 
-    def _take_slots(self, news: SlotsNews) -> None:
-        before, self.slots = self.slots, follow(self.slots, news.deltas)
+    async def _take_slots(self, news: SlotsNews) -> None:
+        before, tables = self.slots, [self.slots]
+        for packed in news.deltas:
+            tables.append(follow(tables[-1], [packed]))
+        has_come_or_gone = news.silent is not None and bool(self._peers.replicas)  # perhaps with less than it had
+        if tables[-1] is not before or has_come_or_gone:
+            self._peers.wants_addresses = True
+            spread_s = len(tables[-1].workers()) / LISTS_S
+            if spread_s <= 1.0:  # heartbeats are spread so far
+                await self._list_workers()
+            else:
+                self._list_at_s = time.monotonic() + random.random() * spread_s  # noqa: S311 - spreads load
         if news.silent is not None:
             self.silent, self._live = frozenset(news.silent), news.live
-        self._peers.follow(self.worker, self.slots, self.silent)
+        self.slots = tables[-1]
+        for table in tables:
+            self._peers.follow(self.worker, table, self.silent)
         if self.slots is not before:
-            self._peers.wants_addresses = True
-            spread_s = len(self.slots.workers()) / LISTS_S
-            self._list_at_s = time.monotonic() + random.random() * spread_s  # noqa: S311 - spreads load
+            self._parts.follow(self.worker, self.slots)
             self._on_slots()
 
     async def _list_workers(self) -> None:
@@ -268,13 +308,37 @@ class Membership:
         answer: ClusterAnswer = await self._master.call(Method.CLUSTER, request, ClusterAnswer, REGISTER_S)
         if answer.workers:
             self._listed = answer.listed
-            self._peers.hear({info.id: info.address for info in answer.workers}, awaited=answer.awaited)
+            live = [info.id for info in answer.workers if info.live]
+            self._peers.hear({info.id: info.address for info in answer.workers}, awaited=answer.awaited, live=live)
             self._on_addresses()
         else:
             self._peers.wants_addresses = False
 
     def _take_groups(self, groups: list[GroupSpec]) -> None:
-        self._cache.set_groups({spec.id: Rule(spec.quota_bytes, spec.priority, spec.ttl_s) for spec in groups})
+        self._specs = groups
+        self._keep_parts()
+        replicas = {spec.id: spec.replicas for spec in groups if spec.replicas > 1}
+        before, self._peers.replicas = self._peers.replicas, replicas
+        if replicas != before:
+            self._on_replicas()
+
+    def _keep_parts(self) -> None:
+        """Take over what policies say, of their quotas this worker's part."""
+        used, rules = self._cache.group_bytes(), {}
+        for spec in self._specs:
+            quota = self._parts.of(spec.id, spec.quota_bytes, used.get(spec.id, 0)) if spec.quota_bytes else None
+            rules[spec.id] = Rule(quota, spec.priority, spec.ttl_s)
+        self._cache.set_groups(rules)
+
+    def _over(self) -> dict[int, int]:
+        """What could not go although it is over this worker's part, by policy id."""
+        used = self._cache.group_bytes()
+        over = {
+            spec.id: self._parts.over(spec.quota_bytes, used.get(spec.id, 0))
+            for spec in self._specs
+            if spec.quota_bytes
+        }
+        return {policy: count for policy, count in over.items() if count}
 
     async def _act(self, item: FeedItem) -> None:
         cache = self._cache
@@ -284,7 +348,7 @@ class Membership:
                 self._pins.end(contents)
             if item.kind == FeedKind.RETIRED:
                 for content in contents:
-                    cache.drop(content)
+                    cache.retire(content)
             elif item.kind in (FeedKind.FREE, FeedKind.FREE_FORCED):
                 cache.free(contents, force=item.kind == FeedKind.FREE_FORCED)
             elif item.kind == FeedKind.PIN:

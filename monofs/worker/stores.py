@@ -1,22 +1,49 @@
 """The stores of the mounts this worker knows, opened when first needed.
 
 Invariant: a store is closed only when nobody reads through it, and a mount whose options changed is opened anew before its next
-read. Secrets of mounts live in memory here and nowhere else on a worker. Thread-safe. Not here: what is read.
+read. Secrets of mounts live in memory here and nowhere else on a worker. Thread-safe, but for what is about a store's *breakers* (reactor only): a
+store that failed to be read, or written, again and again is not for a pause, then by one flight or write to see. Each has a breaker of its own: a store that
+is full, or read-only, may well be read. Not here: what is read and written.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 
-from monofs.model.errors import MountNotFound
+from monofs.model.breaker import Breaker
+from monofs.model.errors import (
+    DeadlineExceeded,
+    MonofsError,
+    MountNotFound,
+    UfsBadBody,
+    UfsFailed,
+    UfsPaused,
+    UfsThrottled,
+    UfsUnreachable,
+)
 from monofs.observe import metrics
+from monofs.observe.logs import logger
 from monofs.rpc.api import MountGrant
 from monofs.ufs.base import UnderStorage
 from monofs.ufs.registry import open_ufs
 
+log = logger(__name__)
+
 OpenStore = Callable[[str, dict[str, str]], UnderStorage]
 """URI and options to a store; given by tests and tools that bring their own."""
+
+
+FAILURES = 3
+FAILING_S = 3.0
+"""A store is down after so many failures in a row over so long: what is shorter the retries of flights ride out."""
+PAUSE_FIRST_S = 1.0
+PAUSE_MOST_S = 30.0
+_DOWN = (UfsUnreachable, UfsFailed, DeadlineExceeded)
+_UNTOLD = (UfsThrottled, UfsBadBody)
+"""Whether it is down these do not tell."""
 
 
 class MountUnknown(MountNotFound):
@@ -28,14 +55,20 @@ class MountUnknown(MountNotFound):
 class Opened:
     """One mount's store as one set of options describes it."""
 
-    __slots__ = ("_open", "_users", "grant", "lock", "retired", "store")
+    __slots__ = ("_open", "_users", "grant", "lock", "reading", "retired", "store", "writing")
 
     def __init__(self, grant: MountGrant) -> None:
         self.grant = grant
         self.lock = threading.Lock()
         self.store: UnderStorage | None = None
         self.retired = False
+        self.reading, self.writing = _breaker(), _breaker()
         self._users = 0
+
+    @property
+    def broken(self) -> Breaker | None:
+        """What is not done with the store for a while."""
+        return next((each for each in (self.reading, self.writing) if each.error is not None), None)
 
     def enter(self, open_store: Callable[[MountGrant], UnderStorage]) -> UnderStorage:
         """Begin a use; opens the store the first time (which may block)."""
@@ -76,6 +109,9 @@ class Stores:
         for grant in grants:
             known = before.get(grant.id)
             now[grant.id] = known if known is not None and known.grant == grant else Opened(grant)
+        for mount, opened in before.items():
+            if opened.broken is not None and now.get(mount) is not opened:
+                metrics.STORE_PAUSED(str(mount)).value = 0
         self._opened = now
         return [opened for mount, opened in before.items() if now.get(mount) is not opened]
 
@@ -89,12 +125,67 @@ class Stores:
         return opened
 
     def enter(self, opened: Opened) -> UnderStorage:
-        """Begin reading; end with ``opened.leave()``."""
+        """Begin a use; end with ``opened.leave()``."""
         return opened.enter(self._open)
 
     def is_current(self, opened: Opened) -> bool:
         """Whether the mount still has the options ``opened`` was made with."""
         return self._opened.get(opened.grant.id) is opened
+
+    # ---- whether to ask ------------------------------------------------------------------------------------------------
+
+    def check(self, mount: int, *, writes: bool = False) -> None:
+        """Raise ``UfsPaused`` while the store is not to be read (or written); else the caller does it: it may be the probe."""
+        opened = self._opened.get(mount)
+        if opened is None:
+            return
+        breaker = opened.writing if writes else opened.reading
+        wait_s = breaker.wait_s(time.monotonic())
+        if wait_s:
+            metrics.STORE_REFUSED(str(mount)).value += 1
+            told = self._trouble(opened, breaker, wait_s)
+            raise UfsPaused(told, mount=mount, again_s=math.ceil(wait_s), not_done=1)
+
+    def note(self, opened: Opened, error: MonofsError | None, began_s: float, *, writes: bool = False) -> None:
+        """A read of the store (or an act on it) begun at ``began_s`` ended: with ``error``, or it brought something."""
+        breaker = opened.writing if writes else opened.reading
+        was_down = breaker.error is not None
+        if isinstance(error, _DOWN):
+            breaker.failed(error, time.monotonic(), began_s)
+        elif error is None or (6000 <= error.code < 7000 and not isinstance(error, _UNTOLD)):
+            breaker.answered()  # a refusal shows that it is up
+        if was_down is (breaker.error is not None):
+            return
+        metrics.STORE_PAUSED(str(opened.grant.id)).value = int(opened.broken is not None)
+        facts = {"mount": opened.grant.id, "act": "write" if writes else "read"}
+        if was_down:
+            log.info("a store answers again", uri=opened.grant.uri, **facts)
+        else:
+            log.warning("a store is not asked for a while", error=str(error), **facts)
+
+    def note_silent(self, mount: int, error: MonofsError, began_s: float) -> None:
+        """A read begun at ``began_s`` hangs and was given up."""
+        opened = self._opened.get(mount)
+        if opened is not None:
+            self.note(opened, error, began_s)
+
+    def troubles(self) -> dict[int, str]:
+        """Mount id → why its store is not asked now."""
+        now_s = time.monotonic()
+        broken = [(opened, opened.broken) for opened in self._opened.values()]
+        return {
+            opened.grant.id: self._trouble(opened, breaker, breaker.left_s(now_s))
+            for opened, breaker in broken
+            if breaker
+        }
+
+    def _trouble(self, opened: Opened, breaker: Breaker, wait_s: float) -> str:
+        error, where = breaker.error, self.describe(opened.grant.id)
+        failed = "failed again and again" if breaker is opened.reading else "failed again and again when written to"
+        again = f"it is asked again within {math.ceil(wait_s)} s" if wait_s else "it is being asked again"
+        return f"the store {where} {failed}, and {again}; it said last: {error.message if error else ''}"
+
+    # ---- in words ------------------------------------------------------------------------------------------------------
 
     def describe(self, mount: int) -> str:
         """How errors name a mount: its URI and, if set, the endpoint (without user information)."""
@@ -113,3 +204,7 @@ class Stores:
             return self._open_store(grant.uri, grant.options)
         observe = metrics.store_observer(grant.id)
         return open_ufs(grant.uri, grant.options, timeout_s=self._timeout_s, observe=observe)
+
+
+def _breaker() -> Breaker:
+    return Breaker(failures=FAILURES, span_s=FAILING_S, first_s=PAUSE_FIRST_S, most_s=PAUSE_MOST_S)

@@ -2,7 +2,8 @@
 
 Parts may be sent again at will. The act that makes the file visible is conditional, so it may be tried again too: whenever a try may
 have been done, the store is asked who made what lies there now. So what leaves here is the file made by this operation; or an error that
-says it was not made; or ``UfsUnknown``: the store could not be asked, and the master goes on asking.
+says it was not made; or ``UfsUnknown``: the store could not be asked, and the master goes on asking. A store that cannot be written is not tried
+for a while (stores.py): what then begins fails at once, what has begun keeps its tries.
 
 Invariant: no part is sent before the upload's id is journaled. Not here: bytes and their order (writing.py).
 """
@@ -10,6 +11,7 @@ Invariant: no part is sent before the upload's id is journaled. Not here: bytes 
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,11 +22,20 @@ from twisted.internet.task import deferLater
 
 from monofs.config.schema import WorkerConfig
 from monofs.model.capability import Capability
-from monofs.model.errors import Internal, MonofsError, UfsChanged, UfsNotFound, UfsUnknown, WriteLost
+from monofs.model.errors import (
+    STORE_AWAY,
+    Internal,
+    MonofsError,
+    UfsChanged,
+    UfsNotFound,
+    UfsPaused,
+    UfsUnknown,
+    WriteLost,
+)
 from monofs.observe import metrics
 from monofs.observe.failpoints import failpoint
 from monofs.observe.logs import logger
-from monofs.ufs.base import UfsEntry, UnderStorage, may_be_done, replacing
+from monofs.ufs.base import Coming, UfsEntry, UnderStorage, may_be_done, replacing
 from monofs.worker.stores import Stores
 from monofs.worker.threads import Threads
 
@@ -63,6 +74,8 @@ class Upload:
         self._mount, self._key = capability.mount, capability.key.encode()
         self._name = capability.operation_name
         self._record = record
+        self.headers: dict[str, str] = {}
+        """What the store is to keep with the file, besides its bytes."""
         self._id = ""
         self._began = self._beginning = False
         self._quiet: list[Deferred[None]] = []
@@ -90,13 +103,21 @@ class Upload:
             while todo:
                 todo.pop()()
             failpoint("write.begun")
-            entry = store.put(self._key, pieces, self._name, replacing(replaced))
+            entry = store.put(self._key, pieces, self._name, replacing(replaced), self.headers)
             failpoint("write.acted")
             return entry
 
         return await self._conclude(act)
 
     # ---- parts ----------------------------------------------------------------------------------------------------------
+
+    def take_up(self, upload: str) -> None:
+        """Send parts of an upload that was begun and journaled by another."""
+        self._id, self._began = upload, True
+
+    def tag(self, number: int) -> str:
+        """What the store named a part that it has."""
+        return self._tags[number].partition(":")[2]
 
     def send(self, part: Part) -> Deferred[None]:
         """Send a part; fires when the store has it. At most ``worker.write_parts`` are on their way."""
@@ -108,6 +129,19 @@ class Upload:
         elif self._id:
             self._pump()
         return done
+
+    async def stream(self, number: int, coming: Coming, is_late: Callable[[], bool]) -> None:
+        """Send a part while its bytes come, in one try. A store that loses patience after some came late does not count as down."""
+
+        def act(store: UnderStorage) -> str:
+            try:
+                return store.put_part(self._key, self._id, number, 0, coming)
+            except STORE_AWAY as error:
+                if is_late():
+                    raise WriteLost(f"the part came too slowly, send it again: {error.message}") from None
+                raise
+
+        self._tags[number] = await self._once(act)
 
     async def complete(self, size: int, replaced: str) -> UfsEntry:
         """All parts are sent and the path is locked: make the file visible. Arguments and errors as of :meth:`put`."""
@@ -135,7 +169,7 @@ class Upload:
     async def _begin(self) -> None:
         def act(store: UnderStorage) -> str:
             failpoint("write.begun")
-            upload = store.begin_upload(self._key, self._name)
+            upload = store.begin_upload(self._key, self._name, self.headers)
             failpoint("write.upload-begun")
             return upload
 
@@ -200,7 +234,10 @@ class Upload:
             try:
                 return await self._once(act)
             except MonofsError as error:
-                failure = error
+                if isinstance(error, UfsPaused) and not attempt:
+                    raise
+                if not isinstance(error, UfsPaused):  # which says less than what the store said
+                    failure = error
             unclear = unclear or may_be_done(failure)
             if unclear or isinstance(failure, UfsChanged | UfsNotFound):
                 found = await self._look(failure)
@@ -217,7 +254,7 @@ class Upload:
     async def _look(self, cause: MonofsError) -> UfsEntry | None:
         """What lies at the key now. Raises ``UfsUnknown`` when the store cannot be asked."""
         try:
-            return await self._patiently(lambda store: store.look(self._key))
+            return await self._patiently(lambda store: store.look(self._key), acts=False)
         except MonofsError as error:
             metrics.WRITES_UNCLEAR(str(self._mount), "unknown").value += 1
             raise UfsUnknown(
@@ -226,22 +263,29 @@ class Upload:
                 mount=self._mount,
             ) from None
 
-    async def _patiently(self, work: Callable[[UnderStorage], _T]) -> _T:
-        """The result of something that may be repeated at will; tried again while that can help."""
+    async def _patiently(self, work: Callable[[UnderStorage], _T], *, acts: bool = True) -> _T:
+        """The result of something that may be repeated at will; tried again while that can help. ``acts``: it writes to the store."""
         attempt = 0
         while True:
             try:
-                return await self._once(work)
+                return await self._once(work, acts=acts)
             except MonofsError as error:
+                if not isinstance(error, UfsPaused):  # which says less than what the store said
+                    failure = error
+                elif not attempt:
+                    raise
                 attempt += 1
                 if not self._helps(error) or attempt == TRIES:
-                    raise
+                    raise failure from None
             await self._pause(attempt - 1)
 
-    async def _once(self, work: Callable[[UnderStorage], _T]) -> _T:
+    async def _once(self, work: Callable[[UnderStorage], _T], *, acts: bool = True) -> _T:
         if self._is_lost:
             raise WriteLost("this worker serves another cluster now")
         opened = self._stores.find(self._mount)  # here, where no mount changes meanwhile
+        if acts:
+            self._stores.check(self._mount, writes=True)
+        began_s = time.monotonic()
 
         def call() -> _T:
             store = self._stores.enter(opened)
@@ -251,7 +295,15 @@ class Upload:
                 opened.leave()
 
         try:
-            return await self._threads.run(call)
+            result = await self._threads.run(call)
+        except MonofsError as error:
+            if acts:
+                self._stores.note(opened, error, began_s, writes=True)
+            raise
+        else:
+            if acts:
+                self._stores.note(opened, None, began_s, writes=True)
+            return result
         finally:
             self._was_stale = not self._stores.is_current(opened)
 

@@ -80,13 +80,13 @@ class Warming:
         if self._dropped and not self._writing:
             self._give_back()
 
-    async def add(self, batches: Sequence[Batch]) -> None:
-        """Write what was planned in the threads of its directories."""
+    async def add(self, batches: Sequence[Batch], *, synced: bool = False) -> None:
+        """Write what was planned in the threads of its directories. ``synced``: it is all there is, and is made durable at once."""
         crcs: list[tuple[int, list[tuple[int, int]]]] = []
         self.begin()
         try:
             for batch in batches:
-                found = await self._on_disk(batch.group, partial(self._write, batch))
+                found = await self._on_disk(batch.group, partial(self._write, batch, synced=synced))
                 crcs.append((batch.group.number, found))
         finally:
             self.written(crcs)
@@ -99,6 +99,31 @@ class Warming:
             self._cache.release(group)
         if self._keep and not all(group.alive and group.present == group.pages for group in groups.values()):
             raise TierUnusable("the cache was emptied while the file was written")
+
+    async def conclude(self, size: int, pages: set[int], tail_at: int, tail: memoryview) -> None:
+        """Of an upload that is a file of ``size`` bytes now: these whole pages of the content, and its last bytes ``tail``, are what was written,
+        all else is given back; make it readable. Raises ``TierFull``, ``QuotaExceeded``, ``TierUnusable``."""
+        if self._writing:  # a part came too late, and where it lies nothing can be given back
+            self.drop()
+            return
+        self._size = size
+        self.begin()
+        try:
+            for number, group in list(self._groups.items()):
+                good = {page for page in range(GROUP_PAGES) if number * GROUP_PAGES + page in pages}
+                crcs = self._crcs[number] = [each for each in self._crcs.get(number, []) if each[0] in good]
+                self._cache.unreserve(group, group.reserved & ~sum(1 << page for page, _ in crcs))
+                if not crcs or not group.alive:
+                    del self._groups[number]
+                    self._cache.release(group)
+                elif group.length != group_length(size, number):
+                    self._cache.seal(group, group_length(size, number))
+                    await self._on_disk(group, partial(self._cache.trim_file, group))
+            if tail and not self._dropped:
+                await self.add(self.plan(tail_at, [tail], size))
+        finally:
+            self.written([])
+        self.commit()
 
     async def sync(self) -> None:
         """Make the files durable. Before :meth:`commit`."""
@@ -125,7 +150,13 @@ class Warming:
         if group is None:
             capability = self._capability
             group = self._cache.admit(
-                capability.content, number, length, capability.mount, capability.group, durable=self._keep
+                capability.content,
+                number,
+                length,
+                capability.mount,
+                capability.group,
+                layout=capability.layout,
+                durable=self._keep,
             )
             self._cache.hold(group)  # until the end: empty, it would not outlive a refusal
             self._groups[number] = group
@@ -134,10 +165,12 @@ class Warming:
             trims = True
         return group, trims
 
-    def _write(self, batch: Batch) -> list[tuple[int, int]]:
-        crcs = self._cache.write_pages(batch.group, batch.pages)
+    def _write(self, batch: Batch, *, synced: bool = False) -> list[tuple[int, int]]:
+        crcs = self._cache.write_pages(batch.group, batch.pages, patient=self._keep)
         if batch.trims:
             self._cache.trim_file(batch.group)
+        if synced:
+            self._cache.sync_file(batch.group)
         return crcs
 
     def _on_disk(self, group: Group, work: Any) -> Deferred[Any]:

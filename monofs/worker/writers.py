@@ -13,10 +13,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.task import LoopingCall, deferLater
 
 from monofs.config.schema import WorkerConfig
+from monofs.model.capability import Capability
 from monofs.model.errors import InvalidArgument, MonofsError, NotReady, WriteLost
+from monofs.model.ids import ContentId
 from monofs.model.principal import Right
 from monofs.observe import metrics
 from monofs.observe.logs import logger
@@ -25,6 +28,7 @@ from monofs.rpc.api import (
     AbandonWriteRequest,
     AbortWriteRequest,
     Failure,
+    KeepPartsRequest,
     Message,
     Method,
     WriteAnswer,
@@ -37,6 +41,8 @@ from monofs.worker.disks import Disks
 from monofs.worker.fetcher import Fetcher
 from monofs.worker.gate import Gate
 from monofs.worker.membership import MasterClient
+from monofs.worker.part_pages import PartPages
+from monofs.worker.parting import PartWriting
 from monofs.worker.pins import Pins
 from monofs.worker.room import Room
 from monofs.worker.sparing import Sparing
@@ -70,9 +76,10 @@ class Writers:
         master: MasterClient,
         *,
         worker: Callable[[], int],
+        on_written: Callable[[ContentId], None],
         reactor: Any,
     ) -> None:
-        """``worker`` tells the id the master gave."""
+        """``worker`` tells the id the master gave; ``on_written`` is told of every content that has its name."""
         self._config, self._gate, self._reactor = config, gate, reactor
         self._threads = Threads("write", config.write_threads, WRITE_QUEUE, reactor)
         self._service: Service | None = None
@@ -89,7 +96,10 @@ class Writers:
             worker,
             reactor,
             self._fatal,
+            on_written,
         )
+        self._pages = PartPages(cache, disks, reactor)
+        self._permits = DeferredSemaphore(max(1, config.write_threads // 2))
         self._open: dict[int, Writing] = {}
         self._tokens: dict[bytes, Writing] = {}
         self._ended: OrderedDict[int, WriteAnswer | MonofsError] = OrderedDict()
@@ -103,17 +113,19 @@ class Writers:
         self._service = service
         service.register(Method.WRITE, WriteRequest, self._write, right=Right.WRITE)
         service.register(Method.ABORT_WRITE, AbortWriteRequest, self._abort, right=Right.WRITE)
+        service.register(Method.KEEP_PARTS, KeepPartsRequest, self._keep_parts, right=Right.NODE)
 
     @property
     def operations(self) -> list[int]:
         """Open writes: the master leaves their intents alone."""
-        return sorted(self._open)
+        return sorted(number for number, writing in self._open.items() if not writing.capability.part)
 
     def lose_all(self, error: MonofsError) -> None:
         """Give up every write: their intents are of another cluster."""
         for writing in list(self._open.values()):
             writing.lose(error)
         self._ended.clear()
+        self._pages.drop_all()
 
     async def stop(self, timeout_s: float) -> None:
         """Take nothing more; let those that are being published end, and give up the others. Returns after ``timeout_s`` at the latest."""
@@ -135,6 +147,7 @@ class Writers:
         """What threads bring is dropped from now on: the cache is about to close."""
         for writing in self._open.values():
             writing.forget()
+        self._pages.drop_all()
         self._threads.forget()
 
     # ---- methods --------------------------------------------------------------------------------------------------------
@@ -142,7 +155,7 @@ class Writers:
     def _write(self, request: WriteRequest, call: Call) -> Message | None:
         writing = self._tokens.get(request.capability)
         if writing is not None:
-            return writing.take(request.offset, request.data, call, last=request.last)
+            return writing.take(request, call)
         if self._stopping:
             raise NotReady("the worker is stopping")
         capability = self._gate.open_write(request.capability)
@@ -156,21 +169,33 @@ class Writers:
         if writing is None:
             if request.offset:
                 raise WriteLost("this worker does not have what was written before: it restarted, or gave the write up")
-            writing = self._open[operation] = Writing(self._tools, request.capability, capability, self._has_ended)
+            writing = self._open[operation] = self._begin(request.capability, capability)
             if not self._sweep.running:
                 self._sweep.start(SWEEP_S, now=False)
             self._tokens[request.capability] = writing
         elif len(writing.tokens) < TOKENS_MAX:  # renewed
             writing.tokens.append(request.capability)
             self._tokens[request.capability] = writing
-        return writing.take(request.offset, request.data, call, last=request.last)
+        return writing.take(request, call)
+
+    def _begin(self, token: bytes, capability: Capability) -> Writing:
+        if capability.part:
+            return PartWriting(self._tools, self._pages, self._permits, token, capability, self._has_ended)
+        return Writing(self._tools, token, capability, self._has_ended)
+
+    async def _keep_parts(self, request: KeepPartsRequest, _call: Call) -> Message:
+        content = ContentId(request.content)
+        await self._pages.keep(content, request.parts)
+        self._tools.on_written(content)
+        return EMPTY
 
     async def _abort(self, request: AbortWriteRequest, _call: Call) -> Message:
         writing = self._tokens.get(request.capability)
         if writing is None:
-            operation = self._gate.open_write(request.capability).operation
+            capability = self._gate.open_write(request.capability)
+            operation = capability.operation
             writing = self._open.get(operation)
-            if writing is None and operation not in self._ended:
+            if writing is None and operation not in self._ended and not capability.part:
                 await self._abandon(operation)
         if writing is not None:
             await writing.abort()

@@ -23,6 +23,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from monofs.config.schema import WorkerConfig
+from monofs.model.attributes import Attributes, check_attributes, check_etag, store_headers
 from monofs.model.block import PAGE_SIZE_BYTES
 from monofs.model.capability import CacheGroup, Capability
 from monofs.model.errors import (
@@ -37,6 +38,7 @@ from monofs.model.errors import (
     WriteLost,
     from_code,
 )
+from monofs.model.ids import ContentId
 from monofs.model.options import WriteType
 from monofs.observe import metrics
 from monofs.observe.failpoints import failpoint
@@ -55,6 +57,7 @@ from monofs.rpc.api import (
     PublishRequest,
     RecordUploadRequest,
     WriteAnswer,
+    WriteRequest,
 )
 from monofs.rpc.service import Call
 from monofs.tiering.cache import Cache
@@ -72,8 +75,8 @@ from monofs.worker.warming import Batch, Warming
 log = logger(__name__)
 
 WRITE_BYTES_MAX = PAGE_SIZE_BYTES
-KEPT_PART_BYTES = 8 << 20
-"""How much of a file without a store is written to the disk at a time."""
+KEPT_PART_BYTES = 2 << 20
+"""How much of a file without a store is written to the disk at a time: the last of it while its writer waits."""
 UNANSWERED_MAX = 16
 """WRITEs of one file that may wait for room; a writer that sends more gets ``Overloaded``."""
 MASTER_S = 30.0
@@ -101,6 +104,7 @@ class Tools:
     worker: Callable[[], int]
     reactor: Any
     fatal: Callable[[BaseException], None]
+    on_written: Callable[[ContentId], None]
 
 
 class Writing:
@@ -139,6 +143,8 @@ class Writing:
         self._held: list[tuple[int, Call]] = []
         """Of these, those that wait for a part to leave, with the bytes they are answered with."""
         self.tokens = [token]
+        self._attributes: Attributes | None = None
+        self._etag = ""
         self._trace = current_trace()
         self._tasks: set[Deferred[None]] = set()
 
@@ -149,8 +155,9 @@ class Writing:
 
     # ---- bytes ----------------------------------------------------------------------------------------------------------
 
-    def take(self, offset: int, data: memoryview, call: Call, *, last: bool) -> Message | None:
+    def take(self, request: WriteRequest, call: Call) -> Message | None:
         """A WRITE. Raises ``InvalidArgument`` for bytes that leave a gap or are too many, ``Overloaded``, or why the write has failed."""
+        offset, data, last = request.offset, request.data, request.last
         self.heard_at = time.monotonic()
         if self.error is not None:
             raise self.error
@@ -171,6 +178,8 @@ class Writing:
             raise Overloaded(f"{UNANSWERED_MAX} requests of this file wait for room; wait for their answers")
         if fresh and self._tools.room.is_over(self.operation):
             raise Overloaded("too many bytes of unfinished files are in this worker's memory; try again shortly")
+        if request.attributes is not None or request.etag:
+            self._note_attributes(request)
         try:
             self._collect(fresh)
         except MonofsError as error:  # no room that must be had, or too many parts
@@ -183,6 +192,15 @@ class Writing:
             self._own(self._finish())
             return None
         return self._answer_when_room(call)
+
+    def _note_attributes(self, request: WriteRequest) -> None:
+        check_etag(request.etag)
+        if request.attributes is not None:
+            check_attributes(request.attributes)
+            self._attributes = request.attributes
+            if self._upload is not None and not self.received:
+                self._upload.headers = store_headers(request.attributes)
+        self._etag = request.etag
 
     def _take_again(self, fresh: memoryview, call: Call, *, last: bool) -> Message | None:
         if fresh:
@@ -264,7 +282,7 @@ class Writing:
     async def _carry(self, part: Part, batches: Sequence[Batch], size: int) -> None:
         """One part to where it belongs."""
         try:
-            sent = self._upload.send(part) if self._upload is not None else None
+            sent = self._send(part) if self._upload is not None else None
             failed: MonofsError | None = None
             try:
                 await self._warm(batches)
@@ -285,6 +303,10 @@ class Writing:
             if not self._shipped and self._landed is not None:
                 landed, self._landed = self._landed, None
                 landed.callback(None)
+
+    def _send(self, part: Part) -> Deferred[None]:
+        assert self._upload is not None  # noqa: S101 - it has a store
+        return self._upload.send(part)
 
     async def _warm(self, batches: Sequence[Batch]) -> None:
         if self._warming is not None and batches:
@@ -367,7 +389,7 @@ class Writing:
 
     async def _complete(self, part: Part, upload: Upload) -> UfsEntry:
         """The last part, then the act on all of them."""
-        sent = upload.send(part)
+        sent = self._send(part)
         failed: MonofsError | None = None
         try:
             await self._warm(self._plan(part, self.received))
@@ -392,13 +414,26 @@ class Writing:
         warming = self._warming
         if warming is None or not self.received:
             return
-        await warming.add(self._plan(part, self.received))
+        is_all = part.number == 1
+        await warming.add(self._plan(part, self.received), synced=is_all)
         failpoint("write.begun")
-        await warming.sync()
+        if not is_all:
+            await warming.sync()
         self._commit()
-        await self._tools.threads.run(self._tools.cache.index.flush)
+        await self._flushed()
         self._is_safe = True
         failpoint("write.acted")
+
+    def _flushed(self) -> Deferred[None]:
+        """Fires once the index has on its disk what it was told so far."""
+        done: Deferred[None] = Deferred()
+
+        def told(error: MonofsError | None) -> None:
+            if not done.called:  # given up meanwhile
+                done.callback(None) if error is None else done.errback(error)
+
+        self._tools.cache.index.when_flushed(told)
+        return done
 
     def _commit(self) -> None:
         warming, self._warming = self._warming, None
@@ -426,6 +461,8 @@ class Writing:
             gid=made.gid or 0,
             worker=self._tools.worker(),
             capability=self._token,
+            attributes=self._attributes,
+            etag=self._etag,
         )
         try:
             answer = await self._ask(Method.END_WRITE, request, InodeAnswer, END_PATIENCE_S)
@@ -434,6 +471,7 @@ class Writing:
             return
         failpoint("write.ended")
         self.answer = WriteAnswer(self.received, answer.inode)
+        self._tools.on_written(self.capability.content)
         mount, write_type = str(self.capability.mount), self.capability.write_type
         metrics.WRITTEN_BYTES(mount, write_type).value += self.received
         metrics.WRITE_TIME(write_type).observe(time.monotonic() - self._began)

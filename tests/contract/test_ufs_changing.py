@@ -242,6 +242,36 @@ def test_a_copy_is_of_the_version_asked_for_or_not_made(world: World) -> None:
     assert not root.leftovers()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content-type": "text/plain", "cache-control": "no-cache", "x-amz-meta-who": "ann"},
+        {"content-type": "text/plain", "expires": "0", "x-amz-meta-content-type": "mine"},
+        {"x-amz-meta-name": "größe"},
+    ],
+)
+def test_headers_said_with_a_file_are_kept_with_it_and_with_its_copies_where_the_store_keeps_any(
+    world: World, said: dict[str, str]
+) -> None:
+    store = world.root().store
+    made = store.put(b"put", views(b"bytes"), new(), ABSENT, said)
+    upload = store.begin_upload(b"joined", operation := new(), said)
+    part = store.put_part(b"joined", upload, 1, 0, views(b"bytes"))
+    store.complete_upload(b"joined", upload, [part], 5, operation, ABSENT)
+    store.copy(b"put", made.fingerprint, b"copied", new(), ABSENT)
+    other = {"content-type": "image/png", "x-amz-meta-who": "bob"}
+    store.copy(b"put", made.fingerprint, b"other", new(), ABSENT, headers=other)
+    for key, wanted in ((b"put", said), (b"joined", said), (b"copied", said), (b"other", other)):
+        fingerprint, kept = store.headers(key)
+        if world.has_prefixes:
+            assert kept.pop("x-amz-meta-monofs-operation")
+            assert fingerprint == file_of(store, key).fingerprint
+            assert wanted.items() <= kept.items()
+            assert not {name for name in kept if name.startswith("x-amz-meta-")} - wanted.keys()
+        else:
+            assert (fingerprint, kept) == ("", {})
+
+
 def test_deleting_what_is_not_there_is_no_error(world: World) -> None:
     root = world.root()
     store = root.store

@@ -15,9 +15,10 @@ import random
 import sys
 import threading
 
-from monofs.model.block import PAGE_SIZE_BYTES
+from monofs.model.block import DEFAULT_LAYOUT, GROUP_PAGES, LAYOUT_WHOLE, PAGE_SIZE_BYTES
 from monofs.model.errors import NotCached, TierFull
 from monofs.model.ids import ContentId, MountId
+from monofs.tiering import admission
 from monofs.tiering.cache import Cache, Group, TierSpec
 from monofs.tiering.checks import check_cache
 from monofs.tiering.group import mask_pages, page_bytes
@@ -33,6 +34,10 @@ LENGTHS = (100, 70_000, PAGE_SIZE_BYTES, 2 * PAGE_SIZE_BYTES + 5, 4 * PAGE_SIZE_
 def page_data(content: int, page: int, size: int) -> bytes:
     seed = hashlib.sha256(f"{content}.{page}".encode()).digest()
     return (seed * (size // len(seed) + 1))[:size]
+
+
+def data_of(group: Group, page: int) -> bytes:
+    return page_data(group.content, group.number * GROUP_PAGES + page, page_bytes(group.length, page))
 
 
 def say(text: str) -> None:
@@ -61,6 +66,7 @@ class Life:
         self.flying = 0
 
     def run(self) -> None:
+        admission.PART = 0  # groups of one block share a file, far beyond what is in it
         self.cache.open()
         self.check()
         for _ in range(3):
@@ -81,7 +87,7 @@ class Life:
             for page in mask_pages(group.present):
                 size = page_bytes(group.length, page)
                 pages += 1
-                if os.pread(fd, size, group.base + page * PAGE_SIZE_BYTES) != page_data(group.content, page, size):
+                if os.pread(fd, size, group.base + page * PAGE_SIZE_BYTES) != data_of(group, page):
                     say(f"wrong content {group.content} page {page}")
         for name, findings in check_cache(self.cache, pages=True).items():
             for finding in findings:
@@ -104,8 +110,8 @@ class Life:
             group, mask, keep = self.work.get()
             pages = []
             for page in mask_pages(mask):
-                data = page_data(group.content, page, page_bytes(group.length, page))
-                pages.append((page, self.cache.write_page(group, page, memoryview(data))))
+                pieces = [(page, [memoryview(data_of(group, page))])]
+                pages.extend(self.cache.write_pages(group, pieces, patient=True))
             if keep:
                 self.cache.sync_file(group)
             self.inbox.put(lambda group=group, pages=pages, keep=keep: self.land(group, pages, keep=keep))
@@ -122,7 +128,10 @@ class Life:
         cache, chance = self.cache, self.random.random()
         if chance < 0.75:
             try:
-                group = cache.admit(content, 0, LENGTHS[content % len(LENGTHS)], MountId(1), 0)
+                number = self.random.randrange(3) if content % 3 == 0 else 0
+                layout = LAYOUT_WHOLE if content % 3 == 0 else DEFAULT_LAYOUT
+                length = LENGTHS[content % len(LENGTHS)]
+                group = cache.admit(content, number, length, MountId(1), 0, layout=layout)
                 mask = cache.reserve(group, self.random.randrange(1, 16))
             except TierFull:
                 return
@@ -144,7 +153,7 @@ class Life:
                 cache.touch(found)
                 cache.promote(found)
         else:
-            found = cache.lookup(content, 0)
+            found = cache.lookup(content, self.random.randrange(3))
             if found is not None and found.present:
                 cache.drop_pages(found, found.present & -found.present)
 

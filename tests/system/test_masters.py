@@ -303,12 +303,11 @@ def test_leadership_is_handed_over_while_clients_write(group):
     writer = Writer(group, "/handed")
     writer.start()
     writer.wait_for(5)
-    with group.connect() as fs:
-        for _ in range(2):
-            target = others(group, group.leader())[0]
-            fs.change_quorum("transfer", target)
-            assert group.leader() == target
-            writer.wait_for(5)
+    for _ in range(2):
+        target = others(group, group.leader())[0]
+        group.hand_over(target)
+        assert group.leader() == target
+        writer.wait_for(5)
     writer.end()
     assert not writer.errors
 
@@ -435,7 +434,7 @@ def test_a_master_alone_gets_company_leads_on_and_may_leave(tmp_path):
                 node.wait_ready()
         with masters.connect() as fs:
             assert sorted(each.name for each in fs.quorum().members if each.voter) == ["m1", "m2", "m3"]
-            fs.change_quorum("transfer", "m2")
+            masters.hand_over("m2")
             wait_until(lambda: removed(fs, "m1"), "the new leader does not let the old one go")
             alone.kill()
             fs.make_directory("/after")

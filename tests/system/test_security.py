@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 import monofs
 from monofs.cli.main import main
 from monofs.model.errors import MonofsError, NotReady, PermissionDenied, Unauthenticated
+from monofs.model.principal import Principal, Right
 from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.rpc.handshake import Credential
@@ -115,7 +116,7 @@ def test_a_token_is_shown_once_and_lets_its_holder_do_what_it_says(cluster: Clus
     assert "reports was removed" in gone.stderr
     assert cluster.ok("token", "ls", "--json") == ""
     missing = cluster.run("--cluster-secret-file", cluster.secret, "--tls-ca", cluster.ca, "token", "rm", "reports")
-    assert (missing.exit_code, "no token reports" in missing.stderr) == (3, True)
+    assert (missing.exit_code, "no token or S3 key reports" in missing.stderr) == (3, True)
 
 
 def test_who_shows_nothing_or_speaks_in_clear_is_told_what_to_do(cluster: Cluster) -> None:
@@ -239,6 +240,52 @@ def test_the_secret_of_no_token_is_in_any_file_of_the_nodes(cluster: Cluster) ->
     audit = (Path(cluster.master.home) / "audit.log").read_text()
     assert '"token add"' in audit
     assert "quiet0" in audit
+
+
+def test_an_s3_key_is_printed_once_replaced_and_removed(cluster: Cluster) -> None:
+    added = cluster.ok("token", "s3", "add", "--user", "reports", "--read-only", "--prefix", "/lake").split()
+    shown = dict(line.split("=", 1) for line in added)
+    key, secret = shown["AWS_ACCESS_KEY_ID"], shown["AWS_SECRET_ACCESS_KEY"]
+    rows = cluster.ok("token", "s3", "ls")
+    assert key in rows
+    assert secret not in rows
+    assert "/lake" in rows
+    assert key not in cluster.ok("token", "ls")
+    new = json.loads(cluster.ok("token", "s3", "rotate", key, "--keep", "1h", "--json"))
+    assert new["access_key_id"] != key
+    assert cluster.ok("token", "s3", "ls").count("reports") == 2
+    cluster.ok("s3", "bucket", "add", "quarterly", "/lake")
+    assert "/lake" in cluster.ok("s3", "bucket", "ls")
+    cluster.ok("s3", "bucket", "rm", "quarterly")
+    assert "/lake" not in cluster.ok("s3", "bucket", "ls")
+    cluster.ok("token", "s3", "rm", key, new["access_key_id"])
+    assert "reports" not in cluster.ok("token", "s3", "ls")
+    gone = cluster.run("--cluster-secret-file", cluster.secret, "--tls-ca", cluster.ca, "token", "s3", "rm", key)
+    assert gone.exit_code == 3
+    assert "`monofs token s3 ls`" in gone.stderr
+    for home in (cluster.master.home, cluster.worker.home):
+        for path in Path(home).rglob("*"):
+            assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+
+
+def test_a_node_acts_for_somebody_with_his_rights_only(cluster: Cluster) -> None:
+    secret = Credential.from_file(cluster.secret)
+    tls = ClientTls(cluster.ca)
+    for rights, may_write in ((Right.READ, False), (Right.READ | Right.WRITE, True)):
+        ada = Principal("ada", 7, (8,), rights)
+        with Pool(cluster.address, secret.for_principal(ada), tls=tls) as pool:
+            pool.call(Method.STAT, api.StatRequest("/lake"), api.StatAnswer, 20.0)
+            made = api.MakeDirectoryRequest(f"/made-{may_write}")
+            if may_write:
+                pool.call(Method.MAKE_DIRECTORY, made, api.InodeAnswer, 20.0)
+            else:
+                with pytest.raises(PermissionDenied, match="ada"):
+                    pool.call(Method.MAKE_DIRECTORY, made, api.InodeAnswer, 20.0)
+            with pytest.raises(PermissionDenied, match="ada"):
+                pool.call(Method.TOKEN_LIST, api.Empty(), api.TokenListAnswer, 20.0)
+    lines = (Path(cluster.master.home) / "audit.log").read_text().splitlines()
+    told = [each for each in map(json.loads, lines) if each.get("source") == "/made-True"]
+    assert [(each["principal"], each["by"]) for each in told] == [("ada", "node")]
 
 
 def test_every_master_of_a_group_honours_and_forgets_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

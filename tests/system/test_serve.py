@@ -34,7 +34,7 @@ def run(*words, **environment):
 def test_a_node_says_its_doors_and_stops_cleanly_on_sigterm_and_sigint(tmp_path):
     for number in (signal.SIGTERM, signal.SIGINT):
         node = ServedNode(str(tmp_path / "home")).start()
-        assert set(node.doors) == {"rpc", "worker", "console", "pid"}
+        assert set(node.doors) == {"rpc", "worker", "console", "s3", "pid"}
         assert node.doors["pid"] == node.process.pid
         for door in ("rpc", "worker", "console"):
             assert node.doors[door].removeprefix("http://") in node.output()
@@ -63,9 +63,12 @@ def test_a_newer_home_is_refused_naming_the_release(tmp_path):
     assert "install monofs 7.5 or newer" in done.stderr
 
 
+OTHERS = [word for door in ("worker", "console", "s3") for word in ("--set", f"{door}.port=0")]
+
+
 def test_a_port_in_use_is_named_and_nothing_is_left_behind(node, tmp_path):
     port = node.doors["rpc"].rpartition(":")[2]
-    done = run("serve", "--home", str(tmp_path / "other"), "--set", f"master.port={port}", "--set", "worker.port=0")
+    done = run("serve", "--home", str(tmp_path / "other"), "--set", f"master.port={port}", *OTHERS)
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
     with ServedNode(str(tmp_path / "other")):

@@ -30,7 +30,7 @@ def planned(fs: FileSystem, workers: list[int]) -> SlotTable:
 
 def fetched(fs: FileSystem) -> int:
     """Requests for bytes that the stores have had."""
-    counters = [status.counters for status in fs.worker_status().values()]
+    counters = [each.counters for each in fs.worker_status().values() if isinstance(each, WorkerStatusAnswer)]
     return int(
         sum(
             each[name]

@@ -281,7 +281,7 @@ def test_with_the_store_gone_what_is_cached_is_read_and_what_is_known_is_listed(
     assert ok(node.cli("fs", "ls", "-lR", at)) == listing
     assert "no connection" in fails(node, 7, "fs", "ls", "-f", at), "asked for nothing but fresh"
     assert "no connection" in fails(node, 7, "fs", "cat", f"{at}/cold")
-    assert error_code(node, f"{at}/cold") == 6001
+    assert error_code(node, f"{at}/cold") in (6001, 6014), "the worker may have broken off by now"
     assert "no connection" in fails(node, 7, "mount", "test", at)
     assert "unavailable" in ok(node.cli("mount", "ls"))
     facts = why(node, f"{at}/warm")

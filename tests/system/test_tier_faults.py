@@ -236,6 +236,42 @@ def test_a_tier_that_vanishes_under_way_never_gives_wrong_bytes(make_house: Call
     assert house.node.cli("admin", "fsck", "--pages").returncode == 0
 
 
+def test_a_tier_that_is_unmounted_under_way_never_gives_wrong_bytes(
+    make_house: Callable[..., House], tmp_path: Path
+) -> None:
+    place = tmp_path / "tier"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "monofs-test", str(place)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
+    house = None
+    try:
+        house = make_house(
+            f'worker.tiers=[{{"name":"T","dir":"{place}","quota":"8MiB"}},{{"name":"D","dir":"{tmp_path}/disk","quota":"1GiB"}}]'
+        )
+        for number, size in enumerate([1, 4096, MIB, 3 * MIB + 5, 6 * MIB]):
+            house.put(f"f{number}", size)
+        house.check()
+        with house.fs.open("/s/f3") as held:
+            assert held.read(100) == house.files["f3"][:100]
+            subprocess.run(["umount", "-l", str(place)], check=True)
+            assert held.read() == house.files["f3"][100:]
+        for number in range(4):
+            house.put(f"new{number}", 3 * MIB + number)
+        house.check()
+        house.fs.close()
+        house.node.stop()
+        house.again()  # what lies where the disk was is an empty directory
+        house.check()
+        assert house.node.cli("admin", "fsck", "--pages").returncode == 0
+    finally:
+        if house is not None:
+            house.node.kill()
+        subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
+
+
 def test_a_tier_made_read_only_serves_what_it_has_and_says_so(make_house: Callable[..., House], tmp_path: Path) -> None:
     place = tmp_path / "tier"
     place.mkdir()

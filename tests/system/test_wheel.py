@@ -31,7 +31,7 @@ def test_the_wheel_serves_mounts_and_reads(installed, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MONOFS_", "PYTHON"))}
     ready = tmp_path / "ready.json"
     arguments = ["serve", "--home", tmp_path / "home", "--ready-file", ready]
-    ports = [word for door in ("master", "worker", "console") for word in ("--set", f"{door}.port=0")]
+    ports = [word for door in ("master", "worker", "console", "s3") for word in ("--set", f"{door}.port=0")]
     with subprocess.Popen([installed / "monofs", *arguments, *ports], cwd=tmp_path, env=environment) as node:
         try:
             deadline = time.monotonic() + 60

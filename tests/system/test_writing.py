@@ -6,10 +6,16 @@ import random
 import threading
 
 import fsspec
+import msgspec
 import pytest
 
 from monofs.fsspec import MonofsFileSystem
+from monofs.model.attributes import Attributes, decode_attributes, etag_of
 from monofs.model.errors import AlreadyExists, ConditionFailed, CrossMount, InvalidArgument, NotEmpty, NotFound
+from monofs.model.inode import decode_inode
+from monofs.rpc import api
+from monofs.rpc.api import Method
+from monofs.rpc.sync import Pool
 from monofs.testing.nodes import ServedNode
 
 MIB = 1 << 20
@@ -544,3 +550,33 @@ def test_kept_listings_show_what_was_written_through_the_same_object(place, here
         assert not kept.exists(f"{path}/b")
     finally:
         kept.client.close()
+
+
+@pytest.mark.parametrize("at", ["here", "unmounted"])
+def test_what_a_writer_says_of_a_file_is_told_again_by_the_master_and_kept_by_the_store(node, here, fs, place, at):
+    top = here[0] if at == "here" else "/said"
+    path = f"{top}/with-attributes"
+    said = Attributes({"content-type": "text/x-said"}, {"who": "ann"}, {"stage": "raw"})
+    whole = msgspec.structs.replace(said, checksums={"crc32": "AAAAAA=="})
+    etag = "9a0364b9e99bb480dd25e1f0284c8555"
+    for size in (11, 9 * MIB):
+        data = os.urandom(size)
+        with Pool(node.doors["rpc"]) as master, Pool(node.doors["worker"]) as worker:
+            begun = master.call(
+                Method.BEGIN_WRITE, api.BeginWriteRequest(path, attributes=said), api.BeginWriteAnswer, 30.0
+            )
+            for offset in range(0, size, MIB):
+                piece = memoryview(data)[offset : offset + MIB]
+                last = offset + len(piece) == size
+                told = whole if last and offset else said
+                request = api.WriteRequest(begun.capability, offset, piece, last, told, etag if last else "")
+                worker.call(Method.WRITE, request, api.WriteAnswer, 60.0)
+            shown = master.call(Method.STAT, api.StatRequest(path, attributes=True), api.StatAnswer, 30.0)
+            listing = api.ListKeysRequest(top, prefix=b"with-")
+            page = master.call(Method.LIST_KEYS, listing, api.ListKeysAnswer, 30.0)
+        assert fs.read(path) == data
+        inode = decode_inode(shown.inode)
+        assert decode_attributes(shown.attributes) == (said if size == 11 else whole)
+        assert page.keys == [b"with-attributes"]
+        assert decode_inode(page.inodes[0]) == inode
+        assert etag_of(inode) == (inode.fingerprint[2:] if inode.fingerprint.startswith("e:") else etag)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from write_world import Place, broken, disagreements, synced, tree_of
+from write_world import Place, broken, disagreements, synced, tree_of, until
 
-from monofs.model.errors import MonofsError
+from monofs.model.errors import MonofsError, UfsPaused
 
 MIB = 1 << 20
 SMALL, OTHER, LARGE = b"s" * 1000, b"other" * 500, random.Random(1).randbytes(17 * MIB + 3)
@@ -133,10 +134,18 @@ class Trial:
         assert again == files
         return files, directories
 
+    def write_again(self, path: str) -> bool:
+        """A store that failed again and again is not asked for a second."""
+        try:
+            self.fs.write(f"{self.at}/{path}", b"again")
+        except UfsPaused:
+            return False
+        return True
+
     def finish(self) -> None:
         """Every path can be changed again; every invariant holds."""
         for path in {*self.change.before, *self.change.after}:
-            self.fs.write(f"{self.at}/{path}", b"again")
+            until(partial(self.write_again, path), "its store to be written again")
         files, _, _ = tree_of(self.fs, self.at)
         assert all(files[path] == b"again" for path in {*self.change.before, *self.change.after})
         assert not disagreements(self.fs, self.at, self.place)

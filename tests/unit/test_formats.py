@@ -8,6 +8,7 @@ from monofs.metadata.copyfile import HEAD_BYTES, CopyHead, pack_head, unpack_hea
 from monofs.model.block import slot_of
 from monofs.model.capability import Capability, open_capability, seal_capability
 from monofs.model.ids import ContentId, format_content_id, make_content_id
+from monofs.model.s3_key import access_key_id, s3_secret
 from monofs.model.slots import EMPTY, SlotTable
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -54,6 +55,14 @@ def test_capability():
     )  # fmt: skip
     assert open_capability(token, {1: key}, cluster, 1700000100) == expected
     assert seal_capability(expected, key) == token
+
+
+def test_s3_keys():
+    page = (DOCS / "formats/wire.md").read_text()
+    (shown,) = re.findall(r"^access_key_id = (\S+)$", page, re.MULTILINE)
+    (secret,) = re.findall(r"^secret_access_key = (\S+)$", page, re.MULTILINE)
+    assert access_key_id(3, bytes(range(16))) == shown
+    assert s3_secret(bytes(range(32)), b"0123456789abcdef", 3, bytes(range(16))) == secret
 
 
 def test_head_of_a_copy():

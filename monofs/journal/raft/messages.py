@@ -301,6 +301,9 @@ class PeerStatus:
     inflight_bytes: int
     inflight_appends: int
     heard_ticks_ago: int
+    is_heard: bool = (
+        True  # in this term; if not, nothing is known of it, and the ticks are those since the leader leads
+    )
 
 
 @dataclass(slots=True, frozen=True)

@@ -30,7 +30,7 @@ def report(raft: Raft) -> Status:
         ignored=raft.ignored,
         peers={
             peer: PeerStatus(
-                p.state.value, p.match, p.next, p.inflight_bytes, len(p.inflight), raft.ticks - p.heard_tick
+                p.state.value, p.match, p.next, p.inflight_bytes, len(p.inflight), raft.ticks - p.heard_tick, p.is_heard
             )
             for peer, p in raft.progress.items()
         },

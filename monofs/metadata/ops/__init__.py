@@ -20,7 +20,7 @@ from monofs.metadata.ops.begin_copy import begin_copy
 from monofs.metadata.ops.begin_delete import begin_delete
 from monofs.metadata.ops.begin_make_directory import begin_make_directory
 from monofs.metadata.ops.begin_rename import begin_rename
-from monofs.metadata.ops.begin_write import begin_write, publish, record_upload
+from monofs.metadata.ops.begin_write import begin_write, publish, record_upload, reopen
 from monofs.metadata.ops.create import create
 from monofs.metadata.ops.delete import delete
 from monofs.metadata.ops.end import abandon, end
@@ -37,11 +37,13 @@ from monofs.metadata.ops.remove_mount import remove_mount
 from monofs.metadata.ops.remove_tree import remove_tree
 from monofs.metadata.ops.rename import rename
 from monofs.metadata.ops.rename_tree import rename_tree
+from monofs.metadata.ops.set_attributes import set_attributes
+from monofs.metadata.ops.set_bucket import set_bucket
 from monofs.metadata.ops.set_level import set_level
 from monofs.metadata.ops.set_pin import set_pin
 from monofs.metadata.ops.set_policy import set_policy
 from monofs.metadata.ops.set_ttl import set_ttl
-from monofs.metadata.ops.tokens import add_token, remove_token
+from monofs.metadata.ops.tokens import add_token, remove_token, rotate_key
 from monofs.metadata.ops.touch import touch
 from monofs.metadata.ops.trim_feed import trim_feed
 from monofs.metadata.ops.update_mount import update_mount
@@ -79,12 +81,16 @@ OPERATIONS: dict[int, Operation] = {
     EntryKind.REMOVE_TREE: remove_tree,
     EntryKind.RENAME_TREE: rename_tree,
     EntryKind.MOVED: moved,
+    EntryKind.REOPEN: reopen,
     EntryKind.ADD_JOB: add_job,
     EntryKind.UPDATE_JOB: update_job,
     EntryKind.SET_POLICY: set_policy,
     EntryKind.SET_TTL: set_ttl,
     EntryKind.FORGET: forget,
     EntryKind.TOUCH: touch,
+    EntryKind.SET_ATTRIBUTES: set_attributes,
     EntryKind.ADD_TOKEN: add_token,
     EntryKind.REMOVE_TOKEN: remove_token,
+    EntryKind.ROTATE_KEY: rotate_key,
+    EntryKind.SET_BUCKET: set_bucket,
 }

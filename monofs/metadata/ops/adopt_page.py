@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from operator import lt
 
-from monofs.metadata.draft import LOADED, Draft
+from monofs.metadata.draft import HEADERS_UNKNOWN, LOADED, MARKER, MOUNT, Draft
 from monofs.metadata.entries import AdoptPage, Found
 from monofs.metadata.ops.adoption import Adoption, Effect
 from monofs.metadata.state import present
@@ -32,7 +32,7 @@ def adopt_page(draft: Draft, change: AdoptPage) -> tuple[int, int, int]:
         raise NotFound("the directory that was listed is gone")
     covering, pinned = draft.state.mount_over(directory), draft.state.is_pinned(directory)
     adoption = Adoption(draft, covering, change.mount, change.read_index, pinned=pinned)
-    if adoption.is_guarded or change.key is not None:
+    if adoption.needs_path or change.key is not None:
         parts = present(draft.state.path_of(directory), "a directory below a mount has a path")
         check_key(draft.lookup(parts).located, change.key, parts)
         adoption.enter(parts)
@@ -43,6 +43,8 @@ def adopt_page(draft: Draft, change: AdoptPage) -> tuple[int, int, int]:
     whole = _settle_known(draft, change, adoption, found, counts)
     for key, entry in found.items():
         counts[adoption.settle(directory, key, None, entry)] += 1
+    if change.marker is not None and inode.changed_index <= change.read_index and not inode.flags & MOUNT:
+        inode = _settle_marker(draft, place, inode, *change.marker, counts)
     if change.complete and whole:
         _mark_loaded(draft, place, inode)
     return counts[Effect.ADDED], counts[Effect.CHANGED], counts[Effect.REMOVED]
@@ -77,6 +79,21 @@ def check_key(located: Located | None, asked: str | None, parts: Parts) -> None:
     if asked is not None and (located is None or asked != located.key):
         path = format_path(parts)
         raise ConditionFailed(f"{path} lies elsewhere in its store than when that was asked: ask again", path=path)
+
+
+def _settle_marker(
+    draft: Draft, place: tuple[int, bytes], inode: Inode, mtime_ns: int, fingerprint: str, counts: list[int]
+) -> Inode:
+    """Whether the store has the object ``dir/``; what it keeps with it is asked for when it is wanted. The directory's record then."""
+    is_marker = bool(inode.flags & MARKER)
+    if fingerprint and not (is_marker and inode.fingerprint == fingerprint):
+        raw = draft.mark(place, inode, None, fingerprint=fingerprint, flags=HEADERS_UNKNOWN, mtime_ns=mtime_ns)
+    elif is_marker and not fingerprint:
+        raw = draft.unmark(place, inode)
+    else:
+        return inode
+    counts[Effect.CHANGED] += 1
+    return decode_inode(raw)
 
 
 def _mark_loaded(draft: Draft, place: tuple[int, bytes], inode: Inode) -> None:

@@ -34,7 +34,7 @@ def adopt_path(draft: Draft, change: AdoptPath) -> bytes | NotFound:
     something = change.file is not None or change.directory is not None
     parent, passed = _descend(draft, adoption, point.id, parts[:-1], len(mount_parts), make=something)
     if parent is not None:
-        if adoption.is_guarded:
+        if adoption.needs_path:
             adoption.enter(parts[:-1], looked=present(found.located, "the path is covered").key)
         effects = _settle(draft, adoption, parent, parts[-1], change)
         if Effect.ADDED in effects:
@@ -58,7 +58,7 @@ def _descend(
     for at in range(depth, len(parts)):
         name = parts[at]
         place = parent, name + b"/"
-        if adoption.is_guarded:
+        if adoption.needs_path:
             adoption.enter(parts[:at])
         inode = None if made else draft.state.get_inode(*place)
         if inode is not None:

@@ -17,6 +17,7 @@ from monofs.metadata.entries import Found
 from monofs.metadata.known_jobs import covers
 from monofs.metadata.open_intents import path_bytes
 from monofs.metadata.state import join_key, present
+from monofs.model.block import DEFAULT_LAYOUT
 from monofs.model.errors import ConditionFailed, MountNotFound
 from monofs.model.ids import NO_CONTENT, MountId
 from monofs.model.inode import Inode, Kind
@@ -52,12 +53,15 @@ class Adoption:
         "_looked",
         "_mount",
         "_natural",
+        "_parts",
         "_path",
         "_pinned",
         "_read_index",
         "_remembers",
         "is_guarded",
         "is_held",
+        "needs_path",
+        "say_layouts",
     )
 
     def __init__(self, draft: Draft, covering: Mount | None, mount: MountId, read_index: int, *, pinned: bool) -> None:
@@ -72,7 +76,11 @@ class Adoption:
         self._remembers = draft.meta.buried_index > read_index
         self._covers = draft.state.known_jobs.unsettled(mount, read_index)
         self.is_guarded = bool(self._covers or draft.meta.intents)
-        """Whether anything is under way that a name may have to be kept from; if not, no path is looked at."""
+        """Whether anything is under way that a name may have to be kept from."""
+        self.say_layouts = draft.state.known_policies.say_layouts
+        self.needs_path = self.is_guarded or self.say_layouts
+        """If not, no path is looked at."""
+        self._parts: Parts = ()
         self._path, self._key, self._natural = b"", "", ""
         self._looked: str | None = None
         self.is_held = False
@@ -80,8 +88,8 @@ class Adoption:
 
     def enter(self, parts: Parts, *, looked: str | None = None) -> None:
         """The names settled from now on lie in this directory. ``looked``: the key of the one name that was looked at by itself. Only
-        needed if ``is_guarded``."""
-        draft = self._draft
+        needed if ``needs_path``."""
+        draft, self._parts = self._draft, parts
         natural = present(draft.state.natural_key(parts), "what is adopted lies below a mount")
         listed = present(draft.lookup(parts).located, "what is adopted lies below a mount")
         self._path, self._key, self._natural = path_bytes(parts), listed.key, natural.key
@@ -162,11 +170,16 @@ class Adoption:
             mode=default if found.mode < 0 else found.mode & _MODE_BITS,
             uid=found.uid,
             gid=found.gid,
+            layout=self._layout(key),
             fingerprint="" if found.is_directory else found.fingerprint,
             changed_index=draft.index,
             flags=flags,
         )
         draft.add_inode(parent, key, inode)
+
+    def _layout(self, key: bytes) -> int:
+        """Of a content that begins; one that stays keeps its own, for its pages lie by it."""
+        return self._draft.state.layout_for((*self._parts, key)) if self.say_layouts else DEFAULT_LAYOUT
 
     def _remove(self, parent: int, key: bytes, known: Inode) -> Effect:
         if known.flags & (EXPLICIT | MOUNT) or not known.flags & PERSISTED:
@@ -205,6 +218,8 @@ class Adoption:
                 changed_index=self._draft.index,
                 flags=flags,
                 store_path=known.store_path,
+                fingerprint=known.fingerprint,
+                attributes=known.attributes,
             ),
         )
         return Effect.CHANGED
@@ -214,10 +229,12 @@ class Adoption:
             return Effect.NOTHING
         draft = self._draft
         mtime_ns, mode, uid, gid = _attributes(known, found)
-        content = known.content
+        content, layout, attributes, etag = known.content, known.layout, known.attributes, known.etag
         if known.fingerprint != found.fingerprint or known.size != found.size:
             draft.retire(known.content)
-            content = draft.new_content_id(found.size)
+            draft.drop_attributes(known)
+            attributes, etag = None, ""
+            content, layout = draft.new_content_id(found.size), self._layout(key)
             if self._pinned or known.flags & PINNED:
                 draft.pin(content)
             mtime_ns = found.mtime_ns
@@ -237,11 +254,13 @@ class Adoption:
                 uid=uid,
                 gid=gid,
                 acl=known.acl,
-                layout=known.layout,
+                layout=layout,
                 fingerprint=found.fingerprint,
                 changed_index=draft.index,
                 flags=known.flags | HEADERS_UNKNOWN,
                 store_path=known.store_path,
+                attributes=attributes,
+                etag=etag,
             ),
         )
         return Effect.CHANGED

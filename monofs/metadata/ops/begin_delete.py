@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from monofs.metadata.draft import Draft, check_writable, existing
 from monofs.metadata.entries import BeginDelete
+from monofs.metadata.ops.delete import is_forlorn
 from monofs.metadata.ops.guarding import (
+    check_content,
     check_may_begin,
     check_movable,
     check_not_moved,
@@ -24,14 +26,17 @@ def begin_delete(draft: Draft, change: BeginDelete) -> bytes:
     parts = parse_path(change.path)
     path = format_path(parts)
     check_may_begin(draft, change.asker)
-    found = draft.lookup(parts)
+    found = draft.lookup_key(parts, as_key=change.as_key)
     inode = existing(found, path)
+    check_content(inode, path, change.if_content)
     check_movable(parts, inode, path)
     if found.located is None:
         raise under_no_mount(path)
     check_writable(found.located, path)
     directory = inode.kind == Kind.DIRECTORY
-    if directory and draft.state.children(inode.id, b"", 1):
+    if change.implied and not is_forlorn(draft, found, parts):
+        raise NotEmpty(f"{path} is no directory that only led to others", path=path)
+    if directory and not change.marker and draft.state.children(inode.id, b"", 1):
         raise NotEmpty(f"{path} is not empty", path=path)
     check_unlocked(draft, parts)
     if directory:
@@ -52,6 +57,9 @@ def begin_delete(draft: Draft, change: BeginDelete) -> bytes:
         lowest=asker.lowest,
         created_ns=draft.now_ns,
         principal=asker.principal,
+        by=asker.by,
         directory=directory,
+        marker=directory and change.marker,
+        implied=change.implied,
     )
     return draft.open_intent(intent)

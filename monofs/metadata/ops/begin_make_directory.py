@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from monofs.metadata.draft import Draft, parent_directory
+from monofs.metadata.draft import MOUNT, Draft, parent_directory
 from monofs.metadata.entries import BeginMakeDirectory
 from monofs.metadata.ops.begin_rename import IN_VAIN
 from monofs.metadata.ops.guarding import check_may_begin, check_unlocked, new_intent_number, under_no_mount
-from monofs.metadata.ops.make_directory import MODE_BITS
+from monofs.metadata.ops.make_directory import MODE_BITS, asked_for, may_mark
 from monofs.metadata.ops.placing import spot_of
-from monofs.metadata.state import present
-from monofs.metadata.tables import Intent, IntentKind
+from monofs.metadata.tables import MARKERS_LEVEL, Intent, IntentKind
 from monofs.model.errors import AlreadyExists, NotFound
 from monofs.model.inode import Kind
 from monofs.model.paths import format_path, parse_path
@@ -21,11 +20,16 @@ def begin_make_directory(draft: Draft, change: BeginMakeDirectory) -> bytes:
     path = format_path(parts)
     check_may_begin(draft, change.asker)
     found = draft.lookup(parts)
+    marker = change.marker and draft.meta.level >= MARKERS_LEVEL
     if found.inode is not None:
-        if found.inode.kind == Kind.DIRECTORY and change.exist_ok:
-            return IN_VAIN + present(found.raw, "an inode has its record")
-        raise AlreadyExists(f"{path} exists already", path=path)
-    parent_directory(found, path)
+        if found.inode.kind != Kind.DIRECTORY or not (
+            change.exist_ok or (marker and may_mark(draft, found.inode, exist_ok=False))
+        ):
+            raise AlreadyExists(f"{path} exists already", path=path)
+        if not change.marker or found.inode.flags & MOUNT:
+            return IN_VAIN + asked_for(draft, found, parts)
+    else:
+        parent_directory(found, path)
     if found.located is None:
         raise under_no_mount(path)
     spot = spot_of(draft, found, parts, path)
@@ -50,7 +54,10 @@ def begin_make_directory(draft: Draft, change: BeginMakeDirectory) -> bytes:
         lowest=asker.lowest,
         created_ns=draft.now_ns,
         principal=asker.principal,
+        by=asker.by,
         parents=change.parents,
         directory=True,
+        attributes=change.attributes,
+        marker=marker,
     )
     return draft.open_intent(intent)

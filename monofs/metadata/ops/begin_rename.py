@@ -66,6 +66,7 @@ def begin_rename(draft: Draft, change: BeginRename) -> bytes:
         lowest=asker.lowest,
         created_ns=draft.now_ns,
         principal=asker.principal,
+        by=asker.by,
         directory=directory,
     )
     return draft.open_intent(intent)

@@ -11,18 +11,19 @@ from collections.abc import Callable
 
 import msgspec
 
-from monofs.metadata.draft import EXPLICIT, PERSISTED, PINNED, Draft
+from monofs.metadata.draft import EXPLICIT, HEADERS_UNKNOWN, IMPLIED, MARKER, PERSISTED, PINNED, Draft
 from monofs.metadata.entries import Abandon, End, Found
 from monofs.metadata.ops.make_directory import MODE_BITS
 from monofs.metadata.ops.placing import way_to
 from monofs.metadata.ops.set_ttl import drop_ttl, move_ttls
 from monofs.metadata.state import present
-from monofs.metadata.tables import Intent, IntentKind
+from monofs.metadata.tables import ATTRIBUTES_LEVEL, MARKERS_LEVEL, REPLACED_TTLS_LEVEL, Intent, IntentKind
+from monofs.model.attributes import Attributes, check_attributes, check_etag
 from monofs.model.errors import ConditionFailed, InvalidArgument, MonofsError, NotEmpty, NotFound, from_code
 from monofs.model.ids import NO_CONTENT, ContentId
 from monofs.model.inode import Inode, Kind
 from monofs.model.options import WriteType
-from monofs.model.paths import Parts, parse_path
+from monofs.model.paths import Parts, format_path, parse_path
 
 
 def end(draft: Draft, change: End) -> bytes | MonofsError | None:
@@ -59,7 +60,7 @@ def open_intent(draft: Draft, number: int) -> Intent:
 
 
 def _check_outcome(intent: Intent, change: End) -> None:
-    if intent.kind == IntentKind.WRITE:
+    if intent.kind in (IntentKind.WRITE, IntentKind.UPLOAD):
         kept = intent.write_type == WriteType.MUST_CACHE
         if kept != (change.found is None):
             raise InvalidArgument(f"a write with {intent.write_type} cannot have ended so", path=intent.path)
@@ -67,6 +68,9 @@ def _check_outcome(intent: Intent, change: End) -> None:
             raise InvalidArgument(f"{intent.size} bytes were published, not {change.size}", path=intent.path)
         if kept and change.size and not change.workers:
             raise InvalidArgument("bytes that no store has are held by workers", path=intent.path)
+        if change.attributes is not None:
+            check_attributes(change.attributes)
+        check_etag(change.etag)
     elif intent.kind in (IntentKind.COPY, IntentKind.MAKE_DIRECTORY) and change.found is None:
         raise InvalidArgument("what was made is there", path=intent.path)
 
@@ -85,13 +89,16 @@ def _end_write(draft: Draft, intent: Intent, change: End) -> bytes:
     if change.size == 0 and content != NO_CONTENT:
         draft.retire(content)
         content = NO_CONTENT
-    raw = _put_file(draft, intent, parts, intent.key, change.size, content, change.found)
+    kept = intent.attributes if change.attributes is None else change.attributes
+    raw = _put_file(draft, intent, parts, intent.key, change.size, content, change.found, kept, change.etag)
     if change.found is None and content != NO_CONTENT:
         draft.put_places(content, change.workers)
     return raw
 
 
-def _end_copy(draft: Draft, intent: Intent, change: End) -> bytes:
+def _end_copy(draft: Draft, intent: Intent, change: End) -> bytes | MonofsError:
+    if intent.target == intent.path:
+        return _end_replaced(draft, intent, present(change.found, "what was made was found"))
     return _put_file(
         draft,
         intent,
@@ -100,13 +107,41 @@ def _end_copy(draft: Draft, intent: Intent, change: End) -> bytes:
         intent.size,
         ContentId(intent.content),
         change.found,
+        intent.attributes,
+        intent.etag,
     )
 
 
+def _end_replaced(draft: Draft, intent: Intent, found: Found) -> bytes | MonofsError:
+    """What is kept with a file was replaced: its bytes are the same, though the store may name this version of them otherwise."""
+    parts = parse_path(intent.path)
+    there = draft.state.lookup_key(parts)
+    inode = there.inode
+    if inode is None or inode.fingerprint != intent.replaced:
+        return ConditionFailed(f"{intent.path} has another content by now", path=intent.path)
+    draft.drop_attributes(inode)
+    changed = draft.changed(
+        inode,
+        mtime_ns=inode.mtime_ns if intent.tags_only else found.mtime_ns,
+        flags=inode.flags & ~HEADERS_UNKNOWN,
+        attributes=draft.put_attributes(None if intent.attributes == Attributes() else intent.attributes),
+        fingerprint=found.fingerprint,
+    )
+    return draft.put_inode(present(there.parent, "a file lies in a directory").id, parts[-1], changed)
+
+
 def _put_file(
-    draft: Draft, intent: Intent, parts: Parts, key: str, size: int, content: ContentId, found: Found | None
+    draft: Draft,
+    intent: Intent,
+    parts: Parts,
+    key: str,
+    size: int,
+    content: ContentId,
+    found: Found | None,
+    attributes: Attributes | None,
+    etag: str,
 ) -> bytes:
-    """The name of new bytes: a new record, or that of the file replaced, whose content retires."""
+    """The name of new bytes: a new record, or that of the file replaced, whose content retires, and what was kept with it goes."""
     name = parts[-1]
     there = draft.lookup(parts)
     way = way_to(draft, parts, kept=found is None, uid=intent.uid, gid=intent.gid)
@@ -116,6 +151,9 @@ def _put_file(
     if there.pinned:
         draft.pin(content)
     mode, uid, gid = _owner(intent, found)
+    flags = (0 if known is None else known.flags & PINNED) | (0 if found is None else PERSISTED)
+    if intent.kind == IntentKind.COPY and attributes is None and draft.meta.level >= ATTRIBUTES_LEVEL:
+        flags |= HEADERS_UNKNOWN  # the store copied what it keeps with the source, and that is not known either
     inode = Inode(
         kind=Kind.FILE,
         id=draft.new_inode_id() if known is None else known.id,
@@ -126,14 +164,19 @@ def _put_file(
         mode=mode,
         uid=uid,
         gid=gid,
+        layout=draft.state.layout_for(parts),
         fingerprint="" if found is None else found.fingerprint,
         changed_index=draft.index,
-        flags=(0 if known is None else known.flags & PINNED) | (0 if found is None else PERSISTED),
+        flags=flags,
         store_path=way.own_path(name, key) if intent.mount else None,
+        attributes=draft.put_attributes(attributes),
+        etag="" if found is not None and found.fingerprint.startswith("e:") else etag,
     )
     if known is None:
         return draft.add_inode(way.parent, name, inode)
     draft.drop_content(known)
+    if draft.meta.level >= REPLACED_TTLS_LEVEL:  # it was set for what lay there: what comes after is not deleted by it
+        drop_ttl(draft, format_path(parts), known.id)
     return draft.put_inode(way.parent, name, inode)
 
 
@@ -144,8 +187,9 @@ def _owner(intent: Intent, found: Found | None) -> tuple[int, int, int]:
     return found.mode & MODE_BITS, found.uid, found.gid
 
 
-def _end_delete(draft: Draft, intent: Intent, _: End) -> NotEmpty | None:
-    """What is gone already is deleted; a directory that is not empty (any more) stays."""
+def _end_delete(draft: Draft, intent: Intent, change: End) -> NotEmpty | None:
+    """What is gone already is deleted; a directory that is not empty (any more) stays, and so does one of which the object ``dir/``
+    alone was deleted while the store shows more below."""
     parts = parse_path(intent.path)
     found = draft.lookup(parts)
     parent = found.parent
@@ -156,12 +200,17 @@ def _end_delete(draft: Draft, intent: Intent, _: End) -> NotEmpty | None:
     if known is None:
         return None
     if intent.directory:
-        if draft.state.children(known.id, b"", 1):
+        holds = bool(draft.state.children(known.id, b"", 1))
+        if intent.marker and (holds or change.found is not None):
+            if known.flags & MARKER:
+                draft.unmark((parent.id, key), known)
+            return None
+        if holds:
             return NotEmpty(f"{intent.path} is not empty", path=intent.path)
         draft.remove_directory(parent.id, key, known)
     else:
         draft.remove_file(parent.id, key, known)
-    drop_ttl(draft, intent.path)
+    drop_ttl(draft, intent.path, known.id)
     draft.bury(parent.id, key)
     return None
 
@@ -205,20 +254,27 @@ def _end_make_directory(draft: Draft, intent: Intent, change: End) -> bytes:
     mode, uid, gid = _owner(intent, found)
     way = way_to(draft, parts, kept=False, uid=uid, gid=gid, mode=intent.mode)
     place = way.parent, parts[-1] + b"/"
-    known = draft.state.get_inode(*place)
+    known, mtime_ns = draft.state.get_inode(*place), found.mtime_ns or draft.now_ns
+    fingerprint = found.fingerprint if draft.meta.level >= MARKERS_LEVEL else ""
+    if known is not None and (intent.marker or (fingerprint and not known.flags & MARKER)):
+        more = PERSISTED if intent.marker else PERSISTED | HEADERS_UNKNOWN
+        return draft.mark(place, known, intent.attributes, fingerprint=fingerprint, flags=more, mtime_ns=mtime_ns)
     if known is not None:
-        return draft.put_inode(*place, draft.changed(known, flags=known.flags | PERSISTED))
+        return draft.put_inode(*place, draft.changed(known, flags=(known.flags | PERSISTED) & ~IMPLIED))
+    flags = MARKER if intent.marker else MARKER | HEADERS_UNKNOWN if fingerprint else 0
     inode = Inode(
         kind=Kind.DIRECTORY,
         id=draft.new_inode_id(),
-        mtime_ns=found.mtime_ns or draft.now_ns,
+        mtime_ns=mtime_ns,
         ctime_ns=draft.now_ns,
         mode=mode,
         uid=uid,
         gid=gid,
+        fingerprint=fingerprint,
         changed_index=draft.index,
-        flags=PERSISTED,
+        flags=PERSISTED | flags,
         store_path=way.own_path(parts[-1], intent.key),
+        attributes=draft.put_attributes(intent.attributes),
     )
     return draft.add_inode(*place, inode)
 
@@ -229,4 +285,5 @@ _ENDS: dict[IntentKind, Callable[[Draft, Intent, End], bytes | MonofsError | Non
     IntentKind.RENAME: _end_rename,
     IntentKind.MAKE_DIRECTORY: _end_make_directory,
     IntentKind.COPY: _end_copy,
+    IntentKind.UPLOAD: _end_write,
 }

@@ -9,11 +9,21 @@ from __future__ import annotations
 
 from monofs.metadata.draft import MOUNT, Draft
 from monofs.metadata.entries import Asker, Stamp
-from monofs.metadata.known_jobs import covers, is_open
+from monofs.metadata.known_jobs import TREE_KINDS, covers
 from monofs.metadata.ops.placing import Spot
 from monofs.metadata.sessions import FRESH
 from monofs.metadata.state import Lookup, join_key
-from monofs.metadata.tables import INTENTS_MAX, JOBS_MAX, Intent, IntentKind, Job, JobKind
+from monofs.metadata.tables import (
+    HISTORY_LEVEL,
+    INTENTS_MAX,
+    JOBS_BYTES_MAX,
+    JOBS_MAX,
+    JOBS_OPEN_MAX,
+    Intent,
+    IntentKind,
+    Job,
+    JobKind,
+)
 from monofs.model.errors import Busy, ConditionFailed, MonofsError, MountPoint, Overloaded
 from monofs.model.inode import Inode
 from monofs.model.paths import Parts, format_path, is_prefix, parse_path
@@ -24,6 +34,7 @@ _DOING = {
     IntentKind.RENAME: "renamed",
     IntentKind.MAKE_DIRECTORY: "made",
     IntentKind.COPY: "copied",
+    IntentKind.UPLOAD: "uploaded in parts",
 }
 
 
@@ -91,6 +102,12 @@ def check_movable(parts: Parts, inode: Inode | None, path: str) -> None:
         )
 
 
+def check_content(inode: Inode | None, path: str, content: int | None) -> None:
+    """Raise ``ConditionFailed`` unless a file has this content; None: any will do."""
+    if content is not None and (inode is None or inode.content != content):
+        raise ConditionFailed(f"{path} is not the version that was asked for", path=path)
+
+
 def check_new_key(draft: Draft, found: Lookup, spot: Spot, path: str) -> None:
     """Raise ``Busy`` when a new object cannot be made at its key yet: the object there belongs to a file that was renamed with its
     directory and is still to be moved, or is about to be deleted by a job. What replaces an existing record has the key it owns."""
@@ -135,20 +152,20 @@ def check_may_begin(draft: Draft, asker: Asker) -> None:
 
 
 def check_room_for_job(draft: Draft) -> None:
-    """Raise ``Overloaded`` when as many jobs are open as are remembered; else see that one more is within the bound."""
-    known = draft.state.known_jobs.by_number
-    if len(known) < JOBS_MAX:
-        return
-    ended = [job for job in known.values() if not is_open(job)]
-    if not ended:
-        raise Overloaded(f"{JOBS_MAX} jobs are open: wait for one to end, or stop one")
-    oldest = min(ended, key=lambda job: (job.ended_index, job.number))
-    draft.forget_job(oldest)
-    if oldest.kind in (
-        JobKind.DELETE,
-        JobKind.MOVE,
-    ):  # what it covered is not known any more: believe nothing read before its end
-        draft.meta.buried_floor = max(draft.meta.buried_floor, oldest.ended_index)
+    """Raise ``Overloaded`` when as many jobs are open as may be; else see that one more is within what is remembered."""
+    known = draft.state.known_jobs
+    if len(known.open) >= JOBS_OPEN_MAX:
+        raise Overloaded(f"{JOBS_OPEN_MAX} jobs are open: wait for one to end, or stop one")
+    is_long = draft.meta.level >= HISTORY_LEVEL
+    too_many = len(known) + 1 - (JOBS_MAX if is_long else JOBS_OPEN_MAX)
+    too_large = known.ended_bytes - JOBS_BYTES_MAX if is_long else 0
+    for number, ended in known.first_ended():
+        if too_many <= 0 and too_large <= 0:
+            break
+        draft.forget_job(number)
+        too_many, too_large = too_many - 1, too_large - ended.size
+        if ended.kind in TREE_KINDS:  # what it covered is not known any more: believe nothing read before its end
+            draft.meta.buried_floor = max(draft.meta.buried_floor, ended.at_index)
 
 
 def under_no_mount(path: str) -> ConditionFailed:

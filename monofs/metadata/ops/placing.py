@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from monofs.metadata.draft import EXPLICIT, KEPT, MOUNT, PERSISTED, Draft, check_writable, parent_directory
+from monofs.metadata.draft import EXPLICIT, IMPLIED, KEPT, MOUNT, PERSISTED, Draft, check_writable, parent_directory
 from monofs.metadata.state import Lookup, join_key, present
-from monofs.metadata.tables import ABOVE_ROOT, ROOT_KEY
+from monofs.metadata.tables import ABOVE_ROOT, IMPLIED_LEVEL, ROOT_KEY
 from monofs.model.errors import AlreadyExists, IsADirectory, NotFound
 from monofs.model.inode import ANY_VERSION, Inode, Kind
 from monofs.model.paths import Parts
@@ -78,6 +78,8 @@ def way_to(draft: Draft, parts: Parts, *, kept: bool, uid: int = 0, gid: int = 0
         draft.meta.kept_index = draft.index
     depth = len(parts) if mounted is None else len(parts) - (mounted.key.count("/") + 1 if mounted.key else 0)
     flags = EXPLICIT if mounted is None else EXPLICIT | KEPT if kept else PERSISTED
+    if draft.meta.level >= IMPLIED_LEVEL:
+        flags |= IMPLIED
     inode = present(draft.lookup(()).inode, "an initialised namespace has a root")
     place = ABOVE_ROOT, ROOT_KEY
     key = ""

@@ -41,6 +41,7 @@ def _remove(draft: Draft, parent: int, key: bytes, inode: Inode) -> None:
     draft.meta.inodes -= 1
     if inode.kind == Kind.DIRECTORY:
         draft.changes.append((IDS, pack_id(inode.id), None))
+        draft.drop_attributes(inode)
         draft.detach(inode.id)
     else:
         draft.drop_content(inode)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from monofs.metadata.draft import Draft
 from monofs.metadata.entries import SetPolicy
 from monofs.metadata.tables import POLICIES_MAX, Policy
+from monofs.model.block import is_layout
 from monofs.model.errors import InvalidArgument, Overloaded
 from monofs.model.options import Priority, WriteType
 from monofs.model.paths import format_path, parse_path
+from monofs.model.slots import REPLICAS_MAX
 
 _WRITE_TYPES = frozenset(WriteType)
 _PRIORITIES = frozenset(Priority)
@@ -23,7 +25,7 @@ def set_policy(draft: Draft, change: SetPolicy) -> int:
     before = known.get(path)
     _check(change)
     settings = (change.sync_interval_ms, change.write_type, change.quota_bytes, change.priority, change.ttl_s)
-    if all(value is None for value in settings):
+    if all(value is None for value in (*settings, change.layout, change.replicas)):
         if before is not None:
             draft.put_policy(path, None)
         return 0
@@ -31,7 +33,8 @@ def set_policy(draft: Draft, change: SetPolicy) -> int:
         if len(known) >= POLICIES_MAX:
             raise Overloaded(f"{POLICIES_MAX} paths have a policy already")
         draft.meta.last_policy += 1
-    policy = Policy(draft.meta.last_policy if before is None else before.id, path, *settings, draft.index)
+    number = draft.meta.last_policy if before is None else before.id
+    policy = Policy(number, path, *settings, draft.index, change.layout, change.replicas)
     draft.put_policy(path, policy)
     return policy.id
 
@@ -44,6 +47,10 @@ def _check(change: SetPolicy) -> None:
         raise InvalidArgument(f"{change.write_type} is no write type: give one of {', '.join(WriteType)}")
     if change.priority is not None and change.priority not in _PRIORITIES:
         raise InvalidArgument(f"{change.priority} is no priority: give one of {', '.join(Priority)}")
+    if change.replicas is not None and not 0 < change.replicas <= REPLICAS_MAX:
+        raise InvalidArgument(f"a cached block has 1 to {REPLICAS_MAX} replicas")
+    if change.layout is not None and not is_layout(change.layout):
+        raise InvalidArgument("a layout is `whole`, or blocks of a power of two from 64 MiB to 1 TiB")
     for value in (change.quota_bytes, change.ttl_s):
         if value is not None and not 0 <= value < _NUMBER_MAX:
             raise InvalidArgument("a quota and a time to live are not below 0")

@@ -7,6 +7,7 @@ from monofs.metadata.entries import SetTtl
 from monofs.metadata.tables import (
     EXPIRY,
     PATH_KEY_BYTES,
+    REPLACED_TTLS_LEVEL,
     TTLS,
     TTLS_MAX,
     Ttl,
@@ -45,10 +46,10 @@ def set_ttl(draft: Draft, change: SetTtl) -> None:
     _put(draft, Ttl(inode.id, change.expires_ns, change.action, path))
 
 
-def drop_ttl(draft: Draft, path: str) -> None:
-    """A path does not expire any more."""
-    ttl = draft.state.ttl_of(path)
-    if ttl is not None:
+def drop_ttl(draft: Draft, path: str, inode: int | None = None) -> None:
+    """A path does not expire any more; ``inode``: only if it was this one that did, for a file may lie beside a directory."""
+    ttl = draft.state.ttl_of(path) if draft.meta.ttls else None
+    if ttl is not None and (inode is None or ttl.inode == inode or draft.meta.level < REPLACED_TTLS_LEVEL):
         _remove(draft, ttl)
 
 

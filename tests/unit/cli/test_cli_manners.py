@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -15,6 +16,7 @@ from monofs.cli.main import main
 from monofs.cli.steering import told
 
 MONOFS = os.path.join(os.path.dirname(sys.executable), "monofs")
+ANY_PORTS = [word for door in ("master", "worker", "console", "s3") for word in ("--set", f"{door}.port=0")]
 
 
 def run(*words):
@@ -141,7 +143,7 @@ def test_settings_that_have_their_default_are_left_out_of_json_too(node):
 
 def test_a_port_in_use_is_told_with_the_setting_that_names_it(node, tmp_path):
     port = node.doors["rpc"].rpartition(":")[2]
-    words = ["serve", "--home", str(tmp_path / "second"), "--set", f"master.port={port}"]
+    words = ["serve", "--home", str(tmp_path / "second"), *ANY_PORTS, "--set", f"master.port={port}"]
     done = subprocess.run([MONOFS, *words], capture_output=True, text=True, check=False, timeout=60)
     assert "Address already in use; see master.host and master.port" in done.stderr
     console = node.doors["console"].rpartition(":")[2]
@@ -196,6 +198,13 @@ def test_help_is_a_command_too(words):
     assert ("Ask the store first" in done.output) == ("ls" in words)
 
 
+@pytest.mark.parametrize("words", [(), ("fs",), ("mount",), ("token", "s3"), ("admin", "quorum")])
+def test_a_list_of_commands_tells_each_sentence_to_its_end(words):
+    listed = run(*words, "--help").output.partition("Commands:")[2]
+    assert listed
+    assert "..." not in listed
+
+
 @pytest.mark.parametrize("command", ["ls", "cat", "stat", "checksum", "du", "count", "pin", "unpin", "needs-sync"])
 def test_a_path_that_fails_does_not_keep_the_others_from_being_done(node, lake, command):
     """As with the Unix commands: who names three files wants the two that can be had."""
@@ -235,7 +244,7 @@ def test_a_pattern_is_pointed_to_find_by_every_command(node, lake, command):
 
 def test_a_ready_file_that_cannot_be_written_is_named(tmp_path):
     done = subprocess.run(
-        [MONOFS, "serve", "--home", tmp_path / "home", "--ready-file", tmp_path / "none" / "ready"]
+        [MONOFS, "serve", "--home", tmp_path / "home", "--ready-file", tmp_path / "none" / "ready", *ANY_PORTS]
         + [word for door in ("master", "worker", "console") for word in ("--set", f"{door}.port=0")],
         capture_output=True,
         text=True,
@@ -258,9 +267,9 @@ def test_links_out_of_a_directory_are_put_when_asked(node, tmp_path):
 
 
 def test_loads_are_watched_and_stopped_by_their_path(node, tmp_path):
-    for words in (["--stop"], ["--progress"]):
-        none = node.cli("fs", "load", *words, "/shut")
-        assert (none.returncode, "no load of /shut is remembered" in none.stderr) == (3, True)
+    for flag, how in (("--stop", "open"), ("--progress", "remembered")):
+        none = node.cli("fs", "load", flag, "/shut")
+        assert (none.returncode, f"no load of /shut is {how}" in none.stderr) == (3, True)
     for words in (["--progress", "--stop"], ["--stop", "--detach"]):
         assert node.cli("cache", "load", *words, "/shut").returncode == 2
     assert node.cli("mount", "add", "/shut", f"file://{tmp_path}", "--ufs-mode", "noAccess").returncode == 0
@@ -286,5 +295,31 @@ def test_a_bench_of_nothing_is_wrong_usage(flags):
     assert flags[0] in done.output
 
 
+def test_a_trial_keeps_its_ports_and_its_workers_share_the_disk(tmp_path):
+    def sets(trial, name):
+        words = trial.commands[name]
+        return dict(words[at + 1].split("=", 1) for at, word in enumerate(words) if word == "--set")
+
+    first, again = Trial(str(tmp_path), 3, 2), Trial(str(tmp_path), 3, 4)
+    assert again.masters == first.masters
+    assert {name: again.consoles[name] for name in first.consoles} == first.consoles
+    assert len(set(again.consoles.values())) == 7
+    assert {sets(again, name)["console.port"] for name in again.commands} == {
+        str(each) for each in again.consoles.values()
+    }
+    assert (sets(first, "w2")["worker.quota"], sets(again, "w2")["worker.quota"]) == ("40%", "20%")
+    with pytest.raises(click.UsageError, match="another number of masters"):
+        Trial(str(tmp_path), 1, 2)
+
+
 def test_a_trial_whose_masters_are_down_says_so_in_few_words(tmp_path):
     assert Trial(str(tmp_path), 3, 0)._status(None) == (None, "no leader: no master answers | ")
+
+
+def test_a_trial_of_an_earlier_release_starts_with_its_ports(tmp_path):
+    (tmp_path / "ports").write_text("7001 7002 7003 7004 7005 7006\n")  # of journals, then of masters' doors
+    trial = Trial(str(tmp_path), 3, 1)
+    assert trial.masters == "127.0.0.1:7004,127.0.0.1:7005,127.0.0.1:7006"
+    assert len(set(trial.consoles.values())) == 4
+    again = Trial(str(tmp_path), 3, 1)
+    assert (again.masters, again.consoles) == (trial.masters, trial.consoles)

@@ -37,6 +37,8 @@ def test_who_waits_for_a_learner_reads_how_far_it_is() -> None:
     group = answer(0, 0.1, 0.1)
     group.last_index = 12_009
     assert progress_of(group, "m3") == ("behind", "m3 is 12000 entries behind")
+    group.members[2].match = -1
+    assert progress_of(group, "m3") == ("behind", "it is not known yet how far m3 is")
     group.members[2].copied = 0.25
     assert progress_of(group, "m3") == ("copied", "m3 gets the whole state: 25%")
     group.members[2].heard_s = 90.0

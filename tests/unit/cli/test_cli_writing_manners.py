@@ -1,12 +1,13 @@
 """What the commands that change things refuse before they ask anybody, and how they tell of jobs, policies and differences."""
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from monofs.cli.job import summary, told
 from monofs.cli.main import main
 from monofs.cli.output import exit_code
-from monofs.cli.policy import policy_words
+from monofs.cli.policy import Layout, policy_words
 from monofs.cli.syncing import show_difference
 from monofs.model.errors import (
     Busy,
@@ -82,9 +83,19 @@ def test_a_job_that_has_ended_is_summed_up_in_one_line():
 
 
 def test_a_policy_is_told_in_the_words_it_was_given_in():
-    given = PolicyInfo("/x", -1.0, "THROUGH", 1 << 30, "LOW", 86400)
-    assert policy_words(given) == ["sync never", "write-type THROUGH", "quota 1.0 GiB", "priority LOW", "ttl 1 d"]
+    given = PolicyInfo("/x", -1.0, "THROUGH", 1 << 30, "LOW", 86400, layout=255)
+    words = ["sync never", "write-type THROUGH", "quota 1.0 GiB", "priority LOW", "ttl 1 d"]
+    assert policy_words(given) == [*words, "layout whole"]
+    assert policy_words(PolicyInfo("/x", layout=28, replicas=2)) == ["layout 256 MiB", "replicas 2"]
     assert policy_words(PolicyInfo("/x")) == []
+
+
+def test_layouts_are_read_as_sizes_of_blocks():
+    read = lambda text: Layout().convert(text, None, None)  # noqa: E731
+    assert [read(text) for text in ("whole", "default", "64MiB", "1GiB", "0.25GiB")] == [255, 26, 26, 30, 28]
+    for text in ("65MiB", "wide", "100000"):
+        with pytest.raises(click.BadParameter):
+            read(text)
 
 
 def test_a_difference_is_one_line(capsys):

@@ -33,6 +33,8 @@ class FarSide:
         self.asked: list[api.MayWriteRequest] = []
         self.aborted: list[int] = []
         self.renewed = 0
+        self.silent: list[api.WorkerInfo] = []
+        """Workers nobody hears."""
         self._operations = itertools.count(1)
         self.on_write: Callable[[api.WriteRequest, Call], bool] = lambda request, call: False
         self._open: dict[bytes, tuple[int, str, bytearray]] = {}
@@ -70,7 +72,7 @@ class FarSide:
 
     def _cluster(self, request: api.ClusterRequest, call: Call) -> api.ClusterAnswer:
         worker = api.WorkerInfo(7, self.address)
-        return api.ClusterAnswer(b"cluster-0123456!", 1, 1, [worker], [])
+        return api.ClusterAnswer(b"cluster-0123456!", 1, 1, [worker, *self.silent], [])
 
     def _may_write(self, request: api.MayWriteRequest, call: Call) -> api.Empty:
         self.asked.append(request)

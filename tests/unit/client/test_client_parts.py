@@ -13,9 +13,10 @@ import pytest
 from monofs.client.cluster import OTHERS, Cluster, host_id
 from monofs.client.descriptors import Descriptor, DescriptorTable, Hot
 from monofs.client.errors import python_error
-from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, SLOTS, slot_of
+from monofs.model.block import GROUP_SIZE_BYTES, LAYOUT_WHOLE, PAGE_SIZE_BYTES, SLOTS, pages_mask, slot_of
 from monofs.model.errors import BY_CODE, Closed, ConnectionLost, MonofsError, NotReady, NoWorker, Unreachable
 from monofs.model.ids import ContentId
+from monofs.model.inode import Inode, Kind
 from monofs.model.slots import EMPTY, SlotTable, pack_delta, table_of
 from monofs.rpc.api import ClusterAnswer, DescriptorAnswer, SlotsNews, WorkerInfo
 from monofs.testing.masters import wait_until
@@ -207,20 +208,52 @@ def make(tmp_path, leases):
     def make(number, present=1, length=100):
         path = tmp_path / str(number)
         path.write_bytes(b"x" * length)
-        return Descriptor(os.open(path, os.O_RDONLY), 0, DescriptorAnswer(present, 0, length, number, number), leases)
+        inode, answer = Inode(Kind.FILE, 1, 1, length), DescriptorAnswer(present, 0, length, number, number)
+        return Descriptor(os.open(path, os.O_RDONLY), inode, 0, answer, leases)
 
     return make
+
+
+class Interrupted(int):
+    """Pages told to one thread while another one is told the same, just before they are added."""
+
+    def __new__(cls, pages, meanwhile):
+        self = super().__new__(cls, pages)
+        self.meanwhile = meanwhile
+        return self
+
+    def __ror__(self, before):
+        self.meanwhile()
+        return int(self) | before
+
+
+def test_a_block_of_which_two_threads_learn_the_same_group_is_not_whole_while_another_group_is_missing(
+    tmp_path, leases
+):
+    path, size = tmp_path / "block", 2 * GROUP_SIZE_BYTES
+    path.touch()
+    os.truncate(path, size)
+    inode = Inode(Kind.FILE, 1, 1, size, layout=LAYOUT_WHOLE)
+    answer = DescriptorAnswer(0, 0, GROUP_SIZE_BYTES, 1, 1)
+    descriptor = Descriptor(os.open(path, os.O_RDONLY), inode, 0, answer, leases)
+    full = pages_mask(0, 63)
+    descriptor.add_pages(0, Interrupted(full, lambda: descriptor.add_pages(0, full)))
+    assert not descriptor.whole, "group 1 would be read as zeros"
+    descriptor.add_pages(1, full)
+    assert descriptor.whole
 
 
 class Giver:
     """Stands for the link to a worker."""
 
-    def __init__(self):
-        self.asked = 0
+    def __init__(self, wanted=()):
+        self.asked, self.kept, self.wanted = 0, [], wanted
 
-    def give_back(self, at_least=32):
+    def give_back(self, at_least=32, kept=()):
         assert at_least == 1
         self.asked += 1
+        self.kept.append(sorted(kept))
+        return [lease for lease in kept if lease in self.wanted]
 
 
 W = Giver()
@@ -264,11 +297,11 @@ def test_only_a_complete_and_exact_file_is_read_without_looking_at_bits(make):
     assert not make(2, present=0).whole
     two_pages = make(3, present=1, length=PAGE_SIZE_BYTES + 5)
     assert not two_pages.whole
-    two_pages.add_pages(0b10)
+    two_pages.add_pages(0, 0b10)
     assert two_pages.whole
     longer = make(4)
     os.truncate(f"/proc/self/fd/{longer.fd}", 200)
-    longer.add_pages(0)
+    longer.add_pages(0, 0)
     assert not longer.whole, "a read could run into what is not of this group"
 
 
@@ -306,6 +339,32 @@ def test_what_nobody_uses_is_closed_and_given_back_though_the_program_does_nothi
     assert sorted(leases) == [1, 2]
     table.add((giver, 3, 0), make(3))
     wait_until(lambda: table.open_count() == 0, "it stays open")
+
+
+def test_what_a_worker_wants_back_is_closed_though_it_is_in_use(make, leases):
+    giver = Giver(wanted=(2,))
+    table, hot = DescriptorTable(limit=16, idle_s=0.05), Hot()
+    for number in (1, 2):
+        table.add((giver, number, 0), make(number))
+    table.lend((giver, 2, 0), table.get((giver, 2, 0)), hot)
+
+    def use():
+        for number in (1, 2):
+            table.get((giver, number, 0))
+        return list(leases) == [2]
+
+    wait_until(use, "it was not given up")
+    assert giver.kept[0] == [1, 2]
+    assert (hot.last, hot.at(0)) == (None, None), "the open file asks again"
+    assert table.get((giver, 1, 0)) is not None
+
+
+def test_a_descriptor_that_came_meanwhile_is_not_taken_for_the_one_wanted_back(make, leases):
+    table = DescriptorTable(limit=16)
+    table.add((W, 1, 0), make(8))
+    table._give_up({(W, 1, 0): 7})
+    assert table.get((W, 1, 0)).lease == 8
+    assert not leases
 
 
 def test_threads_that_read_never_meet_a_number_used_again(make):

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import threading
+import time
 
 import pytest
 
@@ -231,3 +232,29 @@ def test_leases_go_back_to_the_worker_when_a_file_system_closes(fs, node, source
     while descriptors_out(fs) > before and deadline_rounds:
         deadline_rounds -= 1  # the worker sees the closed connection on its next turns
     assert descriptors_out(fs) == before
+
+
+def test_a_program_that_reads_on_gives_back_what_a_full_worker_wants(tmp_path, monkeypatch):
+    """Its descriptor holds the room of a file that is gone; the program goes on reading meanwhile, and never a wrong byte."""
+    import monofs.client.descriptors as descriptors
+    from monofs.testing.nodes import ServedNode
+
+    monkeypatch.setattr(descriptors, "_table", descriptors.DescriptorTable(idle_s=0.1))
+    (tmp_path / "store").mkdir()
+    data = os.urandom(2 * MIB)
+    (tmp_path / "store" / "f").write_bytes(data)
+    with ServedNode(str(tmp_path / "home"), sets=["worker.quota=8MiB"]) as node, node.connect() as fs:
+        fs.mount_add("/s", f"file://{tmp_path}/store", sync_interval_s=-1.0)
+        with fs.open("/s/f") as file:
+            assert file.pread(0, 2 * MIB) == data
+
+            def tier():
+                return next(iter(fs.worker_status().values())).tiers[0]
+
+            fs.free("/s/f", force=True)
+            assert tier().held_bytes == 2 * MIB
+            end = time.monotonic() + 30
+            while tier().held_bytes:
+                assert time.monotonic() < end, "the descriptor was not given back"
+                assert file.pread(MIB, 4096) == data[MIB : MIB + 4096]
+            assert file.pread(0, 2 * MIB) == data

@@ -59,6 +59,18 @@ def test_stat_many_keeps_order_and_puts_errors_in_place(fs):
     assert fs.stat_many([]) == []
 
 
+def test_pages_of_a_listing_join_to_the_whole_of_it(fs):
+    names, after = [], b""
+    while after is not None:
+        page, after = fs.list_page("/data", after, 2)
+        assert len(page) <= 2
+        names += [info.path for info in page]
+    assert names == [info.path for info in fs.list("/data")]
+    assert fs.list_page("/data", b"\xff")[0] == []
+    with pytest.raises(NotADirectoryError):
+        fs.list_page("/data/small.bin")
+
+
 def test_listings_come_page_by_page_with_attributes(fs, source):
     (source / "wide").mkdir(exist_ok=True)
     for number in range(2300):

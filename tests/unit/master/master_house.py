@@ -36,6 +36,7 @@ ANSWERS: dict[Method, type[api.Message]] = {
     Method.STAT: api.StatAnswer,
     Method.STAT_MANY: api.StatManyAnswer,
     Method.LIST: api.ListAnswer,
+    Method.LIST_KEYS: api.ListKeysAnswer,
     Method.OPEN: api.OpenAnswer,
     Method.OPEN_MANY: api.OpenManyAnswer,
     Method.RENEW: api.RenewAnswer,
@@ -46,8 +47,12 @@ ANSWERS: dict[Method, type[api.Message]] = {
     Method.RENAME: api.RenameAnswer,
     Method.COPY: api.InodeAnswer,
     Method.TOUCH: api.InodeAnswer,
+    Method.SET_ATTRIBUTES: api.InodeAnswer,
     Method.REMOVE_TREE: api.RemoveTreeAnswer,
     Method.BEGIN_WRITE: api.BeginWriteAnswer,
+    Method.BEGIN_UPLOAD: api.BeginUploadAnswer,
+    Method.OPEN_PART: api.BeginWriteAnswer,
+    Method.COMPLETE_UPLOAD: api.InodeAnswer,
     Method.PUBLISH: api.PublishAnswer,
     Method.END_WRITE: api.InodeAnswer,
     Method.ABANDON_WRITE: api.AbandonWriteAnswer,
@@ -65,6 +70,8 @@ ANSWERS: dict[Method, type[api.Message]] = {
     Method.MOUNT_TEST: api.MountInfo,
     Method.MOUNT_LIST: api.MountListAnswer,
     Method.TOKEN_ADD: api.TokenAddAnswer,
+    Method.KEY_ROTATE: api.TokenAddAnswer,
+    Method.BUCKET_LIST: api.BucketListAnswer,
     Method.TOKEN_LIST: api.TokenListAnswer,
     Method.MOUNT_REMOVE: api.MountRemoveAnswer,
     Method.REPORT: api.ReportAnswer,
@@ -243,6 +250,8 @@ class House:
         """How far the wall clock of stamps is ahead."""
         self.secret = SECRET
         self.failures: list[BaseException] = []
+        self.at_hand: Any = None
+        """The worker of the master's process, from its next start on."""
         self.start()
 
     def start(self) -> None:
@@ -298,6 +307,7 @@ class House:
             clock=lambda: self.now_s,
             now_ns=lambda: time.time_ns() + self.later_ns,
         )
+        self.master.at_hand = self.at_hand
         self.service = self.master.service()
 
     def _close(self) -> None:

@@ -21,8 +21,8 @@ from monofs.ufs.registry import open_ufs
 class Scribe:
     """One worker registered with a house."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, house: House, *, life: int = 1) -> None:
+        self.house, self.life = house, life
         self.identity = os.urandom(16)
         self.register()
 
@@ -30,7 +30,9 @@ class Scribe:
         house = self.house
         answer = house.ask(
             Method.REGISTER,
-            api.RegisterRequest(self.identity, "127.0.0.1:1", "", "", 1 << 30, 0, 0, operations=[*operations]),
+            api.RegisterRequest(
+                self.identity, "127.0.0.1:1", "", "", 1 << 30, 0, 0, operations=[*operations], life=self.life
+            ),
         )
         self.number, self.keys = answer.worker, answer.keys
         self.grants = {grant.id: grant for grant in answer.mounts}

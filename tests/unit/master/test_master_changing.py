@@ -217,7 +217,7 @@ def test_rights_bound_what_a_principal_may_do(house: House) -> None:
         (Method.OPEN, api.OpenRequest("/f")),
         (Method.WHY, api.StatRequest("/f")),
         (Method.CLUSTER, api.ClusterRequest()),
-        (Method.REPORT, api.Empty()),
+        (Method.REPORT, api.ReportRequest()),
         (Method.MOUNT_LIST, api.Empty()),
     ):
         with pytest.raises(PermissionDenied, match="read"):

@@ -12,6 +12,7 @@ from master_house import Held, House
 from twisted.internet.defer import Deferred
 
 from monofs.config.schema import Config, MasterConfig
+from monofs.master.job_run import left_s
 from monofs.model.errors import InvalidArgument, NotFound, PermissionDenied, UfsDenied
 from monofs.model.principal import Principal, Right
 from monofs.observe.metrics import JOBS
@@ -208,6 +209,45 @@ def test_a_free_of_a_directory_orders_what_is_not_pinned(house: House, lake: Lak
     assert ended(house, start(house, "free", "/lake", force="true")).done == 48
 
 
+def silent_worker(house: House) -> int:
+    """A worker that was heard once, and follows no order."""
+    request = api.RegisterRequest(b"w" * 16, "127.0.0.1:1", "", "", 1 << 30, 0, 0)
+    number: int = house.ask(Method.REGISTER, request).worker
+    return number
+
+
+def test_a_free_names_the_workers_that_did_not_follow(
+    house: House, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monofs.master.job_free.PASSED_WAIT_S", 0.01)
+    monkeypatch.setattr("monofs.master.job_free.LOOK_S", 0.005)
+    forest(lake)
+    ended(house, start(house, "sync", "/lake"))
+    worker = silent_worker(house)
+    done = ended(house, start(house, "free", "/lake"))
+    assert (done.state, done.done, done.total, done.failed) == ("done", 48, 48, 1)
+    assert done.failures[0][0] == f"worker {worker}"
+
+
+def test_a_free_that_waits_can_be_stopped_and_after_a_restart_waits_on(
+    house: House, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monofs.master.job_free.TOLD_AFTER_S", 0.0)
+    forest(lake)
+    ended(house, start(house, "sync", "/lake"))
+    silent_worker(house)
+    first, second = start(house, "free", "/lake"), start(house, "free", "/lake")
+    for number in (first, second):
+        until(house, lambda number=number: "have not followed" in job(house, number).error)
+    assert steer(house, first, "stop").state == "stopped"
+    index = house.namespace.feed_bounds()[1]
+    run, _ = house.master._background.jobs._runs[second]
+    house.loop.do(lambda: Deferred.fromCoroutine(run.save()))
+    house.restart()
+    assert ended(house, second).done == 48, "a worker the new master has not heard of holds up nobody"
+    assert house.namespace.feed_bounds()[1] == index, "nothing was ordered twice"
+
+
 def test_a_load_of_metadata_only_fetches_nothing(house: House, lake: Lake) -> None:
     paths = forest(lake)
     done = ended(house, start(house, "load", "/lake", metadata_only="true"))
@@ -280,3 +320,15 @@ def test_open_jobs_are_measured(house: House) -> None:
     held.release()
     ended(house, number)
     assert house.loop.do(lambda: JOBS("sync", "done").value) == 1
+
+
+def test_the_time_left_is_told_by_files_and_bytes_together() -> None:
+    """Twenty large files of 3,010 took six seconds, and held a quarter of all bytes: the others, small ones, took twelve, not twelve minutes."""
+    assert left_s(6, done=25, left=2985, done_bytes=354 << 20, left_bytes=1094 << 20) == pytest.approx(30, abs=3)
+    assert left_s(6, done=2000, left=1000, done_bytes=10 << 20, left_bytes=5 << 20) == pytest.approx(3)
+    assert left_s(6, done=20, left=10, done_bytes=0, left_bytes=0) == pytest.approx(3)
+    assert left_s(6, done=0, left=10, done_bytes=10, left_bytes=0) is not None, (
+        "large files show before the first is through"
+    )
+    assert left_s(6, done=0, left=10, done_bytes=0, left_bytes=10) is None
+    assert left_s(6, done=5, left=-6, done_bytes=0, left_bytes=0) is None, "how many there are is not known"

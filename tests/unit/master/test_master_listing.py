@@ -228,7 +228,7 @@ def test_names_no_path_can_hold_are_counted_and_reported_and_the_rest_is_listed(
     house.mount("/lake", data)
     assert house.list("/lake") == ["good"]
     house.list("/lake", ALWAYS_LOOK)
-    odd = house.ask(Method.REPORT, api.Empty()).sections["odd_names"]
+    odd = house.ask(Method.REPORT, api.ReportRequest()).sections["odd_names"]
     assert odd["seen"] == 2
     assert any("bad\\xff" in shown for shown in odd["shown"])
 

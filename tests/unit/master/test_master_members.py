@@ -60,6 +60,34 @@ def test_only_nodes_are_given_keys_and_mount_secrets(house: House) -> None:
             house.ask(method, request, ANONYMOUS)
 
 
+def test_a_mount_whose_store_workers_do_not_ask_is_shown_as_unavailable_and_by_whom(house: House, data: Path) -> None:
+    mount = house.mount("/lake", data)
+    house.mount("/other", data, shared=True)
+    index = house.namespace.mounts_index
+    for identity in (b"w" * 16, b"x" * 16):
+        worker = register(house, identity).worker
+        troubles = {mount.id: f"it said no to {worker}"}
+        house.ask(Method.HEARTBEAT, api.HeartbeatRequest(worker, 0, 1000, 10, index, 0.0, troubles=troubles))
+
+    def shown() -> list[tuple[str, str]]:
+        return [(info.state, info.error) for info in house.ask(Method.MOUNT_LIST, api.Empty()).mounts]
+
+    assert shown() == [("unavailable", "workers 1, 2: it said no to 1"), ("ok", "")]
+    beat(house, 1)
+    assert shown() == [("unavailable", "worker 2: it said no to 2"), ("ok", "")]
+    house.now_s += LEASE_S + 1
+    house.loop.do(house.master.members.check_leases)
+    assert shown() == [("ok", ""), ("ok", "")], "who is silent tells nothing"
+
+
+def test_clients_are_told_which_workers_keep_copies_for_their_readers(house: House) -> None:
+    for identity, keeps in ((b"w" * 16, True), (b"x" * 16, False)):
+        request = api.RegisterRequest(identity, "127.0.0.1:29999", "/run/w.sock", "boot", 1000, 10, 0, keeps=keeps)
+        beat(house, house.ask(Method.REGISTER, request).worker)
+    shown = house.ask(Method.CLUSTER, api.ClusterRequest()).workers
+    assert [(info.keeps, info.host, info.live) for info in shown] == [(True, "boot", True), (False, "boot", True)]
+
+
 def test_a_worker_unknown_to_this_master_registers_again(house: House) -> None:
     worker = register(house).worker
     beat(house, worker)

@@ -338,7 +338,7 @@ def test_secrets_are_in_no_answer_no_log_and_no_byte_on_disk(house: House, caplo
         house.stat("/s3/none")
     answers += [
         house.ask(Method.MOUNT_LIST, api.Empty()),
-        house.ask(Method.REPORT, api.Empty()),
+        house.ask(Method.REPORT, api.ReportRequest()),
         house.ask(Method.WHY, api.StatRequest("/s3")),
         house.ask(Method.CLUSTER, api.ClusterRequest()),
     ]
@@ -442,12 +442,14 @@ def test_only_an_administrator_mounts_and_the_audit_log_tells_who_tried(
     ):
         with pytest.raises(PermissionDenied, match="admin"):
             house.ask(method, request, user)
+    house.mount("/lake", data, dry_run=True)
     house.mount("/lake", data)
     records = [record.fields for record in caplog.records if record.name == AUDIT_LOGGER]
     assert [(one["principal"], one["command"], one["allowed"], one["succeeded"]) for one in records] == [
         ("ada", "mount add", False, False),
         ("ada", "mount rm", False, False),
         ("ada", "mount update", False, False),
+        ("node", "mount add, tried only", True, True),
         ("node", "mount add", True, True),
     ]
     assert records[0]["source"] == "/lake"

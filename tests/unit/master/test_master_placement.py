@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from fractions import Fraction
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from least_movement import least_places
 
 from monofs.master.placement import Share, plan_slots, shared_slots
 from monofs.model.block import SLOTS
@@ -38,12 +40,16 @@ class Plan:
                 assert abs(self.listed[share.worker] - Fraction(width * SLOTS * share.weight, left)) < 1
 
     def check_moved(self, before: Plan) -> None:
-        """No more slots changed owners, and no more places were given to others, than by what somebody had to get, and 5 %."""
+        """No more slots changed owners, and no more places were given to others, than by what somebody had to get, and 5 %; of places, than what
+        somebody who is to be in every slot forces."""
         pairs = list(zip(before.rows, self.rows, strict=True))
         owners = sum(old[0] != new[0] for old, new in pairs)
         places = sum(len(set(new).difference(old)) for old, new in pairs)
         assert owners <= 1.05 * (self.owned - before.owned).total() + 2
-        assert places <= 1.05 * (self.listed - before.listed).total() + 2
+        if places > 1.05 * (self.listed - before.listed).total() + 2:
+            assert (
+                places <= 1.05 * least_places(before.rows, self.listed, {each: str(each) for each in self.listed}) + 2
+            )
 
 
 weights = st.lists(st.sampled_from([1, 50, 100, 100, 300]), min_size=1, max_size=40)
@@ -89,6 +95,62 @@ def test_replicas_lie_in_distinct_zones_where_there_are_enough(
         assert max(plan.owned.values()) - min(plan.owned.values()) <= 1
         shares.pop(data.draw(st.integers(0, len(shares) - 1)))
         plan = Plan(shares, replicas, plan)
+
+
+@settings(BOUNDED, derandomize=True)
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([50, 100, 100, 300])), min_size=4, max_size=7),
+    st.data(),
+)
+def test_with_zones_owners_change_as_shares_force_and_few_more_places_move_than_zones_force(
+    given: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    shares = [Share(number, weight, zone) for number, (zone, weight) in enumerate(given, 1)]
+    replicas = data.draw(st.integers(2, 3))
+    plan = Plan(shares, replicas)
+    for number in (100, 101):
+        if len(shares) > 4 and data.draw(st.booleans()):
+            changed = [*shares]
+            changed.pop(data.draw(st.integers(0, len(shares) - 1)))
+        else:
+            changed = [
+                *shares,
+                Share(number, data.draw(st.sampled_from([50, 100, 300])), data.draw(st.sampled_from("abcd"))),
+            ]
+        before, plan, apart = plan, Plan(changed, replicas, plan), _are_apart(shares, replicas)
+        shares = changed
+        if apart == _are_apart(shares, replicas):  # else what zones bind is another matter by now, and most must move
+            _check_moved_with_zones(before, plan, shares, apart)
+
+
+@pytest.mark.parametrize(
+    ("weights", "zones", "replicas", "comes"),
+    [
+        ([1, 50, 100, 50, 300], ["", "", "", "", ""], 3, (300, "")),
+        ([100, 100, 50, 100, 300, 100], ["c", "d", "c", "b", "a", "b"], 3, (50, "b")),
+    ],
+)
+def test_owners_change_as_shares_force_where_the_fewest_places_would_change_more(
+    weights: list[int], zones: list[str], replicas: int, comes: tuple[int, str]
+) -> None:
+    """In the second, owners changed for 1.75 shares with the fewest places; linear programming finds none below 1.35 with 5 % more places than those."""
+    shares = [Share(number, weight, zone) for number, (weight, zone) in enumerate(zip(weights, zones, strict=True), 1)]
+    before = Plan(shares, replicas)
+    shares.append(Share(100, *comes))
+    _check_moved_with_zones(before, Plan(shares, replicas, before), shares, _are_apart(shares, replicas))
+
+
+def _check_moved_with_zones(before: Plan, after: Plan, shares: list[Share], apart: bool) -> None:
+    group = {share.worker: share.zone if apart else str(share.worker) for share in shares}
+    pairs = list(zip(before.rows, after.rows, strict=True))
+    places = sum(len(set(new).difference(old)) for old, new in pairs)
+    owners = sum(old[0] != new[0] for old, new in pairs)
+    assert owners <= 1.05 * (after.owned - before.owned).total() + len(shares)
+    assert places <= 1.25 * least_places(before.rows, after.listed, group) + len(shares)
+
+
+def _are_apart(shares: list[Share], replicas: int) -> bool:
+    return len({share.zone for share in shares}) >= replicas
 
 
 def test_where_the_owner_left_the_next_in_the_list_becomes_it() -> None:

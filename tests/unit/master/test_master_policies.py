@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from scribe import Scribe
 from monofs.config.schema import Config
 from monofs.master import events as master_events
 from monofs.master.policies import group_specs
-from monofs.model.errors import InvalidArgument, NotFound, PermissionDenied, ReadOnly, UfsDenied
+from monofs.metadata.tables import LAYOUT_LEVEL, REPLICAS_LEVEL
+from monofs.model.errors import InvalidArgument, NotFound, NotReady, PermissionDenied, ReadOnly, UfsDenied
 from monofs.model.principal import Principal, Right
 from monofs.observe.audit import AUDIT_LOGGER
 from monofs.observe.metrics import EVENTS
@@ -45,6 +47,25 @@ def set_policy(house: House, path: str, **says: Any) -> PolicyInfo:
 
 
 # ---- policies ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_layout_is_refused_while_a_master_does_not_know_of_it(house: House) -> None:
+    house.namespace.meta.level = LAYOUT_LEVEL - 1
+    with pytest.raises(NotReady, match="every master"):
+        set_policy(house, "/lake", layout=255)
+    set_policy(house, "/lake", ttl_s=1)
+    house.namespace.meta.level = LAYOUT_LEVEL
+    assert set_policy(house, "/lake", layout=255).layout == 255
+
+
+def test_replicas_are_refused_while_a_master_does_not_know_of_them(house: House) -> None:
+    house.namespace.meta.level = REPLICAS_LEVEL - 1
+    with pytest.raises(NotReady, match="every master"):
+        set_policy(house, "/lake", replicas=2)
+    house.namespace.meta.level = REPLICAS_LEVEL
+    assert set_policy(house, "/lake", replicas=2).replicas == 2
+    set_policy(house, "/lake/d", ttl_s=5)
+    assert [spec.replicas for spec in group_specs(house.namespace)] == [2, 2], "what is below has as many"
 
 
 def test_the_deepest_policy_says_how_old_a_path_may_be(house: House, lake: Lake) -> None:
@@ -98,6 +119,18 @@ def test_what_workers_have_cached_of_a_group_is_told(house: House) -> None:
     policy = set_policy(house, "/lake/a", quota_bytes=100)
     house.ask(Method.HEARTBEAT, api.HeartbeatRequest(scribe.number, 10**9, 1, 1, 0, 0.0, group_bytes={policy.id: 42}))
     assert house.ask(Method.POLICY_LIST, api.Empty()).policies[0].used_bytes == 42
+
+
+def test_more_copies_than_slots_list_are_refused_with_what_to_set_but_what_was_set_before_stays(house: House) -> None:
+    assert house.config.namespace.replicas == 2
+    with pytest.raises(InvalidArgument, match="replicas to 3 on every master"):
+        set_policy(house, "/lake", replicas=3)
+    assert set_policy(house, "/lake", replicas=2).replicas == 2
+    house.config = replace(house.config, namespace=replace(house.config.namespace, replicas=1))
+    house.restart()
+    assert set_policy(house, "/lake", replicas=2, ttl_s=60).ttl_s == 60
+    with pytest.raises(InvalidArgument):
+        set_policy(house, "/lake/other", replicas=2)
 
 
 def test_policies_are_set_by_administrators_and_make_sense(house: House) -> None:
@@ -201,6 +234,29 @@ def test_a_deletion_in_time_that_fails_is_tried_again(house: House, lake: Lake) 
     assert lake.listed() == []
 
 
+def test_an_upload_in_parts_that_was_left_without_a_time_to_live_goes_a_week_after_its_last_change(
+    house: House,
+) -> None:
+    scribe, day = Scribe(house), 86400
+    for path in ("left/upload", "left/1", "kept/upload"):
+        scribe.write(f"/.monofs-uploads/{path}", b"1")
+    set_ttl(house, "/.monofs-uploads/kept", 30 * day, "delete")
+
+    def end_uploads() -> list[str]:
+        house.loop.do(house.master._duties.end_uploads)
+        pass_time(house, 1)
+        return house.list("/.monofs-uploads", 0)
+
+    pass_time(house, 6 * day)
+    assert end_uploads() == ["kept/", "left/"]
+    scribe.write("/.monofs-uploads/left/2", b"1")
+    pass_time(house, 6 * day)
+    assert end_uploads() == ["kept/", "left/"]
+    pass_time(house, 2 * day)
+    assert end_uploads() == ["kept/"]
+    assert house.stat("/.monofs-uploads/kept/upload").size == 1
+
+
 def test_a_time_to_live_does_not_outlive_its_file(house: House) -> None:
     scribe = Scribe(house)
     scribe.write("/s/f", b"1")
@@ -209,6 +265,35 @@ def test_a_time_to_live_does_not_outlive_its_file(house: House) -> None:
     scribe.write("/s/f", b"2")
     pass_time(house, 61)
     assert house.stat("/s/f").size == 1
+
+
+@pytest.mark.parametrize("path", ["/s/f", "/lake/f"])
+def test_a_time_to_live_ends_with_the_file_it_was_set_for_when_another_takes_its_name(
+    house: House, lake: Lake, path: str
+) -> None:
+    scribe = Scribe(house)
+    scribe.write(path, b"1")
+    set_ttl(house, path, 60, "delete")
+    scribe.write(path, b"other")
+    assert house.namespace.ttl_of(path) is None
+    pass_time(house, 61)
+    assert house.stat(path).size == 5
+
+
+def test_a_file_and_a_directory_of_one_name_have_each_its_own_time(house: House) -> None:
+    scribe = Scribe(house)
+    scribe.write("/s/a", b"1")
+    set_ttl(house, "/s/a", 60, "delete")
+    scribe.write("/s/a/b", b"2", as_key=True)
+    pass_time(house, 61)
+    assert [each.decode() for each in house.ask(Method.LIST_KEYS, api.ListKeysRequest("/s")).keys] == ["a/b"]
+    set_ttl(house, "/s/a", 60, "delete")
+    for _ in range(2):
+        scribe.write("/s/a", b"3", as_key=True)
+    house.ask(Method.DELETE, api.DeleteRequest("/s/a", as_key=True))
+    pass_time(house, 61)
+    assert house.list("/") == ["lake/", "s/"]
+    assert house.list("/s") == []
 
 
 def test_a_time_to_live_set_anew_or_removed_counts_from_then(house: House, lake: Lake) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 from master_house import ANSWERS, House, write
 
-from monofs.config.schema import Config, NamespaceConfig
+from monofs.config.schema import Config, NamespaceConfig, SecurityConfig
+from monofs.model.capability import Capability, peek_capability
 from monofs.model.errors import (
     DeadlineExceeded,
     InvalidArgument,
@@ -19,11 +21,14 @@ from monofs.model.errors import (
     IsADirectory,
     NotADirectory,
     NotFound,
+    PermissionDenied,
     UfsDenied,
+    UfsPaused,
     UfsUnreachable,
 )
 from monofs.model.inode import Kind
 from monofs.model.options import LoadType
+from monofs.model.principal import Principal
 from monofs.rpc import api
 from monofs.rpc.api import Method, ReadOptions
 
@@ -318,7 +323,7 @@ def test_a_store_that_is_down_leaves_known_metadata_and_says_so(house: House, da
     assert house.ask(Method.MOUNT_LIST, api.Empty()).mounts[0].state == "unavailable"
     batch = house.ask(Method.STAT_MANY, api.StatManyRequest(["/lake/f", "/lake/unknown"]))
     assert [one is not None for one in batch.answers] == [True, False]
-    assert batch.failures[1].code == UfsUnreachable.code
+    assert batch.failures[1].code == UfsPaused.code
     house.watch.error = None
     house.now_s += 61
     write(data / "f", b"22")
@@ -429,6 +434,31 @@ def test_opening_gives_a_capability_that_names_the_content(house: House, data: P
         house.ask(Method.OPEN, api.OpenRequest("/lake"))
     with pytest.raises(NotFound):
         house.ask(Method.OPEN, api.OpenRequest("/lake/none"))
+
+
+def test_only_who_may_read_a_file_gets_its_bytes_with_the_answer(make_house: Callable[..., House], data: Path) -> None:
+    house = make_house(Config(security=SecurityConfig(permissions=True)))
+    shown: list[Capability] = []
+
+    def at_hand(granted: Capability, _: object) -> bytes:
+        shown.append(granted)
+        return b"hello"
+
+    house.at_hand = at_hand
+    house.restart()
+    write(data / "f", b"hello")
+    os.chmod(data / "f", 0o600)
+    house.mount("/lake", data)
+    opened = house.ask(Method.OPEN, api.OpenRequest("/lake/f", data_bytes=5))
+    assert (opened.data, shown) == (b"hello", [peek_capability(opened.capability)])
+    alone = house.ask(Method.OPEN, api.OpenRequest("/lake/f", data_bytes=5, data_alone=True))
+    assert (alone.data, alone.capability) == (b"hello", b"")
+    assert house.ask(Method.OPEN, api.OpenRequest("/lake/f", data_bytes=4, data_alone=True)).capability
+    assert house.ask(Method.OPEN, api.OpenRequest("/lake/f", data_bytes=4)).data == b""
+    assert house.ask(Method.OPEN, api.OpenRequest("/lake/f")).data == b""
+    with pytest.raises(PermissionDenied):
+        house.ask(Method.OPEN, api.OpenRequest("/lake/f", data_bytes=5), Principal("ada", uid=1000))
+    assert len(shown) == 2, "the worker was asked for whom it may"
 
 
 def test_renewing_prolongs_a_capability_unless_its_content_is_retired_or_it_is_too_old(

@@ -19,7 +19,7 @@ def test_the_report_tells_of_every_part(house: House, data: Path) -> None:
     house.mount("/lake", data)
     house.stat("/lake/f")
     house.ask(Method.REGISTER, api.RegisterRequest(b"w" * 16, "127.0.0.1:1", "", "", 5, 1, 0))
-    sections = house.ask(Method.REPORT, api.Empty()).sections
+    sections = house.ask(Method.REPORT, api.ReportRequest()).sections
     assert sections["cluster"]["leads"] is True
     assert sections["journal"]["role"] == "leader"
     assert sections["namespace"]["inodes"] == 3

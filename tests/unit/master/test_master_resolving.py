@@ -7,13 +7,23 @@ from pathlib import Path
 
 import pytest
 from master_house import NODE, House
-from scribe import Asking, Scribe
+from scribe import Asking, Scribe, inode_of
 from test_master_below import PATIENT, Store, ask, is_open
 
 from monofs.master.acting import Acts
+from monofs.master.members import LEASE_S
 from monofs.metadata.entries import Asker, BeginCopy, RecordUpload, Stamp
 from monofs.metadata.tables import decode_intent
-from monofs.model.errors import MonofsError, NotFound, UfsFailed, UfsUnknown, WriteLost
+from monofs.model.errors import (
+    AlreadyExists,
+    MonofsError,
+    NotFound,
+    NotReady,
+    OutcomeUnknown,
+    UfsFailed,
+    UfsUnknown,
+    WriteLost,
+)
 from monofs.observe.metrics import INTENTS_RESOLVED
 from monofs.rpc import api
 from monofs.rpc.api import Method
@@ -244,6 +254,67 @@ def test_a_write_of_a_silent_worker_is_ended_if_it_was_published_and_dropped_if_
         with pytest.raises(WriteLost):
             scribe.end(begun, None, 1)
     assert house.list("/lake", 0) == ["done"]
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_a_client_that_has_all_bytes_begins_anew_elsewhere_once_the_worker_is_silent(
+    house: House, lake: Store, is_published: bool
+) -> None:
+    gone, other = Scribe(house), Scribe(house)
+    begun = gone.begin("/lake/f", 1)
+    if begun.worker != gone.number:
+        gone, other = other, gone
+    if is_published:
+        gone.put(begun, b"1")
+    with pytest.raises(NotReady, match="is heard of"):
+        gone.begin("/lake/f", 1, instead=begun.capability, reached=True)
+    assert is_open(house), "the write is left to its worker"
+    house.now_s += LEASE_S
+    other.heartbeat(None)
+    house.loop.do(house.master.members.check_leases)
+    anew = gone.begin("/lake/f", 1, instead=begun.capability, reached=True)
+    assert anew.worker == other.number
+    assert bool(other.opened(anew).fingerprint) == is_published, "what the lost worker published is to be replaced"
+    other.end(anew, other.put(anew, b"2"), 1)
+    assert not is_open(house)
+    assert house.list("/lake", 0) == ["f"]
+
+
+@pytest.mark.parametrize("led_on", [True, False], ids=["the same master", "another master"])
+def test_a_write_with_a_condition_that_is_sent_again_is_told_of_its_own_first_try(
+    house: House, lake: Store, led_on: bool
+) -> None:
+    scribe = Scribe(house)
+    again = {"exclusive": True, "reached": True}
+    begun = scribe.begin("/lake/f", 1, exclusive=True)
+    made = scribe.end(begun, scribe.put(begun, b"1"), 1)
+    if not led_on:
+        house.restart()
+        scribe.register()
+    told = scribe.begin("/lake/f", 1, instead=begun.capability, **again)
+    assert inode_of(told) == made
+    assert not is_open(house)
+    replacing = scribe.begin("/lake/f", 1, if_content=made.content)
+    second = scribe.end(replacing, scribe.put(replacing, b"2"), 1)
+    request = {"if_content": made.content, "reached": True}
+    assert inode_of(scribe.begin("/lake/f", 1, instead=replacing.capability, **request)) == second
+    with pytest.raises(AlreadyExists):
+        scribe.begin("/lake/f", 1, exclusive=True)
+    scribe.write("/lake/f", b"somebody's")
+    if led_on:
+        assert inode_of(scribe.begin("/lake/f", 1, instead=begun.capability, **again)) == made
+    else:
+        with pytest.raises(OutcomeUnknown):
+            scribe.begin("/lake/f", 1, instead=begun.capability, **again)
+
+
+def test_a_write_with_a_condition_that_was_given_up_begins_anew(house: House, lake: Store) -> None:
+    scribe = Scribe(house)
+    begun = scribe.begin("/lake/f", 1, exclusive=True)
+    scribe.abandon(begun, WriteLost("lost"))
+    anew = scribe.begin("/lake/f", 1, instead=begun.capability, reached=True, exclusive=True)
+    assert anew.inode == api.NIL
+    scribe.end(anew, scribe.put(anew, b"2"), 1)
 
 
 def test_uploads_of_a_lost_worker_are_aborted_and_its_temporary_files_swept(house: House, lake: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from master_house import House
@@ -12,9 +13,10 @@ from twisted.internet.defer import Deferred
 from monofs.cli.output import exit_code
 from monofs.master.members import LEASE_S
 from monofs.master.planning import PLAN_PAUSE_S
-from monofs.model.block import SLOTS
-from monofs.model.errors import NotFound, WouldLose
-from monofs.model.slots import EMPTY, SlotTable, follow
+from monofs.metadata.tables import ADDRESSES_LEVEL
+from monofs.model.block import SLOTS, slot_of
+from monofs.model.errors import NotFound, WorkersUsedUp, WouldLose
+from monofs.model.slots import EMPTY, FORMER_S, WORKER_MAX, SlotTable, follow
 from monofs.rpc import api
 from monofs.rpc.api import Method, SlotsKnown
 
@@ -97,7 +99,7 @@ def test_slots_go_by_weight_and_nobody_without_weight_gets_any(house: House) -> 
         register(house, number, weight=weight, zone=f"rack-{number}")
     pause(house)
     assert planned(house, [1, 2]).counts() == {1: SLOTS // 4, 2: 3 * SLOTS // 4}
-    shown = house.ask(Method.REPORT, api.Empty()).sections["workers"]
+    shown = house.ask(Method.REPORT, api.ReportRequest()).sections["workers"]
     told = [(shown[number]["weight"], shown[number]["zone"], shown[number]["slots"]) for number in ("1", "2", "3")]
     assert told == [(100, "rack-1", SLOTS // 4), (300, "rack-2", 3 * SLOTS // 4), (0, "rack-3", 0)]
 
@@ -113,6 +115,56 @@ def test_a_silent_worker_is_stood_in_for_at_once_and_loses_its_slots_when_it_sta
     assert planned(house, [1, 2]) == table, "a restart moves nothing"
     later(house, 2, 2)
     assert planned(house, [2]).replicas == 1
+
+
+def test_a_worker_that_no_number_is_left_for_is_told_so_and_takes_over_that_of_one_that_is_gone(house: House) -> None:
+    register(house, 1)
+    house.loop.do(lambda: setattr(house.namespace.meta, "last_worker", WORKER_MAX - 1))
+    assert register(house, 2) == WORKER_MAX
+    with pytest.raises(WorkersUsedUp, match="65,535 workers") as refused:
+        register(house, 3)
+    assert "worker/identity" in refused.value.hint
+    assert register(house, 1) == 1, "whoever comes with an identity that is known"
+    pause(house)
+    assert planned(house, [1, WORKER_MAX]).counts() == {1: SLOTS // 2, WORKER_MAX: SLOTS // 2}
+
+
+def test_others_are_told_when_a_worker_began_anew_within_its_lease(house: House) -> None:
+    """It may have lost copies, and nobody missed it; one that only registers again has what it had."""
+
+    def come(life: int) -> int:
+        request = api.RegisterRequest((2).to_bytes(16, "big"), "127.0.0.1:2", "", "", 1000, 10, 0, life=life)
+        house.ask(Method.REGISTER, request)
+        news = beat(house, 1, known(house.namespace.slots)).slots
+        assert news is not None
+        assert news.silent == []
+        return news.live
+
+    two(house)
+    first = come(1)
+    assert come(1) == first
+    assert come(2) != first
+
+
+def test_a_leader_that_never_heard_a_worker_says_where_it_was(house: House) -> None:
+    two(house)
+    house.restart()
+    workers = house.ask(Method.REPORT, api.ReportRequest()).sections["workers"]
+    assert [(row["address"], row["live"]) for row in workers.values()] == [
+        ("127.0.0.1:1", False),
+        ("127.0.0.1:2", False),
+    ]
+
+
+def test_workers_that_came_before_the_level_rose_are_remembered_then(house: House) -> None:
+    house.loop.do(lambda: setattr(house.namespace.meta, "level", ADDRESSES_LEVEL - 1))
+    register(house, 1)
+    assert house.namespace.address_of(1) == ""
+    house.loop.do(house.master._duties.raise_level)
+    assert house.namespace.address_of(1) == "127.0.0.1:1"
+    applied = house.namespace.applied_index
+    register(house, 1)
+    assert house.namespace.applied_index == applied, "what is known is not journaled again"
 
 
 def test_a_worker_that_restarts_keeps_its_slots(house: House) -> None:
@@ -186,6 +238,30 @@ def test_heartbeats_tell_of_the_table_and_of_who_is_silent_and_nothing_when_noth
     assert (now.deltas, now.silent) == ([], [2])
 
 
+def test_a_worker_that_comes_is_told_the_table_at_once_and_the_tables_before_for_a_while(house: House) -> None:
+    """So it knows whom to ask for what it owns now, also when it learns that only once it owns it."""
+    table = two(house)
+    register(house, 3)
+    index = house.namespace.mounts_index
+    waits = api.HeartbeatRequest(3, 0, 1000, 10, index, 4.0, slots=SlotsKnown())
+    told = house.ask(Method.HEARTBEAT, waits).slots
+    assert follow(EMPTY, told.deltas) == table, "answered though the clock stands still"
+    pause(house)
+    after = planned(house, [1, 2, 3])
+    later_s = house.now_s
+    for _ in range(2):
+        news = beat(house, 3, SlotsKnown()).slots
+        assert news is not None
+        tables = [follow(EMPTY, news.deltas[:count]) for count in range(1, len(news.deltas) + 1)]
+        assert tables[-2:] == [table, after]
+    assert len(house.ask(Method.CLUSTER, api.ClusterRequest(SlotsKnown())).news.deltas) == 1, "clients need none of it"
+    house.now_s = later_s + FORMER_S + 1
+    news = beat(house, 3, SlotsKnown()).slots
+    assert news is not None
+    assert len(news.deltas) == 1
+    assert follow(EMPTY, news.deltas) == after
+
+
 def test_whole_tables_go_out_at_a_bounded_rate(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("monofs.master.publishing.WHOLE_BYTES_S", 0)
     table = two(house)
@@ -232,13 +308,36 @@ def test_a_report_names_workers_a_new_leader_has_not_heard_and_those_told_to_lea
     two(house)
     house.restart()
     register(house, 1)
-    workers = house.ask(Method.REPORT, api.Empty()).sections["workers"]
+    workers = house.ask(Method.REPORT, api.ReportRequest()).sections["workers"]
     assert {number: each["live"] for number, each in workers.items()} == {"1": True, "2": False}
     assert sum(each["slots"] for each in workers.values()) == SLOTS
     register(house, 2)
     decommission(house, 2)
-    workers = house.ask(Method.REPORT, api.Empty()).sections["workers"]
+    workers = house.ask(Method.REPORT, api.ReportRequest()).sections["workers"]
     assert {number: each["leaving"] for number, each in workers.items()} == {"1": False, "2": True}
+
+
+def test_why_names_the_workers_of_each_block_of_a_file_but_not_of_very_many(house: House, tmp_path: Path) -> None:
+    two(house)
+    (tmp_path / "lake").mkdir()
+    sizes = {"empty": 0, "small": 5, "three": (2 << 26) + 1, "many": 100 << 26}
+    for name, size in sizes.items():
+        with open(tmp_path / "lake" / name, "wb") as file:
+            file.truncate(size)
+    house.mount("/lake", tmp_path / "lake")
+    why = {name: house.ask(Method.WHY, api.StatRequest(f"/lake/{name}")).facts for name in sizes}
+    assert [(len(facts["placed"]), facts.get("placed_left_out", 0)) for facts in why.values()] == [
+        (0, 0),
+        (1, 0),
+        (3, 0),
+        (16, 84),
+    ]
+    table = house.namespace.slots
+    content = house.stat("/lake/three").content
+    assert why["three"]["placed"] == [
+        {"block": block, "slot": slot_of(content, block), "workers": list(table.owners(slot_of(content, block)))}
+        for block in range(3)
+    ]
 
 
 def test_the_only_worker_cannot_leave_nor_one_that_never_was(house: House) -> None:

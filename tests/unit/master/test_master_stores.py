@@ -1,4 +1,4 @@
-"""The pool and the breaker in front of a store: bounded, with deadlines, and patient with a store that is down."""
+"""The pool in front of a store: bounded, and with deadlines."""
 
 from __future__ import annotations
 
@@ -9,34 +9,13 @@ import pytest
 from master_house import Loop
 
 from monofs.master.pool import Pool
-from monofs.master.stores import BREAK_FIRST_S, BREAK_MOST_S, Breaker
-from monofs.model.errors import NotReady, Overloaded, UfsDenied, UfsThrottled, UfsUnreachable
+from monofs.model.errors import NotReady, Overloaded, UfsDenied, UfsUnreachable
 
 
 def make_pool(loop: Loop, threads: int, limit: int) -> Pool:
     pool = loop.do(lambda: Pool("the store", threads, limit, reactor=loop.reactor))
     assert isinstance(pool, Pool)
     return pool
-
-
-def test_a_breaker_waits_longer_each_time_and_forgets_at_the_first_answer() -> None:
-    breaker, now, pauses = Breaker(), 0.0, []
-    for _ in range(9):
-        breaker.note(UfsUnreachable("refused"), now)
-        began = now
-        while True:
-            try:
-                breaker.check(now)
-                break
-            except UfsUnreachable:
-                now += BREAK_FIRST_S
-        pauses.append(now - began)
-    assert pauses == [0.5, 1, 2, 4, 8, 16, BREAK_MOST_S, BREAK_MOST_S, BREAK_MOST_S]
-    breaker.note(UfsThrottled("slow down"), now)
-    assert breaker.error is not None
-    breaker.note(UfsDenied("a refusal is an answer"), now)
-    assert breaker.error is None
-    breaker.check(now)
 
 
 def test_calls_run_on_threads_and_errors_come_back(loop: Loop) -> None:

@@ -94,7 +94,7 @@ def test_a_token_is_removed_by_name_or_number(house: House, named: str) -> None:
     assert listed(house) == []
     with pytest.raises(Unauthenticated, match="removed"):
         check(house, token)
-    with pytest.raises(NotFound, match=f"no token {named}"):
+    with pytest.raises(NotFound, match=f"no token or S3 key {named}"):
         remove(house, named)
 
 

@@ -510,7 +510,7 @@ def test_a_journal_that_does_not_tell_what_it_took_changes_nothing_of_this(
     try:
         number = rename(house, "/lake/d", "/lake/e")
     except (OutcomeUnknown, Overloaded, NotLeader, UfsUnknown):
-        jobs = house.namespace.jobs()
+        jobs = house.namespace.open_tree_jobs()
         if not jobs:
             return
         number = jobs[0].number

@@ -401,10 +401,13 @@ def test_another_life_begins_with_the_jobs_paused_that_would_change_stores(tmp_p
     home.adopt("/lake", [directory("a"), directory("b"), directory("c")])
     removing, moving = home.remove_tree("/lake/a"), home.rename_tree("/lake/b", "/lake/d")
     home.update_job(1, state=JobState.PAUSED)
-    assert [job.state for job in home.namespace.jobs()] == [JobState.PAUSED, JobState.RUNNING], (removing, moving)
+    assert [job.state for job in home.namespace.open_tree_jobs()] == [JobState.PAUSED, JobState.RUNNING], (
+        removing,
+        moving,
+    )
     home.close()
     assert begin_anew(str(tmp_path / "db" / "data.mdb"), 2) == 1
     again = Home(tmp_path / "db")
-    assert [job.state for job in again.namespace.jobs()] == [JobState.PAUSED, JobState.PAUSED]
+    assert [job.state for job in again.namespace.open_tree_jobs()] == [JobState.PAUSED, JobState.PAUSED]
     assert again.findings() == {}
     again.close()

@@ -9,12 +9,24 @@ import msgspec
 import pytest
 from metadata_home import Home, directory, file
 
-from monofs.metadata.entries import AddToken, AssignSlots, Free, RegisterWorker, RemoveBelow, SetPolicy, SetTtl
+from monofs.metadata.entries import (
+    AddToken,
+    AssignSlots,
+    Free,
+    RegisterWorker,
+    RemoveBelow,
+    SetAttributes,
+    SetBucket,
+    SetPolicy,
+    SetTtl,
+)
 from monofs.metadata.fsck import CHECKS, FINDINGS_MAX, check_namespace
 from monofs.metadata.sessions import ANSWERS_PER_CLIENT_MAX, answer_key, encode_result
 from monofs.metadata.snapshot import open_offline
 from monofs.metadata.tables import (
     APPLIED,
+    ATTRIBUTES,
+    BUCKETS,
     EXPIRY,
     GRAVES,
     IDS,
@@ -32,10 +44,12 @@ from monofs.metadata.tables import (
     TOMBSTONES,
     TTLS,
     WORKERS,
+    Bucket,
     Detached,
     FeedRecord,
     Job,
     Key,
+    KeyKind,
     Placement,
     Places,
     Policy,
@@ -44,6 +58,7 @@ from monofs.metadata.tables import (
     encode_record,
     pack_id,
 )
+from monofs.model.attributes import Attributes, encode_attributes
 from monofs.model.block import SLOTS
 from monofs.model.inode import Flag, Inode, encode_inode
 from monofs.model.slots import table_of
@@ -80,6 +95,10 @@ def sound(tmp_path: Path) -> Home:
     home.apply(SetTtl(home.stamp(), "/m/x", 77, "free"))
     home.apply(AddToken(home.stamp(), "ada", 1, 0, bytes(16)))
     home.apply(AddToken(home.stamp(), "bob", 3, 9, bytes(16)))
+    for _ in range(2):
+        home.apply(AddToken(home.stamp(), "ada", 3, 0, bytes(16), kind=KeyKind.S3, prefix="/m"))
+    home.apply(SetBucket(home.stamp(), "raw", "/m/d"))
+    home.apply(SetAttributes(home.stamp(), "/m/x", home.inode("/m/x").content, 0, Attributes(user={"a": "b"})))
     return home
 
 
@@ -198,6 +217,8 @@ DAMAGE: list[tuple[str, Callable[[Home], None]]] = [
     ("tokens-are-distinct", put(KEYS, pack_id(2), encode_record(Key(2, "ada", 1, 0, bytes(16))))),
     ("tokens-are-distinct", put(KEYS, pack_id(2), encode_record(Key(1, "bob", 1, 0, bytes(16))))),
     ("tokens-are-distinct", put(KEYS, pack_id(1), encode_record(Key(1, "ada", 9, 0, bytes(16))))),
+    ("tokens-are-distinct", put(KEYS, pack_id(1), encode_record(Key(1, "ada", 1, 0, bytes(16), kind=9)))),
+    ("tokens-are-distinct", put(KEYS, pack_id(1), encode_record(Key(1, "ada", 4, 0, bytes(16), kind=KeyKind.S3)))),
     ("tokens-are-distinct", meta(last_key=1)),
     ("record-decodes", put(KEYS, pack_id(1), b"\xc1")),
     ("store-paths-lead-to-objects", lambda home: change(home, "/m/x", store_path="elsewhere")),
@@ -208,6 +229,14 @@ DAMAGE: list[tuple[str, Callable[[Home], None]]] = [
     ("places-are-of-unpersisted", lambda home: put(PLACES, pack_id(home.inode("/m/d/scratch").content), None)(home)),
     ("places-are-of-unpersisted", put(PLACES, pack_id(77), encode_record(Places([(0, [1])])))),
     ("places-are-of-unpersisted", lambda home: nobody_has(home, "/m/d/scratch")),
+    ("buckets-are-sane", put(BUCKETS, b"UPPER", encode_record(Bucket("/m", 1)))),
+    ("buckets-are-sane", put(BUCKETS, b"raw", encode_record(Bucket("m/../d", 1)))),
+    ("attributes-are-of-files", put(ATTRIBUTES, pack_id(1), None)),
+    ("attributes-are-of-files", put(ATTRIBUTES, pack_id(2), encode_attributes(Attributes()))),
+    ("attributes-are-of-files", put(ATTRIBUTES, pack_id(1), encode_attributes(Attributes({"x": "y"})))),
+    ("attributes-are-of-files", lambda home: change(home, "/f", attributes=1)),
+    ("attributes-are-of-files", lambda home: change(home, "/a", attributes=1)),
+    ("attributes-are-of-files", meta(last_attributes=0)),
     ("slots-are-of-workers", put(PLACEMENT, pack_id(0), placement([9]))),
     ("slots-are-of-workers", put(PLACEMENT, pack_id(0), placement([1, 1], replicas=2))),
     ("slots-are-of-workers", put(PLACEMENT, pack_id(0), placement([1], replicas=2))),

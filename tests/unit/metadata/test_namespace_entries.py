@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from metadata_home import CLUSTER, Home, file, refused
+from metadata_home import CLUSTER, Home, directory, file, refused
 
 from monofs.metadata import draft as draft_module
 from monofs.metadata.entries import (
     BODIES,
+    AddToken,
     AssignSlots,
     Create,
     EntryKind,
@@ -22,6 +23,7 @@ from monofs.metadata.entries import (
     Initialize,
     MakeDirectory,
     RegisterWorker,
+    RemoveBelow,
     SetLevel,
     Stamp,
     TrimFeed,
@@ -30,7 +32,7 @@ from monofs.metadata.entries import (
 )
 from monofs.metadata.namespace import fold
 from monofs.metadata.ops import OPERATIONS
-from monofs.metadata.tables import LEVEL, FeedKind, Meta, encode_record
+from monofs.metadata.tables import LEVEL, TOKENS_MAX, FeedKind, Meta, encode_record
 from monofs.model.block import SLOTS
 from monofs.model.entry import Entry
 from monofs.model.errors import ConditionFailed, InvalidArgument, NotReady, UnknownEntry
@@ -191,6 +193,21 @@ def test_a_worker_keeps_its_id(home: Home) -> None:
     assert home.namespace.workers() == {1: first, 2: second}
 
 
+def test_it_is_remembered_where_a_worker_listened_last(home: Home) -> None:
+    first, second = b"1" * 16, b"2" * 16
+    for identity, address in ((first, "a:1"), (second, ""), (first, "a:2"), (first, ""), (second, "b:1")):
+        home.apply(RegisterWorker(home.stamp(), identity, address))
+    for _ in range(2):
+        assert [home.namespace.address_of(worker) for worker in (1, 2, 3)] == ["a:2", "b:1", ""]
+        assert home.namespace.workers() == {1: first, 2: second}
+        home.lose_memory()
+        home.open()
+    assert home.namespace.worker_of(first) == 1
+    assert refused(home.apply(RegisterWorker(home.stamp(), first, "a" * 1000)), InvalidArgument)
+    assert home.namespace.meta.last_worker == 2
+    assert home.findings() == {}
+
+
 def assignment(home: Home, base: SlotTable, rows: list[int], replicas: int, shares: list[tuple[int, int, str]]) -> Any:
     """An ASSIGN_SLOTS after which slot s lists ``rows`` from number s on."""
     places = array("H", [rows[(slot + nth) % len(rows)] for slot in range(SLOTS) for nth in range(replicas)])
@@ -229,7 +246,7 @@ def test_the_running_crc_is_as_documented() -> None:
 def test_the_meta_record_is_as_documented() -> None:
     assert (
         encode_record(Meta(applied_index=7, cluster=b"c")).hex()
-        == "dc0024010700c400c401630000000000c400c4000000000000000101000000000000000000000000000000ff"
+        == "dc0025010700c400c401630000000000c400c4000000000000000101000000000000000000000000000000ff00"
     )
 
 
@@ -242,3 +259,38 @@ def test_records_of_the_tree_are_as_documented(tmp_path: Path) -> None:
     assert raw is not None
     assert raw.hex() == "dc00120103cf00010000000000010acf0de0b6b3a7640000cd0bb8cd01a40000001aa5653a6162630312c0c0c0c0"
     home.close()
+
+
+def test_entries_of_level_3_make_what_they_made_before(tmp_path: Path) -> None:
+    """Masters of two releases apply the same entries until the last one is upgraded: every byte they change must be the same. The number is of the release
+    before level 4."""
+    home = Home(tmp_path / "db")
+    home.initialize()
+    home.apply(SetLevel(home.stamp(), 3))
+    home.mkdir("/a/b", parents=True)
+    home.create("/a/f")
+    home.mount("/m")
+    home.adopt("/m", [directory("d"), file("x"), file("y")])
+    home.adopt("/m/d", [file("z")])
+    home.adopt("/m", [directory("d"), file("x", "2"), file("y", mtime_ns=2 * 10**18)], complete=False)
+    home.write("/m/new/deep/f")
+    home.begin_write("/m/parts", size=-1)
+    home.keep("/m/k/scratch")
+    home.keep("/c/d/e")
+    home.end(home.begin_copy("/m/x", "/m/copy"), file("copy", "c"))
+    home.end(home.begin_rename("/m/copy", "/m/there"), file("there", "c"))
+    home.end(home.begin_delete("/m/y"), None)
+    home.end(home.begin_mkdir("/m/q/r", parents=True), directory("r"))
+    home.mkdir("/c/d", exist_ok=True)
+    home.rename("/c/d/e", "/c/e")
+    home.delete("/c/e")
+    home.rename_tree("/m/d", "/m/dd")
+    home.remove_tree("/m/new")
+    for number in range(5):
+        home.apply(AddToken(home.stamp(), f"t{number}", 3, 0 if number % 2 else 1, bytes(16)))
+    home.clock_ns = 10**10
+    home.apply(AddToken(home.stamp(), "t0", 3, 0, bytes(16)))
+    for number in range(TOKENS_MAX):
+        home.apply(AddToken(home.stamp(), f"u{number}", 1, 0, bytes(16)))
+    home.apply(RemoveBelow(home.stamp(), 100))
+    assert home.namespace.crc == 0x46B7E1

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
+import msgspec
 import pytest
-from metadata_home import Home, directory, file, refused
+from metadata_home import NOBODY, Home, directory, file, refused
 
 from monofs.metadata import sessions
 from monofs.metadata.draft import Draft
@@ -13,6 +17,7 @@ from monofs.metadata.entries import (
     Asker,
     BeginMakeDirectory,
     BeginRename,
+    BeginWrite,
     End,
     ExpireClients,
     Found,
@@ -20,6 +25,7 @@ from monofs.metadata.entries import (
     RecordUpload,
     RemoveBelow,
     RemoveMount,
+    Reopen,
     SetPin,
     Stamp,
     UpdateMount,
@@ -27,6 +33,7 @@ from monofs.metadata.entries import (
 from monofs.metadata.ops import guarding
 from monofs.metadata.sessions import FRESH
 from monofs.metadata.tables import LOCKS, FeedKind, Intent, IntentKind
+from monofs.model.attributes import Attributes, encode_attributes
 from monofs.model.errors import (
     AlreadyExists,
     Busy,
@@ -52,6 +59,7 @@ from monofs.model.inode import Flag, decode_inode
 from monofs.model.paths import parse_path
 
 ANN = Asker(b"ann's client", 1, 1, "ann", 7, 8)
+KEPT = Attributes({"content-type": "text/plain"}, {"a": "b"})
 LONG = "/m/" + "/".join(["d" * 200] * 15)
 """A path whose bytes are no key of a database."""
 
@@ -708,3 +716,79 @@ def test_ends_do_what_still_can_be_done(lake: Home) -> None:
     assert refused(lake.end(renaming, file("h")), NotFound)
     assert refused(lake.end(emptying, None), NotEmpty)
     assert nothing_is_left(lake)
+
+
+# ---- uploads of clients -----------------------------------------------------------------------------------------------
+
+
+def begin_upload(home: Home, path: str = "/m/up", write_type: str = "CACHE_THROUGH", size: int = -1) -> Any:
+    change = BeginWrite(
+        home.stamp(), path, 0o600, True, False, None, size, write_type, 0, NOBODY, KEPT, as_key=True, upload=True
+    )
+    intent = home.begin(change)
+    if isinstance(intent, Intent):
+        home.apply(RecordUpload(home.stamp(), intent.number, "store's id"))
+    return intent
+
+
+def publish(home: Home, number: int, size: int = 3, **how: Any) -> Any:
+    return home.begin(Publish(home.stamp(), number, size, **how))
+
+
+def test_an_upload_locks_nothing_until_it_is_completed(lake: Home) -> None:
+    intent = begin_upload(lake, "/m/f")
+    assert (intent.kind, intent.acting, intent.worker, intent.size) == (IntentKind.UPLOAD, False, 0, -1)
+    lake.end(lake.begin_write("/m/f"), file("f", "2"))
+    whole = msgspec.structs.replace(KEPT, checksums={"crc32": "AAAA"}, parts=[(1, 1, 3)])
+    acting = publish(lake, intent.number, attributes=whole)
+    assert (acting.acting, acting.size, acting.replaced, acting.attributes) == (True, 3, "e:2", whole)
+    assert refused(lake.begin_write("/m/f"), Busy)
+    lake.end(acting, file("f", "3", 3))
+    found = lake.inode("/m/f")
+    assert (found.size, found.fingerprint, found.content) == (3, "e:3", intent.content)
+    assert lake.namespace.raw_attributes(found) == encode_attributes(whole)
+    assert nothing_is_left(lake)
+
+
+def test_one_whose_completion_came_to_nothing_is_as_it_was(lake: Home) -> None:
+    intent = begin_upload(lake)
+    before = lake.namespace.intent(intent.number)
+    whole = msgspec.structs.replace(KEPT, checksums={"crc32": "AAAA"}, parts=[(1, 1, 3)], part_checksums=[b"1234"])
+    publish(lake, intent.number, exclusive=True, attributes=whole)
+    assert refused(publish(lake, intent.number), Busy), "one completion at a time"
+    assert lake.apply(Reopen(lake.stamp(), intent.number)) is None
+    assert lake.namespace.intent(intent.number) == before
+    assert lake.apply(Reopen(lake.stamp(), intent.number)) is None
+    lake.end(lake.begin_write("/m/up"), file("up", "1"))
+    assert refused(publish(lake, intent.number, exclusive=True), AlreadyExists)
+    assert refused(publish(lake, intent.number, if_content=5), ConditionFailed)
+    lake.end(publish(lake, intent.number), file("up", "2", 3))
+    assert lake.inode("/m/up").fingerprint == "e:2"
+    assert nothing_is_left(lake)
+
+
+def test_what_is_no_upload_is_not_reopened(lake: Home) -> None:
+    intent = lake.begin_write("/m/f")
+    assert refused(lake.apply(Reopen(lake.stamp(), intent.number)), InvalidArgument)
+    assert refused(lake.apply(Reopen(lake.stamp(), 99)), WriteLost)
+
+
+@pytest.mark.parametrize(
+    ("path", "write_type", "size"),
+    [("/f", "MUST_CACHE", -1), ("/m/f", "MUST_CACHE", -1), ("/m/f", "CACHE_THROUGH", 5)],
+)
+def test_an_upload_is_of_a_store_and_of_unknown_size(lake: Home, path: str, write_type: str, size: int) -> None:
+    assert refused(begin_upload(lake, path, write_type, size), InvalidArgument)
+
+
+def test_uploads_leave_room_for_other_changes(lake: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["monofs.metadata.ops.begin_write"], "UPLOADS_MAX", 2)
+    one, two = begin_upload(lake, "/m/1"), begin_upload(lake, "/m/2")
+    assert refused(begin_upload(lake, "/m/3"), Overloaded)
+    lake.end(lake.begin_write("/m/other"), file("other", "1"))
+    lake.close()
+    lake.open()
+    assert refused(begin_upload(lake, "/m/3"), Overloaded)
+    for intent in (one, two):
+        lake.apply(Abandon(lake.stamp(), intent.number, WriteLost.code, "aborted"))
+    assert begin_upload(lake, "/m/3").number

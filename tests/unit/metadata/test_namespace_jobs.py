@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
+from collections import Counter
 from typing import Any
 
 import pytest
 from metadata_home import Home, directory, file, refused
 
-from monofs.metadata.entries import AddJob, Forget, RemoveMount, SetPolicy, SetTtl, Touch, UpdateMount
+from monofs.metadata.entries import AddJob, Forget, RemoveMount, SetLevel, SetPolicy, SetTtl, Touch, UpdateMount
+from monofs.metadata.known_jobs import KnownJobs
 from monofs.metadata.known_policies import NO_POLICY
 from monofs.metadata.ops import guarding
-from monofs.metadata.tables import JobKind, JobState, Ttl
+from monofs.metadata.tables import HISTORY_LEVEL, JOBS_MAX, JobKind, JobState, Ttl
 from monofs.model.errors import Busy, ConditionFailed, InvalidArgument, MountPoint, NotFound, NotSupported, Overloaded
 from monofs.model.inode import Flag, decode_inode
 from monofs.model.paths import parse_path
@@ -28,6 +31,22 @@ def lake(home: Home) -> Home:
 
 def add(home: Home, kind: int = JobKind.LOAD, path: str = "/m/d", **arguments: str) -> Any:
     return home.apply(AddJob(home.stamp(), kind, path, arguments, "ann"))
+
+
+def end(home: Home, number: int, **said: Any) -> int:
+    home.update_job(number, state=JobState.DONE, **said)
+    return number
+
+
+def remembered(home: Home) -> list[int]:
+    """Newest first; as those that begin again know it, too."""
+    numbers = [job.number for job in home.namespace.known_jobs.before(0)]
+    again = KnownJobs(home.store)
+    known = home.namespace.known_jobs
+    assert [job.number for job in again.before(0)] == numbers
+    assert (again.open, again.counts, again.ended_bytes) == (known.open, +known.counts, known.ended_bytes)
+    assert list(again.first_ended()) == list(known.first_ended())
+    return numbers
 
 
 # ---- jobs -----------------------------------------------------------------------------------------------------------
@@ -99,7 +118,7 @@ def test_what_a_job_says_is_bounded(lake: Home) -> None:
 
 
 def test_the_oldest_ended_job_falls_out_and_open_ones_never(lake: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarding, "JOBS_MAX", 3)
+    monkeypatch.setattr(guarding, "JOBS_OPEN_MAX", 3)
     numbers = [add(lake) for _ in range(3)]
     assert refused(add(lake), Overloaded)
     assert refused(lake.remove_tree("/m/d"), Overloaded)
@@ -107,14 +126,60 @@ def test_the_oldest_ended_job_falls_out_and_open_ones_never(lake: Home, monkeypa
     lake.update_job(numbers[1], state=JobState.DONE)
     lake.update_job(numbers[0], state=JobState.STOPPED)
     newest = add(lake)
-    assert [job.number for job in lake.namespace.jobs()] == [numbers[0], numbers[2], newest]
+    assert remembered(lake) == [newest, numbers[2], numbers[0]]
     assert lake.namespace.job(numbers[1]) is None
+    lake.update_job(newest, state=JobState.DONE)
+    assert [job.number for job in lake.namespace.known_jobs.last_ended(9)] == [numbers[0], newest]
+    assert [job.number for job in lake.namespace.known_jobs.last_ended(1)] == [newest]
+
+
+def test_from_level_5_on_more_are_remembered_than_may_be_open(lake: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarding, "JOBS_OPEN_MAX", 2)
+    monkeypatch.setattr(guarding, "JOBS_MAX", 4)
+    lake.apply(SetLevel(lake.stamp(), HISTORY_LEVEL))
+    numbers = [end(lake, add(lake)) for _ in range(6)]
+    assert remembered(lake) == numbers[:1:-1]
+    numbers += [add(lake), add(lake)]
+    assert refused(add(lake), Overloaded)
+    assert remembered(lake) == numbers[:3:-1]
+
+
+def test_jobs_that_tell_much_are_remembered_for_a_shorter_time(lake: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarding, "JOBS_BYTES_MAX", 10_000)
+    lake.apply(SetLevel(lake.stamp(), HISTORY_LEVEL))
+    numbers = [end(lake, add(lake), failures=[(f"/m/{n}", "e" * 900)] * 5) for n in range(5)]
+    assert remembered(lake) == numbers[:1:-1], "of 4.5 KB each, after the last began there was room for two"
+    assert lake.namespace.known_jobs.ended_bytes < 15_000
+    add(lake)
+    assert lake.namespace.known_jobs.ended_bytes < 10_000
+    assert lake.findings() == {}
+
+
+def test_ten_thousand_jobs_are_remembered_within_a_few_megabytes_of_memory(home: Home) -> None:
+    home.apply(SetLevel(home.stamp(), HISTORY_LEVEL))
+    failures = [("/lake/file", "the store answered 503. " * 40)]
+    for number in range(1, JOBS_MAX + 1):
+        assert add(home, path=f"/lake/table-{number}", bandwidth="1000000") == number
+        end(home, number, failures=failures)
+    tracemalloc.start()
+    known = KnownJobs(home.store)
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(known) == JOBS_MAX
+    assert held_bytes < 600 * JOBS_MAX < known.ended_bytes
+    assert remembered(home) == list(range(JOBS_MAX, 0, -1))
+    assert +home.namespace.known_jobs.counts == Counter({(JobKind.LOAD, JobState.DONE): JOBS_MAX})
+    assert home.namespace.job(17).failures == failures
+    assert add(home) == JOBS_MAX + 1
+    assert len(home.namespace.known_jobs) == JOBS_MAX
+    assert home.namespace.job(1) is None
+    assert home.findings() == {}
 
 
 def test_what_was_read_before_a_forgotten_tree_job_ended_is_refused(
     lake: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guarding, "JOBS_MAX", 1)
+    monkeypatch.setattr(guarding, "JOBS_OPEN_MAX", 1)
     number = lake.remove_tree("/m/d")
     during = len(lake.log)
     lake.update_job(number, state=JobState.DONE)
@@ -186,10 +251,38 @@ def test_the_deepest_policy_that_says_something_wins_per_field(home: Home) -> No
         {"priority": "URGENT"},
         {"quota_bytes": -1},
         {"ttl_s": 1 << 63},
+        {"layout": 25},
+        {"layout": 41},
+        {"replicas": 0},
+        {"replicas": 9},
     ],
 )
 def test_policies_that_mean_nothing_are_refused(home: Home, fields: dict[str, Any]) -> None:
     assert refused(policy(home, "/a", **fields), InvalidArgument)
+
+
+def test_a_content_begins_with_the_layout_its_path_has_and_keeps_it(home: Home) -> None:
+    home.mount("/m")
+    layout = lambda path: home.inode(path).layout  # noqa: E731
+    home.adopt("/m", [file("before"), file("changes"), directory("d")])
+    policy(home, "/m", layout=255)
+    policy(home, "/m/d", layout=28)
+    policy(home, "/m/d/own", layout=26)
+    home.adopt("/m", [file("before"), file("changes", "2"), file("new"), directory("d")])
+    home.adopt("/m/d", [file("f"), file("own")])
+    home.adopt_path("/m/e/deep", file("deep"))
+    home.write("/m/d/written")
+    home.keep("/cache-only")
+    assert [layout(f"/m/{name}") for name in ("before", "changes", "new", "e/deep")] == [26, 255, 255, 255]
+    assert [layout(f"/m/d/{name}") for name in ("f", "own", "written")] == [28, 26, 28]
+    assert layout("/cache-only") == 26
+    policy(home, "/m", layout=27)
+    home.adopt("/m", [file("before"), file("changes", "2", mtime_ns=5 * 10**18), file("new"), directory("d")])
+    assert [layout(f"/m/{name}") for name in ("before", "changes", "new")] == [26, 255, 255], (
+        "not the same bytes elsewhere"
+    )
+    assert home.rename_tree("/m/d", "/m/other") is not None
+    assert layout("/m/other/f") == 28
 
 
 def test_policies_are_bounded(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

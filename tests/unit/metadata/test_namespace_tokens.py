@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from metadata_home import Home, refused
 
-from monofs.metadata.entries import AddToken, RemoveToken, Stamp
-from monofs.metadata.tables import Key, decode_key
+from monofs.metadata.entries import AddToken, RemoveToken, RotateKey, Stamp
+from monofs.metadata.tables import KEYS, Key, KeyKind, decode_key, pack_id
 from monofs.model.errors import AlreadyExists, InvalidArgument, NotFound, NotReady, Overloaded
 
 SALT = bytes(range(16))
@@ -37,6 +37,36 @@ def test_a_token_has_a_number_of_its_own_for_ever(home: Home) -> None:
     assert names(home) == ["ada"]
     assert refused(home.apply(RemoveToken(home.stamp(), 1)), NotFound)
     assert refused(home.apply(RemoveToken(home.stamp(), 3)), NotFound)
+
+
+def test_records_of_tokens_are_those_of_earlier_releases(home: Home) -> None:
+    add(home, "ada", rights=3)
+    raw = home.store.get(KEYS, pack_id(1))
+    assert raw is not None
+    assert raw[0] == 0x99
+    add(home, "ada", rights=3, kind=KeyKind.S3, prefix="/lake")
+    raw = home.store.get(KEYS, pack_id(2))
+    assert raw is not None
+    assert decode_key(raw) == Key(2, "ada", 3, 0, SALT, 0, [], home.namespace.now_ns, "", 1, "/lake")
+
+
+def test_a_replaced_key_ends_when_it_was_told_to_and_not_later_than_before(home: Home) -> None:
+    for expires_s in (0, 50):
+        add(home, "ada", rights=3, expires_s=expires_s, kind=KeyKind.S3)
+    for number in (1, 2):
+        home.apply(RotateKey(home.stamp(), number, bytes(16), 70, "boss"))
+    assert [key.expires_s for key in home.namespace.tokens()] == [70, 50, 0, 50]
+    assert home.namespace.tokens()[2].issuer == "boss"
+    home.apply(RotateKey(home.stamp(), 3, bytes(16), 0))
+    assert [key.number for key in home.namespace.tokens()] == [1, 2, 4, 5]
+    home.clock_ns = 60 * SECOND
+    assert refused(home.apply(RotateKey(home.stamp(), 2, bytes(16), 0)), NotFound)
+    add(home, "bob")
+    assert refused(home.apply(RotateKey(home.stamp(), 6, bytes(16), 0)), NotFound)
+    assert refused(home.apply(RotateKey(home.stamp(), 1, b"short", 0)), InvalidArgument)
+    assert refused(add(home, "cy", rights=4, kind=KeyKind.S3), InvalidArgument)
+    assert refused(add(home, "cy", kind=7), InvalidArgument)
+    assert home.findings() == {}
 
 
 @pytest.mark.parametrize("flushed", [True, False])

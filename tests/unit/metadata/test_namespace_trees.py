@@ -82,7 +82,7 @@ def test_under_no_mount_nothing_is_left_for_a_job(home: Home) -> None:
     home.mkdir("/d/e", parents=True)
     home.create("/d/f")
     assert home.remove_tree("/d") == 0
-    assert home.namespace.jobs() == []
+    assert len(home.namespace.known_jobs) == 0
     assert home.namespace.pending_removal()
 
 

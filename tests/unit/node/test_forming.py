@@ -130,3 +130,26 @@ def test_a_node_among_others_never_draws_a_secret_of_its_own(tmp_path: Path, set
     with pytest.raises(ConfigError, match="--cluster-secret-file"):
         node.open()
     assert not (tmp_path / "new" / "cluster.secret").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("worker.quota=1000", "at least a page"),
+        ("worker.eviction=random", "worker.eviction"),
+        ("worker.allocation=anywhere", "worker.allocation"),
+        ("worker.watermark=0", "worker.watermark"),
+        (
+            'worker.tiers=[{"name":"A","dir":"/a","quota":"1GiB"},{"name":"B","dir":"/a/b","quota":"1GiB"}]',
+            "inside of /a",
+        ),
+    ],
+)
+def test_a_cache_that_cannot_be_is_told_before_anything_is_made(tmp_path: Path, setting: str, told: str) -> None:
+    home = tmp_path / "new"
+    node = Node(load_config(sets=[f"node.home={home}", setting], environ={}), None, on_fatal=pytest.fail)
+    with pytest.raises(ConfigError, match=told):
+        node.open()
+    assert not (home / "journal").exists()
+    assert not (home / "namespace").exists()
+    assert not (home / "cluster.secret").exists()

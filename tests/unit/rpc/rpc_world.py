@@ -1,66 +1,22 @@
-"""A real reactor in a background thread, and doors with a few plain methods on it."""
+"""Doors with a few plain methods on a real reactor."""
 
 from __future__ import annotations
 
 import os
 import queue
-import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.task import deferLater
 
 from monofs.model.errors import InvariantBroken, NotFound, NotLeader
 from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.rpc.server import Listener, listen_tcp, listen_unix
 from monofs.rpc.service import Call, Service
+from monofs.testing.reactors import Loop
 
-_T = TypeVar("_T")
 SECRET = b"a cluster secret of enough bytes"
-
-
-class Loop:
-    """A reactor of its own in a thread; ``do`` runs a function there and waits for its result, a Deferred's too."""
-
-    def __init__(self) -> None:
-        self.reactor = EPollReactor()
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="test-reactor", daemon=True)
-        self._thread.start()
-        assert self._started.wait(10)
-
-    def _run(self) -> None:
-        self.reactor.callWhenRunning(self._started.set)
-        self.reactor.run(installSignalHandlers=False)
-
-    def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        results: queue.Queue[tuple[bool, Any]] = queue.Queue()
-
-        def run() -> None:
-            try:
-                result = function(*arguments, **named)
-            except BaseException as error:
-                results.put((False, error))
-                return
-            if isinstance(result, Deferred):
-                result.addCallbacks(
-                    lambda value: results.put((True, value)), lambda failure: results.put((False, failure.value))
-                )
-            else:
-                results.put((True, result))
-
-        self.reactor.callFromThread(run)
-        fine, value = results.get(timeout=30)
-        if not fine:
-            raise value
-        return value
-
-    def stop(self) -> None:
-        self.reactor.callFromThread(self.reactor.stop)
-        self._thread.join(10)
 
 
 class House:
@@ -164,12 +120,7 @@ class House:
         return api.DescriptorAnswer(request.group, 0, 0, 1)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Turn by turn of the reactor, until it holds; the reactor decides how long, a bound of turns when it never does."""
-        for _ in range(5000):
-            if self.loop.do(condition):
-                return
-            self.loop.do(lambda: deferLater(self.loop.reactor, 0.001, lambda: None))
-        raise AssertionError("it never held")
+        self.loop.wait_until(condition)
 
     def tcp(self, **named: Any) -> Listener:
         listener: Listener = self.loop.do(listen_tcp, self.loop.reactor, self.service, "127.0.0.1", 0, **named)

@@ -311,3 +311,27 @@ def test_streams_reach_direct_callers_through_a_callback(loop: Loop, house: Hous
 def test_a_plain_call_of_a_streaming_method_is_refused_clearly(loop: Loop, house: House, caller: Any) -> None:
     with pytest.raises((Exception), match=r"stream|kind"):
         loop.do(caller.call, Method.LIST, api.ListRequest("/x", limit=3), api.Empty)
+
+
+def test_a_direct_asker_gets_at_once_what_is_known_at_once_and_the_rest_later(loop: Loop, house: House) -> None:
+    client = DirectClient(house.service)
+
+    def ask(path: str, answer_type: Any = api.StatAnswer) -> Any:
+        return client.ask(Method.STAT, api.StatRequest(path), answer_type, 10.0)
+
+    def plainly() -> Any:
+        answer = ask("/plain")
+        for wrong, error in (("/missing", NotFound), ("/plain", ProtocolError)):
+            with pytest.raises(error):
+                ask(wrong, api.StatAnswer if error is NotFound else api.Pong)
+        return answer
+
+    assert api.msgspec.msgpack.decode(loop.do(plainly).inode) == "/plain"
+    for path in ("/later", "/coroutine"):
+        assert api.msgspec.msgpack.decode(loop.do(ask, path).inode) == path
+    with pytest.raises(NotFound):
+        loop.do(ask, "/later-missing")
+    assert loop.do(lambda: len(house.service.deadlines)) == 0
+    loop.do(client.close)
+    with pytest.raises(Closed):
+        loop.do(ask, "/plain")

@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from monofs.model.errors import (
     ConfigError,
     InvalidArgument,
+    InvariantBroken,
     MonofsError,
     ProtocolError,
     Unauthenticated,
     VersionMismatch,
 )
-from monofs.model.principal import ANONYMOUS, NODE
+from monofs.model.principal import ANONYMOUS, NODE, Principal, Right
 from monofs.rpc.handshake import (
+    Behalf,
     ClientHandshake,
     ClientHello,
     Credential,
@@ -30,6 +32,7 @@ from monofs.rpc.handshake import (
     Welcome,
     derive_key,
     encode,
+    encode_hello,
     proof,
 )
 from monofs.rpc.security import Security, check_security
@@ -57,6 +60,53 @@ def test_holders_of_the_secret_become_nodes_and_learn_who_answers() -> None:
     assert other.principal == NODE
     assert client.welcome is not None
     assert (client.welcome.cluster, client.welcome.role, client.welcome.principal) == (b"cluster", "master", "node")
+
+
+def test_a_node_connects_for_somebody_with_his_rights_and_none_of_its_own() -> None:
+    ada = Principal("ada", 7, (8,), Right.READ)
+    client, other = ClientHandshake(Credential(SECRET).for_principal(ada)), server()
+    shake(client, other)
+    assert other.principal == Principal("ada", 7, (8,), Right.READ, by="node")
+    assert client.welcome is not None
+    assert client.welcome.principal == "ada"
+    with pytest.raises(InvariantBroken):
+        pickle.dumps(Credential(SECRET).for_principal(ada))
+    with pytest.raises(InvariantBroken):
+        Credential().for_principal(ada)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"behalf": Behalf("ada", 7, [], 15)},
+        {"behalf": Behalf("ada", 7, [], 0)},
+        {"behalf": Behalf("node", 7, [], 1)},
+        {"credential": "token"},
+        {"credential": "anonymous"},
+    ],
+)
+def test_nobody_but_a_node_connects_for_others_and_for_less_than_a_node(wrong: dict[str, Any]) -> None:
+    hello = ClientHello("monofs", 1, 1, "x", "secret", bytes(32), Behalf("ada", 7, [], 1))
+    with pytest.raises(ProtocolError):
+        server(anonymous=True).receive(encode(msgspec.structs.replace(hello, **wrong)))
+
+
+def test_a_node_refuses_a_server_that_would_take_it_for_itself() -> None:
+    client = ClientHandshake(Credential(SECRET).for_principal(Principal("ada", rights=Right.READ)))
+    hello, other = client.begin(), server()
+    earlier = encode(msgspec.structs.replace(msgspec.msgpack.decode(hello, type=ClientHello), behalf=None))
+    (answer,) = other.receive(earlier)
+    (shown,) = client.receive(answer)
+    with pytest.raises(Unauthenticated):  # what it was told is part of the proof
+        other.receive(shown)
+    client = ClientHandshake(Credential(SECRET).for_principal(Principal("ada", rights=Right.READ)))
+    hello, blind = client.begin(), server()
+    (answer,) = blind.receive(hello)
+    blind._behalf = None  # as a release that reads the hello and knows nothing of the field
+    (shown,) = client.receive(answer)
+    (welcome,) = blind.receive(shown)
+    with pytest.raises(VersionMismatch, match="upgrade"):
+        client.receive(welcome)
 
 
 def test_anonymous_callers_come_in_only_where_they_are_allowed() -> None:
@@ -232,7 +282,7 @@ def test_the_vector_of_the_format_document_holds() -> None:
     assert proof(key, "client", transcript) == vector["client_proof"]
     transcript.append(vector["client_proof_body"])
     assert proof(key, "server", transcript) == vector["server_proof"]
-    assert encode(msgspec.msgpack.decode(vector["client_hello"], type=ClientHello)) == vector["client_hello"]
+    assert encode_hello(msgspec.msgpack.decode(vector["client_hello"], type=ClientHello)) == vector["client_hello"]
     assert encode(msgspec.msgpack.decode(vector["server_hello"], type=ServerHello)) == vector["server_hello"]
     welcome = msgspec.msgpack.decode(vector["welcome"], type=Welcome)
     assert welcome.proof == vector["server_proof"]

@@ -34,6 +34,7 @@ from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.rpc.frames import REQUEST_MAX_BYTES
 from monofs.rpc.handshake import Credential
+from monofs.rpc.hedge import Hedge
 from monofs.rpc.server import Security
 from monofs.rpc.service import Call
 from monofs.rpc.sync import IDLE_MAX, Pool
@@ -453,3 +454,59 @@ def test_a_pipeline_ends_in_time(pool: Pool) -> None:
         pipeline.receive(api.StatAnswer, 0.1)
     pipeline.close()
     assert pool._open == set()
+
+
+def stand_still(house: House, gate: threading.Event) -> None:
+    """From now on the server does nothing until the gate opens."""
+    stands = threading.Event()
+    house.loop.reactor.callFromThread(lambda: stands.set() or gate.wait(20.0))  # type: ignore[func-returns-value]
+    assert stands.wait(20.0)
+
+
+def test_one_server_that_stands_still_is_given_up_at_the_first_connection(house: House) -> None:
+    """The others of the pool would say nothing either, each for as long."""
+    listener, gate = house.tcp(), threading.Event()
+    with Pool(listener.address, silence_s=0.2) as pool:
+        for talk in [pool.borrow(10.0) for _ in range(2)]:
+            pool.give_back(talk)
+        stand_still(house, gate)
+        try:
+            with pytest.raises(ConnectionLost, match="silent"):
+                stat(pool, "/plain", idempotent=True)
+            assert len(pool._idle[listener.address]) == 1
+        finally:
+            gate.set()
+        assert stat(pool, "/plain") == "/plain"
+
+
+def test_who_pipelines_waits_for_a_server_that_stands_still(house: House) -> None:
+    """Acknowledgements of writes have their time: giving up is dear."""
+    listener, gate = house.tcp(), threading.Event()
+    with Pool(listener.address, silence_s=0.05) as pool:
+        pipeline = pool.pipeline()
+        waiting = threading.Timer(0.5, gate.set)
+        stand_still(house, gate)
+        waiting.start()
+        body = msgspec.msgpack.encode(api.StatRequest("/plain"))
+        number = pipeline.send(Method.STAT, [body], 20.0)
+        answered, answer = pipeline.receive(api.StatAnswer, 20.0)
+        assert answered == number
+        assert isinstance(answer, api.StatAnswer)
+        pipeline.close()
+        waiting.join()
+
+
+def test_what_is_pipelined_after_a_hedged_read_is_not_cut_off_by_its_delay(house: House) -> None:
+    listener, gate = house.unix(), threading.Event()
+    with Pool(listener.address, silence_s=0.5) as pool:
+        request = api.ReadRequest(b"data:1000", 0, 5)
+        assert pool.read_into(Method.READ, request, bytearray(5), hedge=Hedge(0.05, lambda: None)) == 5
+        pipeline = pool.pipeline()
+        stand_still(house, gate)
+        waiting = threading.Timer(0.5, gate.set)
+        waiting.start()
+        numbers = [pipeline.send(Method.STAT, [b"\0" * (REQUEST_MAX_BYTES - 100)], 20.0) for _ in range(12)]
+        assert [pipeline.receive(api.StatAnswer, 20.0)[0] for _ in numbers] == numbers
+        pipeline.close()
+        waiting.join()
+        assert len(pool._open) == 1, "on the same connection"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import pickle
+import select
 import shutil
 import socket
 import ssl
@@ -335,6 +336,20 @@ def test_a_proof_and_a_token_work_inside(house: House, server_tls: ServerTls, cl
         assert pool.server().principal == "node"
     with Pool(listener.address, tls=client_tls) as stranger, pytest.raises(Unauthenticated, match="none was shown"):
         ping(stranger)
+
+
+def test_after_the_handshake_nothing_waits_that_a_race_of_two_servers_would_take_for_an_answer(
+    house: House, server_tls: ServerTls, client_tls: ClientTls
+) -> None:
+    """The tickets for later sessions come before the first answer, so they are read with it."""
+    listener = house.tcp(security=Security(tls=server_tls))
+    with Pool(listener.address, tls=client_tls) as pool:
+        talk = pool.borrow(10.0)
+        ping(pool)  # on another connection, begun later: what was under way to this one has come
+        poll = select.poll()
+        poll.register(talk.fileno(), select.POLLIN)
+        assert poll.poll(0) == []
+        pool.give_back(talk)
 
 
 def test_a_door_that_stops_says_goodbye(house: House, server_tls: ServerTls, authority: Authority) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import threading
 import zlib
@@ -16,6 +17,7 @@ from monofs.model.block import GROUP_PAGES, PAGE_SIZE_BYTES
 from monofs.model.errors import InvalidArgument, InvariantBroken, NotCached, Overloaded, TierFull
 from monofs.model.ids import ContentId
 from monofs.tiering.group import GroupTable, mask_bytes, mask_pages, page_bytes
+from monofs.tiering.past import IDLE_NS
 
 # ---- pages and masks ----------------------------------------------------------------------------------------------------
 
@@ -500,4 +502,111 @@ def test_another_cluster_or_incarnation_drops_everything(rig):
     rig.cache.adopt_cluster(b"a" * 16, 2)
     assert (rig.cached(), rig.used(), rig.cache.pins, rig.cache.cursor) == (set(), 0, set(), 0)
     assert (rig.cache.cluster, rig.cache.incarnation) == (b"a" * 16, 2)
+    rig.check()
+
+
+# ---- what retires while it is read --------------------------------------------------------------------------------------
+
+
+def retire_read(rig, content):
+    """A content of one page that somebody reads retires."""
+    group = rig.cache.lookup(content, 0)
+    rig.cache.hold(group)
+    rig.cache.retire(content)
+    rig.cache.release(group)
+    return group
+
+
+def test_what_retires_while_it_is_read_can_be_read_to_its_end_and_counts_as_used(rig):
+    rig.fill(7, 3 * PAGE)
+    group = retire_read(rig, 7)
+    assert rig.cache.lookup(7, 0) is None
+    assert rig.cache.readable(7, 0) is group
+    assert bytes(rig.cache.read(group, 2 * PAGE, PAGE)) == rig.data(group, 2)
+    assert (rig.used(), rig.cached()) == (3 * PAGE, set())
+    rig.check()
+    assert rig.reopen().readable(7, 0) is None
+    assert rig.used() == 0
+    rig.check()
+
+
+def test_between_two_reads_of_one_reader_too(rig):
+    group = rig.fill(7)
+    rig.cache.touch(group)
+    rig.cache.retire(7)
+    assert rig.cache.readable(7, 0) is group
+
+
+def test_what_nobody_reads_goes_at_once(rig):
+    rig.fill(7)
+    rig.cache.retire(7)
+    assert rig.cache.readable(7, 0) is None
+    assert rig.used() == 0
+    rig.pump()
+    rig.check()
+
+
+def test_what_retired_goes_when_nobody_has_read_it_for_a_while(rig):
+    rig.fill(7)
+    rig.fill(8)
+    retire_read(rig, 7)
+    retire_read(rig, 8)
+    rig.clock = itertools.count(next(rig.clock) + IDLE_NS - 1000)
+    rig.cache._clock_ns = rig.cache.past._clock_ns = rig.clock.__next__
+    assert rig.cache.readable(7, 0) is not None
+    rig.clock = itertools.count(next(rig.clock) + 2000)
+    rig.cache.past._clock_ns = rig.clock.__next__
+    rig.cache.tend()
+    assert rig.cache.readable(8, 0) is None
+    assert rig.cache.readable(7, 0) is not None
+    assert rig.used() == PAGE
+    rig.check()
+
+
+def test_what_retired_is_let_go_before_a_write_is_refused_for_want_of_room(rig):
+    rig.keep(1, 4 * PAGE)
+    rig.fill(7, 4 * PAGE)
+    retire_read(rig, 7)
+    assert rig.used() == 8 * PAGE
+    rig.keep(2, 4 * PAGE)
+    assert rig.cache.readable(7, 0) is None
+    rig.pump()
+    rig.check()
+
+
+def test_what_retired_goes_with_everything_that_is_dropped(rig):
+    rig.fill(7)
+    retire_read(rig, 7)
+    rig.cache.drop_clean()
+    assert rig.cache.readable(7, 0) is None
+    assert rig.used() == 0
+    rig.check()
+
+
+def test_what_retired_and_would_have_to_be_checked_first_is_read_no_more(rig):
+    rig.fill(7)
+    retire_read(rig, 7).verified = False
+    assert rig.cache.readable(7, 0) is None
+    rig.check()
+
+
+def test_what_is_fetched_again_after_it_retired_and_retires_again_is_held_once(rig):
+    for _ in range(2):
+        rig.fill(7)
+        retire_read(rig, 7)
+    assert rig.used() == PAGE
+    assert rig.cache.past.let_go()
+    assert rig.used() == 0
+    rig.check()
+
+
+def test_what_retired_is_bounded_and_the_longest_unread_goes_first(rig, monkeypatch):
+    monkeypatch.setattr("monofs.tiering.past.PAST_BYTES", 2 * PAGE)
+    for content in (1, 2, 3):
+        rig.fill(content)
+    for content in (1, 2):
+        retire_read(rig, content)
+    assert rig.cache.readable(1, 0) is not None
+    retire_read(rig, 3)
+    assert [rig.cache.readable(content, 0) is not None for content in (1, 2, 3)] == [True, False, True]
     rig.check()

@@ -40,6 +40,26 @@ def states(cache: Cache) -> list[str]:
     return [status.state for status in cache.status()]
 
 
+def test_a_directory_that_is_used_no_more_is_named_once(tmp_path, caplog):
+    """Nobody else says that its files may go: its records are dropped, and what lies there is dead weight."""
+    old, new = (TierSpec("SSD", str(tmp_path / name), 3 * PAGE) for name in ("old", "new"))
+
+    def named() -> int:
+        caplog.clear()
+        rig.reopen()
+        return sum("used no more" in record.getMessage() for record in caplog.records)
+
+    rig = Rig(tmp_path, [old])
+    rig.open()
+    rig.fill(1)
+    assert named() == 0
+    rig.tiers = [new]
+    assert named() == 1
+    assert named() == 0
+    rig.check()
+    rig.cache.close()
+
+
 # ---- several directories ------------------------------------------------------------------------------------------------
 
 

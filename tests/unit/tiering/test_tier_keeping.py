@@ -280,7 +280,7 @@ def test_a_group_is_sealed_only_where_its_bytes_end(rig: Rig) -> None:
 
 
 def test_the_format_of_a_newer_release_is_refused(rig: Rig) -> None:
-    rig.cache.index.put(META, b"format", (3).to_bytes(8, "big"))
+    rig.cache.index.put(META, b"format", (4).to_bytes(8, "big"))
     rig.cache.close()
     rig.cache = rig.new()
     with pytest.raises(HomeUnusable):

@@ -13,15 +13,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tiering_rig import PAGE, Rig
 
+from monofs.model.block import LAYOUT_WHOLE
 from monofs.model.errors import QuotaExceeded, TierFull
 from monofs.model.ids import ContentId
 from monofs.model.options import Priority
+from monofs.tiering import admission
 from monofs.tiering.cache import Group, Rule, TierSpec
 from monofs.tiering.group import mask_bytes, mask_pages
 from monofs.tiering.orders import POLICIES
 
 CONTENTS = st.integers(1, 6)
 LENGTHS = {1: 3, 2: 5000, 3: PAGE, 4: PAGE + 9, 5: 2 * PAGE, 6: 3 * PAGE - 1}
+WHOLE = dict.fromkeys((2, 4, 6), LAYOUT_WHOLE)
+"""Contents whose groups share a file."""
 QUOTA = 5 * PAGE
 Key = tuple[int, int]
 
@@ -50,6 +54,7 @@ class CacheMachine(RuleBasedStateMachine):
     @initialize(eviction=st.sampled_from(POLICIES))
     def begin(self, eviction: str) -> None:
         self.eviction = eviction
+        self.part, admission.PART = admission.PART, 0  # files reach far beyond what is in them
         self.top = Path(tempfile.mkdtemp(prefix="tier-machine-"))
         self.lives = 0
         self.known: dict[Key, Known] = {}
@@ -63,16 +68,19 @@ class CacheMachine(RuleBasedStateMachine):
         self.rig.open()
 
     def new_rig(self, home: Path) -> Rig:
-        return Rig(
+        rig = Rig(
             home,
             [TierSpec("TOP", str(home / "top"), QUOTA // 2), TierSpec("LOW", str(home / "low"), QUOTA // 2)],
             eviction=self.eviction,
             watermark=0.5,
         )
+        rig.layouts = WHOLE
+        return rig
 
     def teardown(self) -> None:
         if not hasattr(self, "rig"):
             return
+        admission.PART = self.part
         try:
             self.let_go()
             self.rig.pump()
@@ -104,9 +112,11 @@ class CacheMachine(RuleBasedStateMachine):
     # ---- policies -----------------------------------------------------------------------------------------------------
 
     @rule(
-        policy=st.integers(1, 2), quota=st.sampled_from((0, PAGE, 3 * PAGE)), priority=st.sampled_from(list(Priority))
+        policy=st.integers(1, 2),
+        quota=st.sampled_from((None, 0, PAGE, 3 * PAGE)),
+        priority=st.sampled_from(list(Priority)),
     )
-    def rule_policy(self, policy: int, quota: int, priority: str) -> None:
+    def rule_policy(self, policy: int, quota: int | None, priority: str) -> None:
         self.rules[policy] = Rule(quota, priority)
         self.rig.cache.set_groups(self.rules)
         self.reconcile()
@@ -290,6 +300,8 @@ class CacheMachine(RuleBasedStateMachine):
         self.rig.cache.drop_pages(group, 1 << page)
         del self.known[key]
         self.reconcile()
+        if group.layout == LAYOUT_WHOLE:
+            self.flush()  # its file may stay for another's sake, and would be found with the bad page after a kill
         if not at_once:
             return  # the copy arrives at some later step
         self.pump()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,26 @@ def test_the_group_that_goes_next_moves_down_before_its_room_is_needed(make: Mak
     rig.check()
     rig.reopen()
     assert tiers_of(rig) == {"TOP": {2, 3, 4}, "LOW": {1}}
+    rig.check()
+
+
+def test_a_process_without_a_descriptor_left_moves_later_and_loses_nothing(make: Make) -> None:
+    rig = make(TOP=4, LOW=8)
+    for content in (1, 2, 3, 4):
+        rig.fill(content)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        rig.cache.tend()
+        rig.pump()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert tiers_of(rig) == {"TOP": {1, 2, 3, 4}, "LOW": set()}
+    assert [status.state for status in rig.cache.status()] == ["ok", "ok"]
+    rig.cache.tend()
+    rig.pump()
+    assert [len(contents) for contents in tiers_of(rig).values()] == [3, 1]
+    assert rig.cached() == {1, 2, 3, 4}
     rig.check()
 
 

@@ -273,7 +273,7 @@ def test_damaged_records_are_dropped_and_the_rest_serves(rig):
 
 def test_an_index_of_a_newer_format_is_refused(rig):
     rig.cache.close()
-    edit_index(rig, META, b"format", (3).to_bytes(8, "big"))
+    edit_index(rig, META, b"format", (4).to_bytes(8, "big"))
     rig.cache = rig.new()
     with pytest.raises(HomeUnusable, match="newer"):
         rig.open()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from tiering_rig import PAGE, Rig
 
 from monofs.model.errors import ConfigError
-from monofs.model.ids import ContentId, MountId
-from monofs.tiering.group import Group
+from monofs.model.ids import ContentId
 from monofs.tiering.trace import HEAD, RECORD, Access, Recorder, read_trace
 
 S = 10**9
@@ -53,8 +51,7 @@ def record(path: Path, contents: range, *, file_bytes: int = 1 << 20) -> Recorde
     recorder = Recorder(str(path), file_bytes=file_bytes)
     recorder.start()
     for content in contents:
-        group = Group(ContentId(content), 0, content, PAGE, cast(Any, None), MountId(1), 0, 0, 0)
-        recorder.record(group, 1000 * content)
+        recorder.record(content, 0, PAGE, 1000 * content)
     recorder.stop(10)
     return recorder
 

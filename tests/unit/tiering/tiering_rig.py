@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
-from monofs.model.block import PAGE_SIZE_BYTES
+from monofs.model.block import DEFAULT_LAYOUT, PAGE_SIZE_BYTES
 from monofs.model.ids import ContentId, MountId
 from monofs.tiering.cache import Cache, Group, TierSpec
 from monofs.tiering.checks import check_cache
@@ -32,6 +32,8 @@ class Rig:
         self.queue: list[Callable[[], None]] = []
         self.clock = itertools.count(1)
         self.options = options
+        self.layouts: dict[int, int] = {}
+        """Of contents that have not the default."""
         self.cache = self.new()
 
     def new(self) -> Cache:
@@ -67,9 +69,19 @@ class Rig:
         return page_data(group.content, group.number, page, page_bytes(group.length, page))
 
     def admit(
-        self, content: int, length: int = PAGE, number: int = 0, *, policy: int = 0, durable: bool = False
+        self,
+        content: int,
+        length: int = PAGE,
+        number: int = 0,
+        *,
+        policy: int = 0,
+        durable: bool = False,
+        layout: int | None = None,
     ) -> Group:
-        return self.cache.admit(ContentId(content), number, length, MountId(1), 2 * policy, durable=durable)
+        layout = self.layouts.get(content, DEFAULT_LAYOUT) if layout is None else layout
+        return self.cache.admit(
+            ContentId(content), number, length, MountId(1), 2 * policy, layout=layout, durable=durable
+        )
 
     def fill(
         self, content: int, length: int = PAGE, mask: int | None = None, number: int = 0, *, policy: int = 0
@@ -106,9 +118,9 @@ class Rig:
 
     def corrupt(self, group: Group, page: int, offset: int = 0) -> None:
         with self.file(group).open("r+b") as file:
-            file.seek(page * PAGE + offset)
+            file.seek(group.base + page * PAGE + offset)
             byte = file.read(1)
-            file.seek(page * PAGE + offset)
+            file.seek(group.base + page * PAGE + offset)
             file.write(bytes([byte[0] ^ 255]))
 
     def check(self, *, disk: bool = True, pages: bool = True) -> None:

@@ -377,6 +377,45 @@ def test_metadata_that_is_not_ascii_survives_a_copy(stub: Stub) -> None:
     assert server.objects["target"][1]["x-amz-meta-monofs-operation"] == "op-1"
 
 
+class Renaming(Server):
+    """Every version has another etag than its bytes, as where they are encrypted; copies carry bytes, and objects say they are ``size`` long."""
+
+    size = 0
+
+    def etag(self, key: str) -> str:
+        body, meta, _ = self.objects[key]
+        return hashlib.md5(body + meta.get("x-amz-meta-monofs-operation", "").encode()).hexdigest()
+
+    def act(self, request: Request, key: str, query: str) -> Answer:
+        source = unquote(request.headers.get("x-amz-copy-source", "")).removeprefix("/bucket/")
+        if not source:
+            return super().act(request, key, query)
+        copied = Request(request.method, request.path, request.headers, self.objects[source][0])
+        status, headers, body = super().act(copied, key, query)
+        etag = headers.get("ETag", "").strip('"')
+        return status, {}, body or f"<CopyResult><ETag>&quot;{etag}&quot;</ETag></CopyResult>".encode()
+
+    def head(self, key: str) -> Answer:
+        status, headers, body = super().head(key)
+        return status, {**headers, "Content-Length": str(self.size)} if self.size and status == 200 else headers, body
+
+
+@pytest.mark.parametrize("size", [4, 6 << 30])
+def test_an_object_copied_onto_itself_stays_whatever_etag_the_copy_gets(stub: Stub, size: int) -> None:
+    server, store = Renaming(stub), opened(stub)
+    store.put(b"k", views(b"data"), "op-0", ABSENT)
+    fingerprint, server.size = "e:" + server.etag("k"), size
+    kept = {"content-type": "text/plain"}
+    made = store.copy(b"k", fingerprint, b"k", "op-1", Condition(fingerprint=fingerprint), headers=kept)
+    assert server.objects["k"][1]["x-amz-meta-monofs-operation"] == "op-1"
+    assert (made.size, made.fingerprint) == (size, "e:" + server.etag("k"))
+    assert made.fingerprint != fingerprint
+    assert server.count("DELETE") == 0
+    copied = [each.headers for each in stub.requests if "x-amz-copy-source" in each.headers]
+    assert {each["x-amz-copy-source-if-match"].strip('"') for each in copied} == {fingerprint[2:]}
+    assert sum("x-amz-copy-source-range" in each for each in copied) == (0 if size == 4 else 24)
+
+
 def test_parts_grow_so_that_an_upload_of_unknown_size_stays_within_its_bounds() -> None:
     assert [part_size(number) >> 20 for number in (1, 1000, 1001, 5000, 5001, PARTS_MAX)] == [8, 8, 32, 32, 128, 128]
     assert sum(part_size(number) for number in range(1, PARTS_MAX + 1)) > 700 << 30

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.threads import blockingCallFromThread
 
-from monofs.web.console import listen_console
+from monofs.web.console import Console as DoorForOperators
 from monofs.web.events import BODY_MAX_BYTES, EventsDoor, read_events
+from monofs.web.recording import Standing
 
 Told = list[tuple[str, str, str]]
 
@@ -33,6 +34,11 @@ def reactor() -> Iterator[Any]:
     thread.join(10)
 
 
+def nobody(*_: Any) -> Any:
+    """No cluster is there to be asked: nobody looks."""
+    raise AssertionError
+
+
 class Console:
     """One console with its door for events."""
 
@@ -41,10 +47,11 @@ class Console:
         self.leads = True
         door = EventsDoor(token, self._take)
         self._reactor = reactor
-        self._port = blockingCallFromThread(
-            reactor, listen_console, reactor, "127.0.0.1", 0, lambda: {"ready": True}, door
-        )
-        self.port: int = self._port.getHost().port
+        self._console = DoorForOperators(
+            reactor, health=lambda: {"ready": True}, events=door, connect=nobody, own=nobody, standing=Standing, node=dict,
+            is_open=True, names=(), history="",
+        )  # fmt: skip
+        self.port: int = blockingCallFromThread(reactor, self._console.listen, "127.0.0.1", 0)
 
     def _take(self, events: Sequence[tuple[str, str, str]]) -> bool:
         if self.leads:
@@ -70,7 +77,7 @@ class Console:
             return answer
 
     def close(self) -> None:
-        blockingCallFromThread(self._reactor, self._port.stopListening)
+        blockingCallFromThread(self._reactor, self._console.stop)
 
 
 @pytest.fixture

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+from test_worker_handing import change, groups, handed
+from test_worker_peers import make_worlds
 from worker_world import MIB, World, make_bytes
 
 from monofs.model.block import PAGE_SIZE_BYTES
 from monofs.observe import metrics
+from monofs.testing.masters import wait_until
+
+__all__ = ["make_worlds"]
 
 
 class Counts:
@@ -62,3 +69,26 @@ def test_a_large_cold_read_misses_every_page_of_every_group(world: World, counts
     counts = Counts()
     assert world.read(capability, 0, len(data)) == data
     assert counts.changed() == {"hits": pages, "cache": 70 * MIB}
+
+
+def test_a_load_is_no_miss_and_what_it_brought_is_hit(world: World, counts: Counts) -> None:
+    capability, data = world.put(make_bytes(4, 3 * MIB))
+    assert world.fetch(capability, 0, 0b111, unread=True).present == 0b111
+    assert world.fetch(capability, 0, 0b111, unread=True).present == 0b111, "once more"
+    assert counts.changed() == {}
+    assert world.read(capability, 0, len(data)) == data
+    assert counts.changed() == {"hits": 3, "cache": len(data)}
+
+
+def test_pages_that_go_to_another_worker_are_neither_hits_nor_misses(make_worlds: Callable[..., list[World]]) -> None:
+    old, new = worlds = make_worlds(2)
+    change(worlds, 1, epoch=1)
+    files = [old.put(make_bytes(number, size)) for number, size in enumerate((1000, 3 * MIB))]
+    for capability, data in files:
+        old.read(capability, 0, len(data))
+    counts = Counts()
+    change(worlds, 2, epoch=2)
+    wait_until(lambda: handed(old) and groups(old) == 0, "not all was handed over")
+    assert counts.changed().keys().isdisjoint({"hits", "misses"})
+    assert new.read(files[0][0], 0, 1000) == files[0][1]
+    assert counts.changed()["hits"] == 1

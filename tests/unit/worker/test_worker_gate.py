@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from monofs.model.capability import GRACE_S, LIFE_S, Capability, Rights, seal_capability
+from monofs.model.capability import GRACE_S, LIFE_S, Capability, Rights, peek_capability, seal_capability
 from monofs.model.errors import CapabilityExpired, CapabilityInvalid, NotReady
 from monofs.model.ids import ContentId, MountId
 from monofs.worker.gate import REMEMBERED_TOKENS, SILENCE_S, Gate
@@ -137,4 +138,28 @@ def test_remembered_tokens_are_bounded(gate: Gate, clock: Clock) -> None:
                 Capability(1, CLUSTER, ContentId(number), 1, 26, MountId(1), "a", "", 0, Rights.READ, now, now + 9), KEY
             )
         )
+    assert gate.remembered <= REMEMBERED_TOKENS
+
+
+def test_what_the_master_of_the_process_grants_needs_no_seal_but_its_cluster_and_a_key_that_is_valid(
+    clock: Clock,
+) -> None:
+    shown: list[Capability] = []
+    gate = Gate(wall=clock, monotonic=clock, on_shown=shown.append)
+    granted = peek_capability(token(clock))
+    with pytest.raises(NotReady):
+        gate.admit(granted)
+    gate.set_keys({1: KEY}, CLUSTER)
+    gate.admit(granted)
+    gate.admit(granted)
+    later = msgspec.structs.replace(granted, issued_s=granted.issued_s + 1)
+    regrouped = msgspec.structs.replace(later, group=2)
+    for each in (later, regrouped):
+        gate.admit(each)
+    assert shown == [granted, later, regrouped], "once a second, and whenever its group is another"
+    for wrong in (msgspec.structs.replace(granted, cluster=b"d" * 16), msgspec.structs.replace(granted, key_id=2)):
+        with pytest.raises(CapabilityInvalid):
+            gate.admit(wrong)
+    for content in range(REMEMBERED_TOKENS + 10):
+        gate.admit(msgspec.structs.replace(granted, content=ContentId(content)))
     assert gate.remembered <= REMEMBERED_TOKENS

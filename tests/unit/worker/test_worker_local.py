@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 from worker_world import MIB, PATIENCE_S, World, make_bytes
 
-from monofs.model.errors import InvalidArgument, NotSupported, Overloaded
-from monofs.rpc.api import DescriptorAnswer, DescriptorRequest, Empty, Method, ReleaseRequest
+from monofs.model.block import LAYOUT_WHOLE
+from monofs.model.errors import InvalidArgument, NotSupported, Overloaded, TierFull
+from monofs.rpc.api import DescriptorAnswer, DescriptorRequest, Empty, Method, ReleaseAnswer, ReleaseRequest
 
 
 def ask(world: World, capability: bytes, group: int = 0) -> tuple[DescriptorAnswer, int | None]:
@@ -200,3 +201,99 @@ def test_fetch_ahead_ends_with_the_file_and_is_bounded(make_world: Callable[...,
 def test_fetch_of_pages_beyond_the_end_asks_for_the_others(world: World) -> None:
     capability, _ = world.put(make_bytes(15, 2 * MIB))
     assert world.fetch(capability, 0, (1 << 64) - 1).present == 0b11
+
+
+def keep(world: World, *leases: int) -> list[int]:
+    """Those of the leases kept that the worker wants back."""
+    return world.unix.call(Method.RELEASE, ReleaseRequest([], list(leases)), ReleaseAnswer, PATIENCE_S).recalled
+
+
+@pytest.mark.parametrize(("quota", "wanted"), [(4 * MIB, True), (1 << 30, False)])
+def test_descriptors_of_files_that_are_gone_are_asked_back_where_their_room_is_needed(
+    make_world: Callable[..., World], quota: int, wanted: bool
+) -> None:
+    world = make_world(quota=quota)
+    capability, data = world.put(make_bytes(1, 2 * MIB))
+    world.read(capability, 0, len(data))
+    answer, fd = ask(world, capability)
+    assert fd is not None
+    world.run(lambda: world.cache.free([world.content()], force=True))
+    (tier,) = world.run(world.cache.status)
+    assert (tier.used_bytes, tier.held_bytes, tier.groups) == (2 * MIB, 2 * MIB, 0)
+    assert keep(world, answer.lease) == ([answer.lease] if wanted else [])
+    os.close(fd)
+    world.unix.call(Method.RELEASE, ReleaseRequest([answer.lease]), ReleaseAnswer, PATIENCE_S)
+    (tier,) = world.run(world.cache.status)
+    assert (tier.used_bytes, tier.held_bytes) == (0, 0)
+
+
+def test_a_descriptor_of_a_group_that_eviction_passed_is_asked_back_and_one_it_did_not_is_not(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(quota=4 * MIB)
+    first, second = (world.put(make_bytes(seed, 2 * MIB)) for seed in (1, 2))
+    for capability, data in (first, second):
+        world.read(capability, 0, len(data))
+    answers = [ask(world, capability) for capability, _ in (first, second)]
+    leases = [answer.lease for answer, _ in answers]
+    assert keep(world, *leases) == [], "no room was looked for yet"
+    third, data = world.put(make_bytes(3, MIB))
+    assert world.read(third, 0, MIB) == data, "past the cache: all of it is held"
+    assert keep(world, *leases) == leases
+    world.unix.call(Method.RELEASE, ReleaseRequest(leases), ReleaseAnswer, PATIENCE_S)
+    assert world.read(third, 0, MIB) == data
+    assert world.present(3) == 1, "there is room now"
+    for _, fd in answers:
+        assert fd is not None
+        os.close(fd)
+
+
+def test_while_room_is_looked_for_only_half_of_a_directory_is_lent(make_world: Callable[..., World]) -> None:
+    world = make_world(quota=4 * MIB)
+    files = [world.put(make_bytes(seed, MIB)) for seed in range(1, 5)]
+    for capability, data in files:
+        world.read(capability, 0, len(data))
+    lent = [ask(world, capability) for capability, _ in files]
+    assert all(fd is not None for _, fd in lent), "all of it, while nobody needs the room"
+    new, data = world.put(make_bytes(5, MIB))
+    assert world.read(new, 0, MIB) == data
+    assert world.present(5) == 0
+    leases = [answer.lease for answer, _ in lent]
+    assert keep(world, *leases) == leases
+    world.unix.call(Method.RELEASE, ReleaseRequest(leases), ReleaseAnswer, PATIENCE_S)
+    again = [ask(world, capability) for capability, _ in files[:2]]
+    again.append(ask(world, files[0][0]))  # lent already
+    for capability, _ in files[2:]:
+        with pytest.raises(TierFull, match="over the socket"):
+            ask(world, capability)
+    assert world.read(new, 0, MIB) == data
+    assert world.present(5) == 1, "the other half makes room"
+    assert [world.present(number) for number in (1, 2)] == [1, 1]
+    for _, fd in lent + again:
+        assert fd is not None
+        os.close(fd)
+
+
+def test_a_file_of_several_groups_is_held_and_asked_back_as_a_whole(make_world: Callable[..., World]) -> None:
+    world = make_world(quota=132 * MIB)
+    capability, data = world.put(make_bytes(1, 66 * MIB), layout=LAYOUT_WHOLE)
+    assert world.read(capability, 0, len(data)) == data
+    answer, fd = ask(world, capability, 1)
+    assert fd is not None
+    assert keep(world, answer.lease) == []
+    world.run(lambda: world.cache.free([world.content()], force=True))
+    (tier,) = world.run(world.cache.status)
+    assert (tier.used_bytes, tier.held_bytes) == (66 * MIB, 66 * MIB), "a lease of one group holds all"
+    other, data = world.put(make_bytes(2, 66 * MIB))
+    assert world.read(other, 0, len(data)) == data
+    assert keep(world, answer.lease) == [answer.lease]
+    os.close(fd)
+    world.unix.call(Method.RELEASE, ReleaseRequest([answer.lease]), ReleaseAnswer, PATIENCE_S)
+    (tier,) = world.run(world.cache.status)
+    assert (tier.used_bytes, tier.held_bytes) == (66 * MIB, 0)
+
+
+def test_a_lease_the_worker_knows_no_more_is_asked_back(world: World) -> None:
+    assert keep(world, 12345) == [12345]
+    with pytest.raises(InvalidArgument):
+        keep(world, *range(5000))

@@ -25,6 +25,7 @@ from monofs.rpc.api import (
 )
 from monofs.worker.gate import SILENCE_S
 from monofs.worker.membership import host_id, is_cursor_lost, load_identity
+from monofs.worker.peers import Asked, Peer
 
 
 def registrations(master: ScriptedMaster) -> list[RegisterRequest]:
@@ -135,6 +136,26 @@ def test_a_worker_follows_the_slot_table_and_tells_which_it_has(world: World) ->
     assert beats(world.master)[-1].slots == SlotsKnown(0, 0, 5), "a delta to another table: the whole is asked for"
 
 
+def test_a_worker_knows_where_others_listen_before_it_follows_a_table_and_each_table_that_led_to_it(
+    world: World,
+) -> None:
+    """Or it would take no owner for reachable, itself for the owner, and the store for the only one that has the bytes."""
+    worker, seen = world.worker, []
+    one, two, three = (table_of(epoch, 1, bytes([owner, 0]) * SLOTS) for epoch, owner in ((41, 1), (42, 2), (43, 7)))
+    begin = worker._handing.begin
+    worker._handing.begin = lambda: (seen.append(sorted(worker._peers._addresses)), begin())[1]  # type: ignore[method-assign]
+    world.master.addresses = {1: "127.0.0.1:1", 2: "127.0.0.1:2", 7: world.address}
+    deltas = [one.whole(), one.delta_to(two), two.delta_to(three)]
+    world.master.slots = SlotsNews(43, [pack_delta(delta) for delta in deltas], 5, [])
+    world.run(world.master.answer)
+    world.on_reactor_until(lambda: bool(seen))
+    assert seen == [[1, 2, 7]]
+    token, _ = world.put(make_bytes(1, MIB))
+    capability = world.run(worker._gate.open, token)
+    assert world.run(worker._peers.first, capability, 0, Asked.BY_READER) == Peer(2, Asked.FORMER)
+    assert world.run(worker._peers.former, capability, 0, [2]) == Peer(1, Asked.FORMER)
+
+
 # ---- the feed -----------------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +177,18 @@ def test_retired_content_is_dropped_and_the_cursor_moves(world: World) -> None:
     assert world.present(2) == 1
     assert world.run(lambda: world.cache.cursor) == 1
     assert world.read(other, 0, MIB) == data
+
+
+def test_a_content_of_which_a_part_is_cached_is_read_to_its_end_when_it_has_retired(world: World) -> None:
+    capability, data = world.put(make_bytes(3, 4 * MIB))
+    assert world.read(capability, 0, MIB) == data[:MIB]
+    assert world.present(1) == 1
+    group = world.run(lambda: world.cache.lookup(world.content(1), 0))
+    world.run(world.cache.hold, group)
+    feed(world, FeedKind.RETIRED, world.content(1))
+    assert world.read(capability, 0, 4 * MIB) == data
+    assert world.present(1) == 0, "what has retired is not fetched into the cache"
+    world.run(world.cache.release, group)
 
 
 def test_free_spares_pinned_content_and_forced_free_does_not(world: World) -> None:
@@ -304,6 +337,7 @@ def test_pages_of_another_cluster_or_incarnation_are_dropped_before_anything_is_
     world.start()
     assert world.run(lambda: list(world.cache)) == []
     assert world.run(lambda: world.cache.cursor) == 70
+    assert "what it had cached is dropped" in world.told[-1]
     if cluster != CLUSTER:
         with pytest.raises(CapabilityInvalid):
             world.read(capability, 0, MIB)

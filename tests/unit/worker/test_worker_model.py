@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from worker_world import MIB, PATIENCE_S, World, make_bytes
 
 from monofs.model.block import GROUP_PAGES, GROUP_SIZE_BYTES, PAGE_SIZE_BYTES
+from monofs.model.errors import TierFull
 from monofs.rpc.api import DescriptorAnswer, DescriptorRequest, Method, MountGrant
 from monofs.ufs.registry import open_ufs
 
@@ -68,9 +69,14 @@ def read_local(world: World, capability: bytes, size: int, offset: int, length: 
     while position < end:
         group, page = position // GROUP_SIZE_BYTES, position % GROUP_SIZE_BYTES // PAGE_SIZE_BYTES
         stop = min(end, (position // PAGE_SIZE_BYTES + 1) * PAGE_SIZE_BYTES)
-        answer, fd = world.unix.call_with_descriptor(
-            Method.DESCRIPTOR, DescriptorRequest(capability, group), DescriptorAnswer, PATIENCE_S
-        )
+        try:
+            answer, fd = world.unix.call_with_descriptor(
+                Method.DESCRIPTOR, DescriptorRequest(capability, group), DescriptorAnswer, PATIENCE_S
+            )
+        except TierFull:  # readers hold as much as they may while room is looked for
+            out += world.read(capability, position, stop - position)
+            position = stop
+            continue
         if fd is None or not answer.present >> page & 1:
             fetched = world.fetch(capability, group, 1 << page)
             if not fetched.cached or fetched.file != answer.file:

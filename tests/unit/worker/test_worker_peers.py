@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from worker_world import MIB, World, make_bytes
 
-from monofs.model.block import SLOTS
+from monofs.model.block import DEFAULT_LAYOUT, SLOTS
+from monofs.model.capability import Capability
 from monofs.model.errors import Closed, InvalidArgument, NotCached
-from monofs.model.slots import table_of
+from monofs.model.ids import ContentId, MountId
+from monofs.model.slots import FORMERS_MAX, table_of
 from monofs.rpc.api import FetchAnswer, FetchRequest, Method, ReadManyRequest, ReadRequest
 from monofs.rpc.sync import Pool
-from monofs.worker.peers import POOLS_MAX, Asked, Peer
+from monofs.worker.gate import Gate
+from monofs.worker.peers import POOLS_MAX, Asked, Peer, Peers
 
 FORMER = 2
 
@@ -86,6 +89,29 @@ def test_local_readers_and_batches_come_through_the_owner_too(make_worlds: Calla
     assert sum(length for _, _, length in owner.store.gets) == len(data)
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_who_comes_because_the_owner_does_not_answer_does_not_wait_for_it_again(
+    make_worlds: Callable[..., list[World]], many: bool
+) -> None:
+    owner, other = worlds = make_worlds(2)
+    tell(worlds, [1, 1])
+    capability, data = owner.put(make_bytes(3, 3 * MIB))
+    owner.run(owner.listeners[0].stop)  # or it would be asked
+    owner.listeners = owner.listeners[1:]
+    asked: list[Peer] = []
+    other.worker._peers.failed = lambda peer, error: asked.append(peer)  # type: ignore[method-assign]
+    buffer = bytearray(2 * MIB)
+    if many:
+        request: Any = ReadManyRequest([capability], [(0, 0, MIB), (0, MIB, MIB)], past_owner=True)
+        other.tcp.read_into(Method.READ_MANY, request, buffer)
+    else:
+        other.tcp.read_into(Method.READ, ReadRequest(capability, 0, 2 * MIB, past_owner=True), buffer)
+    assert buffer == data[: 2 * MIB]
+    assert sum(length for _, _, length in owner.store.gets) == 2 * MIB
+    assert asked == []
+    assert other.present() == 0b011, "it is kept as ever"
+
+
 def test_a_new_owner_takes_from_the_former_one_what_that_has(make_worlds: Callable[..., list[World]]) -> None:
     former, new = worlds = make_worlds(2)
     tell(worlds, [1, 1])
@@ -98,6 +124,48 @@ def test_a_new_owner_takes_from_the_former_one_what_that_has(make_worlds: Callab
     assert len(former.store.gets) == asked
     assert read(new, cold, 0, MIB) == other
     assert former.store.gets[asked:] == [(b"object-2", 0, MIB)], "the former owner fetches nothing for it"
+
+
+def test_after_a_chain_of_changes_the_one_that_has_it_is_found(make_worlds: Callable[..., list[World]]) -> None:
+    first, *_ = worlds = make_worlds(4)
+    tell(worlds, [1] * 4)
+    warm, data = first.put(make_bytes(13, 2 * MIB))
+    assert read(first, warm, 0, 2 * MIB) == data
+    for epoch, owner in enumerate((2, 3, 4), 2):
+        tell(worlds, [owner] * 4, epoch=epoch)
+    asked = len(first.store.gets)
+    assert read(worlds[3], warm, 0, 2 * MIB) == data
+    assert len(first.store.gets) == asked
+    cold, other = first.put(make_bytes(14, MIB))
+    assert read(worlds[3], cold, 0, MIB) == other
+    assert first.store.gets[asked:] == [(b"object-2", 0, MIB)], "once, by the owner"
+
+
+def test_at_most_so_many_former_owners_are_asked_in_vain_however_many_a_slot_lists() -> None:
+    peers = Peers(Gate(), Pool, local_copy="always")
+    peers.hear({number: f"host:{number}" for number in range(1, 20)})
+    for epoch in range(1, 6):
+        listed = [3 * epoch, 3 * epoch + 1, 3 * epoch + 2] if epoch < 5 else [1, 2]
+        peers.follow(1, table_of(epoch, len(listed), array("H", listed * SLOTS).tobytes()), ())
+    capability = Capability(0, b"", ContentId(1), MIB, DEFAULT_LAYOUT, MountId(0), "", "", 10, 0, 0, 0)
+    tried: list[int] = []
+    while peer := peers.former(capability, 0, tried):
+        tried.append(peer.worker)
+    assert len(tried) == FORMERS_MAX
+    peers.replicas = {5: 2}
+    assert peers.former(capability, 0, tried) == Peer(2, Asked.FORMER), "who keeps a copy is asked all the same"
+
+
+def test_only_so_many_tables_are_remembered_and_those_asked_in_vain_not_asked_again(
+    make_worlds: Callable[..., list[World]],
+) -> None:
+    first, second = worlds = make_worlds(2)
+    for epoch in range(1, 20):
+        tell(worlds, [epoch % 2 + 1] * 2, epoch=epoch)
+    assert second.run(lambda: len(second.worker._peers._formers)) == FORMERS_MAX
+    capability, data = first.put(make_bytes(15, MIB))
+    assert read(second, capability, 0, MIB) == data
+    assert len(first.store.gets) == 1
 
 
 def test_what_a_former_owner_is_asked_for_comes_from_its_cache_or_not_at_all(
@@ -178,6 +246,21 @@ def test_what_is_kept_of_others_blocks_is_a_policy(
         have.append(bool(other.run(lambda: other.cache.used_bytes)))
     assert have == kept
     assert len(owner.store.gets) == 1, "the owner has it at once"
+
+
+def test_asking_for_pages_first_is_no_read_of_its_own_and_may_say_that_they_are_wanted_here(
+    make_worlds: Callable[..., list[World]],
+) -> None:
+    owner, other = worlds = make_worlds(2, local_copy="second_read")
+    tell(worlds, [1, 1])
+    capability, data = owner.put(make_bytes(10, 66 * MIB))
+    for kept in (False, True):  # as a reader on its machine does: FETCH, and where nothing is kept READ
+        assert other.fetch(capability, 0, 0b1).cached is kept
+        assert read(other, capability, 0, MIB) == data[:MIB]
+        assert bool(other.present()) is kept
+    assert not other.fetch(capability, 1, 0b11).cached
+    assert other.fetch(capability, 1, 0b11, keep=True).present == 0b11
+    assert other.present(1, 1) == 0b11
 
 
 def test_a_master_that_leads_since_a_moment_and_knows_few_workers_parts_none_from_the_others(

@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import blockingCallFromThread
 
 from monofs.config.schema import WorkerConfig
-from monofs.model.block import GROUP_SIZE_BYTES
+from monofs.model.block import DEFAULT_LAYOUT, GROUP_SIZE_BYTES
 from monofs.model.capability import LIFE_S, CacheGroup, Capability, Rights, seal_capability
 from monofs.model.errors import (
     MonofsError,
@@ -49,6 +49,7 @@ from monofs.rpc.api import (
     Message,
     Method,
     MountGrant,
+    PartsNews,
     PublishAnswer,
     PublishRequest,
     ReadManyRequest,
@@ -207,6 +208,8 @@ class ScriptedMaster:
         self.policies_index = 0
         self.tokens, self.tokens_index = TokenGrant({}, 0), 0
         self.slots: SlotsNews | None = None
+        self.listed: bool | None = None
+        self.parts: PartsNews | None = None
         self.ended: list[EndWriteRequest] = []
         self.abandoned: list[AbandonWriteRequest] = []
         self.uploads: list[RecordUploadRequest] = []
@@ -238,6 +241,7 @@ class ScriptedMaster:
                     self.groups,
                     self.tokens,
                     self.tokens_index,
+                    self.listed,
                 )
             )
         if method is Method.CLUSTER:
@@ -291,6 +295,7 @@ class ScriptedMaster:
                     None if request.tokens_index == self.tokens_index else self.tokens,
                     self.tokens_index,
                     self.slots,
+                    self.parts,
                 )
             )
 
@@ -329,6 +334,8 @@ class World:
         settings = {"heartbeat_interval_s": 0.0, "store_timeout_s": 5.0, **settings}
         self.config = WorkerConfig(**settings)
         self.opened: list[tuple[str, dict[str, str]]] = []
+        self.told: list[str] = []
+        """What who started the worker is shown."""
         self.open_store: Callable[[str, dict[str, str]], Any] | None = None if opens_real_stores else self._open_store
         self._contents = 0
         self.security = security
@@ -350,7 +357,13 @@ class World:
         self.cache = Cache(f"{self.home}/index", self.tiers, reserve=0.0, call_soon=reactor.callFromThread)
         self.cache.open()
         self.worker = Worker(
-            self.config, self.cache, self.master, reactor=reactor, home=self.home, open_store=self.open_store
+            self.config,
+            self.cache,
+            self.master,
+            reactor=reactor,
+            home=self.home,
+            open_store=self.open_store,
+            tell=self.told.append,
         )
         service = self.worker.service()
         self.listeners = [
@@ -387,13 +400,13 @@ class World:
 
     # ---- contents -----------------------------------------------------------------------------------------------------
 
-    def put(self, data: bytes, key: str = "") -> tuple[bytes, bytes]:
+    def put(self, data: bytes, key: str = "", *, layout: int = DEFAULT_LAYOUT) -> tuple[bytes, bytes]:
         """An object in the store, as a new content: (capability, data)."""
         self._contents += 1
         key = key or f"object-{self._contents}"
         fingerprint = f"e:{self._contents}"
         self.store.files[key.encode()] = (data, fingerprint)
-        return self.capability(self._contents, len(data), key, fingerprint), data
+        return self.capability(self._contents, len(data), key, fingerprint, layout=layout), data
 
     def capability(
         self,
@@ -408,11 +421,12 @@ class World:
         cluster: bytes = CLUSTER,
         group: int = CacheGroup.DEFAULT,
         age_s: int = 0,
+        layout: int = DEFAULT_LAYOUT,
     ) -> bytes:
         now = int(time.time()) - age_s
         content = make_content_id(1, counter)
         capability = Capability(
-            1, cluster, content, size, 26, MountId(mount), key, fingerprint, group, Rights.READ, now, now + life_s
+            1, cluster, content, size, layout, MountId(mount), key, fingerprint, group, Rights.READ, now, now + life_s
         )
         return seal_capability(capability, secret)
 
@@ -430,11 +444,12 @@ class World:
         group: int = CacheGroup.DEFAULT,
         life_s: int = LIFE_S,
         operation: int = 0,
+        layout: int = DEFAULT_LAYOUT,
     ) -> bytes:
         """A token to write content ``counter`` as operation ``counter``."""
         now, operation = int(time.time()), operation or counter
         capability = Capability(
-            1, CLUSTER, make_content_id(1, counter), size, 26, MountId(mount), key, replaced, group, Rights.WRITE, now,
+            1, CLUSTER, make_content_id(1, counter), size, layout, MountId(mount), key, replaced, group, Rights.WRITE, now,
             now + life_s, operation, f"c-1-{operation:x}", write_type, replaced_content, replaced_size,
         )  # fmt: skip
         return seal_capability(capability, KEY)

@@ -1,0 +1,341 @@
+"""Files of the tree as objects: looked up, opened, written, each with the rights of who asks.
+
+Invariant: a write is published with its last bytes, which are sent only when all is verified; what fails before is aborted, and no byte of it is ever
+seen. A whole file in memory is sent again when its worker is lost in the middle, there or elsewhere, and is written once. Not here: HTTP, S3's documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from monofs.gateways.s3.asking import Asked, Caller, told
+from monofs.gateways.s3.bytes_out import Sources, Streaming
+from monofs.gateways.s3.conditions import WriteCondition
+from monofs.gateways.s3.errors import S3Error
+from monofs.model.attributes import EMPTY_ETAG, Attributes, decode_attributes, etag_of
+from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, pages_mask
+from monofs.model.errors import (
+    ConnectionLost,
+    MonofsError,
+    NotADirectory,
+    NotFound,
+    NotReady,
+    NoWorker,
+    Unreachable,
+    WriteLost,
+)
+from monofs.model.inode import Flag, Inode, decode_inode
+from monofs.model.paths import Parts, format_path
+from monofs.rpc.api import (
+    NIL,
+    AbortWriteRequest,
+    BeginWriteAnswer,
+    BeginWriteRequest,
+    Empty,
+    FetchAnswer,
+    FetchRequest,
+    InodeAnswer,
+    ListKeysAnswer,
+    ListKeysRequest,
+    MakeDirectoryRequest,
+    Method,
+    OpenAnswer,
+    OpenPartRequest,
+    OpenRequest,
+    SetAttributesRequest,
+    StatAnswer,
+    StatRequest,
+    WriteAnswer,
+    WriteRequest,
+)
+
+DATA_BYTES = 64 << 10
+"""A file up to this size may come with its OPEN."""
+FETCH_BYTES = 4 << 20
+"""Brought ahead of a read; the read brings the rest."""
+LOOK_S = 30.0
+WRITE_S = 3600.0
+"""The last WRITE waits for the store."""
+PATIENCE_S = 60.0
+"""So long a small file whose worker is lost is sent again; a worker is given up when it was silent for 10."""
+PAUSE_S = 0.1
+RECORDS_KEPT = 4096
+"""Some KiB each."""
+NOTHING = Attributes()
+NO_ATTRIBUTES = bytes(NIL)
+_LOST = (WriteLost, ConnectionLost, Unreachable, NoWorker)
+
+
+class Record:
+    """What the master keeps of a file, decoded. It never changes, so what is made of it is kept with it: ``lines``."""
+
+    __slots__ = ("attributes", "etag", "inode", "lines", "mtime_s")
+
+    def __init__(self, inode: Inode, attributes: Attributes) -> None:
+        self.inode, self.attributes = inode, attributes
+        self.etag = etag_of(inode)
+        """Without quotes."""
+        self.mtime_s = inode.mtime_ns // 1_000_000_000
+        """Whole seconds, as S3 tells times."""
+        self.lines: dict[bool, bytes] = {}
+        """Headers of an answer with all of it, by whether checksums are told."""
+
+
+@lru_cache(maxsize=RECORDS_KEPT)
+def read_record(inode: bytes, attributes: bytes) -> Record:
+    """A record of these bytes. Those read again and again are decoded once."""
+    return Record(decode_inode(inode), NOTHING if attributes == NO_ATTRIBUTES else decode_attributes(attributes))
+
+
+class Found(NamedTuple):
+    """A file as the master told it."""
+
+    record: Record
+    token: bytes = b""
+    workers: Sequence[int] = ()
+    data: bytes = b""
+    unlearnt: bool = False
+    """What its store keeps with it has still to be asked for."""
+
+    @property
+    def inode(self) -> Inode:
+        """As stored."""
+        return self.record.inode
+
+    @property
+    def attributes(self) -> Attributes:
+        """What is kept beside the bytes."""
+        return self.record.attributes
+
+    @property
+    def etag(self) -> str:
+        """Without quotes."""
+        return self.record.etag
+
+    @property
+    def mtime_s(self) -> int:
+        """Whole seconds."""
+        return self.record.mtime_s
+
+
+class Worker(Caller, Streaming, Protocol):
+    """This node's own worker."""
+
+
+class Files:
+    """The cluster's files, for one door."""
+
+    def __init__(
+        self, sources: Sources, local: Worker, writer: Callable[[int], Awaitable[Caller | None]], reactor: Any
+    ) -> None:
+        """``local``: this node's own worker; ``writer``: a channel to a worker by its number."""
+        self.sources, self.local, self._writer, self._reactor = sources, local, writer, reactor
+
+    def look(
+        self, asked: Asked, path: str, *, opens: bool, as_key: bool = True, learn_later: bool = False
+    ) -> Found | Deferred[Found]:
+        """A file, or if not ``as_key``, a directory of this path, and if it ``opens``, what it takes to read it; plainly where it is known at
+        once. ``learn_later``: an opened one may come ``unlearnt``. Raises, or the Deferred fails with, ``MonofsError``."""
+        if opens:
+            request = OpenRequest(
+                path, data_bytes=DATA_BYTES, attributes=True, as_key=as_key, data_alone=True, learn_later=learn_later
+            )
+            opened = asked.master(Method.OPEN, request, OpenAnswer, LOOK_S)
+            return opened.addCallback(_opened) if isinstance(opened, Deferred) else _opened(opened)
+        answer = asked.master(Method.STAT, StatRequest(path, attributes=True, as_key=as_key), StatAnswer, LOOK_S)
+        return answer.addCallback(_known) if isinstance(answer, Deferred) else _known(answer)
+
+    async def stat(self, asked: Asked, path: str, *, as_key: bool = True) -> Found:
+        """:meth:`look` without opening. Raises ``MonofsError``."""
+        found = self.look(asked, path, opens=False, as_key=as_key)
+        return found if isinstance(found, Found) else await found
+
+    async def open(self, asked: Asked, path: str) -> Found:
+        """:meth:`look` that opens. Raises ``MonofsError``."""
+        found = self.look(asked, path, opens=True)
+        return found if isinstance(found, Found) else await found
+
+    async def check_bucket(self, asked: Asked) -> Found:
+        """The directory of the bucket. Raise ``S3Error`` (NoSuchBucket) unless the bucket of the request is there."""
+        try:
+            found = await self.stat(asked, format_path(asked.bucket), as_key=False)
+        except MonofsError as error:
+            raise told(error, bucket=True) from None
+        if not found.inode.is_directory:
+            raise S3Error("NoSuchBucket")
+        return found
+
+    async def stat_file(self, asked: Asked, path: str, *, as_key: bool = True) -> Found | None:
+        """A file, or if not ``as_key``, a directory; None where there is none."""
+        try:
+            return await self.stat(asked, path, as_key=as_key)
+        except (NotFound, NotADirectory):
+            return None
+
+    async def marker(self, asked: Asked, parts: Parts) -> Found:
+        """The object ``dir/``: a directory that is one, or that listings tell as one because it is empty. Raises ``MonofsError``."""
+        path = format_path(parts)
+        found = await self.stat(asked, path, as_key=False)
+        if not found.inode.flags & Flag.MARKER:
+            key = parts[-1] + b"/"
+            request = ListKeysRequest(format_path(parts[:-1]), key, limit=1)
+            if (await asked.ask(Method.LIST_KEYS, request, ListKeysAnswer)).keys != [key]:
+                raise NotFound(f"{path} is no object", path=path)
+            found = await self.stat(asked, path, as_key=False)
+        return Found(Record(msgspec.structs.replace(found.inode, size=0, etag=EMPTY_ETAG), found.attributes))
+
+    async def tag(self, asked: Asked, path: str, found: Found, tags: dict[str, str]) -> None:
+        """Replace the tags of an object. Raises ``MonofsError``."""
+        if found.inode.flags & Flag.MARKER:  # put anew, so that a store has them, too
+            kept = msgspec.structs.replace(found.attributes, tags=tags, cors="")  # rules stay with the directory
+            marker = MakeDirectoryRequest(path, exist_ok=True, marker=True, attributes=kept)
+            await asked.ask(Method.MAKE_DIRECTORY, marker, InodeAnswer)
+            return
+        await self.keep(asked, path, found, tags=tags)
+
+    async def keep(self, asked: Asked, path: str, found: Found, **changed: Any) -> None:
+        """Replace some of what is kept with a file, or with a directory. Raises ``MonofsError``."""
+        inode, kept = found.inode, msgspec.structs.replace(found.attributes, **changed)
+        request = SetAttributesRequest(
+            path, int(inode.content), inode.attributes or 0, kept, directory=inode.is_directory
+        )
+        await asked.ask(Method.SET_ATTRIBUTES, request, InodeAnswer)
+
+    def fetch(self, found: Found, first: int, length: int) -> None:
+        """Have the first of these bytes brought into this node's cache, for a read that is to come: that one tells what goes wrong."""
+        number = first // GROUP_SIZE_BYTES
+        at = first - number * GROUP_SIZE_BYTES
+        end = min(at + min(length, FETCH_BYTES), GROUP_SIZE_BYTES)
+        pages = pages_mask(at // PAGE_SIZE_BYTES, (end - 1) // PAGE_SIZE_BYTES)
+        fetching = self.local.call(Method.FETCH, FetchRequest(found.token, number, pages), FetchAnswer)
+        fetching.addErrback(lambda failure: failure.trap(MonofsError))
+
+    async def condition(self, asked: Asked, path: str, wanted: WriteCondition) -> dict[str, Any]:
+        """What a change of ``path`` is conditional on, in the master's terms. Raises ``S3Error`` when it does not hold now."""
+        if wanted.absent:
+            return {"exclusive": True}
+        if not wanted.etags:
+            return {}
+        found = await self.stat_file(asked, path)
+        wanted.check(None if found is None else found.etag)
+        assert found is not None  # noqa: S101 - check raised
+        return {"if_content": int(found.inode.content)}
+
+    # ---- writing --------------------------------------------------------------------------------------------------------
+
+    async def write_whole(
+        self, asked: Asked, path: str, data: memoryview, attributes: Attributes, etag: str, condition: dict[str, Any]
+    ) -> Inode:
+        """A small file whose bytes are at hand and verified. Raises ``MonofsError``."""
+        begun = await self._begin(asked, path, len(data), attributes, condition)
+        deadline_s = self._reactor.seconds() + PATIENCE_S
+        while True:
+            try:
+                return decode_inode((await self._write(begun, 0, data, attributes, etag, last=True)).inode)
+            except _LOST:
+                if self._reactor.seconds() > deadline_s:
+                    raise
+            again = {"instead": begun.capability, "reached": True}
+            try:
+                begun = await self._begin(asked, path, len(data), attributes, {**condition, **again})
+            except NotReady:  # its worker is heard of, and tells what became of it
+                await deferLater(self._reactor, PAUSE_S)
+                continue
+            if bytes(begun.inode) != bytes(NIL):
+                return decode_inode(begun.inode)
+
+    async def write(
+        self,
+        asked: Asked,
+        path: str,
+        pieces: AsyncIterator[tuple[memoryview, bool]],
+        attributes: Attributes,
+        condition: dict[str, Any],
+        last: Callable[[], tuple[Attributes, str]],
+    ) -> Inode:
+        """A file as its bytes come; ``last`` gives what is kept with it and its etag once the last ones are there. Raises ``S3Error``, ``MonofsError``."""
+        begun = await self._begin(asked, path, -1, attributes, condition)
+        offset = 0
+        try:
+            async for piece, is_last in pieces:
+                kept, etag = last() if is_last else (attributes if not offset else None, "")
+                answer = await self._write(begun, offset, piece, kept, etag, last=is_last)
+                offset += len(piece)
+            return decode_inode(answer.inode)
+        except BaseException:
+            await self._abort(begun)
+            raise
+
+    async def write_part(
+        self, asked: Asked, operation: int, number: int, size: int, pieces: AsyncIterator[tuple[memoryview, bool]]
+    ) -> str:
+        """A part of an upload of a store as its bytes come; how the store calls it. Raises ``S3Error``, ``MonofsError``: ``WriteLost`` for an upload that
+        is not open."""
+        opened = await asked.ask(Method.OPEN_PART, OpenPartRequest(operation, number, size), BeginWriteAnswer)
+        offset = 0
+        try:
+            async for piece, is_last in pieces:
+                answer = await self._write(opened, offset, piece, None, "", last=is_last)
+                offset += len(piece)
+        except WriteLost as error:  # by its worker, not for want of an upload
+            raise Unreachable(error.message) from None
+        except BaseException:
+            await self._abort(opened)
+            raise
+        return answer.tag
+
+    async def _begin(
+        self, asked: Asked, path: str, size: int, attributes: Attributes, condition: dict[str, Any]
+    ) -> BeginWriteAnswer:
+        request = BeginWriteRequest(path, size=size, attributes=attributes, as_key=True, **condition)
+        answer: BeginWriteAnswer = await asked.ask(Method.BEGIN_WRITE, request, BeginWriteAnswer)
+        return answer
+
+    async def _channel(self, worker: int) -> Caller:
+        channel = await self._writer(worker)
+        if channel is None:
+            raise NoWorker(f"where worker {worker}, which is to take the bytes, listens is not known")
+        return channel
+
+    async def _write(
+        self,
+        begun: BeginWriteAnswer,
+        offset: int,
+        data: memoryview,
+        attributes: Attributes | None,
+        etag: str,
+        *,
+        last: bool,
+    ) -> WriteAnswer:
+        """In pieces of a MiB. The answer to the last of them."""
+        channel, step = await self._channel(begun.worker), 1 << 20
+        for at in range(0, max(len(data), 1), step):
+            piece = data[at : at + step]
+            ends = last and at + step >= len(data)
+            request = WriteRequest(
+                begun.capability, offset + at, piece, ends, attributes if not at or ends else None, etag if ends else ""
+            )
+            answer: WriteAnswer = await channel.call(Method.WRITE, request, WriteAnswer, WRITE_S)
+        return answer
+
+    async def _abort(self, begun: BeginWriteAnswer) -> None:
+        try:
+            channel = await self._channel(begun.worker)
+            await channel.call(Method.ABORT_WRITE, AbortWriteRequest(begun.capability), Empty)
+        except MonofsError:
+            pass  # its worker gives it up when nothing more comes
+
+
+def _known(answer: StatAnswer) -> Found:
+    return Found(read_record(bytes(answer.inode), bytes(answer.attributes)))
+
+
+def _opened(answer: OpenAnswer) -> Found:
+    record = read_record(bytes(answer.inode), bytes(answer.attributes))
+    return Found(record, answer.capability, answer.workers, answer.data, answer.unlearnt)

@@ -1,0 +1,313 @@
+"""Directories that are objects, too: S3's ``dir/``, which stays and goes whatever lies below it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from master_house import House, write
+from scribe import Scribe
+
+from monofs.metadata.tables import MARKERS_LEVEL
+from monofs.model.attributes import TAGS_MAX, Attributes
+from monofs.model.errors import AlreadyExists, InvalidArgument, NotADirectory, NotEmpty, NotReady, UfsUnreachable
+from monofs.model.inode import Flag, Inode, decode_inode
+from monofs.rpc import api
+from monofs.rpc.api import Method
+from monofs.testing.buckets import Bucket
+
+KEPT = Attributes({"content-type": "text/own"}, {"a": "1"}, {"t": "1"})
+
+
+def attributes(house: House, path: str) -> Attributes | None:
+    answer = house.ask(Method.STAT, api.StatRequest(path, attributes=True))
+    return msgspec.msgpack.decode(answer.attributes, type=Attributes | None)
+
+
+def mark(house: House, path: str, kept: Attributes = KEPT, *, exist_ok: bool = True) -> Inode:
+    request = api.MakeDirectoryRequest(path, parents=True, exist_ok=exist_ok, marker=True, attributes=kept)
+    return decode_inode(house.ask(Method.MAKE_DIRECTORY, request).inode)
+
+
+def unmark(house: House, path: str) -> None:
+    house.ask(Method.DELETE, api.DeleteRequest(path, marker=True))
+
+
+def keys(house: House, path: str = "/lake") -> list[str]:
+    return [each.decode() for each in house.ask(Method.LIST_KEYS, api.ListKeysRequest(path)).keys]
+
+
+def put(bucket: Bucket, key: str, **how: object) -> None:
+    bucket._client.put_object(Bucket=bucket.name, Key=key, Body=b"", **how)
+
+
+@pytest.fixture
+def lake(house: House, bucket: Bucket) -> House:
+    house.ask(Method.MOUNT_ADD, api.MountAddRequest("/lake", bucket.uri, bucket.options))
+    return house
+
+
+@pytest.fixture
+def scribe(house: House) -> Scribe:
+    return Scribe(house)
+
+
+def test_a_marker_of_a_bucket_is_one_here_with_what_it_was_put_with(lake: House, bucket: Bucket) -> None:
+    put(bucket, "d/", ContentType="text/own", Metadata={"a": "1"})
+    put(bucket, "d/f")
+    put(bucket, "e/f")
+    assert keys(lake) == ["d/", "d/f", "e/f"]
+    assert attributes(lake, "/lake/d") == Attributes(KEPT.headers, KEPT.user)
+    assert attributes(lake, "/lake/e") is None
+    lake.asked()
+    attributes(lake, "/lake/d")
+    assert "headers" not in lake.asked()
+    lake.restart()
+    assert keys(lake) == ["d/", "d/f", "e/f"]
+    bucket.delete("d/", "e/f")
+    put(bucket, "e/", Metadata={"b": "2"})
+    lake.now_s += 61
+    assert keys(lake) == ["d/f", "e/"]
+    assert attributes(lake, "/lake/d") is None
+    assert attributes(lake, "/lake/e") == Attributes(attributes(lake, "/lake/e").headers, {"b": "2"})  # type: ignore[union-attr]
+
+
+def test_a_marker_is_put_into_its_bucket_and_deleted_there_alone(lake: House, scribe: Scribe, bucket: Bucket) -> None:
+    scribe.write("/lake/d/f", b"1")
+    mark(lake, "/lake/d")
+    assert keys(lake) == bucket.keys() == ["d/", "d/f"]
+    head = bucket._client.head_object(Bucket=bucket.name, Key="d/")
+    assert (head["ContentType"], head["Metadata"]["a"]) == ("text/own", "1")
+    tags = bucket._client.get_object_tagging(Bucket=bucket.name, Key="d/")["TagSet"]
+    assert tags == [{"Key": "t", "Value": "1"}]
+    mark(lake, "/lake/d", Attributes())
+    assert "a" not in bucket._client.head_object(Bucket=bucket.name, Key="d/")["Metadata"]
+    unmark(lake, "/lake/d")
+    assert keys(lake) == bucket.keys() == ["d/f"]
+    assert lake.list("/lake/d") == ["f"]
+    mark(lake, "/lake/d")
+    lake.ask(Method.DELETE, api.DeleteRequest("/lake/d/f", as_key=True))
+    assert keys(lake) == bucket.keys() == ["d/"]
+    unmark(lake, "/lake/d")
+    assert keys(lake) == bucket.keys() == []
+    assert lake.list("/lake") == []
+
+
+def test_names_that_were_never_seen_stay_when_a_marker_goes(lake: House, bucket: Bucket) -> None:
+    put(bucket, "d/")
+    put(bucket, "d/f")
+    lake.stat("/lake/d")
+    unmark(lake, "/lake/d")
+    assert bucket.keys() == ["d/f"]
+    assert lake.list("/lake/d") == ["f"]
+
+
+def test_a_marker_that_was_made_by_a_master_that_died_is_one(lake: House, scribe: Scribe, bucket: Bucket) -> None:
+    scribe.write("/lake/d/f", b"1")
+    held = lake.hold_answer("make_directory")
+    making = lake.begin(
+        Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/lake/d", exist_ok=True, marker=True, attributes=KEPT)
+    )
+    held.wait_until_there()
+    assert bucket.keys() == ["d/", "d/f"]
+    lake.watch.error = UfsUnreachable("down")
+    held.release()
+    lake.watch.error = None
+    making()
+    assert keys(lake) == ["d/", "d/f"]
+    assert attributes(lake, "/lake/d") == KEPT
+
+
+def test_under_no_mount_a_marker_leaves_no_directories_that_only_led_to_it(house: House) -> None:
+    mark(house, "/b/x/y")
+    assert keys(house, "/b") == ["x/y/"]
+    unmark(house, "/b/x/y")
+    assert keys(house, "/") == []
+    mark(house, "/b/x/y")
+    mark(house, "/b/x")
+    assert keys(house, "/b") == ["x/", "x/y/"]
+    unmark(house, "/b/x")
+    assert (keys(house, "/b"), attributes(house, "/b/x")) == (["x/y/"], None)
+    house.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/b/x", exist_ok=True))
+    unmark(house, "/b/x/y")
+    assert keys(house, "/b") == ["x/"]
+    house.restart()
+    assert keys(house, "/b") == ["x/"]
+
+
+def test_what_lies_below_a_marker_of_a_mounted_directory_stays_seen_or_not(house: House, data: Path) -> None:
+    (data / "d").mkdir()
+    write(data / "d" / "f", b"1")
+    house.mount("/lake", data)
+    mark(house, "/lake/d")
+    assert keys(house) == ["d/", "d/f"]
+    unmark(house, "/lake/d")
+    assert keys(house) == ["d/f"]
+    (data / "e").mkdir()
+    write(data / "e" / "f", b"1")
+    mark(house, "/lake/e")
+    unmark(house, "/lake/e")
+    assert (data / "e" / "f").read_bytes() == b"1"
+    house.now_s += 61
+    assert keys(house) == ["d/f", "e/f"]
+    mark(house, "/lake/new", Attributes())
+    (data / "new" / "f").write_bytes(b"")
+    house.now_s += 61
+    assert keys(house) == ["d/f", "e/f", "new/", "new/f"]
+
+
+def test_one_that_may_not_be_there_is_told_as_such(house: House) -> None:
+    mark(house, "/b/d", exist_ok=False)
+    with pytest.raises(AlreadyExists):
+        mark(house, "/b/d", exist_ok=False)
+    mark(house, "/b/d/e", exist_ok=False)
+    unmark(house, "/b/d")
+    mark(house, "/b/d", exist_ok=False)
+    with pytest.raises(NotEmpty):
+        house.ask(Method.DELETE, api.DeleteRequest("/b/d"))
+
+
+@pytest.mark.parametrize("path", ["/own", "/lake", "/"])
+def test_directories_keep_tags(house: House, data: Path, path: str) -> None:
+    house.mount("/lake", data)
+    house.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/own"))
+
+    def tag(tags: dict[str, str], where: str = path) -> None:
+        number = house.stat(path).attributes or 0
+        request = api.SetAttributesRequest(where, 0, number, Attributes(tags=tags), directory=True)
+        house.ask(Method.SET_ATTRIBUTES, request)
+
+    many = {str(number): "x" for number in range(50)}
+    tag(many)
+    house.restart()
+    assert attributes(house, path) == Attributes(tags=many)
+    assert not house.stat(path).flags & Flag.MARKER
+    with pytest.raises(InvalidArgument, match="a directory has at most 50 tags"):
+        tag({**many, "more": "x"})
+    write(data / "f", b"1")
+    with pytest.raises(NotADirectory):
+        tag(many, "/lake/f")
+
+
+def keep(house: House, path: str, kept: Attributes) -> None:
+    number = house.stat(path).attributes or 0
+    house.ask(Method.SET_ATTRIBUTES, api.SetAttributesRequest(path, 0, number, kept, directory=True))
+
+
+MANY = {str(number): "x" for number in range(TAGS_MAX + 1)}
+
+
+def test_what_is_kept_with_a_bucket_stays_when_its_directory_is_made_an_object_or_is_none_any_more(
+    house: House,
+) -> None:
+    house.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/b/x", parents=True))
+    mark(house, "/b/x/below")
+    keep(house, "/b/x", Attributes(tags=MANY, cors="<rules/>"))
+    mark(house, "/b/x", Attributes({"content-type": "text/own"}))
+    assert attributes(house, "/b/x") == Attributes({"content-type": "text/own"}, tags=MANY, cors="<rules/>")
+    mark(house, "/b/x", Attributes(KEPT.headers, KEPT.user))
+    assert attributes(house, "/b/x") == Attributes(KEPT.headers, KEPT.user, cors="<rules/>")
+    mark(house, "/b/x", KEPT)
+    unmark(house, "/b/x")
+    assert attributes(house, "/b/x") == Attributes(tags=KEPT.tags, cors="<rules/>")
+    keep(house, "/b/x", Attributes(tags=MANY))
+    mark(house, "/b/x", Attributes())
+    unmark(house, "/b/x")
+    assert attributes(house, "/b/x") == Attributes(tags=MANY)
+    house.restart()  # which looks for what belongs to nothing
+
+
+def test_what_is_kept_with_a_bucket_stays_when_its_store_has_an_object_of_its_name(lake: House, bucket: Bucket) -> None:
+    put(bucket, "d/f")
+    lake.stat("/lake/d")
+    keep(lake, "/lake/d", Attributes(tags=MANY, cors="<rules/>"))
+    put(bucket, "d/", Metadata={"a": "1"})
+    lake.now_s += 61
+    assert keys(lake) == ["d/", "d/f"]
+    found = attributes(lake, "/lake/d")
+    assert found == Attributes(found.headers, {"a": "1"}, MANY, cors="<rules/>")  # type: ignore[union-attr]
+    bucket.delete("d/")
+    lake.now_s += 61
+    assert keys(lake) == ["d/f"]
+    assert attributes(lake, "/lake/d") == Attributes(tags=MANY, cors="<rules/>")
+
+
+def test_what_is_kept_with_directories_goes_with_them(house: House) -> None:
+    for path in ("/a", "/a/b", "/a/b/c", "/d"):
+        mark(house, path)
+    unmark(house, "/d")
+    house.ask(Method.REMOVE_TREE, api.RemoveTreeRequest("/a"))
+    house.settle()
+    house.restart()  # which looks for what belongs to nothing
+    assert house.list("/") == []
+
+
+def test_before_every_master_knows_markers_a_directory_is_made_as_before(
+    lake: House, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lake.master._duties, "_voters_level", lambda: MARKERS_LEVEL - 1)
+    lake.namespace.store.meta.level = MARKERS_LEVEL - 1
+    made = mark(lake, "/lake/d")
+    assert (made.flags & Flag.MARKER, made.attributes, bucket.keys()) == (0, None, ["d/"])
+    assert not mark(lake, "/own").flags & Flag.MARKER
+    assert keys(lake) == ["d/"]
+    unmark(lake, "/lake/d")
+    assert bucket.keys() == []
+    with pytest.raises(NotReady):
+        lake.ask(Method.SET_ATTRIBUTES, api.SetAttributesRequest("/own", 0, 0, KEPT, directory=True))
+
+
+# ---- directories that only led to a key, below a mount of a directory -----------------------------------------------------------
+
+
+def gone(house: House, path: str) -> None:
+    house.ask(Method.DELETE, api.DeleteRequest(path, as_key=True))
+
+
+def test_directories_that_only_led_to_a_key_go_with_it(house: House, scribe: Scribe, data: Path) -> None:
+    house.mount("/lake", data)
+    scribe.write("/lake/a/b/c/f", b"1")
+    scribe.write("/lake/a/g", b"1")
+    gone(house, "/lake/a/b/c/f")
+    assert [each.name for each in (data / "a").iterdir()] == ["g"]
+    assert house.list("/lake/a") == ["g"]
+    house.ask(Method.DELETE, api.DeleteRequest("/lake/a/g"))  # as other doors have it
+    assert house.list("/lake") == ["a/"]
+    mark(house, "/lake/x/y")
+    unmark(house, "/lake/x/y")
+    assert [each.name for each in data.iterdir()] == ["a"]
+    assert house.list("/lake") == ["a/"]
+
+
+def test_directories_that_somebody_made_or_spoke_of_stay(house: House, scribe: Scribe, data: Path) -> None:
+    house.mount("/lake", data)
+    for name in ("made", "own", "timed", "pinned", "marked"):
+        scribe.write(f"/lake/top/{name}/f", b"1")
+    house.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/lake/top/made", exist_ok=True))
+    house.ask(Method.SET_TTL, api.SetTtlRequest("/lake/top/timed", 3600.0))
+    house.ask(Method.SET_PIN, api.SetPinRequest("/lake/top/pinned", True))
+    mark(house, "/lake/top/marked")
+    (data / "top" / "own" / "others").write_bytes(b"of another program")
+    (data / "found").mkdir()
+    scribe.write("/lake/found/f", b"1")
+    house.list("/lake")
+    for name in ("made", "own", "timed", "pinned", "marked"):
+        gone(house, f"/lake/top/{name}/f")
+    gone(house, "/lake/found/f")
+    left = sorted(each.name for each in (data / "top").iterdir())
+    assert left == ["made", "marked", "own", "pinned", "timed"]
+    assert (data / "found").is_dir()
+    assert (data / "top" / "own" / "others").read_bytes() == b"of another program"
+    house.now_s += 61
+    assert house.list("/lake/top/own") == ["others"]
+
+
+def test_a_directory_that_only_led_to_a_key_waits_for_nobody(house: House, scribe: Scribe, data: Path) -> None:
+    house.mount("/lake", data)
+    scribe.write("/lake/a/f", b"1")
+    begun = scribe.begin("/lake/a/g", 1)
+    gone(house, "/lake/a/f")
+    assert (data / "a").is_dir()
+    scribe.end(begun, scribe.put(begun, b"2"), 1)
+    assert house.list("/lake/a") == ["g"]
