@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,28 +13,9 @@ import monofs
 from monofs.model.errors import DeadlineExceeded, MonofsError
 from monofs.testing.netlab import Lab
 from monofs.testing.nodes import ServedNode
+from monofs.testing.ports import free_ports
 
 PATIENCE_S = 60.0
-LOWEST_PORT, HIGHEST_PORT = 20_000, 32_000
-"""Below the range the kernel gives to outgoing connections: a port drawn here stays free until its owner restarts."""
-SHARES = 8
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now, from the share of this process among those that run the suite: two never draw the same before they listen."""
-    share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % SHARES
-    width = (HIGHEST_PORT - LOWEST_PORT) // SHARES
-    ports: list[int] = []
-    while len(ports) < count:
-        port = LOWEST_PORT + share * width + random.randrange(width)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in ports:
-            ports.append(port)
-    return ports
 
 
 class Masters:

@@ -1,4 +1,4 @@
-"""Real nodes as processes: started, killed, restarted, on any free ports. For tests, the demo and benchmarks."""
+"""Real nodes as processes: started, killed, restarted, on free ports that they keep. For tests, the demo and benchmarks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import monofs
 from monofs.testing.orphans import die_with_parent
+from monofs.testing.ports import free_ports
 from monofs.testing.processes import begin, run
 
 START_TIMEOUT_S = 60.0
@@ -41,11 +42,14 @@ class ServedNode:
         """The module that is run."""
         self.before: list[str] = []
         """Words before the command, such as those of ``Lab.inside``."""
-        self.sets = ["master.port=0", "worker.port=0", "console.port=0", "s3.port=0", *(sets or [])]
+        ports = zip(("master", "worker", "console", "s3"), free_ports(4), strict=True)
+        self.sets = [f"{door}.port={port}" for door, port in ports] + (sets or [])
         self.environment = environment or {}
         self.flags: list[str] = []
         """More words for `serve`, such as `--skip-entry`."""
         self.process: subprocess.Popen[bytes] | None = None
+        self._printed = 0
+        """By earlier starts."""
         self.doors: dict[str, Any] = {}
 
     @property
@@ -81,6 +85,7 @@ class ServedNode:
             os.unlink(self.ready_file)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MONOFS_")} | self.environment
         with open(self.output_file, "ab") as out:
+            self._printed = out.tell()
             self.process = begin(
                 self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True,
                 preexec_fn=die_with_parent(),
@@ -92,7 +97,7 @@ class ServedNode:
         while not os.path.exists(self.ready_file):
             if self._wait(0.02) or time.monotonic() > deadline:
                 self.kill()
-                raise NodeFailed(self.output())
+                raise NodeFailed(self.output()[self._printed :])
         with open(self.ready_file) as stream:
             self.doors = json.load(stream)
         return self

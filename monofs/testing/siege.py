@@ -106,7 +106,6 @@ class Siege:
 
     def _begin(self) -> None:
         master = self._master.start()
-        master.sets += [f"master.port={master.doors['rpc'].rpartition(':')[2]}"]
         secret = os.path.join(master.home, "cluster.secret")
         for number, worker in enumerate(self._workers):
             tiers = [

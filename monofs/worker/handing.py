@@ -243,6 +243,9 @@ class Handing:
             if not group.alive or not group.present or group.kept:
                 continue
             for peer in self._peers.partners(*group.key, group.layout, group.policy):
+                if not self._peers.can_ask(peer):
+                    refused += 1
+                    continue
                 batch = waiting.setdefault(peer, [])
                 batch.append(group)
                 if len(batch) == COPY_BATCH:

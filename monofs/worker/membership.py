@@ -255,8 +255,8 @@ class Membership:
         else:
             self._parts.unknown()
         self._keep_parts()
-        if self._peers.wants_addresses and time.monotonic() >= self._list_at_s:
-            await self._list_workers()
+        if self._peers.wants_addresses and time.monotonic() >= self._list_at_s and await self._list_workers():
+            self._on_addresses()
         if answer.keys is not None:
             self._gate.set_keys(answer.keys, cache.cluster)
         if answer.mounts is not None:
@@ -286,11 +286,12 @@ class Membership:
         for packed in news.deltas:
             tables.append(follow(tables[-1], [packed]))
         has_come_or_gone = news.silent is not None and bool(self._peers.replicas)  # perhaps with less than it had
+        heard = False
         if tables[-1] is not before or has_come_or_gone:
             self._peers.wants_addresses = True
             spread_s = len(tables[-1].workers()) / LISTS_S
             if spread_s <= 1.0:  # heartbeats are spread so far
-                await self._list_workers()
+                heard = await self._list_workers()
             else:
                 self._list_at_s = time.monotonic() + random.random() * spread_s  # noqa: S311 - spreads load
         if news.silent is not None:
@@ -301,18 +302,20 @@ class Membership:
         if self.slots is not before:
             self._parts.follow(self.worker, self.slots)
             self._on_slots()
+        elif heard or has_come_or_gone:
+            self._on_addresses()  # not before it is known who lives
 
-    async def _list_workers(self) -> None:
-        """Where the others listen."""
+    async def _list_workers(self) -> bool:
+        """Learn where the others listen; whether that was told anew."""
         request = ClusterRequest(workers=self._listed)
         answer: ClusterAnswer = await self._master.call(Method.CLUSTER, request, ClusterAnswer, REGISTER_S)
         if answer.workers:
             self._listed = answer.listed
             live = [info.id for info in answer.workers if info.live]
             self._peers.hear({info.id: info.address for info in answer.workers}, awaited=answer.awaited, live=live)
-            self._on_addresses()
         else:
             self._peers.wants_addresses = False
+        return bool(answer.workers)
 
     def _take_groups(self, groups: list[GroupSpec]) -> None:
         self._specs = groups

@@ -188,14 +188,18 @@ class Peers:
         return Peer(owner, Asked.BY_READER) if owner and self._may_ask(owner) else None
 
     def partners(self, content: ContentId, number: int, layout: int, policy: int) -> list[Peer]:
-        """Who beside this worker is to have a copy of a group and can be asked; none when this one is not to have one."""
+        """Who beside this worker is to have a copy of a group, of those the master hears; none when this one is not to have one."""
         replicas = self.replicas.get(policy, 1)
         if replicas < 2 or not self._table.epoch:
             return []
         copies = self._table.owners(slot_of(content, block_of_group(number, layout)))[:replicas]
         if self.me not in copies:
             return []
-        return [Peer(worker, Asked.BY_READER) for worker in copies if worker != self.me and self._may_ask(worker)]
+        return [Peer(worker, Asked.BY_READER) for worker in copies if worker not in (self.me, *self._silent)]
+
+    def can_ask(self, peer: Peer) -> bool:
+        """Whether a peer is to be asked now: it is known where it listens, and it did not fail to answer lately."""
+        return self._may_ask(peer.worker)
 
     def knows(self, worker: int) -> bool:
         """Whether a worker can be asked."""

@@ -5,7 +5,6 @@ import signal
 
 import pytest
 
-from monofs.testing.masters import free_ports
 from monofs.testing.nodes import ServedNode
 
 LOST = "connection lost: trying again; what is shown is old"
@@ -16,9 +15,7 @@ def house(tmp_path_factory):
     """A node of our own, on a port that it has again when it comes back."""
     home = tmp_path_factory.mktemp("away")
     with ServedNode(str(home / "home")) as served:
-        served.stop()
-        served.sets.append(f"console.port={free_ports(1)[0]}")
-        yield served.start()
+        yield served
 
 
 def test_a_page_outlives_kill_9_of_its_node_and_says_what_is_old_meanwhile(visit, house):

@@ -345,6 +345,26 @@ def test_jobs_are_paused_resumed_and_stopped(visit, fs, mounted):
     row(page, mounted).get_by_text("stopped").wait_for()
 
 
+CHOOSE_AT_ONCE = """
+new MutationObserver((_, observer) => {
+  const choice = document.querySelector('select[aria-label="Which jobs"]');
+  if (!choice) return;
+  observer.disconnect();
+  choice.value = "ended";
+  choice.dispatchEvent(new Event("change"));
+}).observe(document, { childList: true, subtree: true });
+"""
+
+
+def test_jobs_may_be_chosen_before_any_was_told(visit, fs, mounted):
+    fs.load(mounted)
+    page = visit("/").page
+    page.add_init_script(CHOOSE_AT_ONCE)
+    page.goto(page.url + "jobs")
+    row(page, mounted).get_by_text("done").wait_for()
+    assert page.get_by_label("Which jobs").input_value() == "ended"
+
+
 def test_changes_under_way_say_what_they_wait_for(visit, fs, mounted):
     page = visit("/jobs/intents").page
     with fs.open(f"{mounted}/written", "wb") as file:

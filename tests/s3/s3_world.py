@@ -49,7 +49,6 @@ def three_workers(directory: Path) -> Iterator[World]:
     """A cluster whose workers are reached through S3."""
     with contextlib.ExitStack() as stack:
         master = stack.enter_context(ServedNode(str(directory / "master"), sets=["node.role=master"]))
-        master.sets.append(f"master.port={master.doors['rpc'].rpartition(':')[2]}")  # where workers find it again
         secret = os.path.join(master.home, "cluster.secret")
         sets = [
             "node.role=worker",

@@ -43,8 +43,6 @@ class Ground:
         self.failpoints = directory / "failpoints"
         environment = {"MONOFS_FAILPOINTS": f"@{self.failpoints}"}
         self.node = ServedNode(str(directory / "home"), environment=environment).start()
-        for name, door in (("master", "rpc"), ("worker", "worker"), ("s3", "s3")):
-            self.node.sets.append(f"{name}.port={self.node.doors[door].rpartition(':')[2]}")
         self.endpoint = Endpoint("store", self.node.doors["s3"], *new_key(self.node, "ann"))
         self.client = boto3.client(
             "s3",

@@ -161,7 +161,6 @@ def apart(tmp_path: Path) -> Iterator[tuple[ServedNode, ServedNode]]:
     secret.chmod(0o600)
     sets = [f"security.cluster_secret_file={secret}", "console.port=-1"]
     master = ServedNode(str(tmp_path / "master"), sets=["node.role=master", *sets]).start()
-    master.sets.append(f"master.port={master.doors['rpc'].rpartition(':')[2]}")
     worker = ServedNode(
         str(tmp_path / "worker"), sets=["node.role=worker", f"worker.masters={master.doors['rpc']}", *sets]
     ).start()

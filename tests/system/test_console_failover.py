@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from monofs.testing.masters import Masters, free_ports, wait_until
+from monofs.testing.masters import Masters, wait_until
 from monofs.testing.nodes import ServedNode
+from monofs.testing.ports import free_ports
 from monofs.testing.visitors import Socket, Visitor, changed
 from monofs.web.routes import PREFIX
 

@@ -31,7 +31,6 @@ class Cluster:
         self.lake.mkdir()
         self.stack = stack
         self.master = stack.enter_context(ServedNode(str(root / "master"), sets=["node.role=master"]))
-        self.master.sets += [f"master.port={self.master.doors['rpc'].rpartition(':')[2]}"]
         self.workers = [self.worker(name) for name in ("w1", "w2")]
         self.fs = stack.enter_context(self.master.connect())
         self.fs.mount_add("/lake", f"file://{self.lake}")

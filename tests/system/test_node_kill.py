@@ -60,7 +60,6 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(tmp_path):
     directory = tmp_path / "store"
     make_store(directory, chance)
     node = ServedNode(str(tmp_path / "home")).start()
-    keep_ports(node)
     with node.connect() as fs:
         fs.mount_add("/data", f"file://{directory}", {})
     there: dict[str, bool] = {}
@@ -98,12 +97,6 @@ def make_store(directory, chance):
     for number in range(FILES):
         size = chance.choice([0, 1, 4096, 100_000, 1 << 20, (1 << 20) + 1, 3_000_000])
         (directory / "files" / f"f{number}").write_bytes(chance.randbytes(size))
-
-
-def keep_ports(node):
-    """Later starts listen where clients already look."""
-    for name, door in (("master", "rpc"), ("worker", "worker")):
-        node.sets.append(f"{name}.port={node.doors[door].rpartition(':')[2]}")
 
 
 def free(node):

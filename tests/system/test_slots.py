@@ -70,7 +70,6 @@ def test_slots_follow_workers_that_come_and_go_and_reads_go_on(tmp_path):
         home = str(tmp_path / "master")
         sets = ["node.role=master", "namespace.replan_after_s=12"]
         master = stack.enter_context(ServedNode(home, sets=sets))
-        master.sets += [f"master.port={master.doors['rpc'].rpartition(':')[2]}"]
         secret = os.path.join(home, "cluster.secret")
 
         def worker(name: str) -> ServedNode:

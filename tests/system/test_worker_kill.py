@@ -47,7 +47,6 @@ def cluster(tmp_path):
         (source / f"f{number}").write_bytes(os.urandom(FILE_BYTES))
     nodes = [ServedNode(str(tmp_path / "master"), sets=["node.role=master"]).start()]
     try:
-        nodes[0].sets += [f"master.port={nodes[0].doors['rpc'].rpartition(':')[2]}"]
         for number in range(3):
             worker = ServedNode(str(tmp_path / f"w{number}"))
             worker.sets += ["node.role=worker", f"worker.masters={nodes[0].doors['rpc']}"]

@@ -103,8 +103,6 @@ def run(node: ServedNode, place: Place, top: str) -> None:
     seed = int(os.environ.get("TEST_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"seed {seed}: TEST_SEED={seed} repeats it")
     chance = random.Random(seed)
-    for name, door in (("master", "rpc"), ("worker", "worker")):
-        node.sets.append(f"{name}.port={node.doors[door].rpartition(':')[2]}")
     with node.connect(timeout_s=60) as fs:
         fs.mount_add(top, place.uri, place.options)
         wrote, begun = 0, 0

@@ -35,8 +35,6 @@ class Ground:
         self.failpoints = directory / "failpoints"
         environment = {"MONOFS_FAILPOINTS": f"@{self.failpoints}"}
         self.node = ServedNode(str(directory / "home"), sets=["worker.quota=1GiB"], environment=environment).start()
-        for name, door in (("master", "rpc"), ("worker", "worker")):
-            self.node.sets.append(f"{name}.port={self.node.doors[door].rpartition(':')[2]}")
         self.make_place = make_place
         self._numbers = count(1)
         self._passed: dict[str, list[str]] = {}

@@ -16,6 +16,7 @@ from monofs.model.inode import decode_inode
 from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.rpc.sync import Pool
+from monofs.testing.masters import wait_until
 from monofs.testing.nodes import ServedNode
 
 MIB = 1 << 20
@@ -208,7 +209,7 @@ def test_nothing_is_visible_before_close_and_an_exception_leaves_nothing(place, 
     assert place.below(key) == [f"{key}/kept"]
     assert list(fs.names(path)) == ["kept"]
     assert fs.read(f"{path}/kept") == b"kept"
-    assert fs.intents() == []
+    wait_until(lambda: not fs.intents(), "an aborted write is not settled")
 
 
 def test_the_part_under_no_mount_keeps_files_in_the_cache(fs):

@@ -102,6 +102,7 @@ function all(view) {
   let isOver = false;
   const wanted = { "": () => true, open: (job) => OPEN.has(job.state), failed: (job) => job.state === "failed" || job.failed > 0, ended: (job) => !OPEN.has(job.state) };
   const draw = () => {
+    if (live === null) return;
     const jobs = [...Object.values(live), ...[...ended.values()].filter((job) => !live[job.number])];
     list.show(jobs.filter(wanted[choice.value]));
     const running = jobs.filter((job) => job.state === "running").length;

@@ -170,12 +170,6 @@ def test_a_retired_capability_reads_what_is_held_and_then_says_the_file_changed(
             assert untouched.read() == blob(16)
 
 
-def fixed_ports(node):
-    """Let a restart listen where clients look for it."""
-    for section, door in (("master", "rpc"), ("worker", "worker")):
-        node.sets.append(f"{section}.port={node.doors[door].rpartition(':')[2]}")
-
-
 @pytest.mark.parametrize("local", [True, False], ids=["descriptors", "sockets"])
 def test_a_killed_node_is_ridden_out_in_the_middle_of_a_file(tmp_path, local):
     expected = blob(17, 40 * MIB)
@@ -185,7 +179,6 @@ def test_a_killed_node_is_ridden_out_in_the_middle_of_a_file(tmp_path, local):
     try:
         with served.connect(timeout_s=60.0) as fs:
             fs.mount_add("/k", f"file://{tmp_path}/source")
-            fixed_ports(served)
             if not local:
                 os.unlink(os.path.join(served.home, "worker.sock"))
             with fs.open("/k/big.bin") as file:
@@ -317,7 +310,6 @@ def test_whole_writes_ride_out_killed_nodes_and_streams_say_that_they_cannot(tmp
     try:
         with served.connect(timeout_s=60.0) as fs:
             fs.mount_add("/w", f"file://{tmp_path}/store")
-            fixed_ports(served)
             stream = fs.open("/w/stream", "wb")
             stream.write(blob(31, 12 * MIB))
             at_hand = fs.open("/w/at-hand", "wb")

@@ -31,6 +31,7 @@ from monofs.rpc.direct import DirectClient
 from monofs.rpc.handshake import Credential
 from monofs.rpc.server import Security
 from monofs.rpc.tls import ClientTls, ServerTls
+from monofs.testing.ports import free_port
 
 
 @pytest.fixture(params=["tcp", "unix", "tls", "direct"])
@@ -283,10 +284,7 @@ def test_a_server_that_accepts_and_is_stopped_is_left_before_a_caller_loses_pati
 
 
 def test_who_has_no_patience_hears_that_nobody_is_there(loop: Loop, house: House) -> None:
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{door.getsockname()[1]}"
-    client = Client(loop.reactor, address, patience_s=0.2)
+    client = Client(loop.reactor, f"127.0.0.1:{free_port()}", patience_s=0.2)
     for _ in range(2):
         with pytest.raises(Unreachable, match="refused"):
             loop.do(client.call, Method.PING, api.Empty(), api.Pong, 20.0)

@@ -39,6 +39,7 @@ from monofs.rpc.server import Security
 from monofs.rpc.service import Call
 from monofs.rpc.sync import IDLE_MAX, Pool
 from monofs.rpc.tls import ClientTls, ServerTls
+from monofs.testing.ports import free_port
 
 
 def stat(pool: Pool, path: str, timeout_s: float = 10.0, *, idempotent: bool = False) -> Any:
@@ -271,9 +272,7 @@ def test_a_request_that_always_breaks_the_server_is_not_sent_for_ever(house: Hou
 
 
 def unused_address() -> str:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{sock.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def test_the_next_address_is_asked_when_one_cannot_be_reached(house: House) -> None:

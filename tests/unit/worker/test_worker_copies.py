@@ -202,3 +202,29 @@ def test_a_worker_that_was_away_for_a_moment_gets_again_what_it_lost(
     first.master.slots = SlotsNews(1, [], 6, [])
     first.on_beat()
     wait_until(has_copy, "its copy is not made again")
+
+
+def test_a_worker_that_was_away_for_long_gets_again_what_it_lost(make_worlds: Callable[..., list[World]]) -> None:
+    """That it lives is heard together with where it listens, and before copies are looked for."""
+    first, second = make_worlds(2)
+    addresses = {7: first.address, 2: second.address}
+    table = table_of(1, 2, array("H", [7, 2] * SLOTS).tobytes())
+    second.run(second.worker._peers.hear, addresses)
+    second.run(second.worker._peers.follow, 2, table, ())
+    first.master.addresses, first.master.policies_index = addresses, 1
+    first.master.groups = [GroupSpec(POLICY, 0, "MEDIUM", 0, 2)]
+    capability, data = put(first, 1)
+    assert read(first, capability, 0, 2 * MIB) == data
+
+    def told(live: int, silent: list[int], whole: bool = False) -> None:
+        first.master.slots = SlotsNews(1, [pack_delta(table.whole())] if whole else [], live, silent)
+        first.on_beat(1)
+        first.master.slots = None  # what was told once is not told again
+
+    told(5, [], whole=True)
+    wait_until(lambda: pages(second) == 2, "no copy was made")
+    second.run(lambda: second.cache.drop(second.content(1)))
+    told(6, [2])
+    assert pages(second) == 0
+    told(7, [])
+    wait_until(lambda: pages(second) == 2, "its copy is not made again")

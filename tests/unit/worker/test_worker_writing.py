@@ -269,7 +269,7 @@ def test_what_no_store_has_is_refused_without_room_or_a_durable_place(make_write
     with pytest.raises(TierFull):
         writer.write(token, make_bytes(1, 20 * MIB))
     assert [one.operation for one in writer.master.abandoned] == [1]
-    assert writer.run(lambda: writer.cache.used_bytes) == 0
+    writer.on_reactor_until(lambda: not writer.cache.used_bytes)
     for directory in writer.cache.directories:
         directory.in_memory = True
     with pytest.raises(TierUnusable, match="durable"):

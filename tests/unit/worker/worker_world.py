@@ -522,15 +522,15 @@ class World:
 
         self.run(lambda: Deferred.fromCoroutine(turn()))
 
-    def on_beat(self) -> None:
+    def on_beat(self, answers: int = 2) -> None:
         """Let the worker hear from the master and act on all of it."""
-        self.run(self._beat)
+        self.run(self._beat, answers)
 
-    def _beat(self) -> Deferred[None]:
+    def _beat(self, answers: int) -> Deferred[None]:
         """Two answers: what the first brought is acted on before the second is asked for."""
 
         async def beat() -> None:
-            for _ in range(2):
+            for _ in range(answers):
                 while not self.master.is_waited_on:
                     await deferLater(self.thread.reactor, 0)
                 self.master.answer()
