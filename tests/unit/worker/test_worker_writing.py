@@ -194,7 +194,7 @@ def test_an_aborted_write_leaves_nothing(writer: World, store: Path) -> None:
     writer.tcp.call(Method.ABORT_WRITE, AbortWriteRequest(token), Empty, PATIENCE_S)
     assert [one.operation for one in writer.master.abandoned] == [1]
     assert not list(store.iterdir())
-    assert writer.run(lambda: writer.worker._writers.operations) == []
+    writer.on_reactor_until(lambda: not writer.worker._writers.operations)
     writer.on_reactor_until(lambda: not writer.cache.used_bytes)  # a thread may still write pages nobody will read
     with pytest.raises(InvalidArgument, match="aborted"):
         writer.write(token, b"x", begin=20 * MIB)
@@ -227,7 +227,7 @@ def test_an_upload_that_cannot_be_recorded_is_aborted(writer: World, store: Path
     with pytest.raises(WriteLost):
         writer.write(writer.write_capability(1, -1), make_bytes(1, 10 * MIB))
     assert not list(store.iterdir())
-    assert writer.run(lambda: writer.cache.used_bytes) == 0
+    writer.on_reactor_until(lambda: not writer.cache.used_bytes)
 
 
 def test_without_room_a_file_is_written_uncached(make_writer: Callable[..., World], store: Path) -> None:
@@ -236,7 +236,7 @@ def test_without_room_a_file_is_written_uncached(make_writer: Callable[..., Worl
     writer.write(writer.write_capability(1, len(small), "small"), small)
     writer.write(writer.write_capability(2, -1), large)
     assert ((store / "small").read_bytes(), (store / "file").read_bytes()) == (small, large)
-    assert writer.run(lambda: writer.cache.used_bytes) == 0
+    writer.on_reactor_until(lambda: not writer.cache.used_bytes)
     holds(writer)
 
 
@@ -341,7 +341,7 @@ def test_a_put_that_ends_in_another_cluster_is_not_told_of_there(
     writer.run(lambda: deferLater(writer.thread.reactor, 0.6))
     assert not writer.master.ended
     assert not writer.master.abandoned
-    assert writer.run(lambda: writer.cache.used_bytes) == 0
+    writer.on_reactor_until(lambda: not writer.cache.used_bytes)
     holds(writer)
 
 
