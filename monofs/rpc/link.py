@@ -72,7 +72,7 @@ class Flusher:
         self._reactor = reactor
         self._links: list[Link] = []
         self.waiting = 0
-        """Links with a queue, and streams that wait for their next turn."""
+        """Links with a queue or with streams that wait for their next turn, each once."""
         self.space = memoryview(bytearray(READ_BYTES))
 
     def add(self, link: Link) -> None:
@@ -102,6 +102,7 @@ class Link:
         "_closing",
         "_fd",
         "_flusher",
+        "_full",
         "_linger",
         "_lingered",
         "_low_bytes",
@@ -153,7 +154,8 @@ class Link:
         self._closing = False
         self._linger = True
         self._reading = False
-        self._waits = self._narrow = False
+        self._full = self._narrow = False
+        self._waits = 0
         self._flusher = flusher
         self._fd = sock.fileno()
         self._queue: list[memoryview | _File | _Passed] = []
@@ -376,10 +378,10 @@ class Link:
 
     def _await_room(self) -> None:
         """Something waits: send it when the socket takes more."""
-        if self._waits:
+        if self._full:
             return
-        self._waits = True
-        self._flusher.waiting += 1
+        self._full = True
+        self._begin_wait()
         self.reactor.addWriter(self)
 
     def _fit_crowd(self) -> None:
@@ -392,8 +394,19 @@ class Link:
 
     def _await_nothing(self) -> None:
         self.reactor.removeWriter(self)
-        if self._waits:
-            self._waits = False
+        if self._full:
+            self._full = False
+            self._end_wait()
+
+    def _begin_wait(self) -> None:
+        """For the queue, and for each stream that waits for its next turn: however many, this link counts once."""
+        self._waits += 1
+        if self._waits == 1:
+            self._flusher.waiting += 1
+
+    def _end_wait(self) -> None:
+        self._waits -= 1
+        if not self._waits:
             self._flusher.waiting -= 1
 
     # ---- the reactor's side ----

@@ -90,7 +90,7 @@ class PacedLink(Link):
     def when_writable(self, waiter: Waiter) -> None:
         """In the order of asking, so that several streams of a connection take turns."""
         if self.closed or self._has_room():
-            self._flusher.waiting += 1
+            self._begin_wait()
             self.reactor.callLater(0, self._next_turn, waiter)
         else:
             self._waiting.append(waiter)
@@ -111,7 +111,7 @@ class PacedLink(Link):
         return not queued or (queued < self._bounds.queued_bytes // 4 and not self._is_over_total())
 
     def _next_turn(self, waiter: Waiter) -> None:
-        self._flusher.waiting -= 1
+        self._end_wait()
         self.turn_bytes = 0
         waiter.run_waiting()
 

@@ -35,6 +35,7 @@ from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.rpc.frames import REQUEST_MAX_BYTES, Frame, Kind, Splitter, decode_error, pack
 from monofs.rpc.handshake import ClientHandshake, ClientHello, Credential, encode
+from monofs.rpc.link import CROWD
 from monofs.rpc.server import Limits, Security, listen_tcp, listen_unix
 from monofs.rpc.sync import Pool
 
@@ -475,6 +476,28 @@ def test_streams_of_one_connection_take_turns_and_small_answers_pass_between(hou
                     assert max(got.values()) < 20_000_000
         assert order[0] == 3
         assert got == {1: 40_000_000, 2: 40_000_000}
+
+
+def test_one_connection_is_no_crowd_however_many_streams_it_has(house: House) -> None:
+    listener = house.tcp()
+    counted = []
+
+    def wait_a_turn(request: api.Empty, call: Any) -> None:
+        def go_on() -> None:
+            counted.append(listener.flusher.waiting)
+            call.answer(api.Empty())
+
+        call.when_writable(go_on)
+
+    house.service.register(Method.VERIFY, api.Empty, wait_a_turn)
+    with raw(listener.address) as peer:
+        peer.open().send(b"".join(pack(Kind.REQUEST, Method.VERIFY, n + 1, b"\x90") for n in range(CROWD)))
+        for _ in range(CROWD):
+            assert peer.frame().kind == Kind.ANSWER
+    assert max(counted) <= 1, (
+        "slow readers are counted by connection: from CROWD on the kernel may hold little for each"
+    )
+    assert house.loop.do(lambda: listener.flusher.waiting) == 0
 
 
 def test_a_fast_reader_of_an_endless_stream_leaves_others_their_turn(house: House) -> None:
