@@ -104,7 +104,7 @@ def why(session: Session, path: str, as_json: bool) -> None:
     """Explain PATH: its mount and store address, content, freshness, open changes, what is cached where, and why the last read missed."""
     facts = session.fs.why(path)
     if facts.get("exists") and facts.get("kind") == "file":
-        facts |= residency(session.fs.cached_on(path))
+        facts |= residency(session.fs.cached_on(path), facts.pop("silent", {}))
     if as_json:
         print_json(facts)
         return
@@ -122,12 +122,13 @@ def why(session: Session, path: str, as_json: bool) -> None:
             click.echo(f"{label}: {value}")
 
 
-def residency(answers: dict[str, CachedAnswer | MonofsError]) -> dict[str, Any]:
-    """Where a content is cached, and what its workers remember of pages that left."""
+def residency(answers: dict[str, CachedAnswer | MonofsError], silent: dict[str, float]) -> dict[str, Any]:
+    """Where a content is cached, and what its workers remember of pages that left. ``silent``: for how many seconds the master has not heard a worker."""
     cached, left = [], []
     for address, answer in answers.items():
         if isinstance(answer, MonofsError):
-            cached.append({"worker": address, "error": str(answer)})
+            silence = {"silent_s": silent[address]} if address in silent else {}
+            cached.append({"worker": address, "error": str(answer), **silence})
             continue
         cached += [describe_group(address, group) for group in answer.groups]
         here = {group.group for group in answer.groups}
@@ -207,6 +208,12 @@ def _intent(each: dict[str, Any]) -> str:
     return f"{each['operation']}: {each['kind']}, {each['state']}, for {age(each['since_ns'])}{why}"
 
 
+def _cached(each: dict[str, Any]) -> Any:
+    if "silent_s" not in each:
+        return each
+    return f"worker {each['worker']} is lost: the master has not heard it for {show_seconds(each['silent_s'])} ({each['error']})"
+
+
 def _policy(each: dict[str, Any]) -> str:
     info = PolicyInfo(**each)
     return f"{', '.join(policy_words(info))} (set on {printable(info.path)})"
@@ -218,6 +225,7 @@ _TOLD: dict[str, Callable[[Any], Any]] = {
     "age_s": lambda value: "not since the master started" if value is None else f"{show_seconds(value)} ago",
     "size": lambda value: f"{value} bytes" + (f" ({format_bytes(value)})" if value >= 1024 else ""),
     "intents": lambda value: [_intent(each) for each in value],
+    "cached": lambda value: [_cached(each) for each in value],
     "job": lambda value: f"{value['number']}: {value['kind']} of {printable(value['path'])}",
     "policy": _policy,
     "placed": lambda value: [

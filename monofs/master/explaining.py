@@ -31,6 +31,8 @@ from monofs.rpc.service import Call
 _PERSISTED = int(Flag.PERSISTED)
 PLACED_SHOWN = 16
 """Blocks of a file whose workers are shown."""
+SILENT_SHOWN = 100
+"""Workers named that are not heard."""
 
 
 class Explaining:
@@ -168,6 +170,9 @@ class Explaining:
             facts["placed_left_out"] = blocks - PLACED_SHOWN
         if not is_persisted:
             facts["places"] = self._reading.holders(inode)
+        silent = self._members.silent(SILENT_SHOWN)
+        if silent:
+            facts["silent"] = silent
         return facts
 
     def _placed(self, inode: Inode, block: int) -> dict[str, Any]:

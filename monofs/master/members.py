@@ -179,6 +179,11 @@ class Members:
         step_s = 10 ** max(len(str(silent_s)) - 2, 0)
         return float(silent_s // step_s * step_s) if silent_s > WAIT_MAX_S else 0.0
 
+    def silent(self, most: int) -> dict[str, float]:
+        """Address → :meth:`silent_s` of registered workers whose heartbeat is late, ``most`` of them."""
+        told = ((self.members[worker].info.address, self.silent_s(worker)) for worker in sorted(self.members))
+        return dict(islice(((address, silent_s) for address, silent_s in told if silent_s), most))
+
     def check_leases(self) -> None:
         """Call every second or so: notice who fell silent, and forget who did long ago."""
         now = self._clock()

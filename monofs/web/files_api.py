@@ -77,11 +77,12 @@ class Cell(msgspec.Struct):
 
 
 class OnWorker(msgspec.Struct):
-    """Cells by number. ``error``: it does not answer."""
+    """Cells by number. ``error``: it does not answer; ``silent_s``: nor has the master heard it for so long."""
 
     cells: dict[str, Cell]
     pages: int = 0
     error: str = ""
+    silent_s: float = 0.0
 
 
 class CacheMap(msgspec.Struct):
@@ -155,7 +156,7 @@ def known(viewer: Viewer, path: str) -> Known:
     info = viewer.fs.stat(path)
     told = Known(entry_of(info), viewer.fs.why(path))
     if info.is_file:
-        told.map = cache_map(info.size, viewer.fs.cached_on(path))
+        told.map = cache_map(info.size, viewer.fs.cached_on(path), told.why.get("silent", {}))
     return told
 
 
@@ -185,8 +186,8 @@ class LookedAt:
         return told
 
 
-def cache_map(size: int, answers: dict[str, CachedAnswer | MonofsError]) -> CacheMap:
-    """Pure: the map of a file of ``size`` bytes."""
+def cache_map(size: int, answers: dict[str, CachedAnswer | MonofsError], silent: dict[str, float]) -> CacheMap:
+    """Pure: the map of a file of ``size`` bytes. ``silent``: seconds since the master heard a worker whose heartbeat is late."""
     pages = page_count(size)
     per = 1
     while pages > CELLS_MAX * per:
@@ -194,7 +195,7 @@ def cache_map(size: int, answers: dict[str, CachedAnswer | MonofsError]) -> Cach
     told = CacheMap(pages, -(-pages // per), per, {}, [])
     for address, answer in answers.items():
         if isinstance(answer, MonofsError):
-            told.workers[address] = OnWorker({}, error=answer.message)
+            told.workers[address] = OnWorker({}, error=answer.message, silent_s=silent.get(address, 0.0))
             continue
         here = told.workers[address] = OnWorker({})
         for group in answer.groups:

@@ -1,5 +1,6 @@
 """No worker lives: programs that were given access to the stores read there, others get a clear error within their patience."""
 
+import json
 import os
 import pickle
 import time
@@ -9,6 +10,7 @@ import pytest
 
 import monofs
 from monofs.model.errors import ContentChanged, InvalidArgument, InvalidPath, NoWorker, UfsOption
+from monofs.testing.masters import wait_until
 from monofs.testing.nodes import ServedNode
 
 MIB = 1 << 20
@@ -56,6 +58,24 @@ def test_files_are_read_from_the_store_and_cached_ones_again_when_a_worker_is_ba
                 assert time.monotonic() < end, "the worker is not asked again"
                 assert fs.read("/f/d/3") == expected["/f/d/3"]
                 time.sleep(0.1)
+
+
+def test_why_says_since_when_the_worker_that_has_a_file_is_lost(cluster):
+    master, worker, source = cluster
+    (source / "a").write_bytes(b"12345")
+    with master.connect() as fs:
+        assert fs.read("/f/a") == b"12345"
+    assert " is lost: " not in master.cli("fs", "why", "/f/a").stdout
+    worker.kill()
+    wait_until(
+        lambda: " is lost: the master has not heard it for " in master.cli("fs", "why", "/f/a").stdout,
+        "it is not said to be lost",
+    )
+    (lost,) = json.loads(master.cli("fs", "why", "--json", "/f/a").stdout)["cached"]
+    assert lost["silent_s"] > 5
+    assert "cannot connect" in lost["error"]
+    worker.start()
+    wait_until(lambda: "silent_s" not in master.cli("fs", "why", "--json", "/f/a").stdout, "it is still lost")
 
 
 def test_libraries_read_on_when_they_were_given_the_stores(cluster):

@@ -1,6 +1,6 @@
 // Which pages of a file are where: a line of cells for each worker, coloured by tier, as full as the cell is.
 import { fill, h } from "../dom.js";
-import { count, exact, percent, time } from "../format.js";
+import { count, exact, percent, seconds, time } from "../format.js";
 import { nowMs } from "../live.js";
 
 const WORKERS_MAX = 40;
@@ -28,7 +28,7 @@ export function cacheMap() {
   }
 
   function line(map, address, each, tiers) {
-    if (each.error) return h("div.worker", h("span.mono", address), h("span.note.bad", each.error));
+    if (each.error) return h("div.worker", h("span.mono", address), h("span.note.bad", each.silent_s ? `lost: the master has not heard it for ${seconds(each.silent_s)} (${each.error})` : each.error));
     const words = `${exact(each.pages)} of ${exact(map.pages)} pages, ${percent(each.pages / map.pages)}`;
     const cells = h("div.cells", { role: "img", "aria-label": `${address}: ${words}` });
     for (let at = 0; at < map.cells; at += 1) {

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from monofs.cli.dev import Trial
 from monofs.cli.listing import _after_its_children
 from monofs.cli.main import main
-from monofs.cli.steering import told
+from monofs.cli.steering import residency, told
+from monofs.model.errors import Unreachable
 
 MONOFS = os.path.join(os.path.dirname(sys.executable), "monofs")
 ANY_PORTS = [word for door in ("master", "worker", "console", "s3") for word in ("--set", f"{door}.port=0")]
@@ -94,6 +95,18 @@ def test_why_for_people_hides_what_says_nothing_and_explains_flags():
         "served although older": "yes",
         "may be as old as": "looked at each time",
     }
+
+
+def test_a_worker_that_does_not_answer_is_lost_where_the_master_has_not_heard_it_either():
+    facts = residency({"a:1": Unreachable("refused"), "b:1": Unreachable("away")}, {"a:1": 130.0})
+    assert facts["cached"] == [
+        {"worker": "a:1", "error": "refused", "silent_s": 130.0},
+        {"worker": "b:1", "error": "away"},
+    ]
+    assert dict(told(facts))["cached"] == [
+        "worker a:1 is lost: the master has not heard it for 2 min 10 s (refused)",
+        {"worker": "b:1", "error": "away"},
+    ]
 
 
 def test_a_directory_is_summed_up_in_the_order_of_du(node, lake):

@@ -340,6 +340,27 @@ def test_why_names_the_workers_of_each_block_of_a_file_but_not_of_very_many(hous
     ]
 
 
+def test_why_says_for_how_long_a_worker_was_not_heard(house: House, tmp_path: Path) -> None:
+    two(house)
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "f").write_bytes(b"12345")
+    house.mount("/lake", tmp_path / "lake")
+
+    def silent() -> object:
+        return house.ask(Method.WHY, api.StatRequest("/lake/f")).facts.get("silent")
+
+    beat(house, 1)
+    assert silent() is None
+    later(house, LEASE_S + 1, 2)
+    assert silent() == {"127.0.0.1:1": LEASE_S + 1}
+    later(house, 123, 2)
+    assert silent() == {"127.0.0.1:1": 130}, (
+        "in two digits, so that what is told of a file does not change all the time"
+    )
+    register(house, 1)
+    assert silent() is None
+
+
 def test_the_only_worker_cannot_leave_nor_one_that_never_was(house: House) -> None:
     register(house, 1)
     planned(house, [1])

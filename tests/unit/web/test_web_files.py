@@ -119,7 +119,7 @@ def group(number: int, pages: int, tier: str = "MEM", *, pinned: bool = False) -
 
 def test_of_a_file_of_few_pages_each_page_is_a_cell():
     size = 70 * PAGE_SIZE_BYTES - 5
-    told = cache_map(size, {"a:1": CachedAnswer([group(0, 0b101), group(1, 0b100001, "DISK", pinned=True)])})
+    told = cache_map(size, {"a:1": CachedAnswer([group(0, 0b101), group(1, 0b100001, "DISK", pinned=True)])}, {})
     assert (told.pages, told.cells, told.pages_per_cell) == (70, 70, 1)
     assert sorted(map(int, told.workers["a:1"].cells)) == [0, 2, 64, 69]
     assert told.workers["a:1"].cells["69"].tier == "DISK"
@@ -128,7 +128,7 @@ def test_of_a_file_of_few_pages_each_page_is_a_cell():
 
 
 def test_of_a_larger_file_a_cell_is_several_pages_and_says_how_many_it_has():
-    told = cache_map(600 * PAGE_SIZE_BYTES, {"a:1": CachedAnswer([group(1, 0b1110001)])})
+    told = cache_map(600 * PAGE_SIZE_BYTES, {"a:1": CachedAnswer([group(1, 0b1110001)])}, {})
     assert (told.cells, told.pages_per_cell) == (300, 2)
     assert {int(at): cell.pages for at, cell in told.workers["a:1"].cells.items()} == {32: 1, 34: 2, 35: 1}
 
@@ -138,7 +138,7 @@ def test_however_large_a_file_its_map_is_bounded_and_counts_every_page(size):
     pages = -(-size // PAGE_SIZE_BYTES)
     groups = -(-pages // GROUP_PAGES)
     last = [group(groups - 1, 1)] if groups else []
-    told = cache_map(size, {"a:1": CachedAnswer(last)})
+    told = cache_map(size, {"a:1": CachedAnswer(last)}, {})
     assert told.cells <= CELLS_MAX
     assert told.cells * told.pages_per_cell >= pages
     assert told.workers["a:1"].pages == len(last)
@@ -147,8 +147,10 @@ def test_however_large_a_file_its_map_is_bounded_and_counts_every_page(size):
 
 def test_a_worker_that_does_not_answer_is_said_and_what_left_is_told_newest_first():
     gone = [Gone(7, 0, "evicted", 5), Gone(7, 1, "freed", 9)]
-    told = cache_map(1 << 30, {"a:1": Unreachable("away"), "b:1": CachedAnswer([group(0, 1)], gone)})
-    assert told.workers["a:1"].error == "away"
+    answers = {"a:1": Unreachable("away"), "b:1": CachedAnswer([group(0, 1)], gone)}
+    told = cache_map(1 << 30, answers, {"a:1": 130.0, "b:1": 6.0})
+    assert (told.workers["a:1"].error, told.workers["a:1"].silent_s) == ("away", 130.0)
+    assert told.workers["b:1"].silent_s == 0, "it answers"
     assert [each["why"] for each in told.gone] == ["freed"], "group 0 is there again"
 
 
