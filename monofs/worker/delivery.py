@@ -30,7 +30,7 @@ from monofs.tiering.cache import Cache, Group
 from monofs.worker.disks import Disks
 from monofs.worker.fetcher import Fetcher, is_tier_error, tier_reason
 from monofs.worker.gate import Gate
-from monofs.worker.peers import Asked, Peers
+from monofs.worker.peers import BY_READERS, Asked, Peers
 from monofs.worker.planner import group_masks, run_length
 from monofs.worker.residency import is_resident, read_of, stays_in_memory
 
@@ -215,7 +215,7 @@ class Delivery:
             first = max(piece.offset // PAGE_SIZE_BYTES - base, 0)
             last = min((piece.end - 1) // PAGE_SIZE_BYTES - base, GROUP_PAGES - 1)
             self._missed = piece.missed.get(number, 0)
-            if self._asked is not Asked.FORMER:  # who takes pages over is no reader; nor is who asks a second worker
+            if self._asked in BY_READERS:  # who takes pages over is no reader, and who asks the owner has counted
                 count_pages(piece.capability.mount, pages_mask(first, last), self._missed)
             if group is not None and group.alive:
                 self._parts.cache.touch(group)

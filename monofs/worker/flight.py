@@ -12,7 +12,7 @@ from monofs.model.capability import Capability
 from monofs.model.errors import MonofsError
 from monofs.observe.tracing import current_trace
 from monofs.tiering.cache import Group
-from monofs.worker.peers import Asked, Peer
+from monofs.worker.peers import BY_READERS, Asked, Peer
 
 Waiter = Callable[[MonofsError | None], None]
 """Called once on the reactor: the bytes waited for landed (None), or the flight failed."""
@@ -53,7 +53,7 @@ class Flight:
 
     def is_for(self, asked: Asked) -> bool:
         """Whether a request may wait for it: one that an owner is asked must not, while this worker asks an owner itself."""
-        return asked in (Asked.BY_READER, Asked.PAST_OWNER) or self.peer is None or self.peer.asked is not Asked.OWNER
+        return asked in BY_READERS or self.peer is None or self.peer.asked is not Asked.OWNER
 
     @property
     def mask(self) -> int:

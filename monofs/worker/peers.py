@@ -46,6 +46,9 @@ class Asked(IntEnum):
     """A reader's, whom the owner does not answer: ``ReadRequest.past_owner``."""
 
 
+BY_READERS = (Asked.BY_READER, Asked.PAST_OWNER)
+
+
 class PeerFailed(ConnectionLost):
     """A peer did not give the bytes, for whatever reason."""
 

@@ -80,6 +80,21 @@ def test_a_load_is_no_miss_and_what_it_brought_is_hit(world: World, counts: Coun
     assert counts.changed() == {"hits": 3, "cache": len(data)}
 
 
+def test_what_is_asked_of_the_owner_by_another_worker_counts_where_it_was_asked_for(
+    make_worlds: Callable[..., list[World]],
+) -> None:
+    asked, owner = worlds = make_worlds(2)
+    change(worlds, 2, epoch=1)
+    loaded, _ = asked.put(make_bytes(5, 3 * MIB))
+    read, data = asked.put(make_bytes(6, 3 * MIB))
+    counts = Counts()
+    asked.fetch(loaded, 0, 0b111, unread=True)
+    assert counts.changed().keys().isdisjoint({"hits", "misses"}), "nobody reads"
+    assert asked.read(read, 0, len(data)) == data
+    assert counts.changed()["misses"] == 3, "each page once, though two workers missed it"
+    assert groups(owner) == 2
+
+
 def test_pages_that_go_to_another_worker_are_neither_hits_nor_misses(make_worlds: Callable[..., list[World]]) -> None:
     old, new = worlds = make_worlds(2)
     change(worlds, 1, epoch=1)
