@@ -23,8 +23,10 @@ def fetch(endpoint: Endpoint, url: str, method: str = "GET", body: bytes = b"", 
     return endpoint.send(method, target, headers.items(), body)
 
 
-def presign(endpoint: Endpoint, target: str, *, age_s: int = 0, expires_s: int = 60, secret: str = "") -> str:
-    """A URL to GET, signed ``age_s`` ago."""
+def presign(
+    endpoint: Endpoint, target: str, *, method: str = "GET", age_s: int = 0, expires_s: int = 60, secret: str = ""
+) -> str:
+    """A URL, signed ``age_s`` ago."""
 
     class Aged(S3SigV4QueryAuth):
         def add_auth(self, request: AWSRequest) -> None:
@@ -34,7 +36,7 @@ def presign(endpoint: Endpoint, target: str, *, age_s: int = 0, expires_s: int =
             to_sign = self.string_to_sign(request, self.canonical_request(request))
             self._inject_signature_to_request(request, self.signature(to_sign, request))
 
-    request = AWSRequest(method="GET", url=endpoint.url + target)
+    request = AWSRequest(method=method, url=endpoint.url + target)
     keys = Credentials(endpoint.access_key, secret or endpoint.secret_key)
     Aged(keys, "s3", REGION, expires=expires_s).add_auth(request)
     return str(request.url)
@@ -259,6 +261,22 @@ def test_a_url_without_all_it_needs_is_refused(endpoint: Endpoint, bucket: str, 
     url = presign(endpoint, path_of(bucket, key))
     answer = fetch(endpoint, re.sub(rf"[?&]{name}=[^&]*", "", url).replace("/" + key + "&", "/" + key + "?"))
     assert answer.told == (400, "AuthorizationQueryParametersError")
+
+
+def test_metadata_may_come_in_the_url(endpoint: Endpoint, bucket: str, key: str) -> None:
+    url = presign(endpoint, path_of(bucket, key, "x-amz-meta-a=1%202"), method="PUT")
+    assert fetch(endpoint, url, "PUT", b"sent").status == 200
+    assert endpoint.client.head_object(Bucket=bucket, Key=key)["Metadata"] == {"a": "1 2"}
+    changed = url.replace("x-amz-meta-a=1", "x-amz-meta-a=3")
+    assert fetch(endpoint, changed, "PUT", b"sent").told == (403, "SignatureDoesNotMatch")
+
+
+def test_a_url_signed_before_there_was_a_body_takes_any(endpoint: Endpoint, bucket: str, key: str) -> None:
+    """The SDK for JavaScript puts the checksum of no bytes into every URL that uploads."""
+    query = "x-amz-checksum-crc32=AAAAAA%3D%3D&x-amz-sdk-checksum-algorithm=CRC32&x-id=PutObject"
+    url = presign(endpoint, path_of(bucket, key, query), method="PUT")
+    assert fetch(endpoint, url, "PUT", b"sent").status == 200
+    assert endpoint.raw("GET", path_of(bucket, key)).body == b"sent"
 
 
 def test_two_signatures_are_too_many(endpoint: Endpoint, bucket: str, key: str) -> None:

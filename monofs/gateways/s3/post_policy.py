@@ -99,8 +99,10 @@ def _read_time(text: Any) -> float:
     """Seconds since 1970 of a time in ISO 8601, in UTC unless it says otherwise."""
     try:
         found = datetime.fromisoformat(text)
+        if text[10] != "T":  # Python reads more than one form
+            raise ValueError(text)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, IndexError):
         raise _invalid("its expiration has to be a time like 2030-01-31T12:00:00Z") from None
 
 

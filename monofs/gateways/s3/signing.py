@@ -48,6 +48,16 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z").match
 _TIMESTAMP = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z\Z").match
 _SPACES = re.compile(r"[ \t]+").sub
 _SECONDS = re.compile(r"[0-9]{1,7}\Z").match
+_AMAZONS = re.compile(r"x-amz-[!#$%&'*+.^_`|~0-9a-z-]+\Z").match
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]").search
+_UNTAKEN = frozenset(
+    {
+        "algorithm", "content-sha256", "credential", "date", "expires", "security-token", "signature", "signedheaders",
+        "checksum-crc32", "checksum-crc32c", "checksum-crc64nvme", "checksum-sha1", "checksum-sha256", "sdk-checksum-algorithm",
+    }
+)  # fmt: skip
+"""Parameters of a URL, behind ``x-amz-``, that are no headers: of its signature; and the checksum of no bytes that SDKs sign before there is a body
+(those of JavaScript by default), which S3 looks past."""
 
 
 class Chain:
@@ -151,7 +161,10 @@ def _check_presigned(head: Head, query: dict[str, str], secret_of: Callable[[str
     if not _SECONDS(expires) or not 1 <= int(expires) <= EXPIRES_MAX_S:
         raise S3Error(malformed, f"X-Amz-Expires has to be a number of seconds from 1 to {EXPIRES_MAX_S}.")
     payload = query.get("X-Amz-Content-Sha256") or head.headers.get("x-amz-content-sha256") or UNSIGNED
-    check_payload(payload)
+    try:
+        check_payload(payload)
+    except S3Error:
+        raise S3Error("XAmzContentSHA256Mismatch", ClientComputedContentSHA256=payload) from None
     token = query.get("X-Amz-Security-Token") or head.headers.get("x-amz-security-token")
     secret = find_secret(secret_of, access_key, token)
     ends_s = signed_s + int(expires)
@@ -161,7 +174,22 @@ def _check_presigned(head: Head, query: dict[str, str], secret_of: Callable[[str
         raise S3Error("AccessDenied", "The URL has expired.", Expires=iso(ends_s), ServerTime=iso(now_s))
     pairs = [pair for pair in head.pairs if pair[0] != "X-Amz-Signature"]
     signing = _Signing(access_key, secret, day, region, scope, timestamp, claimed)
-    return signing.check(head, _read_names(names), payload, pairs)
+    signed = signing.check(head, _read_names(names), payload, pairs)
+    take_headers(head, lambda name: name not in _UNTAKEN)
+    return signed
+
+
+def take_headers(head: Head, is_taken: Callable[[str], bool] = lambda _: True) -> None:
+    """Make headers of the ``x-amz-*`` parameters of a URL, where SDKs put what they sign. ``is_taken`` is asked with what is behind ``x-amz-``. Raises
+    ``S3Error`` (InvalidArgument)."""
+    for parameter, value in head.pairs:
+        name, text = parameter.lower(), value.encode().decode("latin-1").strip(" ")
+        if not name.startswith("x-amz-") or not is_taken(name[6:]):
+            continue
+        if not _AMAZONS(name) or _CONTROL(text):
+            raise S3Error("InvalidArgument", "A parameter of the URL cannot be a header.", ArgumentName=parameter)
+        if head.headers.setdefault(name, text) != text:
+            raise S3Error("InvalidArgument", f"{name} is said twice, and not the same.", ArgumentName=parameter)
 
 
 def check_form(fields: Mapping[str, str], secret_of: Callable[[str], str | None]) -> str:
@@ -348,7 +376,7 @@ def unsupported() -> S3Error:
 
 
 def _read_timestamp(text: str) -> float | None:
-    """Seconds since 1970 of ``20130524T000000Z``; None when it is none."""
+    """Seconds since 1970 of ``20130524T000000Z``; None when it is none, or before."""
     return _kept_timestamp(text) if len(text) <= DATE_MAX_BYTES else None
 
 
@@ -359,9 +387,10 @@ def _kept_timestamp(text: str) -> float | None:
         return None
     try:
         year, month, day, hour, minute, second = map(int, found.groups())
-        return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
+        seconds = datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
     except ValueError:
         return None
+    return seconds if seconds >= 0 else None
 
 
 def time_of(date: str) -> float | None:

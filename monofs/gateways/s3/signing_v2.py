@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-import re
 from collections.abc import Callable, Sequence
 
 from monofs.gateways.s3.errors import S3Error
@@ -26,6 +25,7 @@ from monofs.gateways.s3.signing import (
     check_skew,
     find_secret,
     iso,
+    take_headers,
     time_of,
     unsupported,
 )
@@ -41,9 +41,6 @@ _COVERED = frozenset(
 """Parameters that are signed."""
 _UNCOVERED = SUB_RESOURCES - _COVERED
 """Those that came later: with one of them a URL for an object would be one for something else."""
-
-_NAME = re.compile(r"x-amz-[!#$%&'*+.^_`|~0-9a-z-]+\Z").match
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]").search
 
 
 def is_signed_so(head: Head) -> bool:
@@ -77,7 +74,7 @@ def authenticate(
         if not colon:
             raise S3Error("InvalidArgument", "This type of authorization is not known.", ArgumentName="Authorization")
         secret = find_secret(secret_of, access_key, headers.get("x-amz-security-token"))
-        date = headers.get("x-amz-date") or headers.get("date", "")
+        date = headers.get("x-amz-date", headers.get("date", ""))
         signed_s = time_of(date)
         if signed_s is None:
             raise S3Error("AccessDenied", "A signed request needs a valid x-amz-date or Date header.")
@@ -86,7 +83,7 @@ def authenticate(
             date = ""
     else:
         access_key, claimed, date = query["AWSAccessKeyId"], query["Signature"], query.get("Expires", "")
-        _take_headers(head)
+        take_headers(head)
         secret = find_secret(secret_of, access_key, headers.get("x-amz-security-token"))
         _check_expires(date, now_s)
     unsaid = STREAMING_UNSIGNED_TRAILER if "x-amz-decoded-content-length" in headers else UNSIGNED
@@ -114,18 +111,6 @@ def _check_expires(text: str, now_s: float) -> None:
         raise S3Error("AccessDenied", "The URL has expired.", Expires=iso(int(text)), ServerTime=iso(now_s))
     if int(text) - now_s > EXPIRES_MAX_S + SKEW_MAX_S:
         raise S3Error("AccessDenied", f"Expires may be {EXPIRES_MAX_S} s ahead at most.", ServerTime=iso(now_s))
-
-
-def _take_headers(head: Head) -> None:
-    """Make headers of the ``x-amz-*`` parameters of a URL, where botocore puts those it signs. Raises ``S3Error`` (InvalidArgument)."""
-    for parameter, value in head.pairs:
-        name, text = parameter.lower(), value.encode().decode("latin-1").strip(" ")
-        if not name.startswith("x-amz-"):
-            continue
-        if not _NAME(name) or _CONTROL(text):
-            raise S3Error("InvalidArgument", "A parameter of the URL cannot be a header.", ArgumentName=parameter)
-        if head.headers.setdefault(name, text) != text:
-            raise S3Error("InvalidArgument", f"{name} is said twice, and not the same.", ArgumentName=parameter)
 
 
 def _to_sign(head: Head, date: str) -> bytes:

@@ -55,6 +55,9 @@ def test_it_ends_when_it_says() -> None:
     assert not allows([], ENDS_S)
     for text in ("2030-01-01T12:00:00Z", "2030-01-01T12:00:00", "2030-01-01T13:00:00+01:00"):
         assert read(expiration=text).expires_s == ENDS_S
+    for text in ("2030-01-01 12:00:00+00:00", "2030-01-01", "20300101T120000Z"):
+        with pytest.raises(S3Error, match="its expiration"):
+            read(expiration=text)
 
 
 def test_lengths_are_within_all_that_is_said() -> None:

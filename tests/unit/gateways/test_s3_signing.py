@@ -8,6 +8,9 @@ import time
 from urllib.parse import quote
 
 import pytest
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from signed_requests import KEY, SECRET, client, head_of, secret_of, sign, wire_head
@@ -260,6 +263,33 @@ def test_a_presigned_url_ends_when_it_says_and_begins_not_much_before_it_was_mad
     assert authenticate(presigned(), secret_of, now_s + 590) is not None
     assert refused(presigned(), now_s=now_s + 610) == "AccessDenied"
     assert refused(presigned(), now_s=now_s - 902) == "AccessDenied"
+
+
+def url_with(query: str, **headers: str) -> Head:
+    """A URL to PUT that signs these parameters too, and a request with it."""
+    request = AWSRequest(method="PUT", url=f"http://localhost:1/b/k?{query}")
+    S3SigV4QueryAuth(Credentials(KEY, SECRET), "s3", "us-east-1", expires=60).add_auth(request)
+    return head_of("PUT", request.url, headers)
+
+
+def test_what_a_url_has_of_amazons_headers_are_headers_but_checksums():
+    head = url_with(
+        "x-amz-meta-a=%C3%A9+1&X-Amz-Acl=private&x-amz-checksum-crc32=AAAAAA%3D%3D&x-amz-sdk-checksum-algorithm=CRC32"
+    )
+    assert authenticate(head, secret_of, time.time()) is not None
+    assert {name: value for name, value in head.headers.items() if name.startswith("x-amz")} == {
+        "x-amz-meta-a": "é 1".encode().decode("latin-1"),
+        "x-amz-acl": "private",
+    }
+    assert refused(url_with("x-amz-meta-a=%0d%0ab:c")) == "InvalidArgument"
+    assert refused(url_with("x-amz-meta-a%20b=c")) == "InvalidArgument"
+    assert refused(url_with("x-amz-meta-a=1&X-Amz-Meta-A=2")) == "InvalidArgument"
+    assert refused(url_with("x-amz-meta-a=1", **{"x-amz-meta-a": "1"})) == "AccessDenied"
+
+
+def test_a_url_with_a_sha256_that_is_none_does_not_match_any_body():
+    for head in (url_with("X-Amz-Content-Sha256=x"), url_with("", **{"x-amz-content-sha256": "x"})):
+        assert refused(head) == "XAmzContentSHA256Mismatch"
 
 
 def test_each_way_for_a_presigned_url_to_be_wrong_has_the_code_aws_gives_it():

@@ -156,7 +156,10 @@ def test_the_clock_of_who_signs_headers_is_about_ours() -> None:
     head = signed("GET", "https://s3.example/b/k")
     assert believed(head, now_s + 890)
     assert refused(head, now_s + 910) == refused(head, now_s - 910) == "RequestTimeTooSkewed"
-    assert refused(head._replace(headers={**head.headers, "date": "yesterday"})) == "AccessDenied"
+    for date in ("yesterday", "Tue, 07 Jul 1950 21:53:04 GMT"):
+        assert refused(head._replace(headers={**head.headers, "date": date})) == "AccessDenied"
+        assert refused(head._replace(headers={**head.headers, "x-amz-date": date})) == "AccessDenied"
+    assert refused(head._replace(headers={**head.headers, "x-amz-date": ""})) == "AccessDenied"
 
 
 def with_header(head: Head, **headers: Any) -> Head:
