@@ -72,7 +72,7 @@ class FileInfo(msgspec.Struct, frozen=True, gc=False):
     @property
     def size(self) -> int:
         """Bytes; 0 for directories."""
-        return self.inode.size
+        return 0 if self.is_dir else self.inode.size
 
     @property
     def mtime(self) -> float:

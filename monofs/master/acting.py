@@ -254,8 +254,9 @@ class Acts:
 
     def _make(self, store: MountedStore, intent: Intent) -> Deferred[UfsEntry]:
         key = intent.key.encode()
-        headers = store_headers(intent.attributes or Attributes()) if intent.marker else None
-        return store.act("mkdir", intent.key, lambda ufs: ufs.make_directory(key, intent.name, headers))
+        kept = intent.attributes or Attributes()
+        headers = store_headers(kept) if intent.marker else None
+        return store.act("mkdir", intent.key, lambda ufs: ufs.make_directory(key, intent.name, headers, kept.body))
 
     def _put_empty(self, store: MountedStore, intent: Intent) -> Deferred[UfsEntry]:
         key, condition = intent.key.encode(), replacing(intent.replaced)

@@ -134,12 +134,12 @@ class Changing:
         return record.around(self._make_directory(request, parts, call)).addCallback(_inode_answer)
 
     def _marker(self, request: MakeDirectoryRequest) -> tuple[bool, Attributes | None]:
-        """Whether an object is to be made, and what is kept with it; neither before all masters keep any."""
-        if not request.marker or self._namespace.level < MARKERS_LEVEL:
+        """Whether an object is to be made, and what is kept with it, or with a directory that is a bucket; neither before all masters keep any."""
+        if self._namespace.level < MARKERS_LEVEL:
             return False, None
         if request.attributes is not None:
-            check_attributes(request.attributes)
-        return True, request.attributes
+            check_attributes(request.attributes, directory=not request.marker, marker=request.marker)
+        return request.marker, request.attributes
 
     async def _make_directory(self, request: MakeDirectoryRequest, parts: Parts, call: Call) -> Any:
         self._preparing.check(call, parts)

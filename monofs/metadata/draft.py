@@ -6,6 +6,7 @@ nothing of the state was touched (law 3). Ids come from counters in the state, t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +57,7 @@ from monofs.metadata.tables import (
     pack_id,
     path_key,
 )
-from monofs.model.attributes import TAGS_MAX, Attributes, encode_attributes
+from monofs.model.attributes import Attributes, encode_attributes, of_bucket
 from monofs.model.errors import (
     InvariantBroken,
     NotADirectory,
@@ -256,12 +257,13 @@ class Draft:
         gid: int,
         flags: int,
         store_path: str | None = None,
-        attributes: int | None = None,
+        attributes: Attributes | None = None,
     ) -> tuple[Inode, bytes]:
         """Make a chain of new directories below ``parent``; returns the last one and its record as stored. ``store_path`` is that of the
-        first, which the others lie below."""
+        first, which the others lie below; ``attributes`` are kept with the last."""
         invariant(names, "at least one directory is made")
-        for name in names:
+        for left, name in zip(reversed(range(len(names))), names, strict=True):
+            kept = None if left else attributes
             inode = Inode(
                 kind=Kind.DIRECTORY,
                 id=self.new_inode_id(),
@@ -273,9 +275,9 @@ class Draft:
                 changed_index=self.index,
                 flags=flags,
                 store_path=store_path,
-                attributes=attributes,
+                attributes=self.put_attributes(kept),
             )
-            raw = self.add_inode(parent, name + b"/", inode)
+            raw = self.add_inode(parent, name + b"/", with_body(inode, kept))
             parent, store_path = inode.id, None
         return inode, raw
 
@@ -289,36 +291,28 @@ class Draft:
         flags: int = 0,
         mtime_ns: int,
     ) -> bytes:
-        """Make a directory an object without bytes, with what is kept with it, and beside it what is kept with the directory as a bucket; returns
-        its record as stored. ``flags``: more of them."""
-        bucket = self._kept_with_bucket(inode, is_told=attributes is not None)
-        if bucket is not None:
-            own = attributes or Attributes()
-            attributes = msgspec.structs.replace(own, tags=own.tags or bucket.tags, cors=bucket.cors)
-        self.drop_attributes(inode)
+        """Make a directory an object, with what is kept with it, and beside it what is kept with the directory as a bucket; returns its record as
+        stored. ``flags``: more of them."""
+        number = self._keep(inode, attributes)
         flags |= inode.flags & ~(IMPLIED | HEADERS_UNKNOWN) | MARKER
-        number = self.put_attributes(attributes)
         changed = self.changed(inode, mtime_ns=mtime_ns, flags=flags, attributes=number, fingerprint=fingerprint)
-        return self.put_inode(*place, changed)
+        return self.put_inode(*place, with_body(changed, attributes))
 
     def unmark(self, place: tuple[int, bytes], inode: Inode) -> bytes:
         """A directory is no object any more; for doors that know keys only, it is what leads to those below it."""
-        number = self.put_attributes(self._kept_with_bucket(inode))
-        self.drop_attributes(inode)
+        number = self._keep(inode, None)
         flags = inode.flags & ~(MARKER | HEADERS_UNKNOWN) | IMPLIED
-        return self.put_inode(*place, self.changed(inode, flags=flags, attributes=number, fingerprint=""))
+        return self.put_inode(
+            *place, with_body(self.changed(inode, flags=flags, attributes=number, fingerprint=""), None)
+        )
 
-    def _kept_with_bucket(self, inode: Inode, *, is_told: bool = False) -> Attributes | None:
-        """What is kept with a directory whether or not it is an object: rules, and tags, which are not known apart from the object's: they are the
-        bucket's where there is no object yet, and where no object has such; ``is_told``: but an object's owner, who said all of them, has the say."""
-        known = self.state.attributes(inode)
-        if known is None:
-            return None
-        if inode.flags & MARKER and (is_told or not (known.cors or len(known.tags) > TAGS_MAX)):
-            kept = Attributes(cors=known.cors)
-        else:
-            kept = Attributes(tags=known.tags, cors=known.cors)
-        return None if kept == Attributes() else kept
+    def _keep(self, inode: Inode, attributes: Attributes | None) -> int | None:
+        """Replace what is kept with the object a directory is; what is kept with it as a bucket stays."""
+        bucket = of_bucket(self.state.attributes(inode))
+        if any(bucket.values()):
+            attributes = msgspec.structs.replace(attributes or Attributes(), **bucket)
+        self.drop_attributes(inode)
+        return self.put_attributes(attributes)
 
     # ---- intents, jobs, policies, tokens
 
@@ -462,6 +456,13 @@ class Draft:
             for start in range(0, len(contents), FEED_CONTENTS_MAX):
                 self.append_feed(kind, contents[start : start + FEED_CONTENTS_MAX])
         self._retired, self._pinned = [], []
+
+
+def with_body(directory: Inode, attributes: Attributes | None) -> Inode:
+    """Its record when these are kept with it: an object ``dir/`` is told with the size and etag of its bytes."""
+    body = b"" if attributes is None else attributes.body
+    etag = hashlib.md5(body, usedforsecurity=False).hexdigest() if body else ""
+    return msgspec.structs.replace(directory, size=len(body), etag=etag)
 
 
 def parent_place(found: Lookup, parts: Parts) -> tuple[int, bytes]:

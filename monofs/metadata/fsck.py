@@ -50,6 +50,7 @@ from monofs.metadata.tables import (
     pack_id,
     unpack_id,
 )
+from monofs.model.attributes import BODY_MAX_BYTES
 from monofs.model.bucket import check_bucket_name
 from monofs.model.errors import MonofsError
 from monofs.model.ids import COUNTER_BITS, NO_CONTENT
@@ -110,7 +111,10 @@ def _content_id_is_given_once(survey: Survey, _parent: int, _key: bytes, inode: 
 
 
 def _content_fits_size(_: Survey, _parent: int, _key: bytes, inode: Inode) -> str | None:
-    if inode.size < 0 or (inode.kind == Kind.DIRECTORY and inode.size):
+    if inode.kind == Kind.DIRECTORY:
+        most = BODY_MAX_BYTES if inode.flags & Flag.MARKER else 0
+        return None if 0 <= inode.size <= most and inode.content == NO_CONTENT else f"size {inode.size}"
+    if inode.size < 0:
         return f"size {inode.size}"
     if (inode.size > 0) != (inode.content != NO_CONTENT):
         return f"{inode.size} bytes and content id {inode.content}"

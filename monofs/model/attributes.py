@@ -20,11 +20,12 @@ from monofs.model.inode import Inode
 USER_MAX_BYTES = 2048
 """Names and values of user metadata."""
 TAGS_MAX = 10
-DIRECTORY_TAGS_MAX = 50
-"""A directory may be a bucket, which has more of them."""
+BUCKET_TAGS_MAX = 50
 TAG_KEY_MAX = 128
 TAG_VALUE_MAX = 256
 ATTRIBUTES_MAX_BYTES = 16 << 10
+BODY_MAX_BYTES = 4 << 10
+"""Bytes of an object ``dir/``, which lie here: its directory has no content."""
 ETAG_MAX = 64
 EMPTY_ETAG = "d41d8cd98f00b204e9800998ecf8427e"
 """The MD5 of no bytes."""
@@ -65,48 +66,56 @@ class Attributes(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """Of each part in order, or empty: not kept."""
     cors: str = ""
     """Of a directory that is a bucket: which pages of other origins may use it, as the document S3 has for that."""
+    owner: str = ""
+    """Of a directory that is a bucket: the name of who made it one; empty: no client of S3 did."""
+    location: str = ""
+    """Of a directory that is a bucket: the region it was asked for in; empty: none was named."""
+    bucket_tags: dict[str, str] = {}
+    """Of a directory that is a bucket; ``tags`` are those of the object ``dir/`` it may be besides."""
+    body: bytes = b""
+    """Of a directory that is an object ``dir/``."""
 
 
-class _WithoutRules(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """The fields that earlier releases know."""
-
-    headers: dict[str, str]
-    user: dict[str, str]
-    tags: dict[str, str]
-    checksums: dict[str, str]
-    composite: bool
-    parts: list[tuple[int, int, int]]
-    part_checksums: list[bytes]
-
-
+_FIRST = 7
+"""Fields that are always written: releases before the others know those."""
 _encode = msgspec.msgpack.Encoder().encode
 decode_attributes = msgspec.msgpack.Decoder(Attributes).decode
 
 
-def _short(kept: Attributes) -> Attributes | _WithoutRules:
-    if kept.cors:
-        return kept
-    return _WithoutRules(
-        kept.headers, kept.user, kept.tags, kept.checksums, kept.composite, kept.parts, kept.part_checksums
-    )
+def _short(kept: Attributes) -> list[Any]:
+    """Its fields without those at the end that say nothing: so records are what releases before make of the same entries."""
+    fields = list(msgspec.structs.astuple(kept))
+    while len(fields) > _FIRST and not fields[-1]:
+        fields.pop()
+    return fields
 
 
 def encode_attributes(attributes: Attributes) -> bytes:
-    """As stored. ``cors`` is left out while it is empty: so records are what releases before make of the same entries."""
+    """As stored."""
     return _encode(_short(attributes))
 
 
 def encode_holder(holder: Any) -> bytes:
     """A record or entry, whose field ``attributes`` may have some; likewise."""
     kept = getattr(holder, "attributes", None)
-    if type(kept) is not Attributes or kept.cors:
+    if type(kept) is not Attributes:
         return _encode(holder)
     return _encode(msgspec.structs.replace(holder, attributes=_short(kept)))
 
 
-def check_attributes(attributes: Attributes, *, directory: bool = False) -> None:
-    """Raise ``InvalidArgument`` unless these may be kept with a file, or a directory."""
-    tags_max = DIRECTORY_TAGS_MAX if directory else TAGS_MAX
+def of_bucket(attributes: Attributes | None) -> dict[str, Any]:
+    """What is kept with a directory because it is a bucket, whether or not it is the object ``dir/`` of another one: by names of fields."""
+    kept = attributes or Attributes()
+    return {
+        "cors": kept.cors,
+        "owner": kept.owner,
+        "location": kept.location,
+        "bucket_tags": kept.bucket_tags,
+    }
+
+
+def check_attributes(attributes: Attributes, *, directory: bool = False, marker: bool = False) -> None:
+    """Raise ``InvalidArgument`` unless these may be kept with a file, a directory, or the object ``dir/``."""
     unknown = attributes.headers.keys() - HEADERS
     if unknown:
         raise InvalidArgument(f"the header {min(unknown)} is none that is kept with a file")
@@ -118,14 +127,19 @@ def check_attributes(attributes: Attributes, *, directory: bool = False) -> None
         raise InvalidArgument(f"user metadata has at most {USER_MAX_BYTES} bytes, names and values together")
     if OPERATION in attributes.user:
         raise InvalidArgument(f"the name {OPERATION} is monofs' own")
-    if attributes.cors and not directory:
-        raise InvalidArgument("rules for other origins are kept with directories only")
-    if len(attributes.tags) > tags_max or not all(
-        0 < len(key) <= TAG_KEY_MAX and len(value) <= TAG_VALUE_MAX for key, value in attributes.tags.items()
-    ):
-        raise InvalidArgument(
-            f"a {'directory' if directory else 'file'} has at most {tags_max} tags, of 1 to {TAG_KEY_MAX} characters, values of at most {TAG_VALUE_MAX}"
-        )
+    if any(of_bucket(attributes).values()) and not directory:
+        raise InvalidArgument("rules, owner, location and tags of a bucket are kept with directories only")
+    if attributes.body and not (directory or marker):
+        raise InvalidArgument("the bytes of a file are its content")
+    if len(attributes.body) > BODY_MAX_BYTES:
+        raise InvalidArgument(f"a directory holds at most {BODY_MAX_BYTES} bytes of its own")
+    for tags, most in ((attributes.tags, TAGS_MAX), (attributes.bucket_tags, BUCKET_TAGS_MAX)):
+        if len(tags) > most or not all(
+            0 < len(key) <= TAG_KEY_MAX and len(value) <= TAG_VALUE_MAX for key, value in tags.items()
+        ):
+            raise InvalidArgument(
+                f"at most {most} tags are kept, of 1 to {TAG_KEY_MAX} characters, values of at most {TAG_VALUE_MAX}"
+            )
     if len(encode_attributes(attributes)) > ATTRIBUTES_MAX_BYTES:
         raise InvalidArgument(f"what is kept with a file has at most {ATTRIBUTES_MAX_BYTES} bytes")
 

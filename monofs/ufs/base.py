@@ -230,9 +230,11 @@ class UnderStorage(Protocol):
 
         Raises only when the store could not be asked at all."""
 
-    def make_directory(self, key: bytes, operation: str, headers: Mapping[str, str] | None = None) -> UfsEntry:
+    def make_directory(
+        self, key: bytes, operation: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> UfsEntry:
         """Make a directory (object stores: its marker ``key/``, whose fingerprint the entry tells) and those above; one that exists is no error.
-        ``headers``: object stores put the marker anew, with these."""
+        ``headers``: object stores put the marker anew, with these, and with ``body``."""
 
     def remove_directory(self, key: bytes, *, implied: bool = False) -> None:
         """Remove an empty directory (object stores: its marker, if there is one); a missing one is no error. ``UfsNotEmpty``. ``implied``: stores of files

@@ -126,7 +126,13 @@ class LocalStore(LocalFiles):
 
     # ---- directories ----------------------------------------------------------------------------------------------------
 
-    def make_directory(self, key: bytes, operation: str, headers: Mapping[str, str] | None = None) -> UfsEntry:  # noqa: ARG002
+    def make_directory(
+        self,
+        key: bytes,
+        operation: str,  # noqa: ARG002
+        headers: Mapping[str, str] | None = None,  # noqa: ARG002
+        body: bytes = b"",  # noqa: ARG002
+    ) -> UfsEntry:
         """Make it and those above."""
         with self._acting("make", key), self._make_directory(key) as fd:
             with contextlib.suppress(OSError):

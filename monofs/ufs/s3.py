@@ -57,7 +57,9 @@ class S3Store(S3Uploads):
                 failed[key] = error
         return failed
 
-    def make_directory(self, key: bytes, operation: str, headers: Mapping[str, str] | None = None) -> UfsEntry:
+    def make_directory(
+        self, key: bytes, operation: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> UfsEntry:
         """Put its marker, without ``headers`` unless there is one."""
         if not key:
             return UfsEntry(key, True)
@@ -69,8 +71,8 @@ class S3Store(S3Uploads):
 
         def send(condition: dict[str, str]) -> UfsEntry:
             with observed(self._observe, "put"):
-                etag = self._put(marker, (), {**told, **condition})
-            return self._made(marker, 0, etag)
+                etag = self._put(marker, (memoryview(body),) if body else (), {**told, **condition})
+            return self._made(marker, len(body), etag)
 
         try:
             condition = Condition(absent=True) if headers is None else ANYTHING

@@ -61,10 +61,12 @@ def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     name = request.param
     if name == "radosgw":
         ceph: Ceph = request.getfixturevalue("ceph")
-        yield Endpoint(name, ceph.endpoint, ceph.access_key, ceph.secret_key)
+        other = ceph.other_access_key, ceph.other_secret_key
+        yield Endpoint(name, ceph.endpoint, ceph.access_key, ceph.secret_key, other=other)
         return
     node: ServedNode = request.getfixturevalue("s3_node")
     made = Endpoint(name, node.doors["s3"], *new_key(node, f"user-of-{name}"))
+    made.other = new_key(node, f"other-of-{name}")
     with node.connect() as client:
         if name == "directory":
             top: Path = tmp_path_factory.mktemp("stores")

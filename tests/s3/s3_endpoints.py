@@ -87,11 +87,19 @@ class Endpoint:
     secret_key: str
     make: Callable[[str], object] | None = None
     """Makes a bucket of this name; None: CreateBucket does."""
+    other: tuple[str, str] = ("", "")
+    """The key of another user."""
 
     @cached_property
     def client(self) -> Any:
         """A boto3 client that tells every failure."""
         return self.make_client()
+
+    @cached_property
+    def others_client(self) -> Any:
+        """That of the other user."""
+        access_key, secret_key = self.other
+        return self.make_client(access_key=access_key, secret_key=secret_key)
 
     def make_client(self, **changed: Any) -> Any:
         """Another one: ``access_key=``, ``secret_key=``, or what botocore's Config takes."""

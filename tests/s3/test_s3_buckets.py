@@ -20,9 +20,40 @@ def test_a_bucket_tells_where_it_was_made(endpoint: Endpoint) -> None:
     assert endpoint.raw("PUT", f"/{(name := endpoint.new_name())}").headers["location"] == f"/{name}"
 
 
-def test_a_bucket_made_again_by_its_owner_is_no_failure_or_told_as_his(endpoint: Endpoint, fresh: str) -> None:
-    answer = endpoint.raw("PUT", f"/{fresh}")
-    assert answer.told in ((200, ""), (409, "BucketAlreadyOwnedByYou"))
+def test_a_bucket_is_made_again_by_who_made_it_and_stays_as_it_is(endpoint: Endpoint, fresh: str) -> None:
+    endpoint.client.put_object(Bucket=fresh, Key="kept", Body=b"x")
+    endpoint.client.put_bucket_tagging(Bucket=fresh, Tagging={"TagSet": [{"Key": "a", "Value": "1"}]})
+    assert endpoint.raw("PUT", f"/{fresh}").status == 200
+    assert endpoint.raw("GET", f"/{fresh}/kept").body == b"x"
+    assert endpoint.client.get_bucket_tagging(Bucket=fresh)["TagSet"] == [{"Key": "a", "Value": "1"}]
+
+
+def test_a_bucket_that_another_user_made_is_told_so(endpoint: Endpoint, fresh: str) -> None:
+    told = refused(endpoint.others_client.create_bucket, Bucket=fresh)
+    assert told == (409, "BucketAlreadyExists")
+    assert refused(endpoint.others_client.create_bucket, Bucket=fresh, ACL="public-read") == told
+
+
+def test_who_signs_nothing_is_told_of_no_bucket(endpoint: Endpoint, fresh: str) -> None:
+    answer = endpoint.raw("GET", "/", signed=False)
+    assert (answer.status, answer.document.tag) == (200, "ListAllMyBucketsResult")
+    assert not list(answer.document.iter("Bucket"))
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/not-there"),
+        ("GET", "/not-there?list-type=2"),
+        ("DELETE", "/not-there"),
+        ("GET", "/not-there/key"),
+        ("PUT", "/not-there/key"),
+        ("DELETE", "/not-there/key"),
+    ],
+)
+def test_that_a_bucket_is_not_there_is_told_to_everybody(endpoint: Endpoint, method: str, target: str) -> None:
+    assert endpoint.raw(method, target, signed=False).told == (404, "NoSuchBucket")
+    assert endpoint.raw("HEAD", target, signed=False).status == 404
 
 
 def test_an_empty_location_is_where_aws_began(endpoint: Endpoint, fresh: str) -> None:

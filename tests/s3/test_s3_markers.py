@@ -1,7 +1,8 @@
-"""Objects whose keys end in a slash: without bytes, and like others in all else, whatever lies below."""
+"""Objects whose keys end in a slash are like others, whatever lies below."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from s3_endpoints import Endpoint, path_of, refused
@@ -92,3 +93,39 @@ def test_a_marker_that_is_not_to_be_there_is_made_over_what_lies_below(
     endpoint.client.put_object(**named, IfNoneMatch="*")
     assert refused(endpoint.client.put_object, **named, IfNoneMatch="*") == (412, "PreconditionFailed")
     assert names_of(endpoint, bucket, Prefix=key) == [f"{key}/", f"{key}/inside"]
+
+
+def test_a_marker_has_bytes(endpoint: Endpoint, fresh: str) -> None:
+    named = {"Bucket": fresh, "Key": "d/"}
+    put = endpoint.client.put_object(**named, Body=b"some bytes", ContentType="text/own")
+    assert put["ETag"] == f'"{hashlib.md5(b"some bytes").hexdigest()}"'
+    endpoint.client.put_object(Bucket=fresh, Key="d/inside", Body=b"x")
+    found = endpoint.client.get_object(**named)
+    assert (found["Body"].read(), found["ContentLength"], found["ETag"]) == (b"some bytes", 10, put["ETag"])
+    assert found["ContentType"] == "text/own"
+    head = endpoint.client.head_object(**named)
+    assert (head["ContentLength"], head["ETag"]) == (10, put["ETag"])
+    assert endpoint.client.get_object(**named, Range="bytes=5-7")["Body"].read() == b"byt"
+    assert refused(endpoint.client.get_object, **named, Range="bytes=10-") == (416, "InvalidRange")
+    told = {
+        each["Key"]: (each["Size"], each["ETag"]) for each in endpoint.client.list_objects_v2(Bucket=fresh)["Contents"]
+    }
+    assert told["d/"] == (10, put["ETag"])
+    assert refused(endpoint.client.get_object, **named, IfNoneMatch=put["ETag"])[0] == 304
+
+
+def test_a_marker_with_bytes_is_copied_replaced_and_deleted(endpoint: Endpoint, bucket: str, key: str) -> None:
+    named = {"Bucket": bucket, "Key": f"{key}/"}
+    etag = endpoint.client.put_object(**named, Body=b"bytes")["ETag"]
+    endpoint.client.put_object_tagging(**named, Tagging={"TagSet": [{"Key": "t", "Value": "1"}]})
+    for copy in (f"{key}-file", f"{key}-copy/"):
+        copied = endpoint.client.copy_object(Bucket=bucket, Key=copy, CopySource=f"{bucket}/{key}/")
+        assert copied["CopyObjectResult"]["ETag"].strip('"') == etag.strip('"')
+        assert endpoint.raw("GET", path_of(bucket, copy)).body == b"bytes"
+    endpoint.client.copy_object(**named, CopySource=f"{bucket}/{key}-file")
+    assert endpoint.raw("GET", path_of(bucket, f"{key}/")).body == b"bytes"
+    endpoint.client.put_object(**named)
+    assert endpoint.client.head_object(**named)["ContentLength"] == 0
+    endpoint.client.put_object(**named, Body=b"again")
+    assert endpoint.raw("DELETE", path_of(bucket, f"{key}/")).status == 204
+    assert refused(endpoint.client.head_object, **named)[0] == 404

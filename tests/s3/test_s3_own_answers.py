@@ -34,8 +34,12 @@ def test_a_listing_of_what_no_key_can_begin_with_is_empty(endpoint: Endpoint, bu
         assert "Contents" not in endpoint.client.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/"), prefix
 
 
-def test_a_marker_with_bytes_is_refused(endpoint: Endpoint, bucket: str, key: str) -> None:
-    assert endpoint.raw("PUT", path_of(bucket, f"{key}/"), body=b"x").told == (400, "InvalidArgument")
+def test_a_marker_with_more_than_a_few_bytes_is_refused(endpoint: Endpoint, bucket: str, key: str) -> None:
+    assert endpoint.raw("PUT", path_of(bucket, f"{key}/"), body=bytes(4097)).told == (400, "InvalidArgument")
+    assert endpoint.raw("HEAD", path_of(bucket, f"{key}/")).status == 404
+    endpoint.raw("PUT", path_of(bucket, key), body=bytes(4097))
+    copied = endpoint.raw("PUT", path_of(bucket, f"{key}-2/"), headers={"x-amz-copy-source": path_of(bucket, key)})
+    assert copied.told == (400, "InvalidArgument")
 
 
 def test_keys_the_tree_cannot_hold_are_told_by_deletions_of_many(endpoint: Endpoint, bucket: str, key: str) -> None:
@@ -122,9 +126,21 @@ def test_a_bucket_may_stand_in_the_host_name(endpoint: Endpoint, bucket: str, ke
     assert endpoint.raw("GET", path_of(bucket, key), headers={"Host": "s3.example"}).body == b"x"
 
 
-def test_any_location_is_taken(endpoint: Endpoint) -> None:
-    configuration = {"LocationConstraint": "eu-west-1"}
-    endpoint.client.create_bucket(Bucket=endpoint.new_name(), CreateBucketConfiguration=configuration)
+def test_any_location_is_taken_and_told(endpoint: Endpoint) -> None:
+    named = {"Bucket": endpoint.new_name(), "CreateBucketConfiguration": {"LocationConstraint": "eu-west-1"}}
+    endpoint.client.create_bucket(**named)
+    assert endpoint.client.get_bucket_location(Bucket=named["Bucket"])["LocationConstraint"] == "eu-west-1"
+    assert endpoint.raw("HEAD", f"/{named['Bucket']}").headers["x-amz-bucket-region"] == "eu-west-1"
+    for again in (named, {"Bucket": named["Bucket"]}):
+        assert refused(endpoint.client.create_bucket, **again) == (409, "BucketAlreadyOwnedByYou")
+    assert refused(endpoint.others_client.create_bucket, **named) == (409, "BucketAlreadyExists")
+
+
+def test_a_bucket_that_no_client_made_is_everybodys(endpoint: Endpoint, s3_node: ServedNode) -> None:
+    name = endpoint.new_name()
+    assert s3_node.cli("fs", "mkdir", f"/{name}").returncode == 0
+    for client in (endpoint.client, endpoint.others_client):
+        assert refused(client.create_bucket, Bucket=name) == (409, "BucketAlreadyOwnedByYou")
 
 
 def test_a_directory_that_another_door_made_is_told_where_nothing_is_below_it(
@@ -182,6 +198,7 @@ def test_a_bucket_that_is_an_object_of_another_one_keeps_its_own_tags_and_rules(
     rules = [{"AllowedMethods": ["GET"], "AllowedOrigins": ["*"]}]
     client.put_bucket_cors(Bucket=name, CORSConfiguration={"CORSRules": rules})
     client.put_bucket_tagging(Bucket=name, Tagging={"TagSet": many})
+    assert client.get_object_tagging(**named)["TagSet"] == []
     assert len(client.get_bucket_tagging(Bucket=name)["TagSet"]) == 11
     assert client.head_object(**named)["Metadata"] == {"a": "1"}
     client.put_object_tagging(**named, Tagging={"TagSet": many[:1]})
@@ -189,6 +206,7 @@ def test_a_bucket_that_is_an_object_of_another_one_keeps_its_own_tags_and_rules(
     client.put_object(**named)
     client.put_object(Bucket=below, Key="deep/file")
     client.delete_object(**named)
+    assert len(client.get_bucket_tagging(Bucket=name)["TagSet"]) == 11
     assert client.get_bucket_cors(Bucket=name)["CORSRules"] == rules
 
 

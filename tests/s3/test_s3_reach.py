@@ -18,7 +18,7 @@ KEYS = ("team/ours", "team-secret/theirs", "team", "other")
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, warm: None) -> Iterator[ServedNode]:
     home = str(tmp_path_factory.mktemp("reach") / "home")
-    with ServedNode(home, sets=[f"s3.anonymous={BUCKET}/team"]) as served:
+    with ServedNode(home, sets=[f"s3.anonymous={BUCKET}/team,open"]) as served:
         yield served
 
 
@@ -47,6 +47,13 @@ def test_names_that_only_begin_alike_are_not_listed(bound: Endpoint, owner: Endp
     answer = bound.raw("GET", path_of(BUCKET, query=query), signed=signed)
     assert answer.told == (403, "AccessDenied")
     assert b"secret" not in answer.body
+
+
+def test_who_shows_no_key_is_told_of_buckets_he_may_read(node: ServedNode, owner: Endpoint) -> None:
+    owner.client.create_bucket(Bucket="open")
+    owner.client.create_bucket(Bucket="closed")
+    listed = owner.raw("GET", "/", signed=False)
+    assert [each.findtext("Name") for each in listed.document.iter("Bucket")] == ["open"]
 
 
 @pytest.mark.parametrize("signed", [True, False], ids=["bound", "anonymous"])

@@ -29,6 +29,8 @@ TAG_VALUE_MAX = 256
 CREATE_MAX_BYTES = 64 << 10
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]").search
+_LOCATION = re.compile(r"[A-Za-z0-9:_.-]{0,64}\Z").match
+"""Names of regions; radosgw's are of a zone group and a placement."""
 
 
 class Doomed(NamedTuple):
@@ -122,14 +124,17 @@ def check_tags(pairs: list[tuple[str, str]], most: int) -> dict[str, str]:
 
 
 def read_creation(body: bytes) -> tuple[str, dict[str, str]]:
-    """Location constraint and tags of CreateBucket; no body says neither. Raises NotImplemented for directory buckets."""
+    """Location constraint and tags of CreateBucket; no body says neither. Raises ``S3Error``: InvalidLocationConstraint; NotImplemented for
+    directory buckets."""
     if not body.strip():
         return "", {}
     root = parse(body, "CreateBucketConfiguration", CREATE_MAX_BYTES, 1000)
     if find_all(root, "Bucket") or find_all(root, "Location"):
         raise S3Error("NotImplemented", "Directory buckets are not implemented.")
-    sets = find_all(root, "Tags")
-    return (find(root, "LocationConstraint") or "").strip(), _tags(sets[0], BUCKET_TAGS_MAX) if sets else {}
+    location, sets = (find(root, "LocationConstraint") or "").strip(), find_all(root, "Tags")
+    if not _LOCATION(location):
+        raise S3Error("InvalidLocationConstraint", LocationConstraint=location)
+    return location, _tags(sets[0], BUCKET_TAGS_MAX) if sets else {}
 
 
 def _doomed(element: Element) -> Doomed:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from monofs.gateways.s3 import bodies, cors, documents, keys, subresources
 from monofs.gateways.s3.asking import Asked, told
 from monofs.gateways.s3.errors import S3Error
-from monofs.gateways.s3.files import Files
+from monofs.gateways.s3.files import NOTHING, Files
 from monofs.gateways.s3.metadata import check_creation
 from monofs.gateways.s3.receiving import whole
-from monofs.model.errors import MonofsError, NotEmpty, NotFound
+from monofs.model.attributes import Attributes
+from monofs.model.errors import AlreadyExists, MonofsError, NotEmpty, NotFound
 from monofs.model.paths import Parts, format_path
 from monofs.model.principal import Right
 from monofs.rpc.api import (
@@ -28,7 +29,7 @@ from monofs.rpc.api import (
 )
 
 REGION = "us-east-1"
-"""What is said of where a bucket is; requests signed for any region are taken."""
+"""What is said of where a bucket is, unless it was asked for elsewhere; requests signed for any region are taken."""
 
 
 class Buckets:
@@ -41,33 +42,44 @@ class Buckets:
         """HeadBucket."""
         asked.check_right(Right.READ)
         asked.check_bucket()
-        await self._files.check_bucket(asked)
-        asked.answer(200, {"x-amz-bucket-region": REGION})
+        found = await self._files.check_bucket(asked)
+        asked.answer(200, {"x-amz-bucket-region": found.attributes.location or REGION})
 
     async def location(self, asked: Asked) -> None:
         """GetBucketLocation."""
         asked.check_right(Right.READ)
         asked.check_bucket()
-        await self._files.check_bucket(asked)
-        asked.answer(200, {}, documents.location_document(REGION))
+        found = await self._files.check_bucket(asked)
+        asked.answer(200, {}, documents.location_document(found.attributes.location or REGION))
 
     async def create(self, asked: Asked) -> None:
-        """CreateBucket. Whatever location it asks for."""
+        """CreateBucket, wherever it is asked for."""
         asked.check_right(Right.WRITE)
         asked.check_bucket()
         check_creation(asked.headers)
-        _, tags = bodies.read_creation(await whole(asked, self._reactor, bodies.CREATE_MAX_BYTES))
+        location, tags = bodies.read_creation(await whole(asked, self._reactor, bodies.CREATE_MAX_BYTES))
         bucket = asked.request.bucket
         if bucket in asked.aliases:
             raise S3Error("BucketAlreadyOwnedByYou", BucketName=bucket)
         keys.check_new_bucket(bucket)
+        kept = Attributes(owner=asked.owner, location="" if location == REGION else location, bucket_tags=tags)
         try:
-            await asked.ask(Method.MAKE_DIRECTORY, MakeDirectoryRequest(format_path(asked.bucket)), InodeAnswer)
+            request = MakeDirectoryRequest(format_path(asked.bucket), attributes=kept)
+            await asked.ask(Method.MAKE_DIRECTORY, request, InodeAnswer)
+        except AlreadyExists:
+            await self._check_again(asked, kept.location)
         except MonofsError as error:
             raise told(error, bucket=True) from None
-        if tags:
-            await self._tag(asked, tags)
         asked.answer(200, {"Location": f"/{bucket}"})
+
+    async def _check_again(self, asked: Asked, location: str) -> None:
+        """Raise ``S3Error`` unless a bucket that is there may be made again: in us-east-1, where AWS began, by who made it, and it stays as it is."""
+        found = await self._files.stat_file(asked, format_path(asked.bucket), as_key=False)
+        kept = NOTHING if found is None else found.attributes
+        if found is None or not found.inode.is_directory or kept.owner not in ("", asked.owner):
+            raise S3Error("BucketAlreadyExists", BucketName=asked.request.bucket)
+        if not kept.owner or kept.location or location:
+            raise S3Error("BucketAlreadyOwnedByYou", BucketName=asked.request.bucket)
 
     async def delete(self, asked: Asked) -> None:
         """DeleteBucket."""
@@ -105,7 +117,7 @@ class Buckets:
         """GetBucketTagging."""
         asked.check_right(Right.READ)
         asked.check_bucket()
-        tags = (await self._files.check_bucket(asked)).attributes.tags
+        tags = (await self._files.check_bucket(asked)).attributes.bucket_tags
         if not tags:
             raise S3Error("NoSuchTagSet")
         asked.answer(200, {}, documents.tagging_document(tags))
@@ -126,8 +138,8 @@ class Buckets:
     async def _tag(self, asked: Asked, tags: dict[str, str]) -> None:
         asked.check_reach_below("")
         found = await self._files.check_bucket(asked)
-        if found.attributes.tags != tags:
-            await self._files.keep(asked, format_path(asked.bucket), found, tags=tags)
+        if found.attributes.bucket_tags != tags:
+            await self._files.keep(asked, format_path(asked.bucket), found, bucket_tags=tags)
 
     async def get_cors(self, asked: Asked) -> None:
         """GetBucketCors."""

@@ -61,7 +61,7 @@ class S3Door:
         """``anonymous``: ``bucket/prefix`` that anybody may read."""
         self._files, self._keys, self._masters = files, keys, masters
         self._domains, self._anonymous = domains, tuple(anonymous)
-        objects, listings, buckets = Objects(files, reactor), Listings(keys), Buckets(files, reactor)
+        objects, listings, buckets = Objects(files, reactor), Listings(keys, self._anonymous), Buckets(files, reactor)
         multipart = Multipart(files, objects, reactor)
         forms = Forms(files, objects, self._find, masters, keys.now_s, reactor)
         self._named: Mapping[str, BucketInfo] = {}
@@ -122,7 +122,8 @@ class S3Door:
         asked, doing = Asked(exchange, request, signed, key, self._masters.hold(key), self._aliases()), None
         try:
             try:
-                doing = self._actions[request.action](asked)
+                is_let = signed is not None or request.action is Action.POST_OBJECT or self._is_open(request)
+                doing = self._actions[request.action](asked) if is_let else self._turn_away(asked)
             except MonofsError as error:
                 doing = self._explain(asked, error)
         except S3Error as error:
@@ -170,8 +171,6 @@ class S3Door:
         key = ANYBODY if signed is None else self._keys.find(signed.access_key)
         if key is None:
             raise S3Error("InvalidAccessKeyId")
-        if signed is None and request.action is not Action.POST_OBJECT and not self._is_open(request):
-            raise S3Error("AccessDenied", "This request is not signed.")
         return request, signed, key
 
     def _find(self, access_key: str) -> S3Key | None:
@@ -188,8 +187,16 @@ class S3Door:
             self._parts = {name: parse_path(each.path) for name, each in self._named.items()}
         return self._parts
 
+    async def _turn_away(self, asked: Asked) -> None:
+        """What nobody may do who signs nothing; but that a bucket is not there everybody is told, as by S3."""
+        if asked.request.bucket and asked.request.action is not Action.CREATE_BUCKET:
+            await self._files.check_bucket(asked)
+        raise S3Error("AccessDenied", "This request is not signed.")
+
     def _is_open(self, request: Request) -> bool:
-        """Whether anybody may do this: reading what ``s3.anonymous`` names, or below it; uploads are not to be read."""
+        """Whether anybody may do this: reading what ``s3.anonymous`` names, or below it, and its name; uploads are not to be read."""
+        if request.action is Action.LIST_BUCKETS:
+            return True
         if request.head.method not in ("GET", "HEAD") or not request.bucket or request.action in _ABOUT_UPLOADS:
             return False
         prefix = request.query.get("prefix", "") if request.action in _LISTING else ""

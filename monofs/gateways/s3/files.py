@@ -18,7 +18,7 @@ from monofs.gateways.s3.asking import Asked, Caller, told
 from monofs.gateways.s3.bytes_out import Sources, Streaming
 from monofs.gateways.s3.conditions import WriteCondition
 from monofs.gateways.s3.errors import S3Error
-from monofs.model.attributes import EMPTY_ETAG, Attributes, decode_attributes, etag_of
+from monofs.model.attributes import EMPTY_ETAG, Attributes, decode_attributes, etag_of, of_bucket
 from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, pages_mask
 from monofs.model.errors import (
     ConnectionLost,
@@ -188,12 +188,16 @@ class Files:
             if (await asked.ask(Method.LIST_KEYS, request, ListKeysAnswer)).keys != [key]:
                 raise NotFound(f"{path} is no object", path=path)
             found = await self.stat(asked, path, as_key=False)
-        return Found(Record(msgspec.structs.replace(found.inode, size=0, etag=EMPTY_ETAG), found.attributes))
+        inode, body = found.inode, found.attributes.body
+        told = msgspec.structs.replace(inode, size=len(body), etag=inode.etag if body else EMPTY_ETAG)
+        return Found(Record(told, found.attributes), data=body)
 
     async def tag(self, asked: Asked, path: str, found: Found, tags: dict[str, str]) -> None:
         """Replace the tags of an object. Raises ``MonofsError``."""
         if found.inode.flags & Flag.MARKER:  # put anew, so that a store has them, too
-            kept = msgspec.structs.replace(found.attributes, tags=tags, cors="")  # rules stay with the directory
+            kept = msgspec.structs.replace(
+                found.attributes, tags=tags, **of_bucket(None)
+            )  # which stays with the directory
             marker = MakeDirectoryRequest(path, exist_ok=True, marker=True, attributes=kept)
             await asked.ask(Method.MAKE_DIRECTORY, marker, InodeAnswer)
             return

@@ -5,6 +5,8 @@ Invariant: pages of one listing tell each key that is there throughout exactly o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from monofs.gateways.s3 import documents, keys
 from monofs.gateways.s3.asking import Asked
 from monofs.gateways.s3.errors import S3Error
@@ -26,8 +28,8 @@ BEYOND = "\U0010ffff"
 class Listings:
     """The listings of one door."""
 
-    def __init__(self, keys: S3Keys) -> None:
-        self._keys = keys
+    def __init__(self, keys: S3Keys, anonymous: Sequence[str]) -> None:
+        self._keys, self._anonymous = keys, {each.rstrip("/") for each in anonymous}
 
     async def objects(self, asked: Asked) -> None:
         """ListObjects."""
@@ -94,14 +96,14 @@ class Listings:
         return listing
 
     async def buckets(self, asked: Asked) -> None:
-        """ListBuckets: the directories below the root, and aliases."""
+        """ListBuckets: the directories below the root, and aliases; to who signs nothing those that anybody may read."""
         asked.check_right(Right.READ)
         query = asked.request.query
         prefix, token = query.get("prefix", ""), query.get("continuation-token", "")
         most = asked.request.number("max-buckets", BUCKETS_MOST, BUCKETS_MOST)
         after = keys.read_token(token) if token else ""
         found: dict[str, int] = {}
-        position: bytes | None = b""
+        position: bytes | None = b"" if asked.signed or self._anonymous else None
         while position is not None:
             page: ListAnswer = await asked.ask(Method.LIST, ListRequest("/", position), ListAnswer)
             for name, raw in zip(page.names, page.inodes, strict=True):
@@ -110,7 +112,7 @@ class Listings:
             position = page.next
         found |= {name: each.created_ns // 1_000_000_000 for name, each in self._keys.buckets.items()}
         names = [name for name in sorted(found, key=str.encode) if name.startswith(prefix) and name > after]
-        names = [name for name in names if asked.of(name, "").is_near()]
+        names = [name for name in names if (asked.of(name, "").is_near() if asked.signed else name in self._anonymous)]
         more = keys.format_token(names[most - 1]) if len(names) > most > 0 else ""
         shown = [(name, found[name]) for name in names[:most]]
         asked.answer(200, {}, documents.buckets_document(asked.owner, shown, prefix=prefix, token=more))
@@ -118,9 +120,8 @@ class Listings:
 
 def _entry(key: bytes, raw: bytes) -> documents.Entry:
     inode = decode_inode(raw)
-    size = 0 if inode.is_directory else inode.size
-    etag = EMPTY_ETAG if inode.is_directory else etag_of(inode)
-    return documents.Entry(key.decode(), size, etag, inode.mtime_ns // 1_000_000_000)
+    etag = inode.etag or EMPTY_ETAG if inode.is_directory else etag_of(inode)
+    return documents.Entry(key.decode(), inode.size, etag, inode.mtime_ns // 1_000_000_000)
 
 
 def _is_own(key: bytes) -> bool:

@@ -1,6 +1,6 @@
 """GetObject, HeadObject, PutObject, CopyObject, DeleteObject(s), GetObjectAttributes and object tagging.
 
-A key ending in a slash is a directory: it has no bytes, and exists as an object where somebody made it. Invariant: what an answer says of an object
+A key ending in a slash is a directory: its few bytes are kept beside it, and it exists as an object where somebody made it. Invariant: what an answer says of an object
 (ETag, length, headers) and its bytes are of one content.
 """
 
@@ -36,7 +36,7 @@ from monofs.gateways.s3.metadata import (
 from monofs.gateways.s3.ranges import Span, part_span, read_range
 from monofs.gateways.s3.receiving import PIECE_BYTES, Receiving, whole
 from monofs.gateways.s3.requests import PART_NUMBER_MAX, Source, read_source
-from monofs.model.attributes import EMPTY_ETAG, Attributes, etag_of
+from monofs.model.attributes import BODY_MAX_BYTES, EMPTY_ETAG, Attributes, etag_of, of_bucket
 from monofs.model.errors import (
     ConditionFailed,
     ContentChanged,
@@ -254,14 +254,9 @@ class Objects:
             return
         path = place.path
         condition = await self._files.condition(asked, path, wanted)
-        if looks_later:
-            condition["within"] = format_path(asked.bucket)
+        condition["within"] = format_path(asked.bucket)  # which may be gone since it was looked for
         inode = await self.store(asked, path, receiving, attributes, condition)
-        headers = {"ETag": f'"{inode.etag or receiving.etag}"'}
-        if receiving.checksum is not None:
-            headers[ALGORITHMS[receiving.checksum[0]].header] = receiving.checksum[1]
-            headers["x-amz-checksum-type"] = FULL_OBJECT
-        asked.answer(200, headers)
+        asked.answer(200, {"ETag": f'"{inode.etag or receiving.etag}"', **_checked(receiving)})
 
     async def store(
         self, asked: Asked, path: str, receiving: Receiving, attributes: Attributes, condition: dict[str, Any]
@@ -304,28 +299,30 @@ class Objects:
     async def _put_directory(
         self, asked: Asked, receiving: Receiving, attributes: Attributes, wanted: WriteCondition
     ) -> None:
+        _check_marker(receiving.size)
         receiving.begin()
-        await receiving.read()
-        await self._make_directory(asked, receiving.size, with_checksum(attributes, receiving), wanted)
-        asked.answer(200, {"ETag": f'"{EMPTY_ETAG}"'})
+        try:
+            body, _ = await receiving.read()
+        finally:
+            receiving.stop()
+        kept = with_checksum(msgspec.structs.replace(attributes, body=bytes(body)), receiving)
+        await self._make_directory(asked, kept, wanted)
+        asked.answer(200, {"ETag": f'"{receiving.etag}"', **_checked(receiving)})
 
-    async def _make_directory(self, asked: Asked, size: int, kept: Attributes, wanted: WriteCondition) -> Inode:
-        """A marker is the directory itself. Raises ``S3Error`` (InvalidArgument) for one with bytes."""
-        if size:
-            raise S3Error("InvalidArgument", "A key that ends in a slash is a directory here, and holds no bytes.")
+    async def _make_directory(self, asked: Asked, kept: Attributes, wanted: WriteCondition) -> Inode:
+        """A marker is the directory itself."""
         if wanted:  # a look, too, at what its store has
-            wanted.check(EMPTY_ETAG if await self._is_marker(asked) else None)
+            wanted.check(await self._marker_etag(asked))
         request = MakeDirectoryRequest(
             asked.path(), parents=True, exist_ok=not wanted.absent, marker=True, attributes=kept
         )
         return _inode(await asked.ask(Method.MAKE_DIRECTORY, request, InodeAnswer))
 
-    async def _is_marker(self, asked: Asked) -> bool:
+    async def _marker_etag(self, asked: Asked) -> str | None:
         try:
-            await self._files.marker(asked, asked.place().parts)
+            return (await self._files.marker(asked, asked.place().parts)).etag
         except (NotFound, NotADirectory):
-            return False
-        return True
+            return None
 
     async def copy(self, asked: Asked) -> None:
         """CopyObject."""
@@ -351,13 +348,15 @@ class Objects:
             raise S3Error("InvalidRequest", "An object above 5 GiB is copied in parts.")
         kept = copied_attributes(found.attributes, headers, replaces=replaces, retags=retags)
         if target.is_directory:
-            made = await self._make_directory(asked, found.inode.size, kept, wanted)
-            asked.answer(200, {}, documents.copied_document(EMPTY_ETAG, made.mtime_ns // 1_000_000_000, {}))
-            return
-        inode = await self._copied(asked, found, path, target.path, kept, wanted)
-        etag = etag_of(inode)
-        body = documents.copied_document(etag, inode.mtime_ns // 1_000_000_000, _elements(kept), _kind(kept))
-        asked.answer(200, {}, body)
+            _check_marker(found.inode.size)
+            body = bytes(await self.piece(found, 0, found.inode.size))
+            inode = await self._make_directory(asked, msgspec.structs.replace(kept, body=body), wanted)
+            etag = inode.etag or EMPTY_ETAG
+        else:
+            inode = await self._copied(asked, found, path, target.path, kept, wanted)
+            etag = etag_of(inode)
+        document = documents.copied_document(etag, inode.mtime_ns // 1_000_000_000, _elements(kept), _kind(kept))
+        asked.answer(200, {}, document)
 
     async def source(self, asked: Asked) -> tuple[Found, Source, str]:
         """What a copy reads, opened, and where it is. Raises ``S3Error``."""
@@ -530,9 +529,24 @@ def with_checksum(attributes: Attributes, receiving: Receiving) -> Attributes:
     return msgspec.structs.replace(attributes, checksums={found[0].lower(): found[1]})
 
 
+def _checked(receiving: Receiving) -> dict[str, str]:
+    """What the answer to an upload tells of the checksum that came along."""
+    found = receiving.checksum
+    return {} if found is None else {ALGORITHMS[found[0]].header: found[1], "x-amz-checksum-type": FULL_OBJECT}
+
+
+def _check_marker(size: int) -> None:
+    """Raise ``S3Error`` (InvalidArgument) unless an object whose key ends in a slash can have so many bytes."""
+    if size > BODY_MAX_BYTES:
+        raise S3Error(
+            "InvalidArgument",
+            f"A key that ends in a slash is a directory here, and holds at most {BODY_MAX_BYTES} bytes.",
+        )
+
+
 def copied_attributes(source: Attributes, headers: dict[str, str], *, replaces: bool, retags: bool) -> Attributes:
     """Those of a copy."""
-    fresh, source = read_attributes(headers), msgspec.structs.replace(source, cors="")
+    fresh, source = read_attributes(headers), msgspec.structs.replace(source, body=b"", **of_bucket(None))
     kept = msgspec.structs.replace(source, headers=fresh.headers, user=fresh.user) if replaces else source
     return msgspec.structs.replace(kept, tags=fresh.tags) if retags else kept
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from monofs.metadata.draft import EXPLICIT, HEADERS_UNKNOWN, IMPLIED, MARKER, PERSISTED, PINNED, Draft
+from monofs.metadata.draft import EXPLICIT, HEADERS_UNKNOWN, IMPLIED, MARKER, PERSISTED, PINNED, Draft, with_body
 from monofs.metadata.entries import Abandon, End, Found
 from monofs.metadata.ops.make_directory import MODE_BITS
 from monofs.metadata.ops.placing import way_to
@@ -276,7 +276,7 @@ def _end_make_directory(draft: Draft, intent: Intent, change: End) -> bytes:
         store_path=way.own_path(parts[-1], intent.key),
         attributes=draft.put_attributes(intent.attributes),
     )
-    return draft.add_inode(*place, inode)
+    return draft.add_inode(*place, with_body(inode, intent.attributes))
 
 
 _ENDS: dict[IntentKind, Callable[[Draft, Intent, End], bytes | MonofsError | None]] = {

@@ -42,7 +42,7 @@ def make_directory(draft: Draft, change: MakeDirectory) -> bytes:
     missing = parts[found.depth :]
     if len(missing) > 1 and not change.parents:
         raise NotFound(f"the directory that should hold {path} does not exist", path=path)
-    below, mode, uid, gid, flags, number = parent.id, change.mode & MODE_BITS, change.uid, change.gid, EXPLICIT, None
+    below, mode, uid, gid, flags = parent.id, change.mode & MODE_BITS, change.uid, change.gid, EXPLICIT
     if change.marker:
         *way, name = missing
         if way:  # nobody asked for those
@@ -50,8 +50,10 @@ def make_directory(draft: Draft, change: MakeDirectory) -> bytes:
                 below, tuple(way), mode=mode, uid=uid, gid=gid, flags=EXPLICIT | IMPLIED
             )
             below = on_the_way.id
-        missing, flags, number = (name,), EXPLICIT | MARKER, draft.put_attributes(change.attributes)
-    _, raw = draft.make_directories(below, missing, mode=mode, uid=uid, gid=gid, flags=flags, attributes=number)
+        missing, flags = (name,), EXPLICIT | MARKER
+    _, raw = draft.make_directories(
+        below, missing, mode=mode, uid=uid, gid=gid, flags=flags, attributes=change.attributes
+    )
     draft.touch(parent, parent_place(found, parts))
     return raw
 

@@ -32,13 +32,21 @@ def set_attributes(draft: Draft, change: SetAttributes) -> bytes:
         return present(found.raw, "an inode has its record")
     if (inode.attributes or 0) != change.expected:
         raise ConditionFailed(f"what is kept with {path} was changed meanwhile", path=path)
-    wanted = change.attributes
+    known, wanted = draft.state.attributes(inode), change.attributes
     if learnt:
-        wanted = _joined(draft.state.attributes(inode), wanted)
+        wanted = _joined(known, wanted)
+    elif change.directory and _body(known) != _body(
+        wanted
+    ):  # which goes when the object is written anew, and not before
+        wanted = msgspec.structs.replace(wanted or Attributes(), body=_body(known))
     draft.drop_attributes(inode)
     number = draft.put_attributes(wanted)
     changed = draft.changed(inode, flags=inode.flags & ~HEADERS_UNKNOWN, attributes=number)
     return draft.put_inode(*place_of(found, parts), changed)
+
+
+def _body(kept: Attributes | None) -> bytes:
+    return b"" if kept is None else kept.body
 
 
 def _joined(known: Attributes | None, learnt: Attributes | None) -> Attributes | None:

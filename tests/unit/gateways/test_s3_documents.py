@@ -307,6 +307,9 @@ def test_tags_keep_to_their_bounds():
         attempt(bodies.read_creation, b"<CreateBucketConfiguration><Bucket/></CreateBucketConfiguration>")[1]
         == "NotImplemented"
     )
+    for location in ("a b", "é", "x" * 65, "a\nb"):
+        body = f"<CreateBucketConfiguration><LocationConstraint>{location}</LocationConstraint></CreateBucketConfiguration>"
+        assert attempt(bodies.read_creation, body.encode())[1] == "InvalidLocationConstraint"
 
 
 PIECES = st.sampled_from(

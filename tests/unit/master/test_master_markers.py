@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -169,21 +170,21 @@ def test_one_that_may_not_be_there_is_told_as_such(house: House) -> None:
 
 
 @pytest.mark.parametrize("path", ["/own", "/lake", "/"])
-def test_directories_keep_tags(house: House, data: Path, path: str) -> None:
+def test_directories_keep_tags_of_buckets(house: House, data: Path, path: str) -> None:
     house.mount("/lake", data)
     house.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/own"))
 
     def tag(tags: dict[str, str], where: str = path) -> None:
         number = house.stat(path).attributes or 0
-        request = api.SetAttributesRequest(where, 0, number, Attributes(tags=tags), directory=True)
+        request = api.SetAttributesRequest(where, 0, number, Attributes(bucket_tags=tags), directory=True)
         house.ask(Method.SET_ATTRIBUTES, request)
 
     many = {str(number): "x" for number in range(50)}
     tag(many)
     house.restart()
-    assert attributes(house, path) == Attributes(tags=many)
+    assert attributes(house, path) == Attributes(bucket_tags=many)
     assert not house.stat(path).flags & Flag.MARKER
-    with pytest.raises(InvalidArgument, match="a directory has at most 50 tags"):
+    with pytest.raises(InvalidArgument, match="at most 50 tags"):
         tag({**many, "more": "x"})
     write(data / "f", b"1")
     with pytest.raises(NotADirectory):
@@ -196,6 +197,7 @@ def keep(house: House, path: str, kept: Attributes) -> None:
 
 
 MANY = {str(number): "x" for number in range(TAGS_MAX + 1)}
+OF_BUCKET = {"cors": "<rules/>", "owner": "somebody", "location": "somewhere", "bucket_tags": MANY}
 
 
 def test_what_is_kept_with_a_bucket_stays_when_its_directory_is_made_an_object_or_is_none_any_more(
@@ -203,34 +205,57 @@ def test_what_is_kept_with_a_bucket_stays_when_its_directory_is_made_an_object_o
 ) -> None:
     house.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/b/x", parents=True))
     mark(house, "/b/x/below")
-    keep(house, "/b/x", Attributes(tags=MANY, cors="<rules/>"))
-    mark(house, "/b/x", Attributes({"content-type": "text/own"}))
-    assert attributes(house, "/b/x") == Attributes({"content-type": "text/own"}, tags=MANY, cors="<rules/>")
-    mark(house, "/b/x", Attributes(KEPT.headers, KEPT.user))
-    assert attributes(house, "/b/x") == Attributes(KEPT.headers, KEPT.user, cors="<rules/>")
+    keep(house, "/b/x", Attributes(**OF_BUCKET))
+    mark(house, "/b/x", Attributes({"content-type": "text/own"}, body=b"some"))
+    assert attributes(house, "/b/x") == Attributes({"content-type": "text/own"}, body=b"some", **OF_BUCKET)
     mark(house, "/b/x", KEPT)
+    assert attributes(house, "/b/x") == Attributes(KEPT.headers, KEPT.user, KEPT.tags, **OF_BUCKET)
     unmark(house, "/b/x")
-    assert attributes(house, "/b/x") == Attributes(tags=KEPT.tags, cors="<rules/>")
-    keep(house, "/b/x", Attributes(tags=MANY))
-    mark(house, "/b/x", Attributes())
-    unmark(house, "/b/x")
-    assert attributes(house, "/b/x") == Attributes(tags=MANY)
+    assert attributes(house, "/b/x") == Attributes(**OF_BUCKET)
     house.restart()  # which looks for what belongs to nothing
 
 
 def test_what_is_kept_with_a_bucket_stays_when_its_store_has_an_object_of_its_name(lake: House, bucket: Bucket) -> None:
     put(bucket, "d/f")
     lake.stat("/lake/d")
-    keep(lake, "/lake/d", Attributes(tags=MANY, cors="<rules/>"))
+    keep(lake, "/lake/d", Attributes(**OF_BUCKET))
     put(bucket, "d/", Metadata={"a": "1"})
     lake.now_s += 61
     assert keys(lake) == ["d/", "d/f"]
     found = attributes(lake, "/lake/d")
-    assert found == Attributes(found.headers, {"a": "1"}, MANY, cors="<rules/>")  # type: ignore[union-attr]
+    assert found == Attributes(found.headers, {"a": "1"}, **OF_BUCKET)  # type: ignore[union-attr]
     bucket.delete("d/")
     lake.now_s += 61
     assert keys(lake) == ["d/f"]
-    assert attributes(lake, "/lake/d") == Attributes(tags=MANY, cors="<rules/>")
+    assert attributes(lake, "/lake/d") == Attributes(**OF_BUCKET)
+
+
+def test_what_is_kept_with_a_bucket_is_kept_from_its_making_on_and_not_by_objects(house: House) -> None:
+    house.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/own", attributes=Attributes(**OF_BUCKET)))
+    assert attributes(house, "/own") == Attributes(**OF_BUCKET)
+    assert not house.stat("/own").flags & Flag.MARKER
+    for kept in ({"cors": "<rules/>"}, {"owner": "me"}, {"location": "here"}, {"bucket_tags": {"a": "1"}}):
+        with pytest.raises(InvalidArgument, match="of a bucket"):
+            mark(house, "/own/below", Attributes(**kept))
+
+
+@pytest.mark.parametrize("path", ["/b/d", "/lake/d"])
+def test_an_object_that_is_a_directory_has_a_few_bytes(lake: House, bucket: Bucket, path: str) -> None:
+    made = mark(lake, path, msgspec.structs.replace(KEPT, body=b"bytes"))
+    assert (made.size, made.etag) == (5, hashlib.md5(b"bytes").hexdigest())
+    lake.restart()
+    assert attributes(lake, path) == msgspec.structs.replace(KEPT, body=b"bytes")
+    keep(lake, path, msgspec.structs.replace(KEPT, cors="<rules/>", body=b"other"))
+    assert attributes(lake, path).body == b"bytes"  # type: ignore[union-attr]
+    if path == "/lake/d":
+        assert bucket._client.get_object(Bucket=bucket.name, Key="d/")["Body"].read() == b"bytes"
+        assert keys(lake) == ["d/"]
+    mark(lake, path)
+    assert (lake.stat(path).size, lake.stat(path).etag) == (0, "")
+    with pytest.raises(InvalidArgument, match="4096 bytes"):
+        mark(lake, path, Attributes(body=bytes(4097)))
+    unmark(lake, path)
+    lake.restart()
 
 
 def test_what_is_kept_with_directories_goes_with_them(house: House) -> None:

@@ -240,6 +240,11 @@ def test_a_directory_that_is_there_is_made_an_object_anew_from_the_level_on_that
         Attributes(tags={"": "x"}),
         Attributes(tags={"k": "v" * 257}),
         Attributes(part_checksums=[bytes(32)] * 500),
+        Attributes(cors="<rules/>"),
+        Attributes(owner="me"),
+        Attributes(location="here"),
+        Attributes(bucket_tags={"k": "v"}),
+        Attributes(body=b"x"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(attributes: Attributes) -> None:
@@ -276,5 +281,6 @@ def test_any_record_of_them_decodes_as_it_was() -> None:
     whole = Attributes(
         {"expires": "x"}, {"a": "b"}, {"t": "v"}, {"crc64nvme": "x="}, True, [(1, 4, 8 << 20), (5, 1, 7)], [b"x" * 4]
     )
-    for each in (whole, msgspec.structs.replace(whole, cors="<rules/>")):
+    more = {"cors": "<rules/>", "owner": "me", "location": "here", "bucket_tags": {"k": "v"}, "body": b"bytes"}
+    for each in (whole, *[msgspec.structs.replace(whole, **{name: value}) for name, value in more.items()]):
         assert decode_attributes(encode_attributes(each)) == each
