@@ -57,10 +57,9 @@ OPTIONS = {"access_key": "a", "secret_key": "s", "region": "us-east-1"}
 
 def serve(home: str, endpoint: str) -> None:
     """Run one worker until its standard input ends; each line on it is a list of contents to free."""
-    from twisted.internet import epollreactor
+    from monofs.node.reactor import install_reactor
 
-    epollreactor.install()
-    from twisted.internet import reactor as installed
+    reactor: Any = install_reactor()
     from twisted.internet.defer import Deferred, succeed
 
     from monofs.config.schema import WorkerConfig
@@ -68,7 +67,6 @@ def serve(home: str, endpoint: str) -> None:
     from monofs.tiering.cache import Cache, parse_tiers
     from monofs.worker.service import Worker
 
-    reactor: Any = installed
     sys.setswitchinterval(0.0005)
 
     class Master:

@@ -375,6 +375,17 @@ class ServerConnection(PacedLink, Connection):
             piece = view[start : start + DATA_MAX_BYTES]
             self.send_buffers([self._data_header(call, len(piece)), piece])
 
+    def send_last(self, call: Call, buffer: bytes | memoryview, message: Message) -> None:
+        """One DATA frame and ANSWER in one send."""
+        view = memoryview(buffer).cast("B")
+        body = msgspec.msgpack.encode(message)
+        if not JOIN_BYTES < len(view) <= DATA_MAX_BYTES or len(body) > JOIN_BYTES or call.descriptors is not None:
+            super().send_last(call, view, message)
+            return
+        self._check_queue()
+        answer = pack(_ANSWER, call.entry.method, call.request_id, body, trace=call.trace)
+        self.send_buffers([self._data_header(call, len(view)), view, answer])
+
     def send_file(self, call: Call, fd: int, offset: int, length: int) -> None:
         """DATA frames around pieces of a file."""
         self._check_queue()

@@ -155,6 +155,11 @@ class Connection(ABC):
     def send_file(self, call: Call, fd: int, offset: int, length: int) -> None:
         """Bytes of a stream from a file."""
 
+    def send_last(self, call: Call, buffer: bytes | memoryview, message: Message) -> None:
+        """The last bytes of a stream and its final frame; raises as :meth:`send_answer`."""
+        self.send_data(call, buffer)
+        self.send_answer(call, message)
+
     @abstractmethod
     def ended(self, call: Call) -> None:
         """The call needs no room here any more."""
@@ -248,6 +253,17 @@ class Call:
         try:
             self.connection.send_answer(self, message)
         except Exception as error:  # noqa: BLE001 - too large, or not encodable: the asker must hear of it
+            self.crash(error)
+            return
+        self.count()
+
+    def finish(self, buffer: bytes | memoryview, message: Message) -> None:
+        """:meth:`data` and :meth:`answer`, in one system call where they can leave together."""
+        if self.closed:
+            return
+        try:
+            self.connection.send_last(self, buffer, message)
+        except Exception as error:  # noqa: BLE001 - as in `answer`
             self.crash(error)
             return
         self.count()

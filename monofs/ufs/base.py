@@ -152,7 +152,8 @@ class UnderStorage(Protocol):
         """
 
     def read(self, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[memoryview]:
-        """Yield read-only views that add up to bytes ``[offset, offset + length)`` of the version ``fingerprint`` (never beyond the end).
+        """Yield views that add up to bytes ``[offset, offset + length)`` of the version ``fingerprint`` (never beyond the end). What they show never
+        changes, also after the next one.
 
         Raises ``UfsChanged`` when the store holds another version, ``UfsNotFound`` when it is gone, ``UfsBadBody`` when the
         body ends early, ``UfsThrottled`` for 503/SlowDown, ``UfsUnreachable``, ``UfsDenied``, ``UfsFailed``. No retries inside

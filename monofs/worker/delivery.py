@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -36,6 +36,8 @@ from monofs.worker.residency import is_resident, read_of, stays_in_memory
 
 SMALL_BYTES = 64 << 10
 """Up to here bytes are read and copied into the answer; above, the kernel copies them."""
+FRESH_BYTES = 256 << 10
+"""Up to here bytes of a page that has just landed are sent from memory; more would wait there for a slow reader, where those of a file need not."""
 CHUNK_BYTES = 2 << 20
 TURN_BYTES = 8 << 20
 """After so many bytes others get their turn on the reactor, also on a channel that takes everything at once."""
@@ -97,7 +99,7 @@ class Delivery:
         self,
         parts: Parts,
         call: Call,
-        pieces: Iterator[Piece],
+        pieces: Iterable[Piece],
         *,
         past_cache: bool,
         from_store: bool = False,
@@ -105,7 +107,7 @@ class Delivery:
         answer: Message = EMPTY,
     ) -> None:
         """``past_cache``: nothing is added to the cache. ``from_store``: nor is anything taken from it."""
-        self._parts, self._call, self._pieces, self._asked = parts, call, pieces, asked
+        self._parts, self._call, self._pieces, self._asked = parts, call, deque(pieces), asked
         self._answer = answer
         self._from_store = from_store
         self._past_cache = past_cache
@@ -183,9 +185,9 @@ class Delivery:
         return self._send(group, page)
 
     def _next_piece(self) -> bool:
-        piece = next(self._pieces, None)
-        if piece is None:
+        if not self._pieces:
             return False
+        piece = self._pieces.popleft()
         if piece.capability is not self._piece.capability:
             self._may_fetch = not self._parts.gate.is_stale(piece.capability)
         self._piece, self._position, self._end = piece, piece.offset, piece.end
@@ -323,9 +325,14 @@ class Delivery:
         missed = self._missed >> page & 1
         pages = run_length(group.present & (self._missed if missed else ~self._missed), page)
         base = self._number * GROUP_SIZE_BYTES
+        source = "store" if missed else "cache"
+        page_at = base + page * PAGE_SIZE_BYTES
+        fresh = self._parts.fetcher.fresh(group, page)
+        if fresh is not None and min(self._end, page_at + len(fresh)) - self._position <= FRESH_BYTES:
+            self._send_fresh(fresh[self._position - page_at : self._end - page_at], source)
+            return True
         end = min(self._end, base + (page + pages) * PAGE_SIZE_BYTES, self._position + CHUNK_BYTES)
         at, length = self._position - base, end - self._position
-        source = "store" if missed else "cache"
         fd = group.directory.files.ready(group)
         if fd is None and missed and group.directory.is_local:
             fd = group.fd()  # written a moment ago: opening it meets no disk
@@ -342,6 +349,16 @@ class Delivery:
         length = min(length, DISK_BYTES)
         self._parts.disks.read(group, at, length, partial(self._read, group, source))
         return False
+
+    def _send_fresh(self, data: memoryview, source: str) -> None:
+        """Bytes of a page that has landed just now; the last ones leave together with the answer."""
+        if self._position + len(data) < self._end or self._pieces:
+            self._call.data(data)
+            self._sent(len(data), source)
+            return
+        self._sent(len(data), source)
+        self._finish()
+        self._call.finish(data, self._answer)
 
     def _read(self, group: Group, source: str, data: memoryview | None) -> None:
         """A thread read what was not in memory."""

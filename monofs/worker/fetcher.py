@@ -2,7 +2,8 @@
 
 A *flight* is one range of one content on its way. Its thread reads the store and either writes each page into the group's file,
 or (a *passing* flight: no room in the cache, or the reader wants none) copies the bytes for those who wait. Everything else
-happens on the reactor: every page is committed and its readers woken as it lands, so they stream while the rest is on its way.
+happens on the reactor: every page is committed and its readers woken as it lands, so they stream while the rest is on its way; who
+waited for it gets its bytes from memory (``fresh``) where they came as one and few are on their way to the reactor, else from its file.
 Errors whose ``retry`` is true are tried again from the first byte that has not landed, after a back-off with jitter; a try that
 landed something starts the count anew.
 
@@ -16,6 +17,7 @@ import math
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
@@ -63,9 +65,14 @@ PASSING_BYTES = 2 << 20
 """Most bytes of one passing flight: what one reader of uncached bytes may make this worker hold."""
 PASSING_FLIGHTS = 256
 """Most passing flights at a time; more readers get ``Overloaded``."""
+FRESH_MAX = 32
+"""With so many pages, or ends of flights, on their way to the reactor, the bytes of further pages do not wait in memory for it."""
 SWEEP_S = 1.0
 STORE_IN_TROUBLE = (UfsUnreachable, UfsThrottled, UfsFailed, UfsBadBody)
 """An owner that answers so has asked the store as often as it may."""
+
+Landing = tuple[int, int, memoryview | None]
+"""A page that was written: the position after it, its CRC, and its bytes, if they came as one."""
 
 
 class Fetcher:
@@ -84,6 +91,10 @@ class Fetcher:
         self._idle: dict[tuple[int, int], list[Callable[[], None]]] = {}
         self._sweep: DelayedCall | None = None
         self._local = threading.local()
+        self._fresh: tuple[Group, int, memoryview | None] | None = None
+        self._told: deque[Callable[[], None]] = deque()
+        """What threads brought and the reactor has not looked at yet."""
+        self._is_woken = False
         self._closing = self._stopped = False
 
     # ---- asking -------------------------------------------------------------------------------------------------------
@@ -168,6 +179,11 @@ class Fetcher:
                 flight.waiters.append((number * GROUP_SIZE_BYTES + page * PAGE_SIZE_BYTES, waiter))
                 return True
         return False
+
+    def fresh(self, group: Group, page: int) -> memoryview | None:
+        """The bytes of a page of this group that has just landed, for who waited for it and is told now; None of any other."""
+        found = self._fresh
+        return found[2] if found is not None and found[0] is group and found[1] == page else None
 
     def awaited(self, capability: Capability) -> str:
         """What a call waits for that waits for bytes of this content."""
@@ -259,10 +275,22 @@ class Fetcher:
         except MonofsError as error:
             self._end(flight, error)
 
+    def _hear(self) -> None:
+        """Of all that threads have told."""
+        self._is_woken = False  # before the look: who tells something after it wakes us again
+        told = self._told
+        try:
+            for _ in range(len(told)):
+                told.popleft()()
+        finally:
+            if told and not self._is_woken:  # a bug ended the loop
+                self._is_woken = True
+                self._reactor.callFromThread(self._hear)
+
     def _returned(
         self,
         flight: Flight,
-        landing: tuple[int, int] | bytes,
+        landing: Landing | bytes,
         error: MonofsError | None,
         opened: Opened | None,
         began_s: float,
@@ -288,7 +316,7 @@ class Fetcher:
         elif flight.group is not None:
             self._landed(flight, flight.group, *landing)
 
-    def _landed(self, flight: Flight, group: Group, position: int, crc: int) -> None:
+    def _landed(self, flight: Flight, group: Group, position: int, crc: int, data: memoryview | None) -> None:
         """A page is written: commit it, wake its readers."""
         if flight.over:
             return
@@ -299,7 +327,16 @@ class Fetcher:
             self._end(flight, error)
             return
         flight.position = position
-        if flight.position >= flight.end:
+        self._fresh = group, page, data
+        try:
+            self._wake(flight)
+        finally:
+            self._fresh = None
+
+    def _wake(self, flight: Flight) -> None:
+        """Tell who waits for what has landed."""
+        position = flight.position
+        if position >= flight.end:
             self._end(flight, None)
             return
         ready = [waiter for at, waiter in flight.waiters if at < position]
@@ -460,7 +497,7 @@ class Fetcher:
     def _run(self, flight: Flight, connections: Connections | None = None) -> None:
         """One try of a flight, at the store or through connections to its peer."""
         TRACE.set(flight.trace)  # until this thread's next flight
-        landing: tuple[int, int] | bytes = b""
+        landing: Landing | bytes = b""
         failure: MonofsError | None = None
         opened: Opened | None = None
         began_s = time.monotonic()
@@ -485,22 +522,29 @@ class Fetcher:
         except Exception as error:  # noqa: BLE001 - whatever a store raises must reach the readers
             log.error("a store raised what it may not", exception=error)
             failure = Internal(f"reading a store failed: {type(error).__name__}")
-        self._reactor.callFromThread(self._returned, flight, landing, failure, opened, began_s)
+        self._tell(partial(self._returned, flight, landing, failure, opened, began_s))
 
-    def _pull(self, flight: Flight, views: Iterator[memoryview]) -> tuple[int, int] | bytes:
+    def _tell(self, news: Callable[[], None]) -> None:
+        """Have the reactor hear it: one wake-up for all that comes before it is awake."""
+        self._told.append(news)
+        if not self._is_woken:
+            self._is_woken = True
+            self._reactor.callFromThread(self._hear)
+
+    def _pull(self, flight: Flight, views: Iterator[memoryview]) -> Landing | bytes:
         if flight.group is None:
             return self._pull_pieces(flight, views)
         return self._pull_pages(flight, flight.group, views)
 
-    def _pull_pages(self, flight: Flight, group: Group, views: Iterator[memoryview]) -> tuple[int, int]:
-        """Write pages as they fill; each lands on the reactor. The last one is returned, as (end position, CRC): it lands only
-        when the store has ended without an error.
+    def _pull_pages(self, flight: Flight, group: Group, views: Iterator[memoryview]) -> Landing:
+        """Write pages as they fill; each lands on the reactor. The last one is returned: it lands only when the store has ended
+        without an error.
 
         Raises ``UfsBadBody`` for too few or too many bytes.
         """
         position, end = flight.position, flight.end
         want, filled, crc = min(PAGE_SIZE_BYTES, end - position), 0, 0
-        buffer = self._buffer()
+        buffer, fresh = self._buffer(), cast("memoryview | None", None)
         for view in views:
             at, size = 0, len(view)
             if position + filled + size > end:
@@ -517,14 +561,15 @@ class Fetcher:
                     continue
                 crc = self._cache.write_page(group, position % GROUP_SIZE_BYTES // PAGE_SIZE_BYTES, page)
                 position, flight.moved_at = position + want, time.monotonic()
+                fresh = page if take == want and len(self._told) < FRESH_MAX else None
                 if position < end:
-                    self._reactor.callFromThread(self._landed, flight, group, position, crc)
+                    self._tell(partial(self._landed, flight, group, position, crc, fresh))
                 want, filled = min(PAGE_SIZE_BYTES, end - position), 0
             if flight.over:
-                return end, 0
+                return end, 0, None
         if position < end:
             raise UfsBadBody(f"the store's answer ended {end - position - filled} bytes early")
-        return end, crc
+        return end, crc, fresh
 
     def _pull_pieces(self, flight: Flight, views: Iterator[memoryview]) -> bytes:
         """Copy pieces for the takers; each lands on the reactor, and the last is returned as in ``_pull_pages``."""
@@ -536,7 +581,7 @@ class Fetcher:
                 raise UfsBadBody("the store sent more bytes than asked for")
             if last:
                 position += len(last)
-                self._reactor.callFromThread(self._passed, flight, position, last)
+                self._tell(partial(self._passed, flight, position, last))
             last, flight.moved_at = bytes(view), time.monotonic()
         if position + len(last) < end:
             raise UfsBadBody(f"the store's answer ended {end - position - len(last)} bytes early")

@@ -295,7 +295,7 @@ class Worker:
             return answer
         missed = missing_pages(self._cache, capability.content, offset, end)
         past_cache = past_cache or (bool(missed) and not request.spread and not self._peers.keeps(capability, offset))
-        pieces = iter((Piece(capability, offset, end, ahead, missed),))
+        pieces = (Piece(capability, offset, end, ahead, missed),)
         Delivery(
             self._parts, call, pieces, past_cache=past_cache, from_store=from_store, asked=asked, answer=answer
         ).resume()
@@ -383,7 +383,7 @@ class Worker:
             past_cache = past_cache or not all(self._peers.keeps(each.capability, each.offset) for each in rest)
         if not past_cache:
             self._ensure(rest, urgent=True, asked=asked)
-        Delivery(self._parts, call, iter(rest), past_cache=past_cache, asked=asked, answer=answer).resume()
+        Delivery(self._parts, call, rest, past_cache=past_cache, asked=asked, answer=answer).resume()
         return None
 
     def _check_cached(self, capabilities: list[Capability], pieces: list[tuple[int, int, int]]) -> None:

@@ -80,7 +80,8 @@ class House:
         return answer_to("/coroutine")
 
     def on_read(self, request: api.ReadRequest, call: Call) -> None:
-        """capability `data:N` streams N pattern bytes per frame, `file:PATH` from a file; until ``length`` are sent."""
+        """capability `data:N` streams N pattern bytes per frame, `last:N` too, the last ones with the answer, `file:PATH` from a file; until
+        ``length`` are sent."""
         kind, _, what = request.capability.decode().partition(":")
         left, offset = request.length, request.offset
         fd = os.open(what, os.O_RDONLY) if kind == "file" else -1
@@ -96,6 +97,9 @@ class House:
                     call.send_file(fd, offset, size)
                 else:
                     size = min(left, int(what))
+                    if kind == "last" and size == left:
+                        call.finish(pattern(offset, size), api.Empty())
+                        return
                     call.data(pattern(offset, size))
                 left, offset = left - size, offset + size
             if fd >= 0:

@@ -87,10 +87,10 @@ def test_a_deadline_drops_the_connection_and_the_next_call_has_a_new_one(house: 
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 64 << 10, (64 << 10) + 1, 5_000_000, 20_000_000])
-@pytest.mark.parametrize("kind", ["data", "file"])
+@pytest.mark.parametrize("kind", ["data", "last", "file"])
 def test_streams_arrive_in_the_callers_buffer(pool: Pool, tmp_path: Any, kind: str, size: int) -> None:
     offset = 4097
-    capability = b"data:300000"
+    capability = f"{kind}:300000".encode()
     if kind == "file":
         (tmp_path / "big").write_bytes(pattern(0, offset + size))
         capability = f"file:{tmp_path}/big".encode()

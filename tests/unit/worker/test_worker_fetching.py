@@ -367,3 +367,36 @@ def test_secrets_and_keys_are_nowhere_in_the_home(world: World) -> None:
                     content = file.read()
                 assert KEY not in content
                 assert b"user:pw" not in content
+
+
+# ---- fresh pages --------------------------------------------------------------------------------------------------------
+
+
+def test_who_waits_for_a_page_gets_it_from_memory_and_its_file_is_not_opened(world: World) -> None:
+    capability, data = world.put(make_bytes(20, 170_001))
+    with world.store.closed_gate():
+        readers = world.ask([ReadRequest(capability, begin, len(data)) for begin in (0, 1000, 170_000)])
+    assert [reader.wait() for reader in readers] == [data, data[1000:], data[170_000:]]
+    assert world.run(lambda: len(world.cache.files)) == 0
+    assert world.read(capability, 1000, len(data)) == data[1000:], "nor is anything else in it"
+    assert world.run(lambda: len(world.cache.files)) == 1
+
+
+@pytest.mark.parametrize("chunk", [10_007, 65_536, MIB - 1, MIB, 3 * MIB + 1])
+def test_pages_are_whole_however_a_store_cuts_their_bytes(world: World, chunk: int) -> None:
+    capability, data = world.put(make_bytes(21, 5 * MIB + 12_345))
+    world.store.chunk = chunk
+    span = slice(MIB - 3, 4 * MIB + 5)
+    assert world.read(capability, span.start, span.stop - span.start) == data[span]
+    assert world.read(capability, 0, len(data)) == data
+    assert world.read(capability, 0, len(data)) == data
+    assert world.run(lambda: world.cache.check_pages(world.cache.lookup(world.content(), 0), 0b111111)) == 0
+
+
+def test_while_many_pages_wait_for_the_reactor_further_ones_are_read_from_their_files(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monofs.worker.fetcher.FRESH_MAX", 0)
+    capability, data = world.put(make_bytes(22, 100_000))
+    assert world.read(capability, 0, len(data)) == data
+    assert world.run(lambda: len(world.cache.files)) == 1
