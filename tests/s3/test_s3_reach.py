@@ -141,3 +141,21 @@ def test_what_is_kept_with_a_bucket_is_changed_by_who_reaches_all_of_it(owner: E
         assert bound.raw("PUT", path_of(BUCKET, query=query), body=body).told == (403, "AccessDenied")
         assert bound.raw("DELETE", path_of(BUCKET, query=query)).told == (403, "AccessDenied")
         assert owner.raw("PUT", path_of(BUCKET, query=query), body=body).status in (200, 204)
+
+
+def test_the_modes_of_the_tree_are_the_law_where_they_are_enforced(
+    tmp_path_factory: pytest.TempPathFactory, warm: None
+) -> None:
+    home = str(tmp_path_factory.mktemp("modes") / "home")
+    with ServedNode(home, sets=["security.permissions=true"]) as served:
+        root = Endpoint("root", served.doors["s3"], *new_key(served, "root"))
+        user = Endpoint("user", served.doors["s3"], *new_key(served, "user", "--uid", "1001"))
+        bucket = root.make_bucket()  # mode 755
+        root.client.put_object(Bucket=bucket, Key="k", Body=b"x")
+        assert user.raw("GET", path_of(bucket, "k")).body == b"x"
+        assert user.raw("GET", path_of(bucket)).status == 200
+        for method, target in (("PUT", "k"), ("PUT", "new"), ("DELETE", "k")):
+            assert user.raw(method, path_of(bucket, target)).told == (403, "AccessDenied"), (method, target)
+        assert user.raw("PUT", "/users-own").told == (403, "AccessDenied")
+        assert user.raw("DELETE", path_of(bucket)).status in (403, 409)
+        assert root.raw("GET", path_of(bucket, "k")).body == b"x"

@@ -139,7 +139,7 @@ class _Form:
         by.check_right(Right.WRITE)
         by.check_reach(key)
         if by.place().is_directory:
-            raise S3Error("InvalidArgument", "A key that ends in a slash is a directory here, and holds no bytes.")
+            raise S3Error("InvalidArgument", "A key that ends in a slash is a directory here: a form cannot upload it.")
         headers = _headers(fields)
         check_supported(headers)
         attributes = read_attributes(headers)

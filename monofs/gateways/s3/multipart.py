@@ -125,7 +125,7 @@ class Multipart:
         check_supported(headers)
         place = asked.place()
         if place.is_directory:
-            raise S3Error("InvalidArgument", "A key that ends in a slash is a directory here, and holds no bytes.")
+            raise S3Error("InvalidArgument", "A key that ends in a slash is a directory here, and too small for parts.")
         await self._files.check_bucket(asked)
         algorithm = kind = ""
         if "x-amz-checksum-algorithm" in headers:
