@@ -162,7 +162,7 @@ class Reading:
     def _told(self, parts: Parts, found: Lookup, call: Call, request: Message, answer: Answering[A]) -> A:
         """The answer, with what is kept beside the bytes."""
         told = answer(parts, found, call, request)
-        raw = None if found.inode is None else self._namespace.raw_attributes(found.inode)
+        raw = None if found.inode is None else self._namespace.remembered_attributes(found.inode)
         if raw is not None:
             told.attributes = msgspec.Raw(raw)
         return told

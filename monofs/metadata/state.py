@@ -57,6 +57,8 @@ from monofs.model.slots import SlotTable
 
 LOOKUP_CACHE_MAX = 65_536
 """Names of which it is known what has them: a record, kept decoded (about 500 bytes), or nothing."""
+ATTRIBUTES_CACHE_MAX = 4096
+"""Records of what is kept beside files, 100 bytes to some KiB each; of more, those kept longest go."""
 _SCAN_MAX = 1000
 _DEPTH_MAX = 4096
 
@@ -102,6 +104,8 @@ class State:
         self.follow_moves()
         self._names: OrderedDict[tuple[int, bytes], tuple[Inode, bytes] | None] = OrderedDict()
         """(directory, name) → what has the name; None: nothing has."""
+        self._attributes: dict[int, bytes] = {}
+        """By number. A record never changes, and no number is used twice."""
         self._root: tuple[Inode, bytes] | None = None
         self._mounts: list[tuple[Parts, Mount]] = []
         self._mount_at: dict[int, tuple[int, Mount]] = {}
@@ -392,6 +396,18 @@ class State:
     def raw_attributes(self, inode: Inode) -> bytes | None:
         """The same as stored."""
         return None if inode.attributes is None else self.store.get(ATTRIBUTES, pack_id(inode.attributes))
+
+    def remembered_attributes(self, inode: Inode) -> bytes | None:
+        """The same for who reads one file after the other, not for ``apply``: of a record that went meanwhile what was stored."""
+        number, kept = inode.attributes, self._attributes
+        if number is None:
+            return None
+        raw = kept.get(number)
+        if raw is None and (raw := self.raw_attributes(inode)) is not None:
+            if len(kept) >= ATTRIBUTES_CACHE_MAX:
+                del kept[next(iter(kept))]
+            kept[number] = raw
+        return raw
 
     def places(self, content: ContentId) -> Places | None:
         """Who holds bytes that no store has; None: a store has them."""

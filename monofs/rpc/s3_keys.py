@@ -16,9 +16,10 @@ from monofs.model.s3_key import S3_RIGHTS, access_key_id, key_number, s3_secret
 from monofs.rpc.api import BucketInfo, S3KeyGrant
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class S3Key:
-    """A key that is honoured. ``principal`` acts by the node that shows it; ``prefix``: the path it is bound to."""
+    """A key that is honoured. ``principal`` acts by the node that shows it; ``prefix``: the path it is bound to. One object as long as nothing of it
+    changes: channels are looked up by it with every request."""
 
     access_key: str
     secret: str
@@ -26,10 +27,6 @@ class S3Key:
     prefix: Parts
     expires_s: int
     """Seconds since 1970, 0: never."""
-
-    def __hash__(self) -> int:
-        """Quick: a key is looked up by with every request."""
-        return hash(self.access_key)
 
 
 class S3Keys:
@@ -46,10 +43,13 @@ class S3Keys:
 
     def take(self, cluster: bytes, granted: Iterable[S3KeyGrant], buckets: Iterable[BucketInfo] = ()) -> None:
         """Honour these from now on, and no others."""
+        before, self._granted = self._granted, {each.number: each for each in granted}
+        same = {number for number, each in self._granted.items() if before.get(number) == each}
+        if cluster != self._cluster:
+            same.clear()
+        self._known = {name: key for name, key in self._known.items() if key_number(name) in same}
         self._cluster = cluster
         self.buckets = {each.name: each for each in buckets}
-        self._granted = {each.number: each for each in granted}
-        self._known.clear()
 
     def find(self, access_key: str) -> S3Key | None:
         """The key of an access key id; None: there is none, or it was removed or rotated away. Whether it has expired is to be looked at."""

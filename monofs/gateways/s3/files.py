@@ -147,9 +147,9 @@ class Files:
                 path, data_bytes=DATA_BYTES, attributes=True, as_key=as_key, data_alone=True, learn_later=learn_later
             )
             opened = asked.master(Method.OPEN, request, OpenAnswer, LOOK_S)
-            return opened.addCallback(_opened) if isinstance(opened, Deferred) else _opened(opened)
+            return _opened(opened) if isinstance(opened, OpenAnswer) else opened.addCallback(_opened)
         answer = asked.master(Method.STAT, StatRequest(path, attributes=True, as_key=as_key), StatAnswer, LOOK_S)
-        return answer.addCallback(_known) if isinstance(answer, Deferred) else _known(answer)
+        return _known(answer) if isinstance(answer, StatAnswer) else answer.addCallback(_known)
 
     async def stat(self, asked: Asked, path: str, *, as_key: bool = True) -> Found:
         """:meth:`look` without opening. Raises ``MonofsError``."""

@@ -113,6 +113,18 @@ def test_a_removed_key_is_not_known_within_a_heartbeat(house: House, node: Node)
     assert node.find(answer, wait_s=20.0) is None
 
 
+def test_a_key_is_one_object_as_long_as_nothing_of_it_changes(house: House, node: Node) -> None:
+    answer, other = add(house), add(house, "bob")
+    found, before = node.find(answer), node.find(other)
+    rotate(house, other.info.shown, 60.0)
+    now = node.find(other)
+    assert now is not None
+    assert before is not None
+    assert (before.expires_s, now is before) == (0, False)
+    assert now.expires_s > 0
+    assert node.find(answer) is found
+
+
 def test_a_key_is_replaced_at_once_or_after_a_while(house: House, node: Node) -> None:
     old = add(house, uid=7, prefix="/lake", expires_s=3600.0)
     new = rotate(house, old.info.shown)

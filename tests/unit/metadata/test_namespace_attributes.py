@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from metadata_home import NOBODY, Home, directory, file, refused
 
+from monofs.metadata import state
 from monofs.metadata.entries import (
     BeginCopy,
     BeginMakeDirectory,
@@ -93,6 +94,21 @@ def test_they_go_with_the_content_whoever_replaces_or_deletes_it(lake: Home) -> 
         pass
     assert rows(lake) == 0
     assert lake.findings() == {}
+
+
+def test_what_is_remembered_of_them_is_what_is_stored(lake: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "ATTRIBUTES_CACHE_MAX", 2)
+    kept = {"/m/a": PLAIN, "/m/b": TAGGED, "/m/c": PLAIN}
+    for path, attributes in kept.items():
+        write(lake, path, attributes)
+    for _ in range(2):
+        for path, attributes in kept.items():
+            assert lake.namespace.remembered_attributes(lake.inode(path)) == encode_attributes(attributes)
+    was = lake.inode("/m/a")
+    lake.apply(SetAttributes(lake.stamp(), "/m/a", was.content, was.attributes or 0, TAGGED))
+    assert lake.namespace.remembered_attributes(lake.inode("/m/a")) == encode_attributes(TAGGED)
+    write(lake, "/m/b", None)
+    assert lake.namespace.remembered_attributes(lake.inode("/m/b")) is None
 
 
 def test_a_look_that_finds_the_same_version_leaves_them(lake: Home) -> None:

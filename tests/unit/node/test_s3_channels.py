@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from twisted.internet import reactor
 
@@ -37,6 +39,7 @@ def channels(monkeypatch: pytest.MonkeyPatch) -> Channels:
     return Channels(OneWorker(), None, lambda _: None, dial_for)  # type: ignore[arg-type, return-value]
 
 
+@cache
 def key(number: int) -> S3Key:
     return S3Key(f"K{number}", "secret", Principal(f"user{number}"), (), 0)
 
