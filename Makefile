@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit docs pictures bench torture clean system-packages
+.PHONY: help demo test lint unit docs pictures bench torture trial clean system-packages
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -53,6 +53,9 @@ bench: $(VENV)/.installed ## Run the benchmarks that docs/benchmarks.md quotes.
 
 torture: $(VENV)/.installed ## Ten minutes of faults for three real masters under clients (as root: cuts too); docs/reliability.md.
 	$(BIN)/python -m monofs.testing.torture --minutes 10
+
+trial: $(VENV)/.installed system-packages ## A cluster as its users meet it, ten minutes, as root: a bucket loaded and read while parts die, come and go; tiers filled ten times over; every byte compared.
+	$(BIN)/python -m monofs.testing.trial
 
 clean: ## Remove the environment and everything generated.
 	rm -rf $(VENV) $(VENV)-s3fs tests/s3/node/node_modules build dist .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -27,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,9 @@ CALM_S = 8.0
 """Between two events."""
 KINDS = "lmss"
 """What readers read."""
-TIERS = {"MEM": 64 << 20, "DISK": 96 << 20}
+TIERS = {"MEM": 24 << 20, "DISK": 40 << 20}
 """Of each worker, in the second part."""
-QUOTAS = {"/lake/m": 100 << 20, "/lake/s": 40 << 20}
+QUOTAS = {"/lake/m": 60 << 20, "/lake/s": 20 << 20}
 FILLED = 10
 END_S = 600.0
 PATIENCE_S = 300.0
@@ -73,6 +73,7 @@ class Trial:
         self._own: dict[str, subprocess.Popen[bytes]] = {}
         """Those that were started by a printed command."""
         self._most: dict[str, float] = {}
+        self._story: list[tuple[float, str]] = []
 
     def run(self) -> None:
         """All of it."""
@@ -183,17 +184,16 @@ class Trial:
 
         def watch() -> None:
             while not over.wait(1.0):
-                try:
+                with suppress(MonofsError, OSError):  # a master is being killed
                     for policy in fs.policies():
                         note(policy.path, policy.used_bytes / (policy.quota_bytes or 1))
                     for status in fs.worker_status(only_live=True).values():
                         for tier in status.tiers if isinstance(status, WorkerStatusAnswer) else ():
                             note("tier", tier.used_bytes / tier.capacity_bytes)
-                    for name in [name for name in (*self._commands, *self._own) if name[0] == "w"]:
+                for name in [name for name in self._commands if name[0] == "w"]:
+                    with suppress(OSError):  # it is gone
                         note("MiB", _memory_mib(self._pid(name)))
                         note("descriptors", len(os.listdir(f"/proc/{self._pid(name)}/fd")))
-                except (MonofsError, OSError):
-                    continue  # it is being killed, or its master is
 
         thread = threading.Thread(target=watch)
         thread.start()
@@ -210,9 +210,12 @@ class Trial:
     # ---- the first part -------------------------------------------------------------------------------------------------
 
     def _load(self, fs: Any) -> None:
-        began = time.monotonic()
-        job = fs.load("/lake")
+        began, told = time.monotonic(), list[int]()
+        job = fs.load("/lake", progress=lambda now: told.append(now.done) if now.total >= 0 else None)
         self.figures["loaded in s"] = round(time.monotonic() - began, 1)
+        self.figures["files loaded, as was told meanwhile"] = told
+        if told != sorted(told):
+            self.wrongs.append("the progress of the load went back")
         if job.failed or job.done != self._count:
             self.wrongs.append(f"the load did {job.done} of {self._count} files, {job.failed} failed")
         misses = sum(each["totals"]["page_misses"] for each in fs.report()["workers"].values())
@@ -222,6 +225,7 @@ class Trial:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         readers = []
+        self._tell("reading began")
         for number in range(self._readers):
             kind = KINDS[number % 4]
             words = [
@@ -236,11 +240,15 @@ class Trial:
             words += ["--source", str(self._source / kind), "--mount", f"/lake/{kind}", "--threads", "1"]
             words += ["--far"] if number % 3 == 2 else []
             readers.append(begin(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None))
-        for reader in readers:
-            assert reader.stdout is not None
-            reader.stdout.readline()
-        yield
-        seen = [msgspec.json.decode(reader.communicate(timeout=END_S)[0], type=Seen) for reader in readers]
+        try:
+            for reader in readers:
+                assert reader.stdout is not None
+                reader.stdout.readline()
+            yield
+            seen = [msgspec.json.decode(reader.communicate(timeout=END_S)[0], type=Seen) for reader in readers]
+        finally:
+            for reader in readers:
+                reader.kill()
         self.figures["reads compared, GB"] = (
             sum(s.reads for s in seen),
             round(sum(s.read_bytes for s in seen) / 1e9, 2),
@@ -251,31 +259,49 @@ class Trial:
             limit_s = HANG_S + largest / SLOWEST_BYTES_S
             self.wrongs += each.wrongs
             self.wrongs += [f"{took.path} failed: {took.error}" for took in each.long if took.error]
-            lasted = [(took.path, took.ended_s - took.began_s) for took in each.long]
-            self.wrongs += [f"{path} lasted {seconds:.1f} s" for path, seconds in lasted if seconds > limit_s]
+            self.wrongs += [
+                f"{took.path} lasted {took.ended_s - took.began_s:.1f} s, begun {self._after(took.began_s)}"
+                for took in each.long
+                if took.ended_s - took.began_s > limit_s
+            ]
+
+    def _tell(self, event: str) -> None:
+        self._story.append((time.monotonic(), event))
+
+    def _after(self, at_s: float) -> str:
+        """When something was, by what was done last."""
+        before = [(when_s, event) for when_s, event in self._story if when_s <= at_s]
+        when_s, event = before[-1]
+        return f"{at_s - when_s:.1f} s after {event}"
 
     def _kill_and_change(self, fs: Any) -> None:
         """Always three workers and a majority of masters are left: no read has a reason to fail."""
         time.sleep(CALM_S)
         leader = self._last().partition(" ")[0]
+        self._tell("a worker was killed")
         os.kill(self._pid("w3"), signal.SIGKILL)
         time.sleep(CALM_S)
+        self._tell("the leader was killed")
         os.kill(self._pid(leader), signal.SIGKILL)
         wait_until(lambda: self._last().partition(" ")[0] not in (leader, "no"), "nobody leads")
         row = fs.report()["workers"]["3"]
         if row["live"] or not row["address"]:
             self.wrongs.append(f"the new leader says of the dead worker: {row}")
+        self._tell("both were started again")
         self._start(leader)
         self._start("w3")
         wait_until(lambda: fs.report()["workers"]["3"]["live"], "the worker does not come back")
         time.sleep(CALM_S)
+        self._tell("a worker was added")
         self._start("w5", like="w4")
         wait_until(
             lambda: all(row["slots"] for row in self._rows(fs).values()) and "5" in self._rows(fs),
             "no share for the new worker",
         )
         time.sleep(CALM_S)
+        self._tell("a worker was told to leave")
         self._cli("admin", "decommission", "2")
+        self._tell("a worker left")
         os.kill(self._pid("w2"), signal.SIGTERM)
         time.sleep(CALM_S)
 
@@ -311,14 +337,13 @@ class Trial:
         for path, quota in QUOTAS.items():
             fs.set_policy(path, quota_bytes=quota)
         self._most = {}
-        drawn, read, began = random.Random(11), 0, time.monotonic()
-        while (fetched := self._fetched(fs)) < FILLED * self._capacity(fs):
+        drawn, began = random.Random(11), time.monotonic()
+        while (filled := self._filled(fs)) < FILLED:
             self._compare(fs, drawn.sample(names, len(names) // 4) + drawn.choices(names[:10], k=4))
-            read += 1
             if time.monotonic() - began > 2 * END_S:
-                self.wrongs.append(f"only {fetched >> 20} MiB came in {2 * END_S:g} s")
+                self.wrongs.append(f"the tiers were filled {filled:.1f} times only in {2 * END_S:g} s")
                 break
-        self.figures["tiers filled so often"] = round(self._fetched(fs) / self._capacity(fs), 1)
+        self.figures["tiers filled so often, in s"] = (round(filled, 1), round(time.monotonic() - began))
         self.figures["most of a quota, of a tier"] = [round(self._most.get(key, 0), 4) for key in (*QUOTAS, "tier")]
         self.wrongs += [
             f"{what}: {share:.3f} of what it may hold"
@@ -333,8 +358,10 @@ class Trial:
     def _capacity(self, fs: Any) -> int:
         return sum(row["capacity_bytes"] or 0 for row in self._rows(fs).values() if row["live"])
 
-    def _fetched(self, fs: Any) -> int:
-        return int(sum(row["totals"].get("store_read_bytes", 0) for row in self._rows(fs).values() if row["live"]))
+    def _filled(self, fs: Any) -> float:
+        """What was evicted, over what the tiers hold."""
+        rows = [row for row in self._rows(fs).values() if row["live"]]
+        return float(sum(row["totals"]["evicted_bytes"] for row in rows) / max(self._capacity(fs), 1))
 
     def _replay(self) -> None:
         traces = sorted(map(str, self.directory.glob("*.trace*")))
@@ -350,8 +377,9 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def _memory_mib(pid: int) -> float:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return round(int(text.partition("RssAnon:")[2].split()[0]) / 1024)
+    """Raises ``OSError`` when there is no such process any more; 0 of one that has just ended."""
+    found = re.search(r"^RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return round(int(found[1]) / 1024) if found is not None else 0.0
 
 
 def _lives(pid: int) -> bool:
