@@ -6,6 +6,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -172,6 +173,16 @@ def test_a_complete_local_file_has_a_descriptor_and_a_mapping(fs, remote, source
             file.fileno()
         with pytest.raises(io.UnsupportedOperation):
             file.mmap()
+
+
+def test_arrays_lie_over_a_mapping_without_a_copy(fs, source):
+    expected = (source / "medium.bin").read_bytes()
+    with fs.open("/data/medium.bin") as file:
+        mapped = file.mmap()
+    array = np.frombuffer(memoryview(mapped), dtype=np.uint8)
+    assert not array.flags.owndata
+    assert not array.flags.writeable
+    assert array.tobytes() == expected, "the mapping outlives the file that made it"
 
 
 def test_mmap_fetches_what_is_missing_and_fileno_does_not(fs, source):

@@ -63,6 +63,23 @@ def test_what_a_worker_owns_no_more_goes_to_who_does(make_worlds: Callable[..., 
     assert len(old.store.gets) == asked, "nothing went cold"
 
 
+def test_no_more_goes_out_than_the_limit_lets(make_worlds: Callable[..., list[World]]) -> None:
+    old, new = worlds = make_worlds(2, handover_bytes_s=1)
+    change(worlds, 1, epoch=1)
+    for number in range(3):
+        capability, data = old.put(make_bytes(number, MIB))
+        assert read(old, capability, 0, MIB) == data
+    change(worlds, 2, epoch=2)
+    wait_until(lambda: groups(new) == 1, "nothing is handed over")
+
+    def longest_pause_s() -> float:
+        reactor = old.thread.reactor
+        return max(float(call.getTime() - reactor.seconds()) for call in reactor.getDelayedCalls())
+
+    wait_until(lambda: old.run(longest_pause_s) > MIB / 2, "a MiB at a byte a second takes no MiB of seconds")
+    assert (groups(old), groups(new)) == (2, 1)
+
+
 def test_all_goes_to_an_owner_that_failed_once_and_answers_again(
     make_worlds: Callable[..., list[World]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
