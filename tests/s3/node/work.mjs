@@ -61,10 +61,12 @@ const copied = await one.send(new sdk.GetObjectCommand({ Bucket, Key: "copied" }
 assert.deepEqual([copied.Metadata, copied.ContentType, (await bytes(copied)).toString()], [{ made: "anew" }, "text/other", "from Node"]);
 
 // URLs for somebody without a key
-const putUrl = await getSignedUrl(one, new sdk.PutObjectCommand({ Bucket, Key: "by-url" }), { expiresIn: 60 });
+const putUrl = await getSignedUrl(one, new sdk.PutObjectCommand({ Bucket, Key: "by-url", Metadata: { made: "by URL" } }), { expiresIn: 60 });
+assert.ok(putUrl.includes("x-amz-meta-made=") && putUrl.includes("x-amz-checksum-crc32=AAAAAA"), putUrl); // of no bytes
 assert.equal((await fetch(putUrl, { method: "PUT", body: "through a URL" })).status, 200);
 const getUrl = await getSignedUrl(two, new sdk.GetObjectCommand({ Bucket, Key: "by-url" }), { expiresIn: 60 });
 assert.equal(await (await fetch(getUrl)).text(), "through a URL");
+assert.deepEqual((await two.send(new sdk.HeadObjectCommand({ Bucket, Key: "by-url" }))).Metadata, { made: "by URL" });
 assert.equal((await fetch(getUrl.replace("by-url", "big"))).status, 403);
 
 // pages, and deletions of many
