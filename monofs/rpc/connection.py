@@ -377,9 +377,12 @@ class ServerConnection(PacedLink, Connection):
 
     def send_last(self, call: Call, buffer: bytes | memoryview, message: Message) -> None:
         """One DATA frame and ANSWER in one send."""
+        if not JOIN_BYTES < len(buffer) <= DATA_MAX_BYTES or call.descriptors is not None:
+            super().send_last(call, buffer, message)
+            return
         view = memoryview(buffer).cast("B")
         body = msgspec.msgpack.encode(message)
-        if not JOIN_BYTES < len(view) <= DATA_MAX_BYTES or len(body) > JOIN_BYTES or call.descriptors is not None:
+        if len(body) > JOIN_BYTES:
             super().send_last(call, view, message)
             return
         self._check_queue()

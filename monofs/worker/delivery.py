@@ -34,8 +34,8 @@ from monofs.worker.peers import BY_READERS, Asked, Peers
 from monofs.worker.planner import group_masks, run_length
 from monofs.worker.residency import is_resident, read_of, stays_in_memory
 
-SMALL_BYTES = 64 << 10
-"""Up to here bytes are read and copied into the answer; above, the kernel copies them."""
+SMALL_BYTES = 128 << 10
+"""Up to here bytes are read and copied into the answer; above, the kernel copies them, which costs more calls of our own."""
 FRESH_BYTES = 256 << 10
 """Up to here bytes of a page that has just landed are sent from memory; more would wait there for a slow reader, where those of a file need not."""
 CHUNK_BYTES = 2 << 20

@@ -69,6 +69,8 @@ log = logger(__name__)
 PIECES_MAX = 1024
 MANY_BYTES_MAX = 16 << 20
 KEPT_MAX = 4096
+AFAR_BYTES = 64 << 10
+"""A larger file is at hand within this process only: elsewhere it is read from a worker nearby."""
 STOP_FLIGHTS_S = 5.0
 STOP_THREADS_S = 2.0
 EXPIRE_S = 1.0
@@ -282,17 +284,18 @@ class Worker:
         if request.cache == ReadType.CACHE_PROMOTE:
             self._promote([(capability, offset, end)])
         may_be_ready = not from_store and asked is not Asked.FORMER and end - offset <= SMALL_BYTES
-        sent = may_be_ready and self._send_ready(call, capability, offset, end)
+        ready = self._ready(call, capability, offset, end) if may_be_ready else None
         ahead = end
-        if not past_cache and asked is not Asked.FORMER and (request.sequential or not sent):
+        if not past_cache and asked is not Asked.FORMER and (request.sequential or ready is None):
             ahead = self._read_ahead.plan(
                 capability.content, offset, end, capability.size, sequential=request.sequential
             )
             ahead = self._peers.reach(capability, end - 1, ahead)
-        if sent:
+        if ready is not None:
+            call.finish(memoryview(ready), answer)
             if ahead > end:
                 self._ensure([Piece(capability, end, ahead)], urgent=False, asked=asked)
-            return answer
+            return None
         missed = missing_pages(self._cache, capability.content, offset, end)
         past_cache = past_cache or (bool(missed) and not request.spread and not self._peers.keeps(capability, offset))
         pieces = (Piece(capability, offset, end, ahead, missed),)
@@ -304,7 +307,8 @@ class Worker:
     def at_hand(self, granted: Capability, call: Call) -> bytes:
         """For the master of this process, which answers ``call`` with them: all bytes of a small file, if READ would answer at once; else
         none. Never raises."""
-        if self._stopping or not 0 < granted.size <= SMALL_BYTES:
+        most = SMALL_BYTES if call.door == "direct" else AFAR_BYTES
+        if self._stopping or not 0 < granted.size <= most:
             return b""
         try:
             self._gate.admit(granted)
@@ -314,15 +318,8 @@ class Worker:
             self._pins.honour(granted)
         return cast("bytes", self._ready(call, granted, 0, granted.size) or b"")  # which nobody changes any more
 
-    def _send_ready(self, call: Call, capability: Capability, offset: int, end: int) -> bool:
-        """Send a small piece if it is resident, verified and within one group."""
-        data = self._ready(call, capability, offset, end)
-        if data is None:
-            return False
-        call.data(memoryview(data))
-        return True
-
     def _ready(self, call: Call, capability: Capability, offset: int, end: int) -> bytearray | None:
+        """A small piece that is resident, verified and within one group."""
         group = self._cache.lookup(capability.content, offset // GROUP_SIZE_BYTES)
         if group is None or not group.verified:
             return None

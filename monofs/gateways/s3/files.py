@@ -55,8 +55,8 @@ from monofs.rpc.api import (
     WriteRequest,
 )
 
-DATA_BYTES = 64 << 10
-"""A file up to this size may come with its OPEN."""
+DATA_BYTES = 128 << 10
+"""A file up to this size may come with its OPEN: where the master is in this process, or else up to half of it."""
 FETCH_BYTES = 4 << 20
 """Brought ahead of a read; the read brings the rest."""
 LOOK_S = 30.0

@@ -12,6 +12,7 @@ from monofs.model.capability import peek_capability, seal_capability
 from monofs.model.errors import CapabilityInvalid
 from monofs.rpc.api import Method, ReadRequest
 from monofs.worker.delivery import SMALL_BYTES
+from monofs.worker.service import AFAR_BYTES
 
 SIZE = 20_000
 
@@ -40,11 +41,20 @@ def test_a_small_file_that_is_cached_is_at_hand_whole(world: World, ask: Callabl
     assert world.store.gets == [(b"object-1", 0, SIZE)]
 
 
-def test_a_file_larger_than_small_is_not(world: World, ask: Callable[[bytes], bytes]) -> None:
-    for size in (SMALL_BYTES, SMALL_BYTES + 1, 3 * MIB):
+def test_a_larger_file_is_not(world: World, ask: Callable[[bytes], bytes]) -> None:
+    for size in (AFAR_BYTES, AFAR_BYTES + 1, 3 * MIB):
         capability, data = world.put(make_bytes(1, size))
         assert world.read(capability, 0, size) == data
-        assert ask(capability) == (data if size == SMALL_BYTES else b"")
+        assert ask(capability) == (data if size == AFAR_BYTES else b"")
+
+
+def test_within_the_process_a_larger_one_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Door, "door", "direct")
+    for size in (AFAR_BYTES + 1, SMALL_BYTES, SMALL_BYTES + 1):
+        capability, data = world.put(make_bytes(1, size))
+        assert world.read(capability, 0, size) == data
+        found = world.run(lambda token=capability: [world.worker.at_hand(peek_capability(token), _Door())])  # type: ignore[misc]
+        assert found == [data if size <= SMALL_BYTES else b""]
 
 
 def test_what_is_granted_in_another_cluster_or_under_an_unknown_key_is_not_at_hand(
