@@ -124,20 +124,27 @@ class Reading(Connected):
         if not top.is_dir:
             yield top
             return
-        stack = [self.list(path, sync_interval_s=sync_interval_s)]
+        options = self._freshness(sync_interval_s)
+
+        def entries(path: str) -> Iterator[FileInfo]:
+            for page in self._pages(path, options, deep=True):
+                yield from _entries(path, page)
+
+        stack = [entries(path)]
         while stack:
             for info in stack[-1]:
                 yield info
                 if info.is_dir:
-                    stack.append(self.list(info.path, sync_interval_s=sync_interval_s))
+                    stack.append(entries(info.path))
                     break
             else:
                 stack.pop()
 
-    def _pages(self, path: str, options: ReadOptions) -> Iterator[ListPage]:
+    def _pages(self, path: str, options: ReadOptions, *, deep: bool = False) -> Iterator[ListPage]:
         after = b""
         while True:
-            page = self._session().look(Method.LIST, ListRequest(path, after, LIST_PAGE, options), ListPage, options)
+            request = ListRequest(path, after, LIST_PAGE, options, deep=deep)
+            page = self._session().look(Method.LIST, request, ListPage, options)
             yield page
             if page.next is None:
                 return

@@ -241,6 +241,9 @@ class MonofsFileSystem(Changing, AsyncFileSystem):  # type: ignore[misc]  # fssp
         return dict(sorted(found.items())) if detail else sorted(found)
 
     def _below(self, path: str, maxdepth: int | None, start: str) -> Iterator[FileInfo]:
+        if maxdepth is None and start == path.rstrip("/") + "/":
+            yield from self.client.walk(path)
+            return
         stack = [self.client.list(path)]
         while stack:
             for info in stack[-1]:

@@ -161,6 +161,10 @@ class Freshness:
                 return each if each.at > since else None
         return None
 
+    def listed_at(self, directory: InodeId) -> float:
+        """When any of a directory's listing was last looked at, or ``NEVER``."""
+        return max((each.at for each in self._listed.get(int(directory), ())), default=NEVER)
+
     def completes(self, directory: InodeId, after: bytes, through: bytes | None) -> bool:
         """Whether the ranges known, with ``(after, through]``, speak for the whole directory."""
         reached: bytes | None = b""

@@ -33,6 +33,8 @@ TRIES = 4
 """Of one directory's page; a failure after these is counted and named."""
 SCAN = 1000
 CURSOR_BYTES = 60_000
+BEYOND = b"\xff"
+"""Greater than any byte of a name."""
 LOOK_NOW = ReadOptions(0.0, "ALWAYS")
 _MOUNT = int(Flag.MOUNT)
 _encode = msgspec.msgpack.Encoder().encode
@@ -58,6 +60,12 @@ class Directory:
         return self.prefix + (self.children[0] if self.children else self.after or b"")
 
     @property
+    def order(self) -> bytes:
+        """The same as it sorts among others: behind all that lies below the last directory that was begun."""
+        is_behind = not self.children and self.after is not None and self.after.endswith(b"/")
+        return self.key + BEYOND if is_behind else self.key
+
+    @property
     def is_finished(self) -> bool:
         """Whether nothing comes next."""
         return self.after is None and not self.children
@@ -79,7 +87,7 @@ class Walk:
     ) -> None:
         self._quiet = quiet
         self._namespace, self._loader, self._run, self._enough = namespace, loader, run, enough
-        self._root = root
+        self._root, self._since = root, loader.now()
         self._ready: list[tuple[bytes, int, Directory]] = []
         self._asked: dict[int, Directory] = {}
         self._number = 0
@@ -97,13 +105,13 @@ class Walk:
     def _push(self, directory: Directory) -> None:
         if not directory.is_finished:
             self._number += 1
-            heappush(self._ready, (directory.key, self._number, directory))
+            heappush(self._ready, (directory.order, self._number, directory))
 
     def cursor(self) -> bytes | None:
         """A flat key before which all is done; None: all is."""
         keys = [each.key for each in self._asked.values()]
         if self._ready:
-            keys.append(self._ready[0][0])
+            keys.append(self._ready[0][0].removesuffix(BEYOND))
         return min(keys, default=None)
 
     async def walked(self, window: Window) -> None:
@@ -168,11 +176,12 @@ class Walk:
         for last in (False, False, True):
             if isinstance(asked, Exception):
                 raise asked
-            if asked.page.next is not None:
+            if asked.page.next is not None and not asked.is_flat:
                 directory.ahead = Deferred.fromCoroutine(self._ask(parts, asked.page.next))
             try:
                 seen = await self._loader.merger.take_over(parts, inode, after, asked, tally)
             except ConditionFailed:
+                self._loader.flats.forget(asked.mount.id)
                 if last:
                     raise
                 asked = await self._ask(parts, after)
@@ -187,7 +196,7 @@ class Walk:
     async def _ask(self, parts: Parts, after: bytes) -> Asked | Exception:
         """The page, or what went wrong: nobody may be waiting when it does."""
         try:
-            return await self._loader.merger.ask(parts, after)
+            return await self._loader.flats.ask(parts, after, self._since)
         except (MonofsError, CancelledError) as error:
             return error
 
@@ -207,8 +216,9 @@ class Walk:
 
     async def _confirm(self, parts: Parts, inode: Inode) -> None:
         """A directory in which nothing was found may be gone altogether."""
-        if not self._namespace.children(inode.id, b"", 1) and not inode.flags & Flag.EXPLICIT:
-            await self._look_at(parts)
+        if self._namespace.children(inode.id, b"", 1) or inode.flags & Flag.EXPLICIT or self._loader.is_marked(parts):
+            return
+        await self._look_at(parts)
 
     async def _look_at(self, parts: Parts) -> None:
         found = self._namespace.lookup(parts)

@@ -328,7 +328,9 @@ class _Walk:
             seen = tools.listing.seen(frame.parts, found, frame.after, self._options)
             if seen is None:
                 self._waits(frame.parts, found)
-                seen = await tools.listing.look(frame.parts, found, frame.after, self._options)
+                seen = await tools.listing.look(
+                    frame.parts, found, frame.after, self._options, deep=not self._delimiter
+                )
                 now = tools.namespace.lookup(frame.parts)
                 inode, raw = now.inode, now.raw
             through = seen.through
@@ -359,16 +361,21 @@ class _Walk:
 
     def _look_ahead(self, frame: _Frame) -> None:
         """Have the pages of the directories that come next taken over while those before them are told."""
-        loader, namespace = self._tools.loader, self._tools.namespace
+        loader, namespace, listing = self._tools.loader, self._tools.namespace, self._tools.listing
         while frame.later and frame.asked < frame.entered + AHEAD:
-            parts = (*frame.parts, frame.later.popleft()[:-1])
-            frame.asked += 1
+            parts = (*frame.parts, frame.later[0][:-1])
             found = namespace.lookup(parts)
+            if found.inode is not None and found.located is not None:
+                since = listing.since(parts, found, self._options)
+                is_wanted = since < loader.now() and listing.seen(parts, found, b"", self._options) is None
+                deep = not self._delimiter and listing.may_be_old(parts, found.located, self._options)
+                deep_since = since if deep else None
+                if is_wanted and not loader.load_behind(parts, found.inode, found.located, b"", deep_since=deep_since):
+                    return
+            frame.later.popleft()
+            frame.asked += 1
             if found.inode is None or found.located is None:
                 return
-            since = self._tools.listing.since(parts, found, self._options)
-            if since < loader.now() and self._tools.listing.seen(parts, found, b"", self._options) is None:
-                loader.load_behind(parts, found.inode, found.located, b"")
 
 
 def before(prefix: bytes) -> bytes:

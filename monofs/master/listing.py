@@ -23,6 +23,7 @@ from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.model.errors import InvalidArgument, NotADirectory, UfsNotFound
 from monofs.model.inode import Flag, Inode, decode_inode
+from monofs.model.mount import Located
 from monofs.model.options import LoadType
 from monofs.model.paths import Parts, format_path
 from monofs.model.principal import Right
@@ -89,23 +90,31 @@ class Listing:
                 raise NotADirectory(f"{format_path(parts)} is not a directory", path=format_path(parts))
         seen = self.seen(parts, found, request.after, options)
         if seen is None:
-            seen = await self.look(parts, found, request.after, options)
+            seen = await self.look(parts, found, request.after, options, deep=request.deep)
             found = self._namespace.lookup(parts)
         directory = found.inode
         if directory is None or not directory.is_directory:
             raise self._reading.absence(parts, found, call)
         return self._answer(parts, directory, found, request, call, seen)
 
-    async def look(self, parts: Parts, found: Lookup, after: bytes, options: ReadOptions) -> Range:
-        """Take over the page behind ``after``; a directory that is gone from the store is looked at itself."""
+    def may_be_old(self, parts: Parts, located: Located, options: ReadOptions) -> bool:
+        """Whether what a store told a moment ago will do."""
+        return options.load != LoadType.ALWAYS and self._loader.interval_s(parts, located.mount, options) != 0
+
+    async def look(
+        self, parts: Parts, found: Lookup, after: bytes, options: ReadOptions, *, deep: bool = False
+    ) -> Range:
+        """Take over the page behind ``after``; a directory that is gone from the store is looked at itself. ``deep``: all below it will be listed."""
         inode, located = found.inode, found.located
         assert inode is not None  # noqa: S101 - the caller has a directory
         assert located is not None  # noqa: S101 - under a mount
+        deep = deep and self.may_be_old(parts, located, options)
         try:
-            look = partial(self._loader.page, parts, inode, after, self.since(parts, found, options))
+            look = partial(self._loader.page, parts, inode, after, self.since(parts, found, options), deep=deep)
             loaded = inode.flags & Flag.LOADED
             seen = await (self._loader.patiently(parts, located.mount, options, look) if loaded else look())
             gone = not after and seen.through is None and not self._namespace.children(inode.id, b"", 1)
+            gone = gone and not self._loader.is_marked(parts)
         except UfsNotFound:
             seen, gone = _WHOLE, True
         except UNAVAILABLE as error:
@@ -146,7 +155,7 @@ class Listing:
                 break
             seen = more
         if position is not None and found.located is not None and seen is not _WHOLE:
-            self._load_behind(parts, directory, found, position, since)
+            self._load_behind(parts, directory, found, position, since, deep=request.deep)
         nested = self._nested_in(parts)
         mounts = {at: nested[name] for at, name in enumerate(names) if name in nested} if nested else {}
         answer = ListAnswer(names, inodes, position, mounts)
@@ -156,11 +165,13 @@ class Listing:
             ]
         return answer
 
-    def _load_behind(self, parts: Parts, directory: Inode, found: Lookup, position: bytes, since: float) -> None:
+    def _load_behind(
+        self, parts: Parts, directory: Inode, found: Lookup, position: bytes, since: float, *, deep: bool
+    ) -> None:
         """So that the next page is ready when it is asked for. An interval of 0 would not accept it."""
         assert found.located is not None  # noqa: S101 - checked by the caller
         if since < self._loader.now() and self._loader.covering(directory, position, since) is None:
-            self._loader.load_behind(parts, directory, found.located, position)
+            self._loader.load_behind(parts, directory, found.located, position, deep_since=since if deep else None)
 
     def _nested_in(self, parts: Parts) -> dict[bytes, int]:
         """Names (with ``/``) of mount points right below a path."""

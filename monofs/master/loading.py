@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from monofs.master.comparing import found_of, record_differs
+from monofs.master.flat import Flats
 from monofs.master.flights import Flights
 from monofs.master.freshness import NEVER, Freshness, Range
 from monofs.master.merging import Merger, Tally
@@ -60,7 +61,7 @@ HEADS_IN_FLIGHT = 16
 """Of one batch."""
 COUNTED_DIRECTORIES = 10_000
 LOG_EVERY_S = 10.0
-_EXPLICIT, _LOADED = int(Flag.EXPLICIT), int(Flag.LOADED)
+_EXPLICIT, _LOADED, _MARKER = int(Flag.EXPLICIT), int(Flag.LOADED), int(Flag.MARKER)
 
 
 class Loader:
@@ -82,6 +83,7 @@ class Loader:
         self._patience_s = patience_s
         self.freshness = Freshness(absent_entries)
         self.merger = Merger(namespace, proposer, stores, self.freshness, clock)
+        self.flats = Flats(namespace, stores, self.merger, self.freshness, clock)
         self._mounts_index = namespace.mounts_index
         self._paths: Flights[None] = Flights(clock)
         self._pages: Flights[Range] = Flights(clock)
@@ -277,6 +279,11 @@ class Loader:
             if known_file is not None:
                 self.freshness.note_present(known_file.id, at)  # it may lie beside a directory
 
+    def is_marked(self, parts: Parts) -> bool:
+        """Whether a directory was seen as an object of its store, so that it is there though nothing is below it."""
+        inode = self._namespace.lookup(parts).inode
+        return inode is not None and bool(inode.flags & _MARKER)
+
     def note_emptied(self, directory: Inode) -> None:
         """A name of a directory went; if it was the last one, an object store may have nothing left of the directory."""
         if directory.is_directory and not self._namespace.children(directory.id, b"", 1):
@@ -375,33 +382,64 @@ class Loader:
             self._forget()
         return self.freshness.covering(directory.id, after, since)
 
-    def page(self, parts: Parts, directory: Inode, after: bytes, since: float) -> Deferred[Range]:
+    def page(
+        self, parts: Parts, directory: Inode, after: bytes, since: float, *, deep: bool = False
+    ) -> Deferred[Range]:
         """Take over the page of a directory's listing behind ``after``; the range it spoke for. Fails with the 6xxx family
-        (``UfsNotFound``: the store has no such directory)."""
+        (``UfsNotFound``: the store has no such directory). ``deep``: all below will be asked for, so it may come from a flat listing, and be short."""
         if self._namespace.mounts_index != self._mounts_index:
             self._forget()
+        if deep:
+            return Deferred.fromCoroutine(self._deep_page(parts, directory, after, since))
         return self._page(parts, directory, after, since)
 
-    def load_behind(self, parts: Parts, directory: Inode, located: Located, after: bytes) -> None:
-        """Take over the next page in the background, unless the store has enough to do: the next access asks then."""
-        if not self._stores.of(located.mount).busy:
-            self._page(parts, directory, after, NEVER).addErrback(
-                lambda failure: log.debug("page not loaded ahead", path=format_path(parts), error=str(failure.value))
-            )
+    async def _deep_page(self, parts: Parts, directory: Inode, after: bytes, since: float) -> Range:
+        seen = await self._pages.join(
+            (directory.id, after, "deep"),
+            since,
+            lambda: _again(lambda _: self._look_at_page(parts, directory, after, since)),
+        )
+        return seen if seen.at >= since else await self._page(parts, directory, after, since)
+
+    def load_behind(
+        self, parts: Parts, directory: Inode, located: Located, after: bytes, *, deep_since: float | None = None
+    ) -> bool:
+        """Take over the next page in the background, unless the store has enough to do: the next access asks then. ``deep_since``: for a walk of all below;
+        where flat listings pay, it is for the walk to ask for the next one, and False says that none told of this page at that time or later."""
+        if deep_since is not None and self.flats.pays(located.mount):
+            if self.flats.find(parts, after, deep_since) is None:
+                return False
+        elif self._stores.of(located.mount).busy:
+            return True
+        since = NEVER if deep_since is None else deep_since
+        self.page(parts, directory, after, since, deep=deep_since is not None).addErrback(
+            lambda failure: log.debug("page not loaded ahead", path=format_path(parts), error=str(failure.value))
+        )
+        return True
 
     def _page(self, parts: Parts, directory: Inode, after: bytes, since: float) -> Deferred[Range]:
         return self._pages.join(
             (directory.id, after), since, lambda: _again(lambda _: self._look_at_page(parts, directory, after))
         )
 
-    async def _look_at_page(self, parts: Parts, directory: Inode, after: bytes) -> Range:
-        asked = await self.merger.ask(parts, after)
-        return await self.merger.take_over(parts, directory, after, asked, Tally())
+    async def _look_at_page(
+        self, parts: Parts, directory: Inode, after: bytes, deep_since: float | None = None
+    ) -> Range:
+        if deep_since is None:
+            asked = await self.merger.ask(parts, after)
+        else:
+            asked = await self.flats.ask(parts, after, deep_since)
+        try:
+            return await self.merger.take_over(parts, directory, after, asked, Tally())
+        except ConditionFailed:
+            self.flats.forget(asked.mount.id)
+            raise
 
     def _forget(self) -> None:
         """Mounts changed: what was seen of their stores may be of another one."""
         self._mounts_index = self._namespace.mounts_index
         self.freshness.clear()
+        self.flats.clear()
         self._crowds.clear()
         self._said.clear()
         self._stores.keep_only({mount.id for _, mount in self._namespace.mounts()})

@@ -24,7 +24,7 @@ from monofs.model.mount import Mount
 from monofs.model.paths import PATH_MAX_BYTES, Parts, format_path, parse_path
 from monofs.observe.logs import logger
 from monofs.observe.metrics import ADOPTED, ODD_NAMES
-from monofs.ufs.base import UfsPage
+from monofs.ufs.base import UfsEntry, UfsPage
 
 log = logger(__name__)
 PAGE_ENTRIES = 1000
@@ -46,6 +46,8 @@ class Asked(NamedTuple):
     """Of the directory, where its objects lay then."""
     read_index: int
     at: float
+    is_flat: bool = False
+    """Whether a flat listing told it, of this directory and of others."""
 
 
 @dataclass(slots=True)
@@ -128,7 +130,7 @@ class Merger:
         page, read_index = asked.page, asked.read_index
         self.check_mount(parts, asked.mount, asked.key)
         room = PATH_MAX_BYTES - sum(len(name) + 1 for name in parts) - 1
-        found = [found_of(entry, entry.name) for entry in page.entries if len(entry.name) <= room]
+        found = [self._found(directory, entry) for entry in page.entries if len(entry.name) <= room]
         spoken = Spoken(self.covered_names(parts), asked.key if self._namespace.known_jobs.is_moving else None)
         if spoken.covered:
             found = [each for each in found if key_of(each) not in spoken.covered]
@@ -147,6 +149,15 @@ class Merger:
         if found:
             self._freshness.note_present(directory.id, asked.at)
         return Range(after, page.next, asked.at, racy, overtaken)
+
+    def _found(self, directory: Inode, entry: UfsEntry) -> Found:
+        """What is told of an entry. The marker of a directory that is known is judged with the directory's own page, by what the tree had of it when its
+        store was asked; one that is added by this page is newer than that."""
+        if entry.is_directory and entry.fingerprint:
+            key, level = entry.name + b"/", self._namespace.level
+            if level < MARKERS_LEVEL or self._namespace.get_inode(directory.id, key) is not None:
+                return Found(entry.name, is_directory=True)
+        return found_of(entry, entry.name)
 
     def check_mount(self, parts: Parts, asked: Mount, key: str) -> None:
         """Raise ``ConditionFailed`` when the mount that was asked was changed meanwhile, or what was asked about lies elsewhere now."""

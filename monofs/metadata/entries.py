@@ -153,7 +153,8 @@ class RemoveBelow(Change):
 
 
 class Found(msgspec.Struct, array_like=True, gc=False):
-    """One entry as a store showed it. ``name`` without a slash. Times in ns; ``mode`` -1: the default for its kind."""
+    """One entry as a store showed it. ``name`` without a slash. Times in ns; ``mode`` -1: the default for its kind. A directory's
+    fingerprint and time are of its marker; a page that tells them (from level 5 on) does so of directories that are to be added."""
 
     name: bytes
     is_directory: bool

@@ -182,6 +182,8 @@ class ListRequest(Message):
     options: ReadOptions = ReadOptions()
     attributes: bool = False
     """As far as they are known here."""
+    deep: bool = False
+    """All below will be listed: pages may be shorter, and a store told of them in other ways than directory by directory."""
 
 
 class ListAnswer(Message):

@@ -50,7 +50,7 @@ class UfsEntry:
 
     ``name`` is the last component, without a slash, for entries of a listing; for ``status`` it is the whole key. Directories have
     size 0. ``fingerprint`` names the version of the bytes: ``e:<etag without quotes>``, ``v:<version id>`` or
-    ``t:<size>:<mtime_ns>:<ctime_ns>:<inode>``; empty for directories. LIST and HEAD give the same fingerprint for the same bytes.
+    ``t:<size>:<mtime_ns>:<ctime_ns>:<inode>``; empty for directories, but where their marker is told. LIST and HEAD give the same fingerprint for the same bytes.
     """
 
     name: bytes

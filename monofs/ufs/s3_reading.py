@@ -105,7 +105,7 @@ class S3Reading(S3Link):
             start = last
 
     def scan(self, key: bytes, *, after: bytes = b"", limit: int = 1000) -> UfsPage:
-        """One request a page: the listing of a bucket is flat and in key order anyway. Markers tell their size and time too."""
+        """One request a page: the listing of a bucket is flat and in key order anyway. Markers tell all that files do."""
         below = self._prefix + key + b"/" if key else self._prefix
         asked = max(1, min(limit, self._settings.list_page))
         page = self._ask(below, "", max_keys=asked, start_after=below + after)  # not the directory's own marker
@@ -113,9 +113,8 @@ class S3Reading(S3Link):
         for item in page.items:
             name = item.key[len(below) :]
             if name > after:
-                entries.append(
-                    UfsEntry(name, True, item.size, item.mtime_ns) if name.endswith(b"/") else entry_of(name, item)
-                )
+                entry = entry_of(name, item)
+                entries.append(replace(entry, is_directory=True) if name.endswith(b"/") else entry)
         return UfsPage(entries, page.items[-1].key[len(below) :] if page.cut else None)
 
     def read(self, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[memoryview]:

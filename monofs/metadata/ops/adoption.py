@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from monofs.metadata.draft import EXPLICIT, HEADERS_UNKNOWN, MOUNT, PERSISTED, PINNED, Draft
+from monofs.metadata.draft import EXPLICIT, HEADERS_UNKNOWN, MARKER, MOUNT, PERSISTED, PINNED, Draft
 from monofs.metadata.entries import Found
 from monofs.metadata.known_jobs import covers
 from monofs.metadata.open_intents import path_bytes
@@ -155,6 +155,8 @@ class Adoption:
         draft = self._draft
         if found.is_directory:
             default, kind, content, flags = DIRECTORY_MODE, Kind.DIRECTORY, NO_CONTENT, PERSISTED
+            if found.fingerprint:
+                flags |= MARKER | HEADERS_UNKNOWN
         else:
             default, kind, content = FILE_MODE, Kind.FILE, draft.new_content_id(found.size)
             flags = PERSISTED | HEADERS_UNKNOWN
@@ -171,7 +173,7 @@ class Adoption:
             uid=found.uid,
             gid=found.gid,
             layout=self._layout(key),
-            fingerprint="" if found.is_directory else found.fingerprint,
+            fingerprint=found.fingerprint,
             changed_index=draft.index,
             flags=flags,
         )
