@@ -10,6 +10,7 @@ Invariant: all that stands between two steps is in the job's record, so every st
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -162,9 +163,9 @@ class Moving:
         """Markers of directories, and objects no path can name; how much is left. ``any_age``: what could have a path follows too."""
         if not await self._mover.delete_doomed(run.job.number):
             return 1
-        await self._make_empty_directories(run)
-        job, key, left = run.job, run.job.key.encode(), 0
+        job, key = run.job, run.job.key.encode()
         store = self._mover.store(job)
+        left = int(not await self._follow_own(run, store, any_age=any_age))
         after: bytes | None = b""
         while after is not None:
             run.check()
@@ -178,11 +179,21 @@ class Moving:
                 left += not await self._follow_one(run, store, entry, any_age=any_age)
             after = page.next
         if not left:
-            await self._drop_marker(job, store)
+            await self._make_empty_directories(run)
         return left
 
+    async def _follow_own(self, run: Run, store: MountedStore, *, any_age: bool) -> bool:
+        """The former directory's own marker, which is not among what lies below it, unless there is a new directory; as :meth:`_follow_one`."""
+        own = run.job.key.encode() + b"/"
+        if self._namespace.lookup(parse_path(run.job.path)).inode is not None:
+            return True
+        marker = await run.persist(lambda: store.call("head", run.job.key, lambda ufs: ufs.look(own)))
+        if marker is None:
+            return True
+        return await self._follow_one(run, store, replace(marker, name=b"", is_directory=True), any_age=any_age)
+
     async def _make_empty_directories(self, run: Run) -> None:
-        """Directories with nothing below need a marker at their new place to be seen there."""
+        """Directories with nothing below need a marker at their new place to be seen there, where none came along."""
         files = self._files(run.job)
         prefix, operation = self._mover.new_prefix(run.job), operation_of(self._namespace, run.job)
         store = self._mover.store(run.job)
@@ -214,13 +225,15 @@ class Moving:
                 return False
             if self._is_new(job, entry.name):
                 return True
-            if not entry.is_directory:
-                await guard.act(
-                    store, "copy", job.key, _copier(old, entry.fingerprint, new, operation), size=entry.size
-                )
-            elif self._has_directory(job, entry.name):
-                bare = new.rstrip(b"/")
-                await guard.act(store, "mkdir", job.key, lambda ufs: ufs.make_directory(bare, operation))
+            if not entry.is_directory or self._has_directory(job, entry.name):
+                try:
+                    await guard.act(
+                        store, "copy", job.key, _copier(old, entry.fingerprint, new, operation), size=entry.size
+                    )
+                except UfsChanged as error:
+                    if not entry.is_directory or error.detail.get("source"):
+                        raise
+                    # a marker is there already, so this one is of no use any more
             failed = await guard.act(store, "delete", job.key, lambda ufs: ufs.delete_many([old]))
         except (UfsChanged, UfsNotFound):
             return True  # something lies at its new key, or it is gone
@@ -243,19 +256,8 @@ class Moving:
         return Below(self._namespace, inode.id).record(relative) is not None
 
     def _has_directory(self, job: Job, relative: bytes) -> bool:
-        """Whether the moved directory has this one below it."""
-        return Below(self._namespace, job.directory).record(relative) is not None
-
-    async def _drop_marker(self, job: Job, store: MountedStore) -> None:
-        """That of the former directory, unless there is a new one."""
-        own, guard = job.key.encode(), self._mover.guard(job, [job.key])
-        try:
-            if not guard.refused and self._namespace.lookup(parse_path(job.path)).inode is None:
-                await guard.act(store, "delete", job.key, lambda ufs: ufs.remove_directory(own))
-        except UfsNotEmpty:
-            return  # what came from outside
-        finally:
-            guard.release()
+        """Whether the moved directory has this one below it, or is it."""
+        return not relative or Below(self._namespace, job.directory).record(relative) is not None
 
 
 def _copier(source: bytes, fingerprint: str, target: bytes, operation: str) -> Callable[[Any], UfsEntry]:

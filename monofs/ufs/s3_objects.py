@@ -17,7 +17,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import obstore
 
@@ -61,12 +61,16 @@ class S3Objects(S3Reading):
         found = self._head(key)
         if found is None:
             raise UfsNotFound(f"{self._name(key)} does not exist")
+        return looked_at(key, found).fingerprint, self._kept(key, found)
+
+    def _kept(self, key: bytes, found: Mapping[str, str]) -> dict[str, str]:
+        """What is kept with an object, by its HEAD's answer, tags as ``x-amz-tagging``."""
         kept = kept_headers(found)
-        if found.get("x-amz-tagging-count", "0") != "0":
+        if has_tags(found):
             with observed(self._observe, "look"):
                 reply = self._requests.send("GET", self._prefix + key, {"tagging": b""}, {}, self._name(key))
-                kept["x-amz-tagging"] = urlencode(read_tags(reply.body))
-        return looked_at(key, found).fingerprint, kept
+                kept["x-amz-tagging"] = urlencode(read_tags(reply.body), quote_via=quote)
+        return kept
 
     def tag(self, key: bytes, tags: Mapping[str, str]) -> None:
         """PutObjectTagging, or DeleteObjectTagging."""
@@ -262,6 +266,11 @@ def looked_at(key: bytes, headers: Mapping[str, str]) -> UfsEntry:
         raise UfsBadBody(f"the store's answer about {key!r} lacks its size or time: {error}") from None
     fingerprint = fingerprint_of(strong_etag(headers.get("etag", "")), size, mtime_ns)
     return UfsEntry(key, False, size, mtime_ns, fingerprint, operation=headers.get(META + OPERATION, ""))
+
+
+def has_tags(headers: Mapping[str, str]) -> bool:
+    """Whether a HEAD's answer counts tags."""
+    return headers.get("x-amz-tagging-count", "0") != "0"
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Objects made out of others or in parts: uploads, and copies within a bucket.
 
 Parts are known to ``complete_upload`` as ``<number>:<etag>``. A copy keeps the source's user metadata, content headers and storage
-class; access lists are the bucket's, tags follow only where the copy is one request. Copies above ``COPY_BYTES_MAX`` are uploads whose
+class, and tags where a HEAD counts them; access lists are the bucket's. Copies above ``COPY_BYTES_MAX`` are uploads whose
 parts the store reads itself.
 
 Invariant: what a copy leaves at the target is the version of the source that was asked for. Servers that take no notice of
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from monofs.model.attributes import OPERATION
 from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsNotFound
@@ -22,7 +22,7 @@ from monofs.ufs.base import NO_HEADERS, PARTS_MAX, Coming, Condition, UfsEntry
 from monofs.ufs.observe import observed
 from monofs.ufs.s3_documents import Made, parts_document, read_made, read_upload_id
 from monofs.ufs.s3_listing import strong_etag
-from monofs.ufs.s3_objects import META, S3Objects, kept_headers, looked_at, not_done, unclear
+from monofs.ufs.s3_objects import META, S3Objects, has_tags, looked_at, not_done, unclear
 from monofs.ufs.s3_requests import size_of
 
 COPY_BYTES_MAX = 1 << 30
@@ -85,19 +85,43 @@ class S3Uploads(S3Objects):
         begun: Callable[[str], None] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> UfsEntry:
-        """CopyObject, or UploadPartCopy of several parts; one HEAD before, to keep what the source's headers say."""
+        """CopyObject, or UploadPartCopy of several parts; one HEAD before, to keep what the source's headers say, and where that counts tags, a
+        GET of them, and a HEAD behind the copy."""
         with not_done():
-            kept, size = self._check_source(source, fingerprint)
-        retagged = {} if headers is None else {"x-amz-tagging-directive": "REPLACE"}
-        if headers is not None:
-            kept = dict(headers)
+            found, size = self._check_source(source, fingerprint)
+            kept = dict(headers) if headers is not None else self._kept(source, found)
+        retagged = {} if headers is None and "x-amz-tagging" not in kept else {"x-amz-tagging-directive": "REPLACE"}
         kept[META + OPERATION] = operation
-        wanted = self._wanted(source, fingerprint)
         if size > COPY_BYTES_MAX:
-            return self._copy_parts(source, fingerprint, target, size, operation, condition, kept, begun)
+            made = self._copy_parts(source, fingerprint, target, size, operation, condition, kept, begun)
+        else:
+            made = self._copy_whole(source, fingerprint, target, size, operation, condition, {**kept, **retagged})
+        self._retag(target, operation, kept.get("x-amz-tagging", ""))
+        return made
+
+    def _retag(self, target: bytes, operation: str, tagging: str) -> None:
+        """See to it that a copy has its tags: radosgw (16) keeps none where metadata are replaced."""
+        if not tagging:
+            return
+        with unclear(self._name(target)):
+            found = self._head(target)
+            if found is not None and not has_tags(found) and looked_at(target, found).operation == operation:
+                self.tag(target, dict(parse_qsl(tagging, keep_blank_values=True)))
+
+    def _copy_whole(
+        self,
+        source: bytes,
+        fingerprint: str,
+        target: bytes,
+        size: int,
+        operation: str,
+        condition: Condition,
+        kept: Mapping[str, str],
+    ) -> UfsEntry:
+        wanted = self._wanted(source, fingerprint)
 
         def send(headers: dict[str, str]) -> UfsEntry:
-            asked = {"x-amz-metadata-directive": "REPLACE", **retagged, **kept, **wanted, **headers}
+            asked = {"x-amz-metadata-directive": "REPLACE", **kept, **wanted, **headers}
             try:
                 with observed(self._observe, "copy"):
                     reply = self._requests.send("PUT", self._prefix + target, {}, asked, self._name(target), slow=True)
@@ -149,15 +173,15 @@ class S3Uploads(S3Objects):
             headers["x-amz-copy-source-if-match"] = f'"{fingerprint[2:]}"'
         return headers
 
-    def _check_source(self, source: bytes, fingerprint: str) -> tuple[dict[str, str], int]:
-        """Headers its copy keeps, and its size. Raises ``UfsNotFound`` or ``UfsChanged``, with ``source`` in the detail."""
+    def _check_source(self, source: bytes, fingerprint: str) -> tuple[Mapping[str, str], int]:
+        """What its HEAD tells, and its size. Raises ``UfsNotFound`` or ``UfsChanged``, with ``source`` in the detail."""
         found = self._head(source)
         if found is None:
             raise UfsNotFound(f"{self._name(source)} does not exist", source=1)
         entry = looked_at(source, found)
         if entry.fingerprint != fingerprint:
             raise UfsChanged(f"{self._name(source)} changed in the store", source=1)
-        return kept_headers(found), entry.size
+        return found, entry.size
 
     def _check_copied(self, source: bytes, fingerprint: str, target: bytes, operation: str) -> None:
         """After a copy whose etag does not tell what was copied: take it back unless the source is still the same."""

@@ -272,6 +272,16 @@ def test_headers_said_with_a_file_are_kept_with_it_and_with_its_copies_where_the
             assert (fingerprint, kept) == ("", {})
 
 
+def test_copies_have_the_tags_of_what_was_copied_or_those_that_are_told_where_the_store_keeps_any(world: World) -> None:
+    store = world.root().store
+    made = store.put(b"put", views(b"bytes"), new(), ABSENT, {"x-amz-tagging": "a=1&b=x%20y"})
+    store.copy(b"put", made.fingerprint, b"copied", new(), ABSENT)
+    store.copy(b"put", made.fingerprint, b"told", new(), ABSENT, headers={"x-amz-tagging": "c=2"})
+    store.copy(b"put", made.fingerprint, b"bare", new(), ABSENT, headers={"x-amz-meta-who": "bob"})
+    tags = [store.headers(key)[1].get("x-amz-tagging") for key in (b"put", b"copied", b"told", b"bare")]
+    assert tags == (["a=1&b=x%20y"] * 2 + ["c=2", None] if world.has_prefixes else [None] * 4)
+
+
 def test_deleting_what_is_not_there_is_no_error(world: World) -> None:
     root = world.root()
     store = root.store

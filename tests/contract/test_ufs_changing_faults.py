@@ -327,17 +327,18 @@ def test_a_large_copy_is_made_of_parts_and_keeps_what_the_source_says(
     monkeypatch.setattr(s3_uploads, "COPY_PART_BYTES", 5 * MIB)
     data = os.urandom(11 * MIB)
     said = {"content-type": "text/x-own", "cache-control": "no-cache", "x-amz-meta-mine": "yes"}
-    root.put(b"source", data, headers=said)
+    root.put(b"source", data, headers={**said, "x-amz-tagging": "t=1"})
     entry = file_of(root.store, b"source")
     begun: list[str] = []
     operation = new()
     made = root.store.copy(b"source", entry.fingerprint, b"target", operation, ABSENT, begun=begun.append)
     assert len(begun) == 1
-    assert proxy.count("put", root.full(b"target")) == 3
+    assert sum("partNumber=" in seen.query for seen in proxy.seen("put", root.full(b"target"))) == 3
     assert read_all(root.store, b"target", 0, len(data), made.fingerprint) == data
     headers = root.headers(b"target")
     assert {name: headers[name] for name in said} == said
     assert headers["x-amz-meta-monofs-operation"] == operation
+    assert root.store.headers(b"target")[1]["x-amz-tagging"] == "t=1"
     assert not root.leftovers()
 
 

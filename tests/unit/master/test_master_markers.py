@@ -7,11 +7,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from master_house import House, write
+from lakes import ended, rename
+from master_house import Held, House, write
 from scribe import Scribe
 
 from monofs.metadata.tables import MARKERS_LEVEL
-from monofs.model.attributes import TAGS_MAX, Attributes
+from monofs.model.attributes import OPERATION, TAGS_MAX, Attributes
 from monofs.model.errors import AlreadyExists, InvalidArgument, NotADirectory, NotEmpty, NotReady, UfsUnreachable
 from monofs.model.inode import Flag, Inode, decode_inode
 from monofs.rpc import api
@@ -336,3 +337,82 @@ def test_a_directory_that_only_led_to_a_key_waits_for_nobody(house: House, scrib
     assert (data / "a").is_dir()
     scribe.end(begun, scribe.put(begun, b"2"), 1)
     assert house.list("/lake/a") == ["g"]
+
+
+def kept_with(bucket: Bucket, key: str) -> tuple[str, dict[str, str], dict[str, str], bytes]:
+    """What a bucket keeps with an object: content type, metadata but for who made it, tags; and its bytes."""
+    head = bucket._client.head_object(Bucket=bucket.name, Key=key)
+    tags = bucket._client.get_object_tagging(Bucket=bucket.name, Key=key)["TagSet"]
+    user = {name: value for name, value in head["Metadata"].items() if name != OPERATION}
+    return head["ContentType"], user, {each["Key"]: each["Value"] for each in tags}, bucket.get(key)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_is_kept_with_objects_of_directories_moves_with_them(
+    lake: House, bucket: Bucket, *, is_known: bool
+) -> None:
+    marked = ["old/", "old/d/", "old/d/e/"]
+    for key in marked:
+        bucket._client.put_object(
+            Bucket=bucket.name, Key=key, Body=key.encode() if key == "old/d/" else b"",
+            ContentType="text/own", Metadata={"a": key}, Tagging="t=1",
+        )  # fmt: skip
+    put(bucket, "old/f")
+    put(bucket, "old/plain/f")
+    if is_known:
+        keys(lake)
+        attributes(lake, "/lake/old/d")
+    lake.stat("/lake/old")
+    assert ended(lake, rename(lake, "/lake/old", "/lake/new")).failed == 0
+    assert bucket.keys() == ["new/", "new/d/", "new/d/e/", "new/f", "new/plain/f"]
+    for key in marked:
+        data = key.encode() if key == "old/d/" else b""
+        assert kept_with(bucket, key.replace("old/", "new/")) == ("text/own", {"a": key}, {"t": "1"}, data)
+    lake.now_s += 61
+    assert keys(lake) == bucket.keys()
+    for key in marked:
+        shown = attributes(lake, f"/lake/{key.replace('old/', 'new/')[:-1]}")
+        assert shown is not None
+        assert (shown.user, shown.headers["content-type"]) == ({"a": key}, "text/own")
+
+
+def test_an_object_put_for_a_directory_while_that_moves_wins(lake: House, bucket: Bucket) -> None:
+    put(bucket, "old/", Metadata={"a": "old"})
+    put(bucket, "old/d/", Metadata={"a": "old"})
+    put(bucket, "old/f")
+    keys(lake)
+    held = lake.hold("copy")
+    number = rename(lake, "/lake/old", "/lake/new")
+    held.wait_until_there()
+    for key in ("new/", "new/d/"):
+        put(bucket, key, Metadata={"a": "new"})
+    held.release()
+    assert ended(lake, number).failed == 0
+    assert bucket.keys() == ["new/", "new/d/", "new/f"]
+    assert [kept_with(bucket, key)[1] for key in ("new/", "new/d/")] == [{"a": "new"}] * 2
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("nth", [0, 1, 2])
+def test_objects_of_directories_keep_all_when_the_master_restarts_amid_their_move(
+    lake: House, bucket: Bucket, when: str, nth: int
+) -> None:
+    for key in ("old/", "old/d/", "old/e/"):
+        bucket._client.put_object(Bucket=bucket.name, Key=key, Body=b"", Metadata={"a": key}, Tagging="t=1")
+    put(bucket, "old/d/f")
+    keys(lake)
+    held, calls = Held(), iter(range(100))
+
+    def hold() -> None:
+        if next(calls) == nth + 1:  # the first one copies the file
+            held()
+
+    (lake.watch.before if when == "before" else lake.watch.after)["copy"] = hold
+    number = rename(lake, "/lake/old", "/lake/new")
+    held.wait_until_there()
+    held.release()
+    lake.restart()
+    ended(lake, number)
+    assert bucket.keys() == ["new/", "new/d/", "new/d/f", "new/e/"]
+    for key in ("old/", "old/d/", "old/e/"):
+        assert kept_with(bucket, key.replace("old/", "new/"))[1:3] == ({"a": key}, {"t": "1"})
