@@ -116,13 +116,13 @@ def ls_(session: Session, as_json: bool) -> None:
 @click.option(
     "--discard",
     is_flag=True,
-    help="Give up what no store has: MUST_CACHE files below; changes not done, in mode noAccess.",
+    help="Give up what no store has: MUST_CACHE files below, uploads in parts that are not complete; changes not done, in mode noAccess.",
 )
 @click.pass_obj
 def rm(session: Session, path: str, discard: bool) -> None:
     """Unmount PATH: forgets its metadata and cached pages, never touches the store.
 
-    Refuses, naming them, when files below are in no store or changes are owed to it.
+    Refuses, naming them, when files below are in no store, uploads are not complete or changes are owed to it.
     """
     gone = session.fs.mount_remove(path, discard=discard)
     click.echo(f"unmounted {path}")

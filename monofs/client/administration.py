@@ -129,8 +129,8 @@ class Administration(Connected):
         """Unmount: forget metadata and cache below ``path``; the store is not touched. Returns what went for good.
 
         Raises ``MountNotFound``, ``MountPoint`` while other mounts lie below, ``Busy`` while changes are under way in the store, and
-        ``WouldLose``, naming them, when files below are in no store, or changes are not done in a store whose mode is noAccess;
-        ``discard`` gives these up.
+        ``WouldLose``, naming them, when files below are in no store, uploads in parts are not complete, or changes are not done in a store
+        whose mode is noAccess; ``discard`` gives these up, and aborts the uploads.
         """
         return self._change(
             Method.MOUNT_REMOVE, lambda number: MountRemoveRequest(path, number, discard), MountRemoveAnswer

@@ -10,6 +10,7 @@ Invariant: secret options are never in a message but MOUNT_ADD's and MOUNT_UPDAT
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -19,14 +20,17 @@ from monofs.master.auditing import audited
 from monofs.master.proposing import Proposer
 from monofs.master.secrets import Vault
 from monofs.master.stores import Stores
+from monofs.master.uploads import Uploads
 from monofs.master.walking import UNPERSISTED_MAX, find_unpersisted
 from monofs.metadata.entries import AddMount, RemoveMount, UpdateMount
 from monofs.metadata.namespace import Namespace
+from monofs.metadata.ops.remove_mount import TOLD_MAX
+from monofs.metadata.tables import Intent
 from monofs.model.errors import HomeUnusable, InvalidArgument, MonofsError, MountExists, MountNotFound, WouldLose
 from monofs.model.ids import MountId
 from monofs.model.mount import Mount
 from monofs.model.options import SYNC_NEVER_S, UfsMode
-from monofs.model.paths import format_path, parse_path
+from monofs.model.paths import Parts, format_path, parse_path
 from monofs.model.principal import Right
 from monofs.observe.logs import logger
 from monofs.observe.metrics import store_asked
@@ -47,16 +51,18 @@ log = logger(__name__)
 SEARCHES_MAX = 3
 """Times a mount is searched for files that no store has, when such are made meanwhile."""
 NAMED_MAX = 5
-"""Files named in a refusal."""
+"""Files, or uploads, named in a refusal."""
 SYNC_INTERVAL_MAX_S = 10 * 365 * 86400.0
 
 
 class Mounts:
     """Handlers of one master."""
 
-    def __init__(self, namespace: Namespace, proposer: Proposer, stores: Stores, vault: Vault, *, reactor: Any) -> None:
+    def __init__(
+        self, namespace: Namespace, proposer: Proposer, stores: Stores, vault: Vault, uploads: Uploads, *, reactor: Any
+    ) -> None:
         self._namespace, self._proposer, self._stores, self._vault = namespace, proposer, stores, vault
-        self._reactor = reactor
+        self._uploads, self._reactor = uploads, reactor
 
     def add(self, request: MountAddRequest, call: Call) -> Deferred[Any]:
         """Answers MountInfo (id 0 for a dry run). ``UfsOption``, ``UfsDenied``, ``UfsBucketNotFound``, ``UfsUnreachable``,
@@ -117,8 +123,9 @@ class Mounts:
             raise WouldLose(
                 f"{_lost_words(path, lost)}: copy them elsewhere, or give them up with --discard", path=path
             )
+        aborted = await self._end_uploads(parts, request, call)
         stamp = self._proposer.stamp(request.request)
-        given_up = await self._proposer.propose(RemoveMount(stamp, path, request.discard, searched))
+        given_up = [*aborted, *await self._proposer.propose(RemoveMount(stamp, path, request.discard, searched))]
         log.info("unmounted", path=path)
         if lost or given_up:
             log.warning(
@@ -128,7 +135,20 @@ class Mounts:
                 first=lost[:NAMED_MAX],
                 given_up=given_up,
             )
-        return MountRemoveAnswer(lost, given_up)
+        return MountRemoveAnswer(lost, given_up[:TOLD_MAX])
+
+    async def _end_uploads(self, parts: Parts, request: MountRemoveRequest, call: Call) -> Sequence[str]:
+        """Abort what clients began to upload in parts and did not complete: nobody could any more. What it was; ``WouldLose`` unless they are given up."""
+        mount = next((mount for at, mount in self._namespace.mounts() if at == parts), None)
+        if mount is None or mount.ufs_mode == UfsMode.NO_ACCESS:
+            return []
+        waiting = self._uploads.waiting(mount.id)
+        if waiting and not request.discard:
+            raise WouldLose(
+                f"{_upload_words(mount.path, waiting)}: have them completed or aborted (AbortMultipartUpload), or abort them with --discard",
+                path=mount.path,
+            )
+        return [f"{path}, which was being uploaded in parts" for path in await self._uploads.give_up(mount.id, call)]
 
     def update(self, request: MountUpdateRequest, call: Call) -> Deferred[Any]:
         """Answers MountInfo as it is, or for a dry run as it would be. The store must accept the new options first."""
@@ -253,6 +273,14 @@ def _milliseconds(interval_s: float | None) -> int | None:
     if interval_s != SYNC_NEVER_S and not 0 <= interval_s <= SYNC_INTERVAL_MAX_S:
         raise InvalidArgument(f"a sync interval is -1 (never), 0 (always) or seconds, not {interval_s:g}")
     return round(interval_s * 1000)
+
+
+def _upload_words(path: str, waiting: list[Intent]) -> str:
+    """How many uploads are open below a mount, and the oldest of them."""
+    more = ", …" if len(waiting) > NAMED_MAX else ""
+    are = "upload in parts below {} is" if len(waiting) == 1 else "uploads in parts below {} are"
+    shown = ", ".join(each.path for each in waiting[:NAMED_MAX])
+    return f"{len(waiting)} {are.format(path)} not complete: {shown}{more}"
 
 
 def _lost_words(path: str, lost: list[str]) -> str:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
@@ -97,7 +98,7 @@ class Resolver:
             return
         self._leads_since = self._clock()
         for intent in self._namespace.intents(0, INTENTS_MAX):
-            if not intent.worker and not _waits_for_parts(intent):
+            if not intent.worker and not waits_for_parts(intent):
                 self.take(intent, WriteLost("the master restarted before this change was through"))
         if not self._loop.running:
             self._loop.start(TICK_S, now=False)
@@ -121,15 +122,16 @@ class Resolver:
         """Take the writes of workers that were silent too long, and uploads nobody completed; note whose clients are gone."""
         now_ns = self._proposer.stamp().now_ns
         self._note_gone(now_ns)
-        now = self._clock()
-        for intent in self._namespace.intents(0, INTENTS_MAX):
-            if _waits_for_parts(intent) and now_ns - intent.created_ns > UPLOAD_AGE_S * 1e9:
+        now, open_intents = self._clock(), self._namespace.open_intents
+        begun_before_ns = now_ns - UPLOAD_AGE_S * 1e9
+        for intent in [*takewhile(lambda each: each.created_ns < begun_before_ns, open_intents.uploads.values())]:
+            if waits_for_parts(intent):
                 self.take(intent, WriteLost("the upload was neither completed nor aborted for a week"))
-            if not intent.worker or intent.number in self._at_work:
-                continue
-            heard = self._heard_s(intent.worker)
+        for worker, writes in [*open_intents.written.items()]:
+            heard = self._heard_s(worker)
             if now - (self._leads_since if heard is None else max(heard, self._leads_since)) > WORKER_SILENT_S:
-                self.take(intent, WriteLost(f"worker {intent.worker} was not heard of for {WORKER_SILENT_S:g} s"))
+                for intent in [*writes.values()]:
+                    self.take(intent, WriteLost(f"worker {worker} was not heard of for {WORKER_SILENT_S:g} s"))
 
     def registered(self, worker: int, operations: list[int]) -> None:
         """A worker began anew and is at these writes."""
@@ -137,7 +139,7 @@ class Resolver:
 
     def heartbeat(self, worker: int, operations: list[int] | None) -> None:
         """A worker is at these writes; None: it does not tell."""
-        if operations is not None and self._namespace.meta.intents:
+        if operations is not None:
             self._take_unnamed(worker, operations, WriteLost("no byte of it came"), older_than_s=UNSENT_S)
 
     def begun(self, write: int, connection: Connection) -> None:
@@ -146,10 +148,13 @@ class Resolver:
         self._gone_since_ns.pop(write, None)
 
     def _take_unnamed(self, worker: int, operations: list[int], why: MonofsError, *, older_than_s: float) -> None:
+        writes = self._namespace.open_intents.written.get(worker)
+        if not writes:
+            return
         named, now_ns = frozenset(operations), self._proposer.stamp().now_ns
         begun_before_ns, gone_before_ns = now_ns - int(older_than_s * 1e9), now_ns - int(GONE_S * 1e9)
-        for intent in self._namespace.intents(0, INTENTS_MAX):
-            if intent.worker != worker or intent.number in named:
+        for intent in [*writes.values()]:
+            if intent.number in named:
                 continue
             gone = self._gone_since_ns.get(intent.number, now_ns) <= gone_before_ns
             if gone or intent.created_ns <= begun_before_ns:
@@ -291,6 +296,6 @@ def _say_failed(failure: Failure, path: str) -> None:
     log.error("adopting a path failed", path=path, exception=failure.value)
 
 
-def _waits_for_parts(intent: Intent) -> bool:
+def waits_for_parts(intent: Intent) -> bool:
     """Whether an upload is open as it should be."""
     return intent.kind == IntentKind.UPLOAD and not intent.acting and bool(intent.upload)

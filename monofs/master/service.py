@@ -232,11 +232,11 @@ class Master:
         )
         listing = Listing(namespace, loader, reading)
         self._add_reading(reading, listing, KeyListing(namespace, loader, listing, reading, stores))
+        background, uploads = self._add_changing(loader, reading, issuer, stores, members, learner)
         self._add_mounts(
             Pinning(namespace, proposer, reading, members, permissions=permissions, reactor=reactor),
-            Mounts(namespace, proposer, stores, vault, reactor=reactor),
+            Mounts(namespace, proposer, stores, vault, uploads, reactor=reactor),
         )
-        background = self._add_changing(loader, reading, issuer, stores, members, learner)
         planning = Planning(
             namespace,
             proposer,
@@ -310,7 +310,7 @@ class Master:
 
     def _add_changing(
         self, loader: Loader, reading: Reading, issuer: Issuer, stores: Stores, members: Members, learner: Learner
-    ) -> Background:
+    ) -> tuple[Background, Uploads]:
         namespace, proposer, reactor = self._namespace, self._proposer, self._reactor
         permissions = self._config.security.permissions
         locks = Locks(namespace, proposer, busy_wait_s=self._config.master.busy_wait_s, reactor=reactor)
@@ -375,7 +375,7 @@ class Master:
             Method.ABORT_UPLOAD: uploads.abort,
             Method.INTENT_LIST: self._behind_barrier(lambda _, __: intents.list()),
         }
-        return background
+        return background, uploads
 
     def _add_mounts(self, pinning: Pinning, mounts: Mounts) -> None:
         self._handlers |= {

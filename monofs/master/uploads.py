@@ -26,7 +26,7 @@ from monofs.master.issuing import Issuer
 from monofs.master.members import Members
 from monofs.master.preparing import Preparing
 from monofs.master.proposing import Proposer
-from monofs.master.resolving import Resolver
+from monofs.master.resolving import Resolver, waits_for_parts
 from monofs.master.stores import Unclear
 from monofs.metadata.entries import BeginWrite, Publish, RecordUpload
 from monofs.metadata.namespace import Namespace
@@ -45,7 +45,7 @@ from monofs.model.errors import (
     UfsUnknown,
     WriteLost,
 )
-from monofs.model.ids import ContentId
+from monofs.model.ids import ContentId, MountId
 from monofs.model.options import WriteType
 from monofs.model.paths import parse_path
 from monofs.observe.failpoints import failpoint
@@ -286,15 +286,37 @@ class Uploads:
             return Empty()
         if intent.number in self._ending or intent.acting:
             raise Busy(f"the upload of {intent.path} is being completed", path=intent.path)
+        call.waits_for = f"the store to forget the upload of {intent.path}"
+        await self._give_up(intent)
+        return Empty()
+
+    async def _give_up(self, intent: Intent) -> None:
         self._ending.add(intent.number)
         try:
             self._resolver.take(intent, WriteLost("the upload was aborted"))
-            call.waits_for = f"the store to forget the upload of {intent.path}"
             await self._intents.when_closed(intent.number)
             await self._keep(intent, [])
         finally:
             self._ending.discard(intent.number)
-        return Empty()
+
+    def waiting(self, mount: MountId) -> list[Intent]:
+        """Those below a mount that wait for their clients, and that nobody is ending; oldest first."""
+        uploads = self._namespace.open_intents.uploads.values()
+        return [
+            each
+            for each in uploads
+            if each.mount == mount and waits_for_parts(each) and each.number not in self._ending
+        ]
+
+    async def give_up(self, mount: MountId, call: Call) -> list[str]:
+        """Abort all that wait for their clients below a mount; their paths."""
+        given_up = self.waiting(mount)
+        call.waits_for = f"the store to forget {len(given_up)} uploads"
+        await DeferredList(
+            [Deferred.fromCoroutine(self._give_up(intent)) for intent in given_up], fireOnOneErrback=True
+        )
+        call.waits_for = ""
+        return [intent.path for intent in given_up]
 
     def _open(self, operation: int, call: Call) -> Intent:
         """The upload, if the caller may write its file. Raises ``WriteLost``."""

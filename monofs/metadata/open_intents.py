@@ -30,8 +30,10 @@ class OpenIntents:
         self._touched: dict[str, int] = {}
         """Path → intents about it, acting or not."""
         self._asked: dict[tuple[bytes, int], int] = {}
-        self.uploads = 0
-        """How many are UPLOADs."""
+        self.uploads: dict[int, Intent] = {}
+        """UPLOADs, oldest first: many, and most of them wait for their clients."""
+        self.written: dict[int, dict[int, Intent]] = {}
+        """Worker -> the writes it is at."""
         after = b""
         while page := store.scan(INTENTS, after, _PAGE):
             for _, raw in page:
@@ -45,9 +47,13 @@ class OpenIntents:
         if before is not None:
             self._forget(before)
         if intent is None:
+            self.uploads.pop(number, None)
             return
         self.by_number[number] = intent
-        self.uploads += intent.kind == IntentKind.UPLOAD
+        if intent.kind == IntentKind.UPLOAD:
+            self.uploads[number] = intent
+        if intent.worker:
+            self.written.setdefault(intent.worker, {})[number] = intent
         for path in lock_paths(intent):
             key = path.encode()
             self._locks[key] = number
@@ -59,7 +65,11 @@ class OpenIntents:
             self._asked[intent.client, intent.sequence] = number
 
     def _forget(self, intent: Intent) -> None:
-        self.uploads -= intent.kind == IntentKind.UPLOAD
+        if intent.worker:
+            writes = self.written[intent.worker]
+            del writes[intent.number]
+            if not writes:
+                del self.written[intent.worker]
         for path in lock_paths(intent):
             key = path.encode()
             self._locks.pop(key, None)

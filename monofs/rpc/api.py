@@ -663,8 +663,8 @@ class MountUpdateRequest(Message):
 
 
 class MountRemoveRequest(Message):
-    """MOUNT_REMOVE: forgets the metadata and cache below, never touches the store. ``WouldLose`` when files below are in no store, or changes
-    cannot be done any more, unless ``discard``."""
+    """MOUNT_REMOVE: forgets the metadata and cache below, never touches the store. ``WouldLose`` when files below are in no store, uploads
+    in parts are not complete, or changes cannot be done any more, unless ``discard``."""
 
     path: str
     request: RequestId = RequestId()

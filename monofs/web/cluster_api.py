@@ -401,7 +401,9 @@ def add_routes(routes: Routes) -> None:
     stay = Parameter("stay", "Let it in again.", "boolean", default=False)
     routes.add("POST", "/workers/{id}/decommission", decommission, admin, Done, WORKER, stay)
     path = Parameter("path", "Where it is mounted.")
-    discard = Parameter("discard", "Give up files no store has.", "boolean", default=False)
+    discard = Parameter(
+        "discard", "Give up files no store has, and uploads in parts that are not complete.", "boolean", default=False
+    )
     routes.add("GET", "/mounts", mounts, read, dict[str, MountInfo])
     routes.add("POST", "/mounts", mount_add, admin, MountInfo, body=MountAdd, asks="store")
     routes.add("PATCH", "/mounts", mount_change, admin, MountInfo, body=MountChange, asks="store")

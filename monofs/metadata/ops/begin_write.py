@@ -50,7 +50,7 @@ def begin_write(draft: Draft, change: BeginWrite) -> bytes:
     if change.upload:
         if acting or not spot.mount or change.write_type == WriteType.MUST_CACHE:
             raise InvalidArgument(f"{path} cannot be an upload: a store has it in parts of unknown number", path=path)
-        if draft.state.open_intents.uploads >= UPLOADS_MAX:
+        if len(draft.state.open_intents.uploads) >= UPLOADS_MAX:
             raise Overloaded(f"{UPLOADS_MAX} uploads in parts are open: complete some, or abort them")
     if acting:
         check_unlocked(draft, parts)

@@ -120,7 +120,7 @@ function one(view, path) {
   }
 
   async function remove() {
-    const discard = field("Give up files that are in no store, and changes that are not done", { type: "checkbox" });
+    const discard = field("Give up files that are in no store, uploads that are not complete, and changes that are not done", { type: "checkbox" });
     const gone = await form(`Remove the mount ${path}`, {
       fields: [h("p", "What is known and cached below it is forgotten. ", h("strong", "Nothing in the store is touched"), ": mounting it again shows the same files."), h("p.mono", mount.uri), discard.element],
       button: "Remove it", danger: true, act: () => ask("DELETE", "/mounts", { query: { path, discard: discard.value } }),

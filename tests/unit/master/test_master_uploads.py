@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from monofs.model.errors import (
     UfsFailed,
     UfsNotFound,
     UfsUnknown,
+    WouldLose,
     WriteLost,
 )
 from monofs.model.principal import Principal
@@ -335,6 +337,74 @@ def test_one_that_nobody_ends_goes_after_a_week(house: House, bucket: Bucket, sc
     house.resolve()
     assert uploads(bucket) == ["g"]
     assert [each.number for each in house.ask(Method.INTENT_LIST, api.Empty()).intents] == [young]
+
+
+def steps(call: Callable[[], object]) -> int:
+    """Lines of Python that a call runs."""
+    count = 0
+
+    def trace(*_: object) -> Callable[..., object]:
+        nonlocal count
+        count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_what_every_heartbeat_looks_through_does_not_grow_with_open_uploads(house: House, scribe: Scribe) -> None:
+    write = scribe.begin("/lake/w", 4)
+    resolver = house.master._resolver
+
+    def looks() -> list[int]:
+        calls = (resolver.look_around, lambda: resolver.heartbeat(scribe.number, [write.operation]))
+        return [house.loop.do(steps, call) for call in calls]
+
+    begin(house, "/lake/first")
+    few = looks()
+    for number in range(50):
+        begin(house, f"/lake/u{number}")
+    assert looks() == few
+    house.later_ns = HOUR_NS
+    scribe.heartbeat([])
+    house.settle()
+    assert all(each.kind == "upload" for each in house.ask(Method.INTENT_LIST, api.Empty()).intents)
+
+
+def test_a_mount_with_open_uploads_is_removed_with_them_when_that_is_said(
+    house: House, bucket: Bucket, scribe: Scribe
+) -> None:
+    operations = [begin(house, f"/lake/f{number}") for number in range(7)]
+    send(scribe, operations[0], 1, b"x")
+    with pytest.raises(
+        WouldLose, match=r"7 uploads in parts below /lake are not complete: /lake/f0, .*/lake/f4, …: .*--discard"
+    ):
+        house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+    assert len(bucket.uploads()) == 7
+    gone = house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake", discard=True))
+    assert gone.given_up == [f"/lake/f{number}, which was being uploaded in parts" for number in range(7)]
+    assert bucket.uploads() == {}
+    assert not is_open(house)
+    with pytest.raises(WriteLost):
+        send(scribe, operations[0], 2, b"x")
+
+
+def test_uploads_of_other_mounts_and_ended_ones_are_not_in_the_way_of_a_removal(
+    house: House, bucket: Bucket, make_bucket: Callable[[], Bucket], scribe: Scribe
+) -> None:
+    other = make_bucket()
+    house.ask(Method.MOUNT_ADD, api.MountAddRequest("/other", other.uri, other.options))
+    begin(house, "/other/f")
+    done = begin(house)
+    complete(house, done, send(scribe, done, 1, b"x"))
+    house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+    assert uploads(other) == ["f"]
+    assert is_open(house)
 
 
 def test_others_change_the_path_and_what_is_around_it_while_parts_come(house: House, scribe: Scribe) -> None:
