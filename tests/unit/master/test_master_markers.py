@@ -250,7 +250,13 @@ def test_an_object_that_is_a_directory_has_a_few_bytes(lake: House, bucket: Buck
     assert attributes(lake, path).body == b"bytes"  # type: ignore[union-attr]
     if path == "/lake/d":
         assert bucket._client.get_object(Bucket=bucket.name, Key="d/")["Body"].read() == b"bytes"
+        lake.now_s += 61
         assert keys(lake) == ["d/"]
+        assert attributes(lake, path).body == b"bytes"  # type: ignore[union-attr]
+        put(bucket, "d/", Metadata={"a": "2"})  # by others
+        lake.now_s += 61
+        assert keys(lake) == ["d/"]
+        assert (attributes(lake, path).body, lake.stat(path).size) == (b"", 0)  # type: ignore[union-attr]
     mark(lake, path)
     assert (lake.stat(path).size, lake.stat(path).etag) == (0, "")
     with pytest.raises(InvalidArgument, match="4096 bytes"):
