@@ -43,3 +43,14 @@ def test_a_piece_behind_the_end_takes_nothing_from_its_neighbours(world: World) 
     capability, data = world.put(make_bytes(2, 1000))
     world.read(capability, 0, 1000)
     assert world.read_many([capability], [(0, 0, 100), (0, 1050, 10), (0, 500, 100)]) == data[:100] + data[500:600]
+
+
+@pytest.mark.parametrize("size", [1, 4096, 40_000, 100_000, 131_072, 131_073])
+def test_pieces_of_any_size_come_in_their_order_cold_and_warm(world: World, size: int) -> None:
+    capability, data = world.put(make_bytes(3, 5 * size + 7))
+    pieces = [(0, begin, size) for begin in (4 * size, 0, 2 * size, 5 * size)]
+    wanted = b"".join(data[begin : begin + size] for _, begin, size in pieces)
+    for _ in range(2):
+        assert world.read_many([capability], pieces) == wanted
+        assert world.read(capability, size, size) == data[size : 2 * size]
+    assert world.read_many([capability], []) == b""
