@@ -88,6 +88,7 @@ class Raft:
         self.heard_ns: int | None = None  # when a leader was last answered
         self.ticks = self.elapsed = self.heartbeat_elapsed = 0
         self.patience = self.draw_patience()
+        self.vain_terms = 0  # since a leader was known
         self.votes: dict[NodeId, bool] = {}
         self.ignored = 0
         # a leader's
@@ -379,7 +380,10 @@ class Raft:
         """`term` is at least the own one."""
         if term > self.term:
             self.term = term
+            self.vain_terms += 1
             self.set_vote(NOBODY)
+        if leader != NOBODY:
+            self.vain_terms = 0
         if self.role is Role.LEADER:
             self.retire()
         elif leader != self.leader:
@@ -402,6 +406,7 @@ class Raft:
     def become_candidate(self, *, pre: bool) -> None:
         if not pre:
             self.term += 1
+            self.vain_terms += 1
             self.set_vote(self.me)
         self.role = Role.PRE_CANDIDATE if pre else Role.CANDIDATE
         self.leader, self.votes, self.elapsed = NOBODY, {}, 0
@@ -410,6 +415,7 @@ class Raft:
 
     def become_leader(self) -> None:
         self.role, self.leader = Role.LEADER, self.me
+        self.vain_terms = 0
         self.elapsed = self.heartbeat_elapsed = 0
         self.transferee = NOBODY
         waiting = self.reads.restart()

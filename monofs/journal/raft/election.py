@@ -30,18 +30,26 @@ if TYPE_CHECKING:
     from monofs.journal.raft.core import Raft
 
 LEADERS_OWN = frozenset({Append, Heartbeat, InstallSnapshot})
+DOUBLED_MAX = 3
+"""How often patience doubles while elections come to nothing: to between five and ten seconds with the default timeout."""
 
 
 def tick(raft: Raft) -> None:
     """A tick of whoever does not lead: after a random time without a leader, an election."""
     raft.elapsed += 1
     has_nobody_to_wait_for = raft.role is Role.FOLLOWER and is_sole_voter(raft)
-    if raft.elapsed < raft.patience and not has_nobody_to_wait_for:
+    if raft.elapsed < patience(raft) and not has_nobody_to_wait_for:
         return
     if raft.leader != NOBODY:
         raft.leader = NOBODY
     if is_promotable(raft) and not is_bound_by_lease(raft):
         campaign(raft, pre=True)
+
+
+def patience(raft: Raft) -> int:
+    """Ticks until an election. Votes must be durable before they are told, so with disks that take longer than the timeout no candidate would ever
+    have its votes in time: from the second term on that finds no leader, whoever stands or has voted waits twice as long as before."""
+    return raft.patience << min(max(raft.vain_terms - 1, 0), DOUBLED_MAX)
 
 
 def is_sole_voter(raft: Raft) -> bool:
