@@ -78,6 +78,7 @@ class Nemesis:
 
     def rage(self, seconds: float) -> None:
         """Faults for so long."""
+        self._was_full = bool(self._full_until)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             kinds = list(self._kinds)
@@ -351,12 +352,15 @@ class Nemesis:
         self._down = dict.fromkeys(self._down, 0.0)
         self._full_until = min(self._full_until, 0.1)
         self._undo_what_is_due()
-        self._undo_what_is_due()  # of what was full
+        self.revive()
+
+    def revive(self) -> None:
+        """Start again who does not run: after all is healed, too, one that met the full disk before may be on its way to end."""
         for name in self._masters.nodes:
             if not self._runs(name):
                 is_small = self._small is not None and name == os.path.basename(self._small.directory)
                 may_end = is_small and self._was_full
-                self._note("ended itself" if may_end else "ended itself unasked", name)
-                self._check_end(name, {EXIT_UNSAFE, EXIT_NOT_STARTED} if may_end else set())
+                if self._down.pop(name, None) is None:  # else it was told
+                    self._note("ended itself" if may_end else "ended itself unasked", name)
+                    self._check_end(name, {EXIT_UNSAFE, EXIT_NOT_STARTED} if may_end else set())
                 self._start(name)
-        self._was_full = False

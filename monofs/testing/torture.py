@@ -156,11 +156,11 @@ class Trial:
             each.start()
         self.nemesis.rage(seconds)
         self.nemesis.heal()
-        figures.wrongs += self.nemesis.wrongs
         healed = time.monotonic()
-        self._try("no master leads again", self._write_one, f"/b{number}/healed")
+        self._try("no master leads again", self._write_again, f"/b{number}/healed")
         figures.longest_recovery_s = max(figures.longest_recovery_s, time.monotonic() - healed)
         self._try("a replacement was not ended", self.nemesis.finish)
+        figures.wrongs += self.nemesis.wrongs
         for each in everyone:
             each.stopping.set()
         for each in everyone:
@@ -215,9 +215,24 @@ class Trial:
         """A client of all masters there ever are."""
         return self.masters.connect(*self.masters.rpc_ports, timeout_s=timeout_s)
 
-    def _write_one(self, path: str) -> None:
-        with self._connect(HEAL_S) as fs:
-            fs.make_directory(path, exist_ok=True)
+    def _write_again(self, path: str) -> None:
+        """Wait until a change is acknowledged."""
+        errors: list[Exception] = []
+
+        def is_written() -> bool:
+            self.nemesis.revive()
+            try:
+                with self._connect(ASK_S) as fs:
+                    fs.make_directory(path, exist_ok=True)
+            except (MonofsError, OSError) as error:
+                errors.append(error)
+                return False
+            return True
+
+        try:
+            wait_until(is_written, "nothing is acknowledged", patience_s=HEAL_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {errors[-1]}; as they see it: {self.watch.answers}") from None
 
     def _take_in(self, record: Record) -> None:
         figures = self.figures
