@@ -408,19 +408,21 @@ class Reader:
         if sequential and len(view) < BUFFERED_BELOW_BYTES:
             return self._read_buffered(link, session, offset, view, begin=offset)
         view = view[:READ_BYTES_MAX]
-        self._receive(link, session, offset, view, sequential=sequential or len(view) == READ_BYTES_MAX)
-        return len(view)
+        return self._receive(link, session, offset, view, sequential=sequential or len(view) == READ_BYTES_MAX)
 
     def _read_buffered(self, link: WorkerLink, session: Session, offset: int, view: memoryview, *, begin: int) -> int:
         """Take more than was asked for, from ``begin`` on, and keep it for the reads that follow."""
         buffer = bytearray(min(BUFFER_BYTES, self._boundary(begin) - begin, self.opened.inode.size - begin))
-        self._receive(link, session, begin, memoryview(buffer), sequential=begin > 0)
-        self._buffered = (begin, bytes(buffer))
-        part = memoryview(buffer)[offset - begin : offset - begin + len(view)]
+        count = self._receive(link, session, begin, memoryview(buffer), sequential=begin > 0)
+        if begin + count <= offset:
+            raise ConnectionLost(f"the worker sent {count} of {len(buffer)} bytes of {self.path}")
+        self._buffered = (begin, bytes(memoryview(buffer)[:count]))
+        part = memoryview(buffer)[offset - begin : min(offset - begin + len(view), count)]
         view[: len(part)] = part
         return len(part)
 
-    def _receive(self, link: WorkerLink, session: Session, offset: int, view: memoryview, *, sequential: bool) -> None:
+    def _receive(self, link: WorkerLink, session: Session, offset: int, view: memoryview, *, sequential: bool) -> int:
+        """How many bytes came, at least one: of a worker that is lost in the middle those before, and the rest comes from where it is asked next."""
         cluster, inode = session.cluster, self.opened.inode
         block = block_of(offset, inode.layout)
         spread = bool(cluster.hot) and cluster.is_spread(inode.content, block, link)
@@ -429,8 +431,9 @@ class Reader:
             self.opened.capability, offset, len(view), self._read_type, sequential, 0, spread, past_owner
         )
         count = session.read_into(link, request, view, lambda: self.workers(session, offset))
-        if count != len(view):
-            raise ConnectionLost(f"the worker sent {count} of {len(view)} bytes of {self.path}")
+        if not count:
+            raise ConnectionLost(f"the worker sent nothing of {self.path}")
+        return count
 
     def workers(self, session: Session, offset: int) -> list[WorkerLink]:
         """Whom to ask for the block at ``offset``, best first, as far as is known."""

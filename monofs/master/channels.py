@@ -95,7 +95,9 @@ class Channels:
         buffer = bytearray(request.length)
         with connect(address) as pool:
             count = pool.read_into(Method.READ, request, buffer, READ_TIMEOUT_S)
-        return bytes(buffer[:count])
+        if count != request.length:
+            raise ConnectionLost(f"{address} sent {count} of {request.length} bytes")
+        return bytes(buffer)
 
     def call(
         self, worker: int, method: Method, request: Message, answer_type: type[A], timeout_s: float

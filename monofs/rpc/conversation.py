@@ -245,22 +245,27 @@ class Conversation:
         return self.fill(self._ask(method, body, deadline, trace), view)
 
     def fill(self, request_id: int, view: memoryview) -> int:
-        """DATA of a stream that was started straight into ``view``; returns the bytes filled."""
+        """DATA of a stream that was started straight into ``view``; returns the bytes filled: also where the connection broke after some."""
         header = self._header()
-        self.heard_s, self.on_slow = time.monotonic(), None
+        self.heard_s, self.on_slow, self.answer = time.monotonic(), None, b""
         filled = 0
-        while True:
-            size = header[0]
-            if header[4] != request_id or header[1] not in (_DATA, _ANSWER):
-                self._unexpected(header, request_id)
-            if header[1] == _ANSWER:
-                self.answer = self._body(size)
-                return filled
-            if filled + size > len(view):
-                self._break(ProtocolError(f"{self.address} sent more bytes than were asked for"))
-            self._receive_into(view[filled : filled + size])
-            filled += size
-            header = self._header()
+        try:
+            while True:
+                size = header[0]
+                if header[4] != request_id or header[1] not in (_DATA, _ANSWER):
+                    self._unexpected(header, request_id)
+                if header[1] == _ANSWER:
+                    self.answer = self._body(size)
+                    return filled
+                if filled + size > len(view):
+                    self._break(ProtocolError(f"{self.address} sent more bytes than were asked for"))
+                self._receive_into(view[filled : filled + size])
+                filled += size
+                header = self._header()
+        except ConnectionLost:
+            if not filled:
+                raise
+            return filled
 
     def start_stream(self, method: int, body: bytes, deadline: float, trace: int) -> int:
         """Ask; then call :meth:`next_of_stream` with the id returned until it is final."""

@@ -191,9 +191,10 @@ class Pool:
         hedge: Hedge | None = None,
         heed: Callable[[ServedAnswer], None] | None = None,
     ) -> int:
-        """Receive a stream of DATA straight into a writable buffer; returns how many bytes came, at most its size.
+        """Receive a stream of DATA straight into a writable buffer; returns how many bytes came, at most its size: whoever wants more of a stream
+        whose connection broke asks for the rest.
 
-        Sent again after ConnectionLost: reading changes nothing. Raises ProtocolError when more bytes come than fit.
+        Sent again when it broke before any came: reading changes nothing. Raises ProtocolError when more bytes come than fit.
         ``hedge``: whom else to ask, and when (rpc/hedge.py). ``heed`` is told when the answer says more than that it is the end.
         """
         deadline = time.monotonic() + timeout_s

@@ -5,14 +5,17 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from monofs.model.errors import NoMaster, NoWorker
 from monofs.testing.nodes import ServedNode
+from monofs.testing.storeproxy import Fault, StoreProxy
 
 pytestmark = pytest.mark.system
 
+MIB = 1 << 20
 FILES, FILE_BYTES = 40, 300_000
 WAIT_S = 30.0
 
@@ -58,6 +61,35 @@ def cluster(tmp_path):
     finally:
         for node in nodes:
             node.kill()
+
+
+@pytest.mark.ceph
+def test_a_read_whose_worker_dies_goes_on_elsewhere_from_where_it_was(cluster, bucket, ceph, monkeypatch):
+    monkeypatch.setattr("monofs.client.cluster.host_id", lambda: "another machine")
+    data, come = os.urandom(6 * MIB), 3 * MIB
+    bucket.put("f", data)
+    proxy = StoreProxy(ceph.endpoint)
+    proxy.start()
+    try:
+        with cluster[0].connect(timeout_s=60) as fs, ThreadPoolExecutor(1) as threads:
+            fs.mount_add("/slow", bucket.uri, {**bucket.options, "endpoint": proxy.endpoint})
+            fs.stat("/slow/f")
+            proxy.add(Fault(kind="get", key=b"f", times=1, cut="hang", after_bytes=come + 5))
+            got = bytearray(len(data))
+            with fs.open("/slow/f") as file:
+                reading = threads.submit(file.readinto, got)
+                until(lambda: got[:MIB] == data[:MIB], "what has come is not given")
+                assert not reading.done()
+                (address,) = [each for each, told in fs.cached_on("/slow/f").items() if told.groups]
+                next(each for each in cluster[1:] if each.doors["worker"] == address).kill()
+                assert reading.result(WAIT_S) == len(data)
+        assert got == data
+        begins = [int(re.match(r"bytes=(\d+)-", each.range)[1]) for each in proxy.seen("get", b"f")]
+        assert begins[:2] == [0, 0], "the look at the store when it was mounted, and the worker that died"
+        assert begins[2:]
+        assert min(begins[2:]) >= MIB, "what had come was not fetched again"
+    finally:
+        proxy.stop()
 
 
 def contents(source):

@@ -342,7 +342,7 @@ def test_a_store_is_opened_once_and_closed_when_its_mount_goes(world: World) -> 
     world.master.mounts, world.master.mounts_index = [], 7
     world.on_beat()
     world.run(world.worker.stop)
-    assert world.store.closed == 1
+    world.on_reactor_until(lambda: world.store.closed == 1)
 
 
 def test_a_mount_with_new_options_is_opened_anew(world: World) -> None:
