@@ -350,6 +350,7 @@ class Members:
             token_grant(self._namespace),
             self._namespace.meta.keys_index,
             self._is_in_table(worker),
+            self._namespace.meta.last_intent,
         )
 
     async def note_addresses(self) -> None:

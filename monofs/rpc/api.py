@@ -1091,6 +1091,8 @@ class RegisterAnswer(Message):
     tokens_index: int = 0
     listed: bool | None = None
     """Whether the slot table lists this worker; None: there is none."""
+    begun: int = 0
+    """The last operation begun before: writes up to it that this worker did not name are given up."""
 
 
 class FeedKind(IntEnum):

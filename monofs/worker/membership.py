@@ -93,19 +93,20 @@ class Membership:
         operations: Callable[[], list[int]] = list,
         troubles: Callable[[], dict[int, str]] = dict,
         on_cluster: Callable[[], None] = lambda: None,
+        on_begun: Callable[[int], None] = lambda _: None,
         on_tokens: Callable[[TokenGrant], None] = lambda _: None,
         on_slots: Callable[[], None] = lambda: None,
         on_replicas: Callable[[], None] = lambda: None,
         on_addresses: Callable[[], None] = lambda: None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``operations`` tells the writes this worker is at, ``troubles`` of mounts whose stores it does not ask; ``on_cluster`` is called before another cluster is joined, ``on_slots`` when the slot
-        table has changed, ``on_replicas`` when other paths are to have copies, ``on_addresses`` when more may be known of where its workers listen. ``tell`` is given what to show whoever started the
+        """``operations`` tells the writes this worker is at, ``troubles`` of mounts whose stores it does not ask; ``on_cluster`` is called before another cluster is joined, ``on_begun`` with
+        the last operation of which the master gave up the writes it did not hear named, ``on_slots`` when the slot table has changed, ``on_replicas`` when other paths are to have copies, ``on_addresses`` when more may be known of where its workers listen. ``tell`` is given what to show whoever started the
         worker, while it waits for its first master."""
         self._config, self._cache, self._gate, self._pins, self._master = config, cache, gate, pins, master
         self._reactor, self._identity, self._on_mounts = reactor, identity, on_mounts
         self._operations, self._on_cluster, self._on_tokens = operations, on_cluster, on_tokens
-        self._troubles = troubles
+        self._troubles, self._on_begun = troubles, on_begun
         self._peers, self._on_slots, self._on_addresses = peers, on_slots, on_addresses
         self._on_replicas = on_replicas
         self._tell = tell
@@ -211,6 +212,7 @@ class Membership:
         self._gate.hear(answer.now_ns)
         if is_new:
             self._pins.begin()
+        self._on_begun(answer.begun)
         self._gate.set_keys(answer.keys, answer.cluster)
         self._on_mounts(answer.mounts)
         self._parts.registered(listed=answer.listed)

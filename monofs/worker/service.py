@@ -135,6 +135,7 @@ class Worker:
             operations=lambda: self._writers.operations,
             troubles=self._stores.troubles,
             on_cluster=lambda: self._writers.lose_all(WriteLost("this worker serves another cluster now")),
+            on_begun=self._writers.refuse_until,
             on_tokens=self._take_tokens,
             on_slots=lambda: self._handing.begin(),
             on_replicas=lambda: self._handing.follow_policies(),

@@ -106,6 +106,7 @@ class Writers:
         self._sweep = LoopingCall(self._sweep_idle)
         self._sweep.clock = reactor
         self._stopping = False
+        self._given_up = 0
         metrics.WRITES_OPEN.read = lambda: {(): float(len(self._open))}
 
     def register_methods(self, service: Service) -> None:
@@ -119,6 +120,10 @@ class Writers:
     def operations(self) -> list[int]:
         """Open writes: the master leaves their intents alone."""
         return sorted(number for number, writing in self._open.items() if not writing.capability.part)
+
+    def refuse_until(self, operation: int) -> None:
+        """The master has given up all writes up to this one of which this worker has no byte yet: what of them comes now would be done behind its back."""
+        self._given_up = operation
 
     def lose_all(self, error: MonofsError) -> None:
         """Give up every write: their intents are of another cluster."""
@@ -167,7 +172,7 @@ class Writers:
             return ended
         writing = self._open.get(operation)
         if writing is None:
-            if request.offset:
+            if request.offset or (operation <= self._given_up and not capability.part):
                 raise WriteLost("this worker does not have what was written before: it restarted, or gave the write up")
             writing = self._open[operation] = self._begin(request.capability, capability)
             if not self._sweep.running:

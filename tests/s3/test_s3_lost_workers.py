@@ -13,6 +13,7 @@ import pytest
 from botocore.config import Config
 from s3_world import REGION, new_key
 
+from monofs.testing.masters import wait_until
 from monofs.testing.nodes import ServedNode
 
 pytestmark = pytest.mark.system
@@ -37,6 +38,9 @@ def pair(tmp_path: Path) -> Iterator[tuple[Any, ServedNode]]:
             (tmp_path / "data").mkdir()
             with master.connect() as fs:
                 fs.mount_add("/bucket", f"file://{tmp_path / 'data'}")
+                wait_until(
+                    lambda: [bool(each["slots"]) for each in fs.report()["workers"].values()] == [True] * 2, "no slots"
+                )
             access, word = new_key(master, "writer", doors=[door.doors["s3"]])
             yield (
                 boto3.client(
@@ -62,6 +66,7 @@ def test_a_creation_whose_worker_died_at_its_end_is_told_that_it_was_done(pair: 
                 pass
             if other.process.poll() is not None:
                 break
+        assert other.process.poll() is not None, "no write was its own"
         other.environment = {}
         other.start()
         assert putting.result()["ResponseMetadata"]["HTTPStatusCode"] == 200

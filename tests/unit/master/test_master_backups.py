@@ -82,4 +82,4 @@ def test_a_new_copy_asked_for_from_nowhere_is_held_no_longer_than_others(house: 
     held = house.master._backups._held
     assert (held.readers, held.timer.active()) == (0, True)
     receive(house, BackupRequest())
-    assert len(copies(house)) == 1
+    assert has_copies(house, 1)

@@ -12,7 +12,8 @@ from monofs.model.paths import name_problem
 from monofs.ufs.base import UfsEntry, UfsPage
 from monofs.ufs.flat import ODD_MAX, Stretch, position_of
 
-letters = st.sampled_from([b"a", b"b", b"-", b".", b"0", b"/", "é".encode(), "\U0010ffff".encode()])
+LAST = "\U0010ffff".encode()
+letters = st.sampled_from([b"a", b"b", b"-", b".", b"0", b"/", "é".encode(), LAST])
 keys_of = st.sets(st.lists(letters, min_size=1, max_size=6).map(b"".join).filter(lambda key: key != b"/"), max_size=30)
 
 
@@ -114,9 +115,16 @@ class Walk:
 
 @given(keys=keys_of, limit=st.integers(2, 10))
 def test_a_walk_meets_every_key_a_path_can_have_once_and_in_order(keys: set[bytes], limit: int) -> None:
+    keys = {key for key in keys if not any(part.startswith(LAST) for part in key.split(b"/"))}
     walk = Walk(keys, limit)
     reachable = [key for key in sorted(keys) if not any(map(name_problem, key.removesuffix(b"/").split(b"/")))]
     assert list(walk.below(b"")) == reachable
+
+
+def test_below_a_name_that_begins_with_the_last_character_a_stretch_may_tell_nothing() -> None:
+    """A stretch begins behind all other names below a directory that is passed: whoever asks lists the directory itself then."""
+    keys = {b"p/" + LAST + b"%d" % number for number in range(3)} | {b"q"}
+    assert scan(keys, position_of(b"", b"p/"), 2).page(b"", b"p/") is None
 
 
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=60), limit=st.integers(5, 50))

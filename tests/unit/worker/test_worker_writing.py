@@ -201,6 +201,17 @@ def test_an_aborted_write_leaves_nothing(writer: World, store: Path) -> None:
     holds(writer)
 
 
+def test_a_write_that_the_master_gave_up_before_its_first_byte_came_is_refused(writer: World, store: Path) -> None:
+    """It began before this worker did: where it was put after all, its client would meet its own file as another's."""
+    writer.master.begun = 7
+    writer.run(writer.master.break_off)
+    writer.on_reactor_until(lambda: writer.worker._writers._given_up == 7)
+    with pytest.raises(WriteLost):
+        writer.write(writer.write_capability(7, 3), b"old")
+    assert not list(store.iterdir())
+    assert writer.write(writer.write_capability(8, 3), b"new").received == 3
+
+
 def test_a_write_that_never_came_is_aborted_at_the_master(writer: World) -> None:
     writer.tcp.call(Method.ABORT_WRITE, AbortWriteRequest(writer.write_capability(4, -1)), Empty, PATIENCE_S)
     assert [one.operation for one in writer.master.abandoned] == [4]

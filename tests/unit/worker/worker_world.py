@@ -209,6 +209,7 @@ class ScriptedMaster:
         self.tokens, self.tokens_index = TokenGrant({}, 0), 0
         self.slots: SlotsNews | None = None
         self.listed: bool | None = None
+        self.begun = 0
         self.parts: PartsNews | None = None
         self.ended: list[EndWriteRequest] = []
         self.abandoned: list[AbandonWriteRequest] = []
@@ -242,6 +243,7 @@ class ScriptedMaster:
                     self.tokens,
                     self.tokens_index,
                     self.listed,
+                    self.begun,
                 )
             )
         if method is Method.CLUSTER:
