@@ -7,7 +7,8 @@ directory that is asked for meanwhile waits for the stretch that begins before i
 Flat listings of large directories tell no more than their own do, and less of directories that hold much below: where a stretch met few directories, their
 own listings are asked for, until they prove small again.
 
-Invariant: what is handed out carries the journal index and the time read *before* its stretch was asked for, and is judged by them as any page is (merging.py).
+Invariant: what is handed out carries the journal index and the time read *before* its stretch was asked for, and is judged by them as any page is (merging.py);
+the key of its directory was the same at that index. Only the end of a MOVE job gives directories of object stores other keys.
 Not here: how a stretch is read (ufs/flat.py). Bounds: ``STRETCHES_MAX`` pages of keys, for ``AGE_MAX_S``.
 """
 
@@ -114,6 +115,7 @@ class Flats:
                 mount == located.mount.id
                 and held.at >= oldest
                 and held.mount.changed_index == located.mount.changed_index
+                and not self._namespace.known_jobs.has_moved(mount, held.read_index)
             ):
                 page = held.stretch.page(located.key.encode(), after)
                 if page is not None:

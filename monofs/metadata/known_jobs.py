@@ -149,6 +149,10 @@ class KnownJobs:
                 found.append(job)
         return found
 
+    def has_moved(self, mount: int, read_index: int) -> bool:
+        """Whether a MOVE ended after ``read_index``: since then the key of a directory may be another one than it was."""
+        return any(job.kind == JobKind.MOVE and not is_open(job) for job in self.unsettled(mount, read_index))
+
     def over(self, parts: Parts) -> Job | None:
         """The open tree job one of whose paths is ``parts``, above it or below it."""
         for job in self.open_trees.values():

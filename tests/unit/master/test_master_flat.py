@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lakes import Lake, ended, start, tree
+from lakes import Lake, ended, rename, start, tree
 from master_house import House
 from scribe import Scribe
 
@@ -231,6 +231,20 @@ def test_a_mount_that_is_changed_has_its_store_listed_anew(house: House, bucket:
     bucket.put("d30/g", b"")
     house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/lake", {"list_page": "500"}))
     assert "d30/g" in keys(house, after=first.next)
+
+
+def test_what_was_listed_while_a_directory_moved_says_nothing_of_where_it_is_then(
+    house: House, bucket: Bucket, proxy: StoreProxy
+) -> None:
+    bucket.put_all({f"a/d{at:02}/f": b"" for at in range(40)})
+    mount(house, bucket, proxy)
+    before = {path: house.stat(path).id for path in tree(house, "/lake/a")}
+    ended(house, rename(house, "/lake/a", "/lake/b"))  # lists a/, and so all keys behind it
+    proxy.forget()
+    assert ended(house, start(house, "sync", "/lake/b")).failed == 0
+    assert proxy.count("list") <= 5
+    found = {path: house.namespace.lookup(parse_path(path.replace("/a", "/b"))).inode for path in before}
+    assert {path: inode and inode.id for path, inode in found.items()} == before
 
 
 def test_local_directories_are_never_walked_for_others(house: House, data: Path) -> None:
