@@ -23,8 +23,9 @@ from monofs.master.proposing import Proposer
 from monofs.master.stores import UNAVAILABLE, MountedStore, Unclear
 from monofs.metadata.entries import Moved, MovedFile
 from monofs.metadata.namespace import Namespace
-from monofs.metadata.tables import Job, JobState
+from monofs.metadata.tables import MARKERS_LEVEL, Job, JobState
 from monofs.model.errors import ConditionFailed, MonofsError, NotReady, UfsChanged, UfsNotEmpty, UfsNotFound
+from monofs.model.inode import Flag
 from monofs.model.paths import format_path, parse_path
 from monofs.ufs.base import Condition, UfsEntry
 
@@ -183,10 +184,8 @@ class Moving:
         return left
 
     async def _follow_own(self, run: Run, store: MountedStore, *, any_age: bool) -> bool:
-        """The former directory's own marker, which is not among what lies below it, unless there is a new directory; as :meth:`_follow_one`."""
+        """The former directory's own marker, which is not among what lies below it; as :meth:`_follow_one`."""
         own = run.job.key.encode() + b"/"
-        if self._namespace.lookup(parse_path(run.job.path)).inode is not None:
-            return True
         marker = await run.persist(lambda: store.call("head", run.job.key, lambda ufs: ufs.look(own)))
         if marker is None:
             return True
@@ -249,11 +248,15 @@ class Moving:
         return True
 
     def _is_new(self, job: Job, relative: bytes) -> bool:
-        """Whether the tree has something at the former path that this entry belongs to."""
+        """Whether the tree has something at the former path that this entry belongs to. A marker belongs to a directory that is an object, not to one
+        that only leads to what was written there since."""
         inode = self._namespace.lookup(parse_path(job.path)).inode
         if inode is None or not inode.is_directory or inode.id == job.directory:
             return False
-        return Below(self._namespace, inode.id).record(relative) is not None
+        found = Below(self._namespace, inode.id).record(relative) if relative else inode
+        if found is None or not found.is_directory:
+            return found is not None
+        return bool(found.flags & Flag.MARKER) or self._namespace.level < MARKERS_LEVEL
 
     def _has_directory(self, job: Job, relative: bytes) -> bool:
         """Whether the moved directory has this one below it, or is it."""

@@ -398,6 +398,46 @@ def test_an_object_put_for_a_directory_while_that_moves_wins(lake: House, bucket
     assert [kept_with(bucket, key)[1] for key in ("new/", "new/d/")] == [{"a": "new"}] * 2
 
 
+@pytest.mark.parametrize("written", [["old/d/x", "old/x"], ["old"]])
+def test_what_is_written_at_a_former_path_does_not_keep_the_objects_of_directories_there(
+    lake: House, scribe: Scribe, bucket: Bucket, written: list[str]
+) -> None:
+    for key in ("old/", "old/d/"):
+        put(bucket, key, Metadata={"a": key})
+    put(bucket, "old/d/f")
+    keys(lake)
+    held = lake.hold("copy")
+    number = rename(lake, "/lake/old", "/lake/new")
+    held.wait_until_there()
+    for key in written:
+        scribe.write(f"/lake/{key}", b"new")
+    held.release()
+    assert ended(lake, number).failed == 0
+    lake.now_s += 61
+    assert keys(lake) == bucket.keys() == ["new/", "new/d/", "new/d/f", *written]
+    for key in ("new/", "new/d/"):
+        shown = attributes(lake, f"/lake/{key[:-1]}")
+        assert shown is not None
+        assert shown.user == kept_with(bucket, key)[1] == {"a": key.replace("new/", "old/")}
+
+
+def test_objects_made_for_new_directories_at_a_former_path_stay_there(
+    lake: House, scribe: Scribe, bucket: Bucket
+) -> None:
+    put(bucket, "old/d/f")
+    keys(lake)
+    held = lake.hold("copy")
+    number = rename(lake, "/lake/old", "/lake/new")
+    held.wait_until_there()
+    for path in ("/lake/old", "/lake/old/d"):
+        mark(lake, path)
+    held.release()
+    assert ended(lake, number).failed == 0
+    lake.now_s += 61
+    assert keys(lake) == bucket.keys() == ["new/d/f", "old/", "old/d/"]
+    assert attributes(lake, "/lake/old") == attributes(lake, "/lake/old/d") == KEPT
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("nth", [0, 1, 2])
 def test_objects_of_directories_keep_all_when_the_master_restarts_amid_their_move(
