@@ -8,7 +8,7 @@ Flat listings of large directories tell no more than their own do, and less of d
 own listings are asked for, until they prove small again.
 
 Invariant: what is handed out carries the journal index and the time read *before* its stretch was asked for, and is judged by them as any page is (merging.py);
-the key of its directory was the same at that index. Only the end of a MOVE job gives directories of object stores other keys.
+its directory was the same at that index, with the same key. Only the end of a MOVE job gives directories of object stores other keys.
 Not here: how a stretch is read (ufs/flat.py). Bounds: ``STRETCHES_MAX`` pages of keys, for ``AGE_MAX_S``.
 """
 
@@ -118,7 +118,7 @@ class Flats:
                 and not self._namespace.known_jobs.has_moved(mount, held.read_index)
             ):
                 page = held.stretch.page(located.key.encode(), after)
-                if page is not None:
+                if page is not None and not self._namespace.was_removed(parts, held.read_index):
                     return Asked(page, held.mount, located.key, held.read_index, held.at, is_flat=True)
         return None
 

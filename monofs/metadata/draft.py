@@ -127,11 +127,6 @@ class Draft:
         found = self.lookup(parts)
         return self.state.lookup_key(parts) if as_key else found
 
-    def tombstone(self, parent: int, key: bytes) -> int:
-        """Journal index at which this name was removed; 0: no removal is remembered."""
-        raw = self.state.store.get(TOMBSTONES, pack_id(parent) + key)
-        return 0 if raw is None else decode_tombstone(raw).index
-
     # ---- records
 
     def add_inode(self, parent: int, key: bytes, inode: Inode) -> bytes:

@@ -31,6 +31,7 @@ from monofs.metadata.tables import (
     PLACES,
     RETIRED,
     ROOT_KEY,
+    TOMBSTONES,
     TTLS,
     WORKERS,
     Intent,
@@ -42,6 +43,7 @@ from monofs.metadata.tables import (
     Ttl,
     decode_feed,
     decode_places,
+    decode_tombstone,
     decode_ttl,
     pack_id,
     path_key,
@@ -280,6 +282,26 @@ class State:
             if inode.flags & _PINNED:
                 return True
             directory = place[0]
+        return False
+
+    def tombstone(self, parent: int, key: bytes) -> int:
+        """Journal index at which this name was removed; 0: no removal is remembered."""
+        raw = self.store.get(TOMBSTONES, pack_id(parent) + key)
+        return 0 if raw is None else decode_tombstone(raw).index
+
+    def was_removed(self, parts: Parts, index: int) -> bool:
+        """Whether a directory that had this path, or was above it, was removed after a journal index, whatever is there now. Removals that are remembered
+        only: ``index`` is ``buried_floor`` or later."""
+        if self.meta.buried_index <= index:
+            return False
+        directory = present(self._root, "there is a root to remove from")[0].id
+        for name in parts:
+            if self.tombstone(directory, name + b"/") > index:
+                return True
+            below = self.get_directory(directory, name)
+            if below is None:
+                break
+            directory = below.id
         return False
 
     # ---- mounts

@@ -102,7 +102,7 @@ class Adoption:
         if self.is_guarded and self._is_kept(key, known, found):
             return Effect.NOTHING
         if known is None:
-            if found is None or (self._remembers and self._draft.tombstone(parent, key) > self._read_index):
+            if found is None or (self._remembers and self._draft.state.tombstone(parent, key) > self._read_index):
                 return Effect.NOTHING
             self._add(parent, key, found)
             return Effect.ADDED

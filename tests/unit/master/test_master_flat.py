@@ -247,6 +247,21 @@ def test_what_was_listed_while_a_directory_moved_says_nothing_of_where_it_is_the
     assert {path: inode and inode.id for path, inode in found.items()} == before
 
 
+def test_what_was_listed_before_a_directory_was_removed_says_nothing_of_a_new_one_there(
+    house: House, bucket: Bucket, proxy: StoreProxy
+) -> None:
+    bucket.put_all({f"d{at:02}/{key}": b"" for at in range(20) for key in ("f", "s/f")})
+    mount(house, bucket, proxy)
+    assert len(keys(house)) == 40  # so the stretch that was listed is believed
+    for path in ("f", "s/f", "s", ""):
+        house.ask(Method.DELETE, api.DeleteRequest(f"/lake/d10/{path}".removesuffix("/")))
+    scribe = Scribe(house)
+    scribe.write("/lake/d10/s/new", b"")
+    assert ended(house, start(house, "sync", "/lake")).failed == 0
+    assert tree(house, "/lake/d10") == ["/lake/d10/s/", "/lake/d10/s/new"]
+    assert proxy.count("list") <= 5
+
+
 def test_local_directories_are_never_walked_for_others(house: House, data: Path) -> None:
     lake = Lake(data, None)
     for at in range(20):
