@@ -211,7 +211,12 @@ class Moving:
         """One entry that is left at the old prefix; whether it needs nothing more."""
         job = run.job
         mount, old = mount_of(self._namespace, job), job.key.encode() + b"/" + entry.name
-        if self._is_new(job, entry.name) or (came_after(entry, began_ns(job, store)) and not entry.is_directory):
+        is_after = came_after(entry, began_ns(job, store))
+
+        def stays() -> bool:  # an older marker that a new directory was made with is the moved one's, too
+            return self._is_new(job, entry.name) and (is_after or not entry.is_directory)
+
+        if stays() or (is_after and not entry.is_directory):
             run.count("kept")
             return True
         if not entry.is_directory and path_of(mount, old) is not None and not any_age:
@@ -222,7 +227,7 @@ class Moving:
         try:
             if guard.refused:
                 return False
-            if self._is_new(job, entry.name):
+            if stays():
                 return True
             if not entry.is_directory or self._has_directory(job, entry.name):
                 try:
@@ -233,6 +238,8 @@ class Moving:
                     if not entry.is_directory or error.detail.get("source"):
                         raise
                     # a marker is there already, so this one is of no use any more
+            if self._is_new(job, entry.name):
+                return True
             failed = await guard.act(store, "delete", job.key, lambda ufs: ufs.delete_many([old]))
         except (UfsChanged, UfsNotFound):
             return True  # something lies at its new key, or it is gone

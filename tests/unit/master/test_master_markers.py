@@ -421,6 +421,26 @@ def test_what_is_written_at_a_former_path_does_not_keep_the_objects_of_directori
         assert shown.user == kept_with(bucket, key)[1] == {"a": key.replace("new/", "old/")}
 
 
+def test_objects_of_directories_move_though_others_were_made_at_their_former_paths(lake: House, bucket: Bucket) -> None:
+    marked = ["old/", "old/d/"]
+    for key in marked:
+        put(bucket, key, Metadata={"a": key})
+    put(bucket, "old/f")
+    keys(lake)
+    lake.later_ns = 5 * 10**9  # so that the objects are older than the move, whole seconds or not
+    held = lake.hold("copy")
+    number = rename(lake, "/lake/old", "/lake/new")
+    held.wait_until_there()
+    for key in marked:
+        lake.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest(f"/lake/{key[:-1]}"))
+    held.release()
+    assert ended(lake, number).failed == 0
+    lake.now_s += 61
+    assert keys(lake) == bucket.keys() == ["new/", "new/d/", "new/f", *marked]
+    for key in marked:
+        assert kept_with(bucket, key.replace("old/", "new/"))[1] == {"a": key}
+
+
 def test_objects_made_for_new_directories_at_a_former_path_stay_there(
     lake: House, scribe: Scribe, bucket: Bucket
 ) -> None:
