@@ -47,7 +47,9 @@ class MasterConfig:
     )
     store_timeout_s: float = setting(30.0, "seconds", "How long the master waits for one answer of a store.")
     busy_wait_s: float = setting(
-        5.0, "seconds", "How long a change waits for another change of the same path before it gets Busy."
+        5.0,
+        "seconds",
+        "How long a change waits for another change of the same path, and unmounting for uploads to be aborted, before it gets Busy.",
     )
     job_requests: int = setting(16, "requests", "Requests to stores and workers one job has in flight.")
     job_patience_s: float = setting(

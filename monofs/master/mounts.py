@@ -24,9 +24,17 @@ from monofs.master.uploads import Uploads
 from monofs.master.walking import UNPERSISTED_MAX, find_unpersisted
 from monofs.metadata.entries import AddMount, RemoveMount, UpdateMount
 from monofs.metadata.namespace import Namespace
-from monofs.metadata.ops.remove_mount import TOLD_MAX
+from monofs.metadata.ops.remove_mount import TOLD_MAX, check_removable
 from monofs.metadata.tables import Intent
-from monofs.model.errors import HomeUnusable, InvalidArgument, MonofsError, MountExists, MountNotFound, WouldLose
+from monofs.model.errors import (
+    ConnectionLost,
+    HomeUnusable,
+    InvalidArgument,
+    MonofsError,
+    MountExists,
+    MountNotFound,
+    WouldLose,
+)
 from monofs.model.ids import MountId
 from monofs.model.mount import Mount
 from monofs.model.options import SYNC_NEVER_S, UfsMode
@@ -123,7 +131,9 @@ class Mounts:
             raise WouldLose(
                 f"{_lost_words(path, lost)}: copy them elsewhere, or give them up with --discard", path=path
             )
-        aborted = await self._end_uploads(parts, request, call)
+        aborted = await self._end_uploads(parts, request, searched, call)
+        if call.closed:
+            raise ConnectionLost(f"whoever asked to unmount {path} waits no more: it stays")
         stamp = self._proposer.stamp(request.request)
         given_up = [*aborted, *await self._proposer.propose(RemoveMount(stamp, path, request.discard, searched))]
         log.info("unmounted", path=path)
@@ -137,18 +147,22 @@ class Mounts:
             )
         return MountRemoveAnswer(lost, given_up[:TOLD_MAX])
 
-    async def _end_uploads(self, parts: Parts, request: MountRemoveRequest, call: Call) -> Sequence[str]:
-        """Abort what clients began to upload in parts and did not complete: nobody could any more. What it was; ``WouldLose`` unless they are given up."""
+    async def _end_uploads(self, parts: Parts, request: MountRemoveRequest, searched: int, call: Call) -> Sequence[str]:
+        """Abort what clients began to upload in parts and did not complete: nobody could any more. What it was; ``WouldLose`` unless they are given up,
+        and what ``apply`` would refuse the removal with, before any is."""
         mount = next((mount for at, mount in self._namespace.mounts() if at == parts), None)
         if mount is None or mount.ufs_mode == UfsMode.NO_ACCESS:
             return []
         waiting = self._uploads.waiting(mount.id)
+        check_removable(self._namespace, mount, searched, spared={each.number for each in waiting})
         if waiting and not request.discard:
             raise WouldLose(
                 f"{_upload_words(mount.path, waiting)}: have them completed or aborted (AbortMultipartUpload), or abort them with --discard",
                 path=mount.path,
             )
-        return [f"{path}, which was being uploaded in parts" for path in await self._uploads.give_up(mount.id, call)]
+        return [
+            f"{path}, which was being uploaded in parts" for path in await self._uploads.give_up(mount, waiting, call)
+        ]
 
     def update(self, request: MountUpdateRequest, call: Call) -> Deferred[Any]:
         """Answers MountInfo as it is, or for a dry run as it would be. The store must accept the new options first."""

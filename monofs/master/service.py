@@ -350,7 +350,19 @@ class Master:
             now_ns=self._now_ns,
         )
         preparing.room_maker = background
-        uploads = Uploads(namespace, proposer, preparing, intents, acts, resolver, members, issuer, background.channels)
+        uploads = Uploads(
+            namespace,
+            proposer,
+            preparing,
+            intents,
+            acts,
+            resolver,
+            members,
+            issuer,
+            background.channels,
+            busy_wait_s=self._config.master.busy_wait_s,
+            reactor=self._reactor,
+        )
         self._handlers |= background.handlers(self._behind_barrier)
         explaining = Explaining(namespace, loader, stores, members, reading, intents, clock=self._clock)
         self._handlers |= {

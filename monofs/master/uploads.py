@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 
 from monofs.master.acting import Acts, step
 from monofs.master.auditing import audited
@@ -30,6 +31,7 @@ from monofs.master.resolving import Resolver, waits_for_parts
 from monofs.master.stores import Unclear
 from monofs.metadata.entries import BeginWrite, Publish, RecordUpload
 from monofs.metadata.namespace import Namespace
+from monofs.metadata.ops.remove_mount import WAY_OUT
 from monofs.metadata.tables import UPLOADS_LEVEL, UPLOADS_MAX, Intent, IntentKind
 from monofs.model.attributes import check_attributes
 from monofs.model.block import block_of, slot_of
@@ -46,6 +48,7 @@ from monofs.model.errors import (
     WriteLost,
 )
 from monofs.model.ids import ContentId, MountId
+from monofs.model.mount import Mount
 from monofs.model.options import WriteType
 from monofs.model.paths import parse_path
 from monofs.observe.failpoints import failpoint
@@ -97,10 +100,14 @@ class Uploads:
         members: Members,
         issuer: Issuer,
         channels: Channels,
+        *,
+        busy_wait_s: float,
+        reactor: Any,
     ) -> None:
         self._namespace, self._proposer, self._preparing = namespace, proposer, preparing
         self._intents, self._acts, self._resolver = intents, acts, resolver
         self._members, self._issuer, self._channels = members, issuer, channels
+        self._busy_wait_s, self._reactor = busy_wait_s, reactor
         self._ending: set[int] = set()
         self._seen: OrderedDict[int, _Seen] = OrderedDict()
 
@@ -308,13 +315,19 @@ class Uploads:
             if each.mount == mount and waits_for_parts(each) and each.number not in self._ending
         ]
 
-    async def give_up(self, mount: MountId, call: Call) -> list[str]:
-        """Abort all that wait for their clients below a mount; their paths."""
-        given_up = self.waiting(mount)
+    async def give_up(self, mount: Mount, given_up: list[Intent], call: Call) -> list[str]:
+        """Abort these, which wait for their clients below a mount; their paths. ``Busy`` when its store has not forgotten them within
+        ``master.busy_wait_s``: they go once it does."""
         call.waits_for = f"the store to forget {len(given_up)} uploads"
-        await DeferredList(
-            [Deferred.fromCoroutine(self._give_up(intent)) for intent in given_up], fireOnOneErrback=True
-        )
+        ending = [Deferred.fromCoroutine(self._give_up(intent)) for intent in given_up]
+        ended: Deferred[Any] = Deferred()  # what is not waited for any more goes on
+        DeferredList(ending, fireOnOneErrback=True).chainDeferred(ended)
+        try:
+            await ended.addTimeout(self._busy_wait_s, self._reactor)
+        except DeferredTimeout:
+            left = sum(self._namespace.intent(intent.number) is not None for intent in given_up)
+            shown = f"{left} of {len(given_up)} uploads in parts below {mount.path} are not aborted in {mount.uri} yet"
+            raise Busy(f"{shown}: {WAY_OUT}", path=mount.path) from None
         call.waits_for = ""
         return [intent.path for intent in given_up]
 

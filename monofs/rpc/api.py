@@ -664,7 +664,8 @@ class MountUpdateRequest(Message):
 
 class MountRemoveRequest(Message):
     """MOUNT_REMOVE: forgets the metadata and cache below, never touches the store. ``WouldLose`` when files below are in no store, uploads
-    in parts are not complete, or changes cannot be done any more, unless ``discard``."""
+    in parts are not complete, or changes cannot be done any more, unless ``discard``. ``Busy`` while changes are under way in the store, such as an
+    upload that it does not abort."""
 
     path: str
     request: RequestId = RequestId()

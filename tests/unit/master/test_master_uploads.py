@@ -8,20 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lakes import ended, rename
 from master_house import House
 from scribe import Scribe, inode_of
 from test_master_below import PATIENT
 from test_master_resolving import Silence
 
-from monofs.config.schema import Config, SecurityConfig
+from monofs.config.schema import Config, MasterConfig, SecurityConfig
 from monofs.metadata.entries import Asker, BeginWrite, Stamp
 from monofs.metadata.tables import UPLOADS_LEVEL, decode_intent
 from monofs.model.attributes import Attributes
 from monofs.model.errors import (
     AlreadyExists,
+    Busy,
     ConditionFailed,
+    ConnectionLost,
     InvalidArgument,
     MonofsError,
+    MountPoint,
     NoWorker,
     PermissionDenied,
     UfsFailed,
@@ -30,9 +34,10 @@ from monofs.model.errors import (
     WouldLose,
     WriteLost,
 )
-from monofs.model.principal import Principal
+from monofs.model.principal import NODE, Principal
 from monofs.rpc import api
 from monofs.rpc.api import Method, UploadedPart
+from monofs.rpc.direct import DirectClient
 from monofs.testing.buckets import Bucket
 from monofs.testing.ceph import Ceph
 from monofs.testing.storeproxy import Fault, StoreProxy
@@ -392,6 +397,93 @@ def test_a_mount_with_open_uploads_is_removed_with_them_when_that_is_said(
     assert not is_open(house)
     with pytest.raises(WriteLost):
         send(scribe, operations[0], 2, b"x")
+
+
+@pytest.fixture
+def impatient(make_house: Callable[..., House], bucket: Bucket) -> House:
+    """Who unmounts waits but a moment for the store to forget uploads."""
+    made = make_house(Config(master=MasterConfig(busy_wait_s=0.05)))
+    made.ask(Method.MOUNT_ADD, api.MountAddRequest("/lake", bucket.uri, bucket.options))
+    return made
+
+
+def paths(house: House) -> list[str]:
+    return [each.path for each in house.ask(Method.MOUNT_LIST, api.Empty()).mounts]
+
+
+def test_a_removal_does_not_wait_for_a_store_that_does_not_forget_an_upload(impatient: House, bucket: Bucket) -> None:
+    operation = begin(impatient)
+    silence = Silence(impatient, acts=False, names=("abort_upload",))
+    for words in ("1 of 1 uploads in parts below /lake are not aborted in s3://", "/lake/f is being changed in s3://"):
+        with pytest.raises(Busy, match=f"{words}.*noAccess"):
+            impatient.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake", discard=True))
+        assert is_open(impatient)
+    with pytest.raises(Busy):
+        complete(impatient, operation, UploadedPart(1, 1, "x"))
+    silence.end(restart=False)
+    assert not is_open(impatient)
+    assert bucket.uploads() == {}
+    impatient.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/later"))
+    assert paths(impatient) == ["/lake"]
+    impatient.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake"))
+    assert paths(impatient) == []
+
+
+def test_a_mount_whose_store_does_not_forget_an_upload_goes_without_it(impatient: House) -> None:
+    begin(impatient)
+    silence = Silence(impatient, acts=False, names=("abort_upload",))
+    request = api.MountRemoveRequest("/lake", discard=True)
+    with pytest.raises(Busy):
+        impatient.ask(Method.MOUNT_REMOVE, request)
+    impatient.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/lake", ufs_mode="noAccess"))
+    (given_up,) = impatient.ask(Method.MOUNT_REMOVE, request).given_up
+    assert given_up.startswith("/lake/f, which is being uploaded in parts")
+    silence.end(restart=False)
+    assert (paths(impatient), is_open(impatient)) == ([], False)
+
+
+def test_a_mount_stays_when_nobody_hears_any_more_that_it_went(house: House, bucket: Bucket) -> None:
+    begin(house)
+    client = DirectClient(house.service, NODE)
+    held = house.hold("abort_upload")
+    request = api.MountRemoveRequest("/lake", discard=True)
+    removing = house.loop.begin(client.call, Method.MOUNT_REMOVE, request, api.MountRemoveAnswer)
+    held.wait_until_there()
+    house.loop.do(client.close)
+    with pytest.raises(ConnectionLost):
+        removing()
+    held.release()
+    house.settle()
+    house.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/later"))
+    assert (paths(house), is_open(house), bucket.uploads()) == (["/lake"], False, {})
+
+
+@pytest.mark.parametrize("why", ["mount", "write", "job"])
+def test_uploads_stay_when_their_mount_cannot_go(
+    house: House, bucket: Bucket, make_bucket: Callable[[], Bucket], scribe: Scribe, why: str
+) -> None:
+    begin(house)
+    held, job = house.hold("copy"), 0
+    error: type[MonofsError] = Busy
+    if why == "mount":
+        other = make_bucket()
+        house.ask(Method.MOUNT_ADD, api.MountAddRequest("/lake/in", other.uri, other.options))
+        error = MountPoint
+    elif why == "write":
+        scribe.begin("/lake/w", 4)
+    else:
+        bucket.put("old/g", b"1")
+        house.stat("/lake/old")
+        job = rename(house, "/lake/old", "/lake/new")
+        held.wait_until_there()
+    for discard in (True, False):
+        with pytest.raises(error):
+            house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake", discard=discard))
+    held.release()
+    if job:
+        ended(house, job)
+    assert uploads(bucket) == ["f"]
+    assert is_open(house)
 
 
 def test_uploads_of_other_mounts_and_ended_ones_are_not_in_the_way_of_a_removal(
