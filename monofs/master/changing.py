@@ -134,8 +134,11 @@ class Changing:
         return record.around(self._make_directory(request, parts, call)).addCallback(_inode_answer)
 
     def _marker(self, request: MakeDirectoryRequest) -> tuple[bool, Attributes | None]:
-        """Whether an object is to be made, and what is kept with it, or with a directory that is a bucket; neither before all masters keep any."""
+        """Whether an object is to be made, and what is kept with it, or with a directory that is a bucket. Before all masters keep any: no object, and
+        ``NotReady`` where something is to be kept."""
         if self._namespace.level < MARKERS_LEVEL:
+            if request.attributes not in (None, Attributes()):
+                check_level(self._namespace, MARKERS_LEVEL)
             return False, None
         if request.attributes is not None:
             check_attributes(request.attributes, directory=not request.marker, marker=request.marker)
@@ -337,7 +340,7 @@ class Changing:
     async def _set_attributes(self, request: SetAttributesRequest, parts: Parts, call: Call) -> Any:
         self._preparing.check(call, parts)
         if request.attributes is not None:
-            check_attributes(request.attributes, directory=request.directory)
+            check_attributes(request.attributes, directory=request.directory, marker=request.directory)
         check_level(self._namespace, MARKERS_LEVEL if request.directory else ATTRIBUTES_LEVEL)
 
         async def replace() -> Any:

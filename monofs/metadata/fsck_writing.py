@@ -196,7 +196,7 @@ def _attributes_have_files(survey: Survey) -> Iterator[str]:
         if unpack_id(key) not in survey.attributes:
             yield f"attributes {unpack_id(key)} are no file's"
         try:
-            check_attributes(decode_attributes(raw), directory=True)
+            check_attributes(decode_attributes(raw), directory=True, marker=True)
         except InvalidArgument as problem:
             yield f"attributes {unpack_id(key)}: {problem.message}"
 

@@ -129,8 +129,8 @@ def check_attributes(attributes: Attributes, *, directory: bool = False, marker:
         raise InvalidArgument(f"the name {OPERATION} is monofs' own")
     if any(of_bucket(attributes).values()) and not directory:
         raise InvalidArgument("rules, owner, location and tags of a bucket are kept with directories only")
-    if attributes.body and not (directory or marker):
-        raise InvalidArgument("the bytes of a file are its content")
+    if attributes.body and not marker:
+        raise InvalidArgument("bytes are kept with objects dir/ only: those of a file are its content")
     if len(attributes.body) > BODY_MAX_BYTES:
         raise InvalidArgument(f"a directory holds at most {BODY_MAX_BYTES} bytes of its own")
     for tags, most in ((attributes.tags, TAGS_MAX), (attributes.bucket_tags, BUCKET_TAGS_MAX)):

@@ -211,6 +211,7 @@ class Adoption:
             Inode(
                 kind=known.kind,
                 id=known.id,
+                size=known.size,
                 mtime_ns=mtime_ns,
                 ctime_ns=self._draft.now_ns,
                 mode=mode,
@@ -222,6 +223,7 @@ class Adoption:
                 store_path=known.store_path,
                 fingerprint=known.fingerprint,
                 attributes=known.attributes,
+                etag=known.etag,
             ),
         )
         return Effect.CHANGED

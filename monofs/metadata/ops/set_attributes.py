@@ -24,7 +24,7 @@ def set_attributes(draft: Draft, change: SetAttributes) -> bytes:
     if inode.kind == Kind.DIRECTORY and not change.directory:
         raise IsADirectory(f"{path} is a directory", path=path)
     if change.attributes is not None:
-        check_attributes(change.attributes, directory=change.directory)
+        check_attributes(change.attributes, directory=change.directory, marker=change.directory)
     learnt = bool(change.fingerprint)
     if inode.content != change.content or (learnt and inode.fingerprint != change.fingerprint):
         raise ConditionFailed(f"{path} has another content by now", path=path)

@@ -265,6 +265,27 @@ def test_an_object_that_is_a_directory_has_a_few_bytes(lake: House, bucket: Buck
     lake.restart()
 
 
+@pytest.mark.parametrize("path", ["/own", "/lake/own"])
+def test_a_directory_that_is_no_object_has_no_bytes(lake: House, path: str) -> None:
+    with pytest.raises(InvalidArgument, match="bytes"):
+        lake.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest(path, attributes=Attributes(body=b"x")))
+    assert (lake.list("/"), lake.list("/lake")) == (["lake/"], [])
+
+
+def test_an_object_that_is_a_directory_keeps_its_bytes_when_others_change_the_directory(
+    house: House, data: Path
+) -> None:
+    house.mount("/lake", data)
+    mark(house, "/lake/d", Attributes(body=b"bytes"))
+    write(data / "d" / "f", b"1")
+    (data / "d").chmod(0o700)
+    house.now_s += 61
+    assert keys(house) == ["d/", "d/f"]
+    found = house.stat("/lake/d")
+    assert (found.mode, found.size, found.etag) == (0o700, 5, hashlib.md5(b"bytes").hexdigest())
+    house.restart()
+
+
 def test_what_is_kept_with_directories_goes_with_them(house: House) -> None:
     for path in ("/a", "/a/b", "/a/b/c", "/d"):
         mark(house, path)
@@ -275,19 +296,36 @@ def test_what_is_kept_with_directories_goes_with_them(house: House) -> None:
     assert house.list("/") == []
 
 
-def test_before_every_master_knows_markers_a_directory_is_made_as_before(
-    lake: House, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def older(lake: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A master of a release that keeps nothing with directories takes part."""
     monkeypatch.setattr(lake.master._duties, "_voters_level", lambda: MARKERS_LEVEL - 1)
     lake.namespace.store.meta.level = MARKERS_LEVEL - 1
-    made = mark(lake, "/lake/d")
+    return lake
+
+
+def test_before_every_master_knows_markers_a_directory_is_made_as_before(older: House, bucket: Bucket) -> None:
+    made = mark(older, "/lake/d", Attributes())
     assert (made.flags & Flag.MARKER, made.attributes, bucket.keys()) == (0, None, ["d/"])
-    assert not mark(lake, "/own").flags & Flag.MARKER
-    assert keys(lake) == ["d/"]
-    unmark(lake, "/lake/d")
+    assert not mark(older, "/own", Attributes()).flags & Flag.MARKER
+    assert keys(older) == ["d/"]
+    unmark(older, "/lake/d")
     assert bucket.keys() == []
     with pytest.raises(NotReady):
-        lake.ask(Method.SET_ATTRIBUTES, api.SetAttributesRequest("/own", 0, 0, KEPT, directory=True))
+        older.ask(Method.SET_ATTRIBUTES, api.SetAttributesRequest("/own", 0, 0, KEPT, directory=True))
+
+
+@pytest.mark.parametrize("path", ["/own", "/lake/own"])
+def test_before_every_master_knows_markers_no_directory_is_made_without_what_is_to_be_kept_with_it(
+    older: House, bucket: Bucket, path: str
+) -> None:
+    for kept in (KEPT, Attributes(body=b"x")):
+        with pytest.raises(NotReady):
+            mark(older, path, kept)
+    for kept in (Attributes(owner="me"), Attributes(location="here"), Attributes(bucket_tags={"a": "1"})):
+        with pytest.raises(NotReady):
+            older.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest(path, attributes=kept))
+    assert (older.list("/"), older.list("/lake"), bucket.keys()) == (["lake/"], [], [])
 
 
 # ---- directories that only led to a key, below a mount of a directory -----------------------------------------------------------
