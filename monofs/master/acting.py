@@ -255,8 +255,10 @@ class Acts:
     def _make(self, store: MountedStore, intent: Intent) -> Deferred[UfsEntry]:
         key = intent.key.encode()
         kept = intent.attributes or Attributes()
-        headers = store_headers(kept) if intent.marker else None
-        return store.act("mkdir", intent.key, lambda ufs: ufs.make_directory(key, intent.name, headers, kept.body))
+        headers, replaced = store_headers(kept) if intent.marker else None, intent.replaced
+        return store.act(
+            "mkdir", intent.key, lambda ufs: ufs.make_directory(key, intent.name, headers, kept.body, replaced)
+        )
 
     def _put_empty(self, store: MountedStore, intent: Intent) -> Deferred[UfsEntry]:
         key, condition = intent.key.encode(), replacing(intent.replaced)

@@ -1,13 +1,15 @@
 """What stores keep with objects beside their bytes, learnt when somebody first wants it.
 
 No listing tells it: it takes one request, whose answer is journaled, so that it is not asked for again for that version. A store that does not answer
-keeps nobody from the bytes: then no attributes are told.
+keeps nobody from the bytes: then no attributes are told. The few bytes of an object ``dir/`` are learnt with them: they lie here alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from monofs.master.flights import Flights
@@ -17,8 +19,8 @@ from monofs.metadata.entries import SetAttributes
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.metadata.tables import ATTRIBUTES_LEVEL
-from monofs.model.attributes import Attributes, from_store
-from monofs.model.errors import ConditionFailed, MonofsError, NotReady
+from monofs.model.attributes import BODY_MAX_BYTES, EMPTY_ETAG, Attributes, from_store
+from monofs.model.errors import ConditionFailed, MonofsError, NotReady, UfsChanged
 from monofs.model.inode import Flag
 from monofs.model.paths import Parts, format_path
 from monofs.observe.logs import logger
@@ -78,12 +80,12 @@ class Learner:
         if inode is None or located is None or not self.is_unknown(found):
             return
         key = located.key.encode() + (b"/" if directory else b"")
-        fingerprint, headers = await self._stores.of(located.mount).call(
-            "head", located.key, lambda ufs: ufs.headers(key)
+        fingerprint, headers, body, size = await self._stores.of(located.mount).call(
+            "head", located.key, lambda ufs: _ask(ufs, key, with_body=directory)
         )
         if fingerprint != inode.fingerprint:  # another version by now: the next look at the path adopts it
             raise ConditionFailed(f"{format_path(parts)} changed in its store", path=format_path(parts))
-        kept = from_store(headers)
+        kept = msgspec.structs.replace(from_store(headers), body=body)
         change = SetAttributes(
             self._proposer.stamp(),
             format_path(parts),
@@ -92,8 +94,23 @@ class Learner:
             None if kept == _NOTHING else kept,
             fingerprint,
             directory,
+            0 if body else size,
         )
         await self._proposer.insist(change)
+
+
+def _ask(ufs: Any, key: bytes, *, with_body: bool) -> tuple[str, dict[str, str], bytes, int]:
+    """(fingerprint, headers, bytes, how many) of one version of an object; no bytes where they are not wanted, or too many to be kept."""
+    fingerprint, headers = ufs.headers(key)
+    if not with_body or fingerprint == f"e:{EMPTY_ETAG}":
+        return fingerprint, headers, b"", 0
+    body = b"".join(ufs.read(key, 0, BODY_MAX_BYTES + 1, fingerprint))
+    if len(body) <= BODY_MAX_BYTES:
+        return fingerprint, headers, body, len(body)
+    entry = ufs.look(key)
+    if entry is None or entry.fingerprint != fingerprint:
+        raise UfsChanged(f"{key!r} changed in the store")
+    return fingerprint, headers, b"", entry.size
 
 
 def check_level(namespace: Namespace, level: int = ATTRIBUTES_LEVEL) -> None:

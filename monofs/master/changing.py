@@ -158,8 +158,10 @@ class Changing:
                 marker = request.marker and self._preparing.takes_keys(parts)
 
             def begin(stamp: Stamp) -> Change:
-                exist_ok = request.exist_ok
-                return BeginMakeDirectory(stamp, request.path, mode, request.parents, exist_ok, asker, marker, kept)
+                exist_ok, replaced = request.exist_ok, request.replaced
+                return BeginMakeDirectory(
+                    stamp, request.path, mode, request.parents, exist_ok, asker, marker, kept, replaced
+                )
 
             return await self._through([place], begin, call)
 

@@ -404,6 +404,8 @@ class BeginMakeDirectory(Change):
     made, with ``attributes``, as by MAKE_DIRECTORY."""
     attributes: Attributes | None = None
     """Other than None: level 5."""
+    replaced: str = ""
+    """Only if that object is this version, of which all is known here, in the tree and in its store; empty: whatever is there. Other than empty: level 5."""
 
 
 class BeginCopy(Change):
@@ -582,6 +584,8 @@ class SetAttributes(Change):
     fingerprint: str = ""
     directory: bool = False
     """Of the directory of this path. True: level 5."""
+    size: int = 0
+    """Of an object ``dir/`` whose bytes are too many to be kept, by ``fingerprint``: how many its store has."""
 
 
 class AddToken(Change):

@@ -113,7 +113,9 @@ def _content_id_is_given_once(survey: Survey, _parent: int, _key: bytes, inode: 
 def _content_fits_size(_: Survey, _parent: int, _key: bytes, inode: Inode) -> str | None:
     if inode.kind == Kind.DIRECTORY:
         most = BODY_MAX_BYTES if inode.flags & Flag.MARKER else 0
-        return None if 0 <= inode.size <= most and inode.content == NO_CONTENT else f"size {inode.size}"
+        is_stored = most and inode.fingerprint  # it may have more bytes in its store
+        fits = inode.size >= 0 and (is_stored or inode.size <= most)
+        return None if fits and inode.content == NO_CONTENT else f"size {inode.size}"
     if inode.size < 0:
         return f"size {inode.size}"
     if (inode.size > 0) != (inode.content != NO_CONTENT):

@@ -401,7 +401,8 @@ class RequestId(msgspec.Struct, array_like=True, gc=False, frozen=True):
 class MakeDirectoryRequest(Message):
     """MAKE_DIRECTORY. ``marker``: the object ``dir/`` of S3 is made, with ``attributes``, also of a directory that is there already; without ``exist_ok``
     if it is not told as a key yet. Without ``marker`` a new directory gets ``attributes``: those of a bucket, and no ``body``. ``NotReady`` when there
-    are any while a master takes part that keeps none."""
+    are any while a master takes part that keeps none. ``replaced``: only if its store has that object with this fingerprint, and what it has of it is
+    known; else ``ConditionFailed`` or ``UfsChanged``."""
 
     path: str
     mode: int = 0o755
@@ -410,6 +411,7 @@ class MakeDirectoryRequest(Message):
     request: RequestId = RequestId()
     marker: bool = False
     attributes: Attributes | None = None
+    replaced: str = ""
 
 
 class CreateRequest(Message):

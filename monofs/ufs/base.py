@@ -232,10 +232,15 @@ class UnderStorage(Protocol):
         Raises only when the store could not be asked at all."""
 
     def make_directory(
-        self, key: bytes, operation: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+        self,
+        key: bytes,
+        operation: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        replaced: str = "",
     ) -> UfsEntry:
         """Make a directory (object stores: its marker ``key/``, whose fingerprint the entry tells) and those above; one that exists is no error.
-        ``headers``: object stores put the marker anew, with these, and with ``body``."""
+        ``headers``: object stores put the marker anew, with these, and with ``body``; with ``replaced`` this version of it alone, else ``UfsChanged``."""
 
     def remove_directory(self, key: bytes, *, implied: bool = False) -> None:
         """Remove an empty directory (object stores: its marker, if there is one); a missing one is no error. ``UfsNotEmpty``. ``implied``: stores of files

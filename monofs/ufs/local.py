@@ -132,6 +132,7 @@ class LocalStore(LocalFiles):
         operation: str,  # noqa: ARG002
         headers: Mapping[str, str] | None = None,  # noqa: ARG002
         body: bytes = b"",  # noqa: ARG002
+        replaced: str = "",  # noqa: ARG002
     ) -> UfsEntry:
         """Make it and those above."""
         with self._acting("make", key), self._make_directory(key) as fd:

@@ -58,7 +58,12 @@ class S3Store(S3Uploads):
         return failed
 
     def make_directory(
-        self, key: bytes, operation: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+        self,
+        key: bytes,
+        operation: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        replaced: str = "",
     ) -> UfsEntry:
         """Put its marker, without ``headers`` unless there is one."""
         if not key:
@@ -75,9 +80,12 @@ class S3Store(S3Uploads):
             return self._made(marker, len(body), etag)
 
         try:
-            condition = Condition(absent=True) if headers is None else ANYTHING
+            condition = Condition(fingerprint=replaced) if replaced else ANYTHING
+            condition = Condition(absent=True) if headers is None else condition
             made: UfsEntry | None = self._act("put", marker, operation, condition, send)
         except UfsChanged:
+            if replaced:
+                raise
             made = self.look(marker)
         return UfsEntry(key, True) if made is None else UfsEntry(key, True, 0, made.mtime_ns, made.fingerprint)
 

@@ -48,6 +48,7 @@ from monofs.rpc.api import (
     OpenAnswer,
     OpenPartRequest,
     OpenRequest,
+    ReadOptions,
     SetAttributesRequest,
     StatAnswer,
     StatRequest,
@@ -67,6 +68,8 @@ PATIENCE_S = 60.0
 PAUSE_S = 0.1
 RECORDS_KEPT = 4096
 """Some KiB each."""
+USUAL = ReadOptions()
+NOW = ReadOptions(sync_interval_s=0)
 NOTHING = Attributes()
 NO_ATTRIBUTES = bytes(NIL)
 _LOST = (WriteLost, ConnectionLost, Unreachable, NoWorker)
@@ -123,6 +126,19 @@ class Found(NamedTuple):
         """Whole seconds."""
         return self.record.mtime_s
 
+    def check_whole(self) -> None:
+        """Raise ``S3Error`` where bytes of an object ``dir/`` are in its store alone, which cannot be read, nor kept when it is put anew."""
+        inode = self.inode
+        if not inode.is_directory:
+            return
+        if inode.flags & Flag.HEADERS_UNKNOWN:
+            raise S3Error("ServiceUnavailable", "What the store has of this object is not known now.")
+        if inode.size != len(self.data):
+            raise S3Error(
+                "InvalidArgument",
+                f"This object has {inode.size} bytes in its store, more than are kept of one that is a directory: write it anew, or use its store.",
+            )
+
 
 class Worker(Caller, Streaming, Protocol):
     """This node's own worker."""
@@ -178,27 +194,32 @@ class Files:
         except (NotFound, NotADirectory):
             return None
 
-    async def marker(self, asked: Asked, parts: Parts) -> Found:
-        """The object ``dir/``: a directory that is one, or that listings tell as one because it is empty. Raises ``MonofsError``."""
+    async def marker(self, asked: Asked, parts: Parts, *, now: bool = False) -> Found:
+        """The object ``dir/``: a directory that is one, or that listings tell as one because it is empty. ``now``: as its store has it at this moment.
+        Raises ``MonofsError``."""
         path = format_path(parts)
         found = await self.stat(asked, path, as_key=False)
-        if not found.inode.flags & Flag.MARKER:
+        now |= bool(found.inode.flags & Flag.HEADERS_UNKNOWN)  # the store has another one by now, or does not answer
+        if now or not found.inode.flags & Flag.MARKER:
             key = parts[-1] + b"/"
-            request = ListKeysRequest(format_path(parts[:-1]), key, limit=1)
+            options = NOW if now else USUAL
+            request = ListKeysRequest(format_path(parts[:-1]), key, limit=1, options=options)
             if (await asked.ask(Method.LIST_KEYS, request, ListKeysAnswer)).keys != [key]:
                 raise NotFound(f"{path} is no object", path=path)
             found = await self.stat(asked, path, as_key=False)
-        inode, body = found.inode, found.attributes.body
-        told = msgspec.structs.replace(inode, size=len(body), etag=inode.etag if body else EMPTY_ETAG)
-        return Found(Record(told, found.attributes), data=body)
+        inode = found.inode
+        told = inode if inode.size else msgspec.structs.replace(inode, etag=EMPTY_ETAG)
+        return Found(Record(told, found.attributes), data=found.attributes.body)
 
     async def tag(self, asked: Asked, path: str, found: Found, tags: dict[str, str]) -> None:
         """Replace the tags of an object. Raises ``MonofsError``."""
         if found.inode.flags & Flag.MARKER:  # put anew, so that a store has them, too
+            found.check_whole()
             kept = msgspec.structs.replace(
                 found.attributes, tags=tags, **of_bucket(None)
             )  # which stays with the directory
-            marker = MakeDirectoryRequest(path, exist_ok=True, marker=True, attributes=kept)
+            version = found.inode.fingerprint
+            marker = MakeDirectoryRequest(path, exist_ok=True, marker=True, attributes=kept, replaced=version)
             await asked.ask(Method.MAKE_DIRECTORY, marker, InodeAnswer)
             return
         await self.keep(asked, path, found, tags=tags)

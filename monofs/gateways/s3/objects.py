@@ -99,7 +99,10 @@ class Objects:
         return self._tell(asked, found) if isinstance(found, Found) else self._get_later(asked, found)
 
     async def _get_later(self, asked: Asked, finding: Awaitable[Found]) -> None:
-        telling = self._tell(asked, await finding)
+        found = await finding
+        if asked.exchange.method == "GET":
+            found.check_whole()
+        telling = self._tell(asked, found)
         if telling is not None:
             await telling
 
@@ -180,8 +183,8 @@ class Objects:
         """The object of the request: a file, which may be opened, or for a key that ends in a slash a directory that is told as one; plainly where it is
         known at once. Raises, or waiting for it does, ``S3Error`` (NoSuchKey), ``MonofsError``."""
         place = asked.place()
-        if place.is_directory:
-            return self._files.marker(asked, place.parts)
+        if place.is_directory:  # before it is put anew, what its store has now counts
+            return self._files.marker(asked, place.parts, now=asked.exchange.method not in ("GET", "HEAD"))
         return self._files.look(asked, place.path, opens=opens, learn_later=learn_later)
 
     async def _stat(self, asked: Asked, *, opens: bool = False) -> Found:
@@ -309,12 +312,19 @@ class Objects:
         await self._make_directory(asked, kept, wanted)
         asked.answer(200, {"ETag": f'"{receiving.etag}"', **_checked(receiving)})
 
-    async def _make_directory(self, asked: Asked, kept: Attributes, wanted: WriteCondition) -> Inode:
-        """A marker is the directory itself."""
+    async def _make_directory(
+        self, asked: Asked, kept: Attributes, wanted: WriteCondition, replaced: str = ""
+    ) -> Inode:
+        """A marker is the directory itself. ``replaced``: only this version of it."""
         if wanted:  # a look, too, at what its store has
             wanted.check(await self._marker_etag(asked))
         request = MakeDirectoryRequest(
-            asked.path(), parents=True, exist_ok=not wanted.absent, marker=True, attributes=kept
+            asked.path(),
+            parents=True,
+            exist_ok=not wanted.absent,
+            marker=True,
+            attributes=kept,
+            replaced=replaced,
         )
         return _inode(await asked.ask(Method.MAKE_DIRECTORY, request, InodeAnswer))
 
@@ -350,7 +360,8 @@ class Objects:
         if target.is_directory:
             _check_marker(found.inode.size)
             body = bytes(await self.piece(found, 0, found.inode.size))
-            inode = await self._make_directory(asked, msgspec.structs.replace(kept, body=body), wanted)
+            replaced = found.inode.fingerprint if found.inode.is_directory and path == target.path else ""
+            inode = await self._make_directory(asked, msgspec.structs.replace(kept, body=body), wanted, replaced)
             etag = inode.etag or EMPTY_ETAG
         else:
             inode = await self._copied(asked, found, path, target.path, kept, wanted)
@@ -369,6 +380,7 @@ class Objects:
             await self._files.check_bucket(other)
             raise
         check_source(asked.headers, found.etag, found.mtime_s, time.time())
+        found.check_whole()
         return found, source, other.path()
 
     async def _copied(

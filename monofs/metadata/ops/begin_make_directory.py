@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from monofs.metadata.draft import MOUNT, Draft, parent_directory
+from monofs.metadata.draft import HEADERS_UNKNOWN, MOUNT, Draft, parent_directory
 from monofs.metadata.entries import BeginMakeDirectory
 from monofs.metadata.ops.begin_rename import IN_VAIN
 from monofs.metadata.ops.guarding import check_may_begin, check_unlocked, new_intent_number, under_no_mount
 from monofs.metadata.ops.make_directory import MODE_BITS, asked_for, may_mark
 from monofs.metadata.ops.placing import spot_of
 from monofs.metadata.tables import MARKERS_LEVEL, Intent, IntentKind
-from monofs.model.errors import AlreadyExists, NotFound
-from monofs.model.inode import Kind
+from monofs.model.errors import AlreadyExists, ConditionFailed, NotFound
+from monofs.model.inode import Inode, Kind
 from monofs.model.paths import format_path, parse_path
 
 
@@ -32,6 +32,8 @@ def begin_make_directory(draft: Draft, change: BeginMakeDirectory) -> bytes:
         parent_directory(found, path)
     if found.located is None:
         raise under_no_mount(path)
+    if change.replaced and not _is_known(draft, found.inode, change.replaced):
+        raise ConditionFailed(f"the object {path}/ is another one by now, or not known whole", path=path)
     spot = spot_of(draft, found, parts, path)
     if found.depth < len(parts) - 1 and not change.parents:
         raise NotFound(f"the directory that should hold {path} does not exist", path=path)
@@ -59,5 +61,14 @@ def begin_make_directory(draft: Draft, change: BeginMakeDirectory) -> bytes:
         directory=True,
         attributes=change.attributes,
         marker=marker,
+        replaced=change.replaced,
     )
     return draft.open_intent(intent)
+
+
+def _is_known(draft: Draft, inode: Inode | None, fingerprint: str) -> bool:
+    """Whether the object ``dir/`` is this version, and what its store has of it is known here, its bytes too."""
+    if inode is None or inode.fingerprint != fingerprint or inode.flags & HEADERS_UNKNOWN:
+        return False
+    kept = draft.state.attributes(inode)
+    return inode.size == (0 if kept is None else len(kept.body))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from monofs.metadata.draft import HEADERS_UNKNOWN, Draft, existing, place_of
+from monofs.metadata.draft import HEADERS_UNKNOWN, Draft, existing, place_of, with_body
 from monofs.metadata.entries import SetAttributes
 from monofs.metadata.state import present
 from monofs.model.attributes import Attributes, check_attributes
@@ -42,6 +42,10 @@ def set_attributes(draft: Draft, change: SetAttributes) -> bytes:
     draft.drop_attributes(inode)
     number = draft.put_attributes(wanted)
     changed = draft.changed(inode, flags=inode.flags & ~HEADERS_UNKNOWN, attributes=number)
+    if learnt and change.directory:
+        changed = with_body(changed, wanted)
+        if change.size:
+            changed = msgspec.structs.replace(changed, size=change.size)
     return draft.put_inode(*place_of(found, parts), changed)
 
 
@@ -54,5 +58,7 @@ def _joined(known: Attributes | None, learnt: Attributes | None) -> Attributes |
     if known is None:
         return learnt
     told = learnt or Attributes()
-    joined = msgspec.structs.replace(known, headers=told.headers, user=told.user, tags=told.tags or known.tags)
+    joined = msgspec.structs.replace(
+        known, headers=told.headers, user=told.user, tags=told.tags or known.tags, body=told.body
+    )
     return None if joined == Attributes() else joined

@@ -13,7 +13,16 @@ from scribe import Scribe
 
 from monofs.metadata.tables import MARKERS_LEVEL
 from monofs.model.attributes import OPERATION, TAGS_MAX, Attributes
-from monofs.model.errors import AlreadyExists, InvalidArgument, NotADirectory, NotEmpty, NotReady, UfsUnreachable
+from monofs.model.errors import (
+    AlreadyExists,
+    ConditionFailed,
+    InvalidArgument,
+    NotADirectory,
+    NotEmpty,
+    NotReady,
+    UfsChanged,
+    UfsUnreachable,
+)
 from monofs.model.inode import Flag, Inode, decode_inode
 from monofs.rpc import api
 from monofs.rpc.api import Method
@@ -286,6 +295,67 @@ def test_an_object_that_is_a_directory_keeps_its_bytes_when_others_change_the_di
     house.restart()
 
 
+def put_in_parts(bucket: Bucket, key: str, data: bytes) -> None:
+    """An object whose fingerprint is another one than that of one put with the same bytes."""
+    named = {"Bucket": bucket.name, "Key": key}
+    upload = bucket._client.create_multipart_upload(**named)["UploadId"]
+    etag = bucket._client.upload_part(**named, UploadId=upload, PartNumber=1, Body=data)["ETag"]
+    parts = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+    bucket._client.complete_multipart_upload(**named, UploadId=upload, MultipartUpload=parts)
+
+
+def test_bytes_that_others_put_into_an_object_of_a_directory_are_learnt(lake: House, bucket: Bucket) -> None:
+    bucket.put("d/", b"theirs")
+    bucket.put("large/", bytes(5000))
+    mark(lake, "/lake/ours", Attributes(body=b"ours"))
+    put_in_parts(bucket, "ours/", b"ours")
+    lake.now_s += 61
+    assert keys(lake) == ["d/", "large/", "ours/"]
+
+    def told(name: str) -> tuple[bytes, int, str]:
+        kept, inode = attributes(lake, f"/lake/{name}"), lake.stat(f"/lake/{name}")
+        return kept.body if kept else b"", inode.size, inode.etag
+
+    for _ in range(2):
+        for name, body in (("d", b"theirs"), ("ours", b"ours")):
+            assert told(name) == (body, len(body), hashlib.md5(body).hexdigest())
+        assert told("large") == (b"", 5000, "")
+        lake.restart()  # which looks at the tree for what cannot be
+    bucket.put("d/", b"theirs again")
+    bucket.put("large/", b"small")
+    lake.now_s += 61
+    keys(lake)
+    assert [told(name)[0] for name in ("d", "large")] == [b"theirs again", b"small"]
+
+
+def test_an_object_of_a_directory_is_put_anew_only_where_its_bytes_are_known(lake: House, bucket: Bucket) -> None:
+    for key, size in (("d/", 6), ("unknown/", 6), ("large/", 5000)):
+        bucket.put(key, bytes(size))
+    keys(lake)
+    for name in ("d", "large"):
+        attributes(lake, f"/lake/{name}")
+
+    def again(name: str) -> None:
+        path = f"/lake/{name}"
+        version = lake.stat(path).fingerprint
+        assert version
+        kept = msgspec.structs.replace(KEPT, body=bytes(6))
+        request = api.MakeDirectoryRequest(path, exist_ok=True, marker=True, attributes=kept, replaced=version)
+        lake.ask(Method.MAKE_DIRECTORY, request)
+
+    for name in ("unknown", "large"):
+        with pytest.raises(ConditionFailed):
+            again(name)
+    again("d")
+    again("d")
+    assert kept_with(bucket, "d/") == ("text/own", {"a": "1"}, {"t": "1"}, bytes(6))
+    bucket.put("d/", b"theirs")
+    with pytest.raises(UfsChanged):
+        again("d")
+    assert [len(bucket.get(key)) for key in ("d/", "unknown/", "large/")] == [6, 6, 5000]
+    assert bucket.get("d/") == b"theirs"
+
+
 def test_what_is_kept_with_directories_goes_with_them(house: House) -> None:
     for path in ("/a", "/a/b", "/a/b/c", "/d"):
         mark(house, path)
@@ -418,6 +488,7 @@ def test_what_is_kept_with_objects_of_directories_moves_with_them(
         shown = attributes(lake, f"/lake/{key.replace('old/', 'new/')[:-1]}")
         assert shown is not None
         assert (shown.user, shown.headers["content-type"]) == ({"a": key}, "text/own")
+        assert shown.body == (key.encode() if key == "old/d/" else b"")
 
 
 def test_an_object_put_for_a_directory_while_that_moves_wins(lake: House, bucket: Bucket) -> None:
