@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from s3_endpoints import Endpoint, path_of, post_form
+from s3_endpoints import Endpoint, path_of, post_form, refused
 from s3_world import new_key
 
 from monofs.testing.nodes import ServedNode
@@ -141,6 +141,19 @@ def test_what_is_kept_with_a_bucket_is_changed_by_who_reaches_all_of_it(owner: E
         assert bound.raw("PUT", path_of(BUCKET, query=query), body=body).told == (403, "AccessDenied")
         assert bound.raw("DELETE", path_of(BUCKET, query=query)).told == (403, "AccessDenied")
         assert owner.raw("PUT", path_of(BUCKET, query=query), body=body).status in (200, 204)
+
+
+def test_a_bucket_is_made_by_who_reaches_all_of_it(node: ServedNode, owner: Endpoint) -> None:
+    location = (
+        b"<CreateBucketConfiguration><LocationConstraint>eu-west-1</LocationConstraint></CreateBucketConfiguration>"
+    )
+    part = Endpoint("part", node.doors["s3"], *new_key(node, "part", "--prefix", "/unmade/team"))
+    for body in (location, b""):
+        assert part.raw("PUT", "/unmade", body=body).told == (403, "AccessDenied")
+    assert owner.raw("HEAD", "/unmade").status == 404
+    whole = Endpoint("whole", node.doors["s3"], *new_key(node, "whole", "--prefix", "/unmade"))
+    assert whole.raw("PUT", "/unmade", body=location).status == 200
+    assert refused(owner.client.create_bucket, Bucket="unmade") == (409, "BucketAlreadyExists")
 
 
 def test_the_modes_of_the_tree_are_the_law_where_they_are_enforced(

@@ -53,9 +53,9 @@ class Buckets:
         asked.answer(200, {}, documents.location_document(found.attributes.location or REGION))
 
     async def create(self, asked: Asked) -> None:
-        """CreateBucket, wherever it is asked for."""
+        """CreateBucket, wherever it is asked for: by who reaches all of the bucket, whose owner he becomes."""
         asked.check_right(Right.WRITE)
-        asked.check_bucket()
+        asked.check_reach_below("")
         check_creation(asked.headers)
         location, tags = bodies.read_creation(await whole(asked, self._reactor, bodies.CREATE_MAX_BYTES))
         bucket = asked.request.bucket
