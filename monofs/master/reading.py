@@ -24,6 +24,7 @@ from monofs.metadata.state import Lookup
 from monofs.model.capability import Capability
 from monofs.model.errors import InvalidArgument, IsADirectory, MonofsError
 from monofs.model.inode import Flag, Inode
+from monofs.model.options import LoadType
 from monofs.model.paths import Parts, format_path, parse_path
 from monofs.model.principal import Right
 from monofs.rpc.api import (
@@ -145,7 +146,7 @@ class Reading:
         """The answer, once what is kept beside the bytes is known, if it is wanted."""
         if not request.attributes:
             return answer(parts, found, call, request)
-        if not self._learner.is_unknown(found):
+        if request.options.load == LoadType.NEVER or not self._learner.is_unknown(found):
             return self._told(parts, found, call, request, answer)
         if isinstance(request, OpenRequest) and request.learn_later:
             told = self._told(parts, found, call, request, answer)

@@ -118,7 +118,7 @@ class Pong(Message):
 
 class ReadOptions(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """How fresh an answer must be. ``sync_interval_s`` None: the path's own; -1 never look, 0 always look. ``consistency``: of masters, as
-    journal.face.Consistency; ``bound_s`` is that of ``bounded``. STAT, STAT_MANY and LIST heed it, everything else is linearizable."""
+    journal.face.Consistency; ``bound_s`` is that of ``bounded``. With ``load`` NEVER no store is asked for attributes either. STAT, STAT_MANY and LIST heed it, everything else is linearizable."""
 
     sync_interval_s: float | None = None
     load: str = "ONCE"

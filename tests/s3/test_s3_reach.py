@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from s3_endpoints import Endpoint, path_of, post_form, refused
 from s3_world import new_key
 
+from monofs.testing.buckets import Bucket
 from monofs.testing.nodes import ServedNode
+from monofs.testing.storeproxy import StoreProxy
 
 BUCKET = "reach"
 KEYS = ("team/ours", "team-secret/theirs", "team", "other")
@@ -154,6 +156,38 @@ def test_a_bucket_is_made_by_who_reaches_all_of_it(node: ServedNode, owner: Endp
     whole = Endpoint("whole", node.doors["s3"], *new_key(node, "whole", "--prefix", "/unmade"))
     assert whole.raw("PUT", "/unmade", body=location).status == 200
     assert refused(owner.client.create_bucket, Bucket="unmade") == (409, "BucketAlreadyExists")
+
+
+@pytest.mark.ceph
+def test_who_signs_nothing_has_no_store_asked(
+    tmp_path_factory: pytest.TempPathFactory, warm: None, make_bucket: Callable[[], Bucket]
+) -> None:
+    behind = make_bucket()
+    behind.put_all({"seen/": b"bytes", "seen/key": b"x"})
+    home = str(tmp_path_factory.mktemp("unsigned") / "home")
+    with StoreProxy(behind.endpoint) as proxy, ServedNode(home) as served:
+        owner = Endpoint("owner", served.doors["s3"], *new_key(served, "owner"))
+        with served.connect() as fs:
+            fs.mount_add("/", behind.uri, {**behind.options, "endpoint": proxy.endpoint})
+        listed = owner.client.list_objects_v2(Bucket="seen")["Contents"]
+        assert [each["Key"] for each in listed] == ["key"]
+        proxy.forget()
+
+        def asked(name: str) -> int:
+            return sum(name.encode() in each.key or name in each.query for each in proxy.seen())
+
+        crossing = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "GET"}
+        for number, method in enumerate(("GET", "PUT", "HEAD", "DELETE")):
+            for target in (f"/never-{number}", f"/never-{number}/key"):
+                told = owner.raw(method, target, signed=False)
+                assert told.status == (403 if (method, "key" in target) == ("PUT", False) else 404), (method, target)
+        for name, status in (("never", 404), ("seen", 403)):
+            assert owner.raw("OPTIONS", f"/{name}/key", headers=crossing, signed=False).status == 403
+            assert owner.raw("GET", f"/{name}/key", headers=crossing, signed=False).status == status
+        assert owner.raw("GET", "/seen/key", signed=False).told == (403, "AccessDenied")
+        assert (asked("never"), asked("seen")) == (0, 0)
+        assert owner.raw("GET", "/never").told == (404, "NoSuchBucket")
+        assert asked("never")
 
 
 def test_the_modes_of_the_tree_are_the_law_where_they_are_enforced(

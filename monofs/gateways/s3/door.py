@@ -141,7 +141,7 @@ class S3Door:
         try:
             request = read_request(head._replace(method="GET", pairs=[]), self._domains)
             asked = Asked(exchange, request, None, ANYBODY, master, self._aliases())
-            rules = cors.kept_rules((await self._files.check_bucket(asked)).attributes.cors)
+            rules = cors.kept_rules((await self._files.check_known_bucket(asked)).attributes.cors)
         except S3Error:
             pass  # where no bucket is, no rule is
         finally:
@@ -188,9 +188,9 @@ class S3Door:
         return self._parts
 
     async def _turn_away(self, asked: Asked) -> None:
-        """What nobody may do who signs nothing; but that a bucket is not there everybody is told, as by S3."""
+        """What nobody may do who signs nothing; but that a bucket is not there, as far as is known, everybody is told, as by S3."""
         if asked.request.bucket and asked.request.action is not Action.CREATE_BUCKET:
-            await self._files.check_bucket(asked)
+            await self._files.check_known_bucket(asked)
         raise S3Error("AccessDenied", "This request is not signed.")
 
     def _is_open(self, request: Request) -> bool:

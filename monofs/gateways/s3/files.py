@@ -31,6 +31,7 @@ from monofs.model.errors import (
     WriteLost,
 )
 from monofs.model.inode import Flag, Inode, decode_inode
+from monofs.model.options import LoadType
 from monofs.model.paths import Parts, format_path
 from monofs.rpc.api import (
     NIL,
@@ -70,6 +71,8 @@ RECORDS_KEPT = 4096
 """Some KiB each."""
 USUAL = ReadOptions()
 NOW = ReadOptions(sync_interval_s=0)
+KNOWN = ReadOptions(sync_interval_s=-1, load=LoadType.NEVER)
+"""No store is asked."""
 NOTHING = Attributes()
 NO_ATTRIBUTES = bytes(NIL)
 _LOST = (WriteLost, ConnectionLost, Unreachable, NoWorker)
@@ -154,7 +157,14 @@ class Files:
         self.sources, self.local, self._writer, self._reactor = sources, local, writer, reactor
 
     def look(
-        self, asked: Asked, path: str, *, opens: bool, as_key: bool = True, learn_later: bool = False
+        self,
+        asked: Asked,
+        path: str,
+        *,
+        opens: bool,
+        as_key: bool = True,
+        learn_later: bool = False,
+        options: ReadOptions = USUAL,
     ) -> Found | Deferred[Found]:
         """A file, or if not ``as_key``, a directory of this path, and if it ``opens``, what it takes to read it; plainly where it is known at
         once. ``learn_later``: an opened one may come ``unlearnt``. Raises, or the Deferred fails with, ``MonofsError``."""
@@ -164,12 +174,13 @@ class Files:
             )
             opened = asked.master(Method.OPEN, request, OpenAnswer, LOOK_S)
             return _opened(opened) if isinstance(opened, OpenAnswer) else opened.addCallback(_opened)
-        answer = asked.master(Method.STAT, StatRequest(path, attributes=True, as_key=as_key), StatAnswer, LOOK_S)
+        request_ = StatRequest(path, options, attributes=True, as_key=as_key)
+        answer = asked.master(Method.STAT, request_, StatAnswer, LOOK_S)
         return _known(answer) if isinstance(answer, StatAnswer) else answer.addCallback(_known)
 
-    async def stat(self, asked: Asked, path: str, *, as_key: bool = True) -> Found:
+    async def stat(self, asked: Asked, path: str, *, as_key: bool = True, options: ReadOptions = USUAL) -> Found:
         """:meth:`look` without opening. Raises ``MonofsError``."""
-        found = self.look(asked, path, opens=False, as_key=as_key)
+        found = self.look(asked, path, opens=False, as_key=as_key, options=options)
         return found if isinstance(found, Found) else await found
 
     async def open(self, asked: Asked, path: str) -> Found:
@@ -177,10 +188,14 @@ class Files:
         found = self.look(asked, path, opens=True)
         return found if isinstance(found, Found) else await found
 
-    async def check_bucket(self, asked: Asked) -> Found:
+    async def check_known_bucket(self, asked: Asked) -> Found:
+        """:meth:`check_bucket` by what is known: no store is asked, so anybody may."""
+        return await self.check_bucket(asked, KNOWN)
+
+    async def check_bucket(self, asked: Asked, options: ReadOptions = USUAL) -> Found:
         """The directory of the bucket. Raise ``S3Error`` (NoSuchBucket) unless the bucket of the request is there."""
         try:
-            found = await self.stat(asked, format_path(asked.bucket), as_key=False)
+            found = await self.stat(asked, format_path(asked.bucket), as_key=False, options=options)
         except MonofsError as error:
             raise told(error, bucket=True) from None
         if not found.inode.is_directory:
