@@ -37,7 +37,7 @@ lint: $(VENV)/.installed ## Style, types and floors.
 	$(BIN)/lint-imports
 
 test: $(VENV)/.installed $(VENV)-s3fs/.installed system-packages $(NODE) lint ## Everything CI runs: style, types, floors, all tests, the built wheel.
-	$(BIN)/python -m pytest -p no:cacheprovider -n 3 --dist loadfile --no-loadscope-reorder
+	sh scripts/run-tests $(BIN)/python
 
 unit: $(VENV)/.installed ## The quick tests only.
 	$(BIN)/python -m pytest tests/unit
