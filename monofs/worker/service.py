@@ -68,6 +68,8 @@ log = logger(__name__)
 
 PIECES_MAX = 1024
 MANY_BYTES_MAX = 16 << 20
+PIECE_BYTES = 64 << 10
+"""Up to here a piece of many is copied into their one answer; a hundred larger ones cost more in fresh memory than in calls."""
 KEPT_MAX = 4096
 AFAR_BYTES = 64 << 10
 """A larger file is at hand within this process only: elsewhere it is read from a worker nearby."""
@@ -420,7 +422,7 @@ class Worker:
             fd, start, present, read = known
             at = offset - number * group_bytes
             first, last = at // page_bytes, (at + length - 1) // page_bytes
-            if length > SMALL_BYTES or not length or not present >> first & present >> last & 1:
+            if length > PIECE_BYTES or not length or not present >> first & present >> last & 1:
                 break
             if offset >= capabilities[which].size:  # in the last page, behind the last byte
                 break
