@@ -279,7 +279,7 @@ def through_cache(parent: str, sizes: Sequence[int]) -> None:
 
         def evict() -> None:
             cache.drop_clean()
-            assert cache.settle(600)
+            assert cache.settle(3600)
 
         evicted = timed(len(sizes), evict)
         cache.close()

@@ -1,6 +1,6 @@
 """A bucket of S3, or of a server that speaks its protocol, as a store: the whole of it, with deleting and directories.
 
-Built in layers, each a file: the connections (``s3_link``), what is there (``s3_reading``), one whole object (``s3_objects``), uploads
+Built in layers, each a file: signed requests (``s3_requests``), what is there (``s3_reading``), one whole object (``s3_objects``), uploads
 and copies (``s3_uploads``). There are no retries in any of them: the caller sees each failure once.
 
 A directory is its marker, the empty object ``key/``, or nothing but the keys below it.
@@ -118,5 +118,5 @@ class S3Store(S3Uploads):
             relative = key[len(self._prefix) :]
             refusal = read_refusal(403 if b"<Code>AccessDenied<" in said else 500, said)
             if refusal.code not in ("NoSuchKey", "NoSuchVersion"):
-                failed[relative] = refusal_error(refusal, self._where(relative))
+                failed[relative] = refusal_error(refusal, self._requests.where(self._name(relative)))
         return failed

@@ -1,6 +1,6 @@
 """What an S3 server's refusal means: status, code and message to one typed error that says what to correct. Pure.
 
-Obstore tells everything as text, a chain of causes ending in ``Debug source``; :func:`obstore_error` reads that. A server's answer may echo signatures and tokens; only its ``Code``, ``Message`` and ``RequestId`` are ever quoted.
+A server's answer may echo signatures and tokens; only its ``Code``, ``Message`` and ``RequestId`` are ever quoted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from monofs.model.errors import (
     MonofsError,
-    UfsBadBody,
     UfsBucketNotFound,
     UfsChanged,
     UfsDenied,
@@ -25,10 +24,6 @@ from monofs.model.errors import (
 
 MESSAGE_MAX = 200
 _ELEMENT = re.compile(rb"<(Code|Message|RequestId|Region)>([^<]{0,2000})</\1>")
-
-_OBSTORE_STATUS = re.compile(r"inner: Status \{\n +status: (\d{3}),\n")
-_OBSTORE_KIND = re.compile(r"HttpError \{\n +kind: (\w+),\n")
-_OBSTORE_REASON = re.compile(r'\n +(?:message|error): "([^"\n]*)",?\n')
 
 _THROTTLED = {
     "SlowDown",
@@ -109,42 +104,11 @@ class BeyondEnd(Exception):
     """416: the range asked for begins at or after the end of the object."""
 
 
-def obstore_error(said: str, where: Where, *, in_body: bool = False) -> Exception:
-    """The typed error, or ``BeyondEnd``, for the text of an obstore exception. ``in_body``: the answer had begun."""
-    status = _OBSTORE_STATUS.search(said)
-    if status:
-        number = int(status[1])
-        body = said[status.end() :].encode("utf-8", "replace")
-        return BeyondEnd() if number == 416 else refusal_error(read_refusal(number, body), where)
-    if "inner: BareRedirect" in said:
-        return refusal_error(Refusal(301), where)
-    kind, reason = _last(_OBSTORE_KIND, said), _last(_OBSTORE_REASON, said)
-    what, _, endpoint, _ = where
-    if "TimedOut" in said or kind == "Timeout":
-        return UfsUnreachable(f"{endpoint} did not answer in time at {what}")
-    if "InvalidCertificate" in said:
-        return untrusted(endpoint)
-    if in_body:
-        return UfsBadBody(f"the answer for {what} was cut short{': ' + reason if reason else ''}")
-    first = said.strip().split("\n", 1)[0].removeprefix("Generic S3 error: ").rpartition(" - ")[2][:MESSAGE_MAX]
-    if not kind:  # no trouble with the connection: an answer came, and its headers make no sense
-        return UfsBadBody(f"the store's answer for {what} is not usable: {first}")
-    lost = UfsUnreachable(f"no connection to {endpoint}: {reason or first}")
-    if kind == "Connect":
-        lost.detail["not_done"] = 1
-    return lost
-
-
 def untrusted(endpoint: str) -> UfsUnreachable:
     """The server's certificate is not one we trust."""
     return UfsUnreachable(
         f"the certificate of {endpoint} is not trusted: give its authority with option ca_file", not_done=1
     )
-
-
-def _last(pattern: re.Pattern[str], said: str) -> str:
-    found = pattern.findall(said)
-    return str(found[-1]) if found else ""
 
 
 def _by_code(refusal: Refusal, what: str, bucket: str, endpoint: str, access_key: str) -> MonofsError | None:

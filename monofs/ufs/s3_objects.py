@@ -16,10 +16,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
-
-import obstore
 
 from monofs.model.attributes import HEADERS, OPERATION, USER_PREFIX
 from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsFailed, UfsNotFound
@@ -27,17 +24,11 @@ from monofs.ufs.base import NO_HEADERS, Condition, UfsEntry, may_be_done
 from monofs.ufs.observe import Observer, observed
 from monofs.ufs.s3_conditions import S3Conditions, kind_of
 from monofs.ufs.s3_documents import read_tags, tags_document
-from monofs.ufs.s3_link import expressible
 from monofs.ufs.s3_listing import strong_etag
 from monofs.ufs.s3_reading import S3Reading, fingerprint_of
 from monofs.ufs.s3_settings import S3Settings
 
-if TYPE_CHECKING:
-    from obstore import PutMode
-
 META = USER_PREFIX
-_OBSTORE = frozenset({"content-type", "content-encoding", "content-disposition", "content-language", "cache-control"})
-"""Headers that obstore tells a store, besides user metadata."""
 SECOND_NS = 1_000_000_000
 
 Send = Callable[[dict[str, str]], UfsEntry]
@@ -195,33 +186,9 @@ class S3Objects(S3Reading):
         return None
 
     def _put(self, key: bytes, data: Sequence[memoryview], headers: dict[str, str]) -> str:
-        """The etag the answer tells, '' if none. ``headers``: one of a condition at most, besides metadata."""
-        full = self._prefix + key
-        text = expressible(full)
-        mode: PutMode = "overwrite"
-        attributes: dict[str, str] = {}
-        for name, value in headers.items():
-            if name == "If-None-Match":
-                mode = "create"
-            elif name == "If-Match":
-                mode = {"e_tag": value}
-            elif name.startswith(META) and name.removeprefix(META) not in _OBSTORE:
-                attributes[name.removeprefix(META)] = value
-            elif name in _OBSTORE:
-                attributes[name.title()] = value
-            else:
-                text = None
-        if text is None or not all(map(str.isascii, attributes.values())):
-            reply = self._requests.send("PUT", full, {}, headers, self._name(key), data)
-            return strong_etag(reply.headers.get("etag", ""))
-        body: Any = data[0] if len(data) == 1 else list(data) or b""
-        try:
-            result = obstore.put(self._store(), text, body, attributes=attributes, mode=mode, use_multipart=False)
-        except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            if "ETag Header missing" in str(error):  # of an answer that says it was done
-                return ""
-            raise self._translate(error, key) from None
-        return strong_etag(result["e_tag"] or "")
+        """The etag the answer tells, '' if none."""
+        reply = self._requests.send("PUT", self._prefix + key, {}, headers, self._name(key), data)
+        return strong_etag(reply.headers.get("etag", ""))
 
     def _made(self, key: bytes, size: int, etag: str) -> UfsEntry:
         """What a listing will show of an object made just now; a store that names no etag is asked."""

@@ -1,7 +1,6 @@
 """What a bucket holds: listings, statuses, and exact bytes of one version.
 
-Bytes come through obstore (Rust: no copy in Python, no GIL while waiting); listings, and reads of the keys obstore cannot express,
-through signed requests of our own (``s3_requests``). There are no retries here: the caller sees each failure once.
+There are no retries here: the caller sees each failure once.
 
 Invariant: every GET carries ``If-Match`` with the etag asked for, and the answer's etag, range and length are checked before and
 after its bytes are handed out.
@@ -13,27 +12,21 @@ Not here: what changes a bucket (``s3``, ``s3_objects``).
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import obstore
 
 from monofs.model.errors import UfsBadBody, UfsChanged, UfsDenied, UfsNotFound
 from monofs.model.paths import name_problem
 from monofs.ufs.base import UfsEntry, UfsPage
-from monofs.ufs.observe import Observed, observed
+from monofs.ufs.http_client import Answer
+from monofs.ufs.observe import Observer, observed
 from monofs.ufs.s3_errors import BeyondEnd
-from monofs.ufs.s3_link import S3Link, expressible
 from monofs.ufs.s3_listing import Listed, ListPage, read_list_page, strong_etag
+from monofs.ufs.s3_requests import S3Requests
+from monofs.ufs.s3_settings import S3Settings
 
-if TYPE_CHECKING:
-    from obstore import GetOptions
-
-CHUNK_BYTES = 1 << 20
 ODD_MAX = 100
 STATUS_KEYS = 8
 """Keys a status asks for: names that sort between ``a`` and ``a/`` (``a-1``, ``a.txt``) may stand between the two answers."""
@@ -43,18 +36,18 @@ _LAST = "\U0010ffff".encode()
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
-class _Got(NamedTuple):
-    """An answer to a ranged GET: which version, from which byte on, out of how many."""
-
-    etag: str
-    modified_s: int
-    start: int
-    total: int
-    chunks: Iterator[Any]
-
-
-class S3Reading(S3Link):
+class S3Reading:
     """The asking half of the store behind ``s3://``; thread-safe."""
+
+    def __init__(self, settings: S3Settings, *, timeout_s: float = 30.0, observe: Observer | None = None) -> None:
+        self._settings = settings
+        self._prefix = settings.prefix
+        self._observe = observe
+        self._requests = S3Requests(settings, timeout_s)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._requests.close()
 
     def check(self) -> bool:
         """List the root, and read one byte of the first object found below it; one that is archived or just gone proves enough."""
@@ -121,16 +114,20 @@ class S3Reading(S3Link):
         """Yield the range in the pieces it arrives in; see ``UnderStorage.read``."""
         if length <= 0:
             return
-        full = self._prefix + key
-        text = expressible(full)
+        name = self._name(key)
+        headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        if fingerprint.startswith("e:"):
+            headers["If-Match"] = f'"{fingerprint[2:]}"'
         with observed(self._observe, "get") as request:
             try:
-                if text is not None:
-                    got = self._get_fast(text, key, offset, length, fingerprint)
-                    yield from self._deliver(got, request, key, offset, length, fingerprint)
-                else:
-                    with self._get_signed(full, key, offset, length, fingerprint) as got:
-                        yield from self._deliver(got, request, key, offset, length, fingerprint)
+                with self._requests.get(self._prefix + key, {}, headers, name, length) as answer:
+                    left = self._check(answer, name, offset, length, fingerprint)
+                    for piece in self._requests.body(answer, name, left):
+                        request.bytes += len(piece)
+                        left -= len(piece)
+                        yield piece
+                    if left:
+                        raise UfsBadBody(f"{name}: the answer ended {left} bytes early")
             except BeyondEnd:
                 self._check_beyond(key, offset, fingerprint)
 
@@ -178,69 +175,28 @@ class S3Reading(S3Link):
 
     # ---- reading --------------------------------------------------------------------------------------------------------
 
-    def _get_fast(self, text: str, key: bytes, offset: int, length: int, fingerprint: str) -> _Got:
-        options: GetOptions = {"range": (offset, offset + length)}
+    def _check(self, answer: Answer, name: str, offset: int, length: int, fingerprint: str) -> int:
+        """The bytes to come, of that version and range. Raises ``UfsChanged`` or ``UfsBadBody``, before the first one."""
+        headers = answer.headers
+        match = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
+        if answer.status != 206 or match is None:
+            raise UfsBadBody(f"{name}: the store ignored the range asked for")
+        start, total = int(match[1]), int(match[2])
+        etag = strong_etag(headers.get("etag", ""))
         if fingerprint.startswith("e:"):
-            options["if_match"] = f'"{fingerprint[2:]}"'
-        try:
-            result = obstore.get(self._store(), text, options=options)
-        except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise self._translate(error, key) from None
-        meta = result.meta
-        start, stop = result.range
-        etag, modified_s = strong_etag(meta.get("e_tag") or ""), int(meta["last_modified"].timestamp())
-        return _Got(etag, modified_s, start, meta["size"], self._chunks(result, stop - start, key))
-
-    def _chunks(self, result: obstore.GetResult, size: int, key: bytes) -> Iterator[Any]:
-        """The body: a small one in one piece, without a copy; a large one as it arrives."""
-        try:
-            if size <= 2 * CHUNK_BYTES:
-                yield result.bytes()
-            else:
-                yield from result.stream(CHUNK_BYTES)
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise self._translate(error, key, in_body=True) from None
-
-    @contextlib.contextmanager
-    def _get_signed(self, full: bytes, key: bytes, offset: int, length: int, fingerprint: str) -> Iterator[_Got]:
-        headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
-        if fingerprint.startswith("e:"):
-            headers["If-Match"] = f'"{fingerprint[2:]}"'
-        with self._requests.get(full, {}, headers, self._name(key), length) as answer:
-            start, total = self._range(answer.status, answer.headers.get("content-range", ""), key)
-            modified = answer.headers.get("last-modified")
-            modified_s = int(parsedate_to_datetime(modified).timestamp()) if modified else 0
-            yield _Got(strong_etag(answer.headers.get("etag", "")), modified_s, start, total, answer.chunks)
-
-    def _range(self, status: int, value: str, key: bytes) -> tuple[int, int]:
-        """First byte and size of the whole object, from a Content-Range."""
-        match = _CONTENT_RANGE.fullmatch(value.strip())
-        if status != 206 or match is None:
-            raise UfsBadBody(f"{self._name(key)}: the store ignored the range asked for")
-        return int(match[1]), int(match[2])
-
-    def _deliver(
-        self, got: _Got, request: Observed, key: bytes, offset: int, length: int, fingerprint: str
-    ) -> Iterator[memoryview]:
-        """Check version and range before the first byte, and the count after the last."""
-        if fingerprint.startswith("e:"):
-            same = got.etag == fingerprint[2:]
+            same = etag == fingerprint[2:]
         else:
-            same = fingerprint == _timed(got.total, got.modified_s)
+            modified = headers.get("last-modified")
+            same = fingerprint == _timed(total, int(parsedate_to_datetime(modified).timestamp()) if modified else 0)
         if not same:
-            raise UfsChanged(f"{self._name(key)} changed in the store")
-        if got.start != offset:
-            raise UfsBadBody(f"{self._name(key)}: the store answered with another range than asked for")
-        left = min(length, got.total - offset)
-        for chunk in got.chunks:
-            view = memoryview(chunk)
-            left -= len(view)
-            if left < 0:
-                raise UfsBadBody(f"{self._name(key)}: more bytes came than asked for")
-            request.bytes += len(view)
-            yield view
-        if left:
-            raise UfsBadBody(f"{self._name(key)}: the answer ended {left} bytes early")
+            raise UfsChanged(f"{name} changed in the store")
+        if start != offset:
+            raise UfsBadBody(f"{name}: the store answered with another range than asked for")
+        return min(length, total - offset)
+
+    def _name(self, key: bytes) -> str:
+        """For messages."""
+        return f"{self._settings.uri}/{key.decode('utf-8', 'backslashreplace')}"
 
     def _check_beyond(self, key: bytes, offset: int, fingerprint: str) -> None:
         """After a 416: raise unless the range lies beyond the end of that very version."""

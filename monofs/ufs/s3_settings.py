@@ -49,7 +49,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
 
 
 class Keys(NamedTuple):
-    """One set of credentials, as both botocore's signer and obstore want them."""
+    """One set of credentials."""
 
     access_key: str
     secret_key: str
@@ -68,11 +68,6 @@ class S3Credentials:
     profile: str | None
     _chain: Any = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def changing(self) -> bool:
-        """Whether the keys may be others tomorrow."""
-        return self.given is None and not self.anonymous
 
     def current(self) -> Keys | None:
         """The keys of now; None: do not sign. Raises ``UfsDenied`` when the chain has none."""

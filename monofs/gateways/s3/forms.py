@@ -26,9 +26,10 @@ from monofs.gateways.s3.metadata import KEPT, check_supported
 from monofs.gateways.s3.objects import Objects, read_attributes
 from monofs.gateways.s3.post_policy import read_policy
 from monofs.gateways.s3.receiving import BODY_MAX_BYTES, Receiving
-from monofs.gateways.s3.signing import UNSIGNED, Signed, check_form, encode
+from monofs.gateways.s3.signing import Signed, check_form, encode
 from monofs.model.attributes import Attributes
 from monofs.model.principal import Right
+from monofs.model.sigv4 import UNSIGNED
 from monofs.rpc.s3_keys import S3Key
 
 FILENAME = "${filename}"

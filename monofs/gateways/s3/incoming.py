@@ -16,7 +16,8 @@ from monofs.gateways.s3 import checksums
 from monofs.gateways.s3.checksums import Claim, Hash
 from monofs.gateways.s3.chunked import ChunkedDecoder
 from monofs.gateways.s3.errors import S3Error
-from monofs.gateways.s3.signing import STREAMED, UNSIGNED, Signed
+from monofs.gateways.s3.signing import STREAMED, Signed
+from monofs.model.sigv4 import UNSIGNED
 
 LENGTH_DIGITS_MAX = 19
 

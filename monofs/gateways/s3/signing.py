@@ -24,16 +24,12 @@ from urllib.parse import unquote_to_bytes
 from monofs.gateways.s3.errors import S3Error
 from monofs.gateways.s3.head import Head
 from monofs.model.hmac_key import HmacKey
+from monofs.model.sigv4 import ALGORITHM, EMPTY_SHA256, UNSIGNED, day_key
 
-ALGORITHM = "AWS4-HMAC-SHA256"
 SKEW_MAX_S = 900
 EXPIRES_MAX_S = 604800
-DAY_KEYS_MAX = 4096
-"""Keys of one day, region and secret that are kept; each costs four HMACs to make."""
 NAMES_MAX, NAMES_MAX_BYTES, CREDENTIAL_MAX_BYTES, DATE_MAX_BYTES = 200, 4 << 10, 256, 64
 """Of SignedHeaders, of a credential and of a date. What they are read as is kept before anybody knows whether a key signed it: longer ones are refused."""
-EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
-UNSIGNED = "UNSIGNED-PAYLOAD"
 STREAMING = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
 STREAMING_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
 STREAMING_UNSIGNED_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
@@ -266,15 +262,6 @@ class _Signing(NamedTuple):
         if payload in (STREAMING, STREAMING_TRAILER):
             chain = Chain(key, self.timestamp, self.scope, signature)
         return Signed(self.access_key, payload, chain)
-
-
-@lru_cache(maxsize=DAY_KEYS_MAX)
-def day_key(secret: str, day: str, region: str) -> HmacKey:
-    """The key that signs for one day and region: "Calculate Signature", the signing key."""
-    key = f"AWS4{secret}".encode()
-    for part in (day, region, "s3", "aws4_request"):
-        key = HmacKey(key).digest(part.encode())
-    return HmacKey(key)
 
 
 def _canonical_path(path: str) -> str:

@@ -19,7 +19,6 @@ from monofs.gateways.s3.signing import (
     EXPIRES_MAX_S,
     SKEW_MAX_S,
     STREAMING_UNSIGNED_TRAILER,
-    UNSIGNED,
     Signed,
     check_payload,
     check_skew,
@@ -29,6 +28,7 @@ from monofs.gateways.s3.signing import (
     time_of,
     unsupported,
 )
+from monofs.model.sigv4 import UNSIGNED
 
 _COVERED = frozenset(
     {

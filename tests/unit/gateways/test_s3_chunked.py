@@ -13,7 +13,8 @@ from signed_requests import client
 
 from monofs.gateways.s3.chunked import LINE_MAX, TRAILERS_MAX, ChunkedDecoder
 from monofs.gateways.s3.errors import S3Error
-from monofs.gateways.s3.signing import Chain, day_key
+from monofs.gateways.s3.signing import Chain
+from monofs.model.sigv4 import day_key
 
 STAMP, SCOPE = "20130524T000000Z", "20130524/us-east-1/s3/aws4_request"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

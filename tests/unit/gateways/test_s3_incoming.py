@@ -15,7 +15,8 @@ from signed_requests import client, secret_of
 
 from monofs.gateways.s3.checksums import ALGORITHMS, show
 from monofs.gateways.s3.incoming import Incoming, Received
-from monofs.gateways.s3.signing import EMPTY_SHA256, STREAMING_UNSIGNED_TRAILER, UNSIGNED, Signed, authenticate
+from monofs.gateways.s3.signing import STREAMING_UNSIGNED_TRAILER, Signed, authenticate
+from monofs.model.sigv4 import EMPTY_SHA256, UNSIGNED
 
 GIB = 1 << 30
 

@@ -16,7 +16,8 @@ from monofs.gateways.s3.errors import S3Error
 from monofs.gateways.s3.head import read_head
 from monofs.gateways.s3.receiving import Receiving
 from monofs.gateways.s3.requests import read_request
-from monofs.gateways.s3.signing import UNSIGNED, Signed
+from monofs.gateways.s3.signing import Signed
+from monofs.model.sigv4 import UNSIGNED
 
 SIZE = 300_000
 

@@ -18,7 +18,9 @@ from signed_requests import KEY, SECRET, client, head_of, secret_of, sign, wire_
 from monofs.gateways.s3 import signing
 from monofs.gateways.s3.errors import S3Error
 from monofs.gateways.s3.head import Head
-from monofs.gateways.s3.signing import EMPTY_SHA256, STREAMING_UNSIGNED_TRAILER, UNSIGNED, authenticate
+from monofs.gateways.s3.signing import STREAMING_UNSIGNED_TRAILER, authenticate
+from monofs.model import sigv4
+from monofs.model.sigv4 import EMPTY_SHA256, UNSIGNED
 
 ODD_KEYS = [
     "plain",
@@ -234,7 +236,7 @@ def test_a_request_without_a_body_may_leave_out_that_it_has_none():
     lines = f"host:s3.example\nx-amz-date:{head.headers['x-amz-date']}\n\nhost;x-amz-date\n{EMPTY_SHA256}"
     digest = hashlib.sha256(f"GET\n/bucket/key\n\n{lines}".encode()).hexdigest()
     to_sign = f"AWS4-HMAC-SHA256\n{head.headers['x-amz-date']}\n{scope}\n{digest}"
-    key = signing.day_key(SECRET, scope[:8], "us-east-1")
+    key = sigv4.day_key(SECRET, scope[:8], "us-east-1")
     signature = key.digest(to_sign.encode()).hex()
     text = f"AWS4-HMAC-SHA256 Credential={KEY}/{scope}, SignedHeaders=host;x-amz-date, Signature={signature}"
     signed = authenticate(head._replace(headers={**head.headers, "authorization": text}), secret_of, time.time())
@@ -311,10 +313,10 @@ def test_each_way_for_a_presigned_url_to_be_wrong_has_the_code_aws_gives_it():
 
 
 def test_keys_of_days_are_kept_in_bounded_number():
-    signing.day_key.cache_clear()
-    for day in range(signing.DAY_KEYS_MAX + 100):
-        signing.day_key("secret", str(day), "r")
-    assert signing.day_key.cache_info().currsize == signing.DAY_KEYS_MAX
+    sigv4.day_key.cache_clear()
+    for day in range(sigv4.DAY_KEYS_MAX + 100):
+        sigv4.day_key("secret", str(day), "r")
+    assert sigv4.day_key.cache_info().currsize == sigv4.DAY_KEYS_MAX
 
 
 SCOPE = "20130524/r/s3/aws4_request"

@@ -17,8 +17,9 @@ from signed_requests import KEY, SECRET, head_of, secret_of, wire_head
 from monofs.gateways.s3.errors import S3Error
 from monofs.gateways.s3.head import Head
 from monofs.gateways.s3.requests import Action, read_request
-from monofs.gateways.s3.signing import STREAMING_UNSIGNED_TRAILER, UNSIGNED, Signed
+from monofs.gateways.s3.signing import STREAMING_UNSIGNED_TRAILER, Signed
 from monofs.gateways.s3.signing_v2 import authenticate, is_signed_so
+from monofs.model.sigv4 import UNSIGNED
 
 DOMAINS = ("s3.example",)
 EXAMPLE_SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

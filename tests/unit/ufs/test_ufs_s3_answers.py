@@ -22,7 +22,7 @@ from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsDenied, 
 from monofs.observe.tracing import tracing
 from monofs.ufs.base import UnderStorage
 from monofs.ufs.registry import SECRET_OPTIONS, check_options, open_ufs
-from monofs.ufs.s3_errors import BeyondEnd, Where, obstore_error, read_refusal, refusal_error
+from monofs.ufs.s3_errors import Where, read_refusal, refusal_error
 from monofs.ufs.s3_listing import Listed, read_list_page
 from monofs.ufs.s3_settings import read_settings
 
@@ -374,12 +374,6 @@ WHERE = Where("s3://b/key", "b", "http://host", "AKIA")
 def test_every_refusal_is_one_error_of_the_family(status: int, body: bytes) -> None:
     error = refusal_error(read_refusal(status, body), WHERE)
     assert 6000 < error.code < 7000
-
-
-@given(st.text(max_size=200), st.booleans())
-def test_every_text_of_obstore_is_one_error_of_the_family(said: str, in_body: bool) -> None:
-    error = obstore_error(said, WHERE, in_body=in_body)
-    assert isinstance(error, BeyondEnd) or 6000 < getattr(error, "code", 0) < 7000
 
 
 def test_the_stores_request_id_is_kept_for_its_owner() -> None:
