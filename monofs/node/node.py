@@ -286,7 +286,7 @@ class Node:
         )
         self.worker.service().on_fatal = self.on_fatal
         if self.master is not None:
-            self.master.at_hand = self.worker.at_hand
+            self.master.at_hand = self.worker.reading.at_hand
 
     def _connect_worker(self, address: str) -> Pool:
         return Pool(address, Credential(self._secret), silence_s=PEER_SILENCE_S, tls=self._tls)

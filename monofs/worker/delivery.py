@@ -6,7 +6,7 @@ for a reader that has become slow meanwhile is kept, over all deliveries up to `
 again when the reader takes more.
 
 Invariants: bytes are sent only from verified groups and only from pages present, or straight from a store's read of the
-capability's fingerprint; what was sent before an error is right. Not here: the fast path of resident bytes (service.py).
+capability's fingerprint; what was sent before an error is right. Not here: the fast path of resident bytes (reading.py).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from monofs.worker.disks import Disks
 from monofs.worker.fetcher import Fetcher, is_tier_error, tier_reason
 from monofs.worker.gate import Gate
 from monofs.worker.peers import BY_READERS, Asked, Peers
+from monofs.worker.pins import Pins
 from monofs.worker.planner import group_masks, run_length
 from monofs.worker.residency import is_resident, read_of, stays_in_memory
 
@@ -64,8 +65,22 @@ class Parts:
     fetcher: Fetcher
     disks: Disks
     gate: Gate
+    pins: Pins
     peers: Peers
     kept: Kept = field(default_factory=Kept)
+
+    def open(self, token: bytes) -> Capability:
+        """The capability of a reader's token, and what it says of pins honoured. Raises as ``Gate.open``."""
+        capability = self.gate.open(token)
+        if capability.group:
+            self.pins.honour(capability)
+        return capability
+
+    def admit(self, capability: Capability) -> None:
+        """The same for what the master of this process grants. Raises as ``Gate.admit``."""
+        self.gate.admit(capability)
+        if capability.group:
+            self.pins.honour(capability)
 
 
 @dataclass(slots=True, frozen=True)

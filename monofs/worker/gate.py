@@ -37,9 +37,14 @@ class Gate:
         self._cluster = b""
         self._offset_s = 0.0
         self._heard = monotonic()
+        self._is_closed = False
         self._seen: dict[bytes, Capability] = {}
         self._admitted: dict[ContentId, Capability] = {}
         """The last that was admitted of each content."""
+
+    def close(self) -> None:
+        """Open nothing to readers from now on: the worker is stopping."""
+        self._is_closed = True
 
     def set_keys(self, keys: dict[int, bytes], cluster: bytes) -> None:
         """Take over the keys valid from now on; tokens of others are refused at once."""
@@ -76,8 +81,10 @@ class Gate:
     def open(self, token: bytes) -> Capability:
         """The capability of a token that opens cached content now.
 
-        Raises ``CapabilityInvalid``, ``CapabilityExpired``, or ``NotReady`` before the first registration.
+        Raises ``CapabilityInvalid``, ``CapabilityExpired``, or ``NotReady`` before the first registration and once closed.
         """
+        if self._is_closed:
+            raise NotReady("the worker is stopping")
         capability = self._seen.get(token)
         now_s = self.now_s
         if capability is not None and now_s <= capability.expires_s:
@@ -95,6 +102,8 @@ class Gate:
 
     def admit(self, capability: Capability) -> None:
         """Honour what the master of this process grants now: no seal tells more than that it says so. Raises as :meth:`open`."""
+        if self._is_closed:
+            raise NotReady("the worker is stopping")
         if not self._keys:
             raise NotReady("this worker has not reached a master yet; try again shortly")
         if capability.cluster != self._cluster or capability.key_id not in self._keys:

@@ -1,7 +1,7 @@
 """What operators ask a worker: its state, what is cached, and whether every page is what it was (PING, WORKER_STATUS, CACHED, HOT, VERIFY).
 
 Invariants: one verification at a time, behind everything else the disks have to do; it ends when the worker stops, also while a disk
-hangs. Looking never changes the cache but for bad pages, which are dropped. Not here: reading (service.py).
+hangs. Looking never changes the cache but for bad pages, which are dropped. Not here: reading (reading.py).
 """
 
 from __future__ import annotations

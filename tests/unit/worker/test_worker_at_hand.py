@@ -12,7 +12,7 @@ from monofs.model.capability import peek_capability, seal_capability
 from monofs.model.errors import CapabilityInvalid
 from monofs.rpc.api import Method, ReadRequest
 from monofs.worker.delivery import SMALL_BYTES
-from monofs.worker.service import AFAR_BYTES
+from monofs.worker.reading import AFAR_BYTES
 
 SIZE = 20_000
 
@@ -21,7 +21,7 @@ SIZE = 20_000
 def ask(world: World) -> Callable[[bytes], bytes]:
     def asked(token: bytes) -> bytes:
         seen: list[bytes] = []
-        world.run(lambda: seen.append(world.worker.at_hand(peek_capability(token), _Door())))  # type: ignore[arg-type]
+        world.run(lambda: seen.append(world.worker.reading.at_hand(peek_capability(token), _Door())))  # type: ignore[arg-type]
         return seen[0]
 
     return asked
@@ -53,7 +53,7 @@ def test_within_the_process_a_larger_one_is(world: World, monkeypatch: pytest.Mo
     for size in (AFAR_BYTES + 1, SMALL_BYTES, SMALL_BYTES + 1):
         capability, data = world.put(make_bytes(1, size))
         assert world.read(capability, 0, size) == data
-        found = world.run(lambda token=capability: [world.worker.at_hand(peek_capability(token), _Door())])  # type: ignore[misc]
+        found = world.run(lambda token=capability: [world.worker.reading.at_hand(peek_capability(token), _Door())])  # type: ignore[misc]
         assert found == [data if size <= SMALL_BYTES else b""]
 
 
@@ -89,4 +89,4 @@ def test_nothing_is_at_hand_of_a_worker_that_stops(make_world: Callable[..., Wor
     assert world.read(capability, 0, SIZE) == data
     worker = world.worker
     world.stop()
-    assert worker.at_hand(peek_capability(capability), _Door()) == b""  # type: ignore[arg-type]
+    assert worker.reading.at_hand(peek_capability(capability), _Door()) == b""  # type: ignore[arg-type]

@@ -86,13 +86,13 @@ def test_what_a_store_sent_for_a_crowd_of_slow_readers_is_bounded(world: World) 
     with slow_readers(world, capability, ReadType.STORE) as talks:
         world.on_reactor_until(lambda: world.worker._fetcher.count == 0)
         kept, queued = world.run(
-            lambda: (world.worker._parts.kept.bytes, max(link.memory_bytes for link in links(world)))
+            lambda: (world.worker.reading._parts.kept.bytes, max(link.memory_bytes for link in links(world)))
         )
         assert kept <= KEPT_BYTES
         assert queued <= Limits().queued_bytes // 4 + world.store.chunk + TURN_BYTES
         assert world.run(lambda: world.worker.service().queued_bytes) <= Limits().queued_total_bytes
         assert finish(talks[3]) == data
-    world.on_reactor_until(lambda: not world.worker._parts.kept.bytes)
+    world.on_reactor_until(lambda: not world.worker.reading._parts.kept.bytes)
 
 
 def test_a_crowd_that_has_gone_leaves_the_door_wide(world: World) -> None:
