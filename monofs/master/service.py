@@ -1,9 +1,11 @@
-"""The master: its parts wired together, its method table, its start and stop.
+"""The master: its parts wired together, who answers which method, its start and stop.
 
 Start: hear the role, make the cluster when the namespace is empty (one INITIALIZE with fresh wrapped keys), unwrap the keys, begin duties. The
 journal was started before and is stopped after; the namespace belongs to the node. Until the start is through, every method answers ``NotReady``.
 
 Invariant: every reading handler runs behind a read barrier, every handler behind a check of rights.
+
+Not here: the methods' requests (methods.py), barriers (barriers.py), what works behind requests (background.py).
 """
 
 from __future__ import annotations
@@ -16,17 +18,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
-from twisted.python.failure import Failure
 
 from monofs import __version__
 from monofs.config.schema import Config
-from monofs.journal.face import Consistency, Journal
+from monofs.journal.face import Journal
 from monofs.journal.replicated import Replicated
-from monofs.master.access import check_access
 from monofs.master.acting import Acts
 from monofs.master.attributes import Learner
 from monofs.master.background import Background
 from monofs.master.backups import Backups
+from monofs.master.barriers import Barriers
 from monofs.master.buckets import Buckets
 from monofs.master.changing import Changing
 from monofs.master.channels import Connect, Dial
@@ -39,6 +40,7 @@ from monofs.master.listing import Listing
 from monofs.master.loading import Loader
 from monofs.master.locks import Locks
 from monofs.master.members import Members
+from monofs.master.methods import CHANGES, REQUESTS
 from monofs.master.mounts import Mounts
 from monofs.master.pinning import Pinning
 from monofs.master.planning import Planning
@@ -57,17 +59,10 @@ from monofs.metadata.entries import Initialize
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import LEVEL
 from monofs.model.errors import (
-    DeadlineExceeded,
-    InvalidArgument,
     MonofsError,
-    NotLeader,
     NotReady,
-    OutcomeUnknown,
-    Overloaded,
 )
-from monofs.model.principal import Right
 from monofs.observe.logs import logger
-from monofs.rpc import api
 from monofs.rpc.api import Message, Method, Setting
 from monofs.rpc.client import Client
 from monofs.rpc.service import Call, Handler, Service
@@ -77,38 +72,6 @@ log = logger(__name__)
 CLUSTER_ID_BYTES = 16
 CLUSTER_POLL_S = 0.05
 FIRST_INCARNATION = 1
-_READ = Right.READ.value
-_LINEARIZABLE = Consistency.LINEARIZABLE.value
-_SAYS_NOTHING = (NotLeader, NotReady, OutcomeUnknown, Overloaded, DeadlineExceeded)
-"""Refusals that tell nothing of the state."""
-
-
-class _Barrier:
-    """Hears the read barrier, at once or later."""
-
-    __slots__ = ("error", "passed", "waiter")
-
-    def __init__(self) -> None:
-        self.passed = False
-        self.error: MonofsError | None = None
-        self.waiter: Deferred[None] | None = None
-
-    def __call__(self, error: MonofsError | None) -> None:
-        self.passed, self.error = True, error
-        if self.waiter is not None:
-            if error is None:
-                self.waiter.callback(None)
-            else:
-                self.waiter.errback(error)
-
-    def then(self, answer: Callable[[], Any]) -> Any:
-        """``answer()``, now when it has passed."""
-        if self.passed:
-            if self.error is not None:
-                raise self.error
-            return answer()
-        self.waiter = Deferred()
-        return self.waiter.addCallback(lambda _: answer())
 
 
 class Master:
@@ -138,6 +101,7 @@ class Master:
         self._open_store, self._clock, self._now_ns, self._dial = open_store, clock, now_ns, dial
         self._connect = connect
         self._proposer = Proposer(journal, reactor=reactor, now_ns=now_ns, held_back=lambda: namespace.store.held_back)
+        self._barriers = Barriers(journal, self._proposer)
         self._quorum = Quorum(
             journal if isinstance(journal, Replicated) else None,
             dial=dial_journal,
@@ -272,14 +236,14 @@ class Master:
         self._service.tokens.now_s = lambda: self._now_ns() / 1e9
         self._watch = follow_tokens(namespace, proposer, self._service.tokens, reactor=reactor)
         self._handlers |= {
-            Method.BACKUP: self._behind_barrier(backups.backup),
+            Method.BACKUP: self._barriers.behind(backups.backup),
             Method.TOKEN_ADD: issuing.add,
-            Method.TOKEN_LIST: self._behind_barrier(issuing.list),
+            Method.TOKEN_LIST: self._barriers.behind(issuing.list),
             Method.TOKEN_REMOVE: issuing.remove,
             Method.KEY_ROTATE: issuing.rotate,
             Method.BUCKET_SET: buckets.set,
-            Method.BUCKET_LIST: self._behind_barrier(buckets.list),
-            Method.CLUSTER: self._behind_barrier(members.cluster),
+            Method.BUCKET_LIST: self._barriers.behind(buckets.list),
+            Method.CLUSTER: self._barriers.behind(members.cluster),
             Method.REGISTER: members.register,
             Method.HEARTBEAT: members.heartbeat,
             Method.DECOMMISSION: planning.decommission,
@@ -300,13 +264,13 @@ class Master:
             (Method.LIST_KEYS, key_listing.list),
         ]
         for method, look in looking:
-            self._handlers[method] = self._as_consistent_as_asked(look)
+            self._handlers[method] = self._barriers.as_consistent_as_asked(look)
         for method, handler in (
             (Method.OPEN, reading.open),
             (Method.OPEN_MANY, reading.open_many),
             (Method.RENEW, reading.renew),
         ):
-            self._handlers[method] = self._behind_barrier(handler)
+            self._handlers[method] = self._barriers.behind(handler)
 
     def _add_changing(
         self, loader: Loader, reading: Reading, issuer: Issuer, stores: Stores, members: Members, learner: Learner
@@ -363,10 +327,10 @@ class Master:
             busy_wait_s=self._config.master.busy_wait_s,
             reactor=self._reactor,
         )
-        self._handlers |= background.handlers(self._behind_barrier)
+        self._handlers |= background.handlers(self._barriers.behind)
         explaining = Explaining(namespace, loader, stores, members, reading, intents, clock=self._clock)
         self._handlers |= {
-            Method.WHY: self._behind_barrier(explaining.why),
+            Method.WHY: self._barriers.behind(explaining.why),
             Method.MAKE_DIRECTORY: changing.make_directory,
             Method.CREATE: changing.create,
             Method.DELETE: changing.delete,
@@ -385,7 +349,7 @@ class Master:
             Method.OPEN_PART: uploads.open_part,
             Method.COMPLETE_UPLOAD: uploads.complete,
             Method.ABORT_UPLOAD: uploads.abort,
-            Method.INTENT_LIST: self._behind_barrier(lambda _, __: intents.list()),
+            Method.INTENT_LIST: self._barriers.behind(lambda _, __: intents.list()),
         }
         return background, uploads
 
@@ -394,7 +358,7 @@ class Master:
             Method.SET_PIN: pinning.set_pin,
             Method.FREE: pinning.free,
             Method.MOUNT_ADD: mounts.add,
-            Method.MOUNT_LIST: self._behind_barrier(mounts.list),
+            Method.MOUNT_LIST: self._barriers.behind(mounts.list),
             Method.MOUNT_REMOVE: mounts.remove,
             Method.MOUNT_UPDATE: mounts.update,
             Method.MOUNT_TEST: mounts.test,
@@ -443,176 +407,4 @@ class Master:
         if not self._ready:
             raise NotReady("the master is starting or stopping: try again shortly")
         handler = self._handlers[method]
-        return self._as_leader(handler, request, call) if method in CHANGES else handler(request, call)
-
-    def _as_leader(self, handler: Handler, request: Message, call: Call) -> Any:
-        """Changes are for the leader. A refusal is a read: what it was decided by may be old, unless this master leads after it, too."""
-        if not self._proposer.leads:
-            return _behind(self._journal.read_barrier, Consistency.LINEARIZABLE, 0.0, lambda: handler(request, call))
-        try:
-            answer = handler(request, call)
-        except MonofsError as refusal:
-            return self._refuse(refusal)
-        return answer.addErrback(self._refused) if isinstance(answer, Deferred) else answer
-
-    def _refused(self, failure: Failure) -> Any:
-        if not isinstance(failure.value, MonofsError):
-            return failure
-        return self._refuse(failure.value)
-
-    def _refuse(self, refusal: MonofsError) -> Any:
-        def refuse() -> Any:
-            raise refusal
-
-        if isinstance(refusal, _SAYS_NOTHING):
-            raise refusal
-        return _behind(self._journal.read_barrier, Consistency.LINEARIZABLE, 0.0, refuse)
-
-    def _as_consistent_as_asked(self, handler: Callable[[Any, Call], Any]) -> Handler:
-        """Behind the barrier that the request's options name."""
-        linearizable = self._behind_barrier(handler)
-        read_barrier = self._journal.read_barrier
-
-        def handle(request: Any, call: Call) -> Any:
-            options = request.options
-            if options.consistency == _LINEARIZABLE:
-                return linearizable(request, call)
-            try:
-                consistency = Consistency(options.consistency)
-            except ValueError:
-                raise InvalidArgument(
-                    f"consistency {options.consistency!r} is none of {', '.join(Consistency)}"
-                ) from None
-            check_access(call.principal, Right.READ)
-            return _behind(read_barrier, consistency, options.bound_s, lambda: handler(request, call))
-
-        return handle
-
-    def _behind_barrier(self, handler: Callable[[Any, Call], Any]) -> Handler:
-        """Rights and the read barrier; a plain call when the barrier passes at once, as it does for one voter."""
-        read_barrier = self._journal.read_barrier
-
-        def handle(request: Any, call: Call) -> Any:
-            principal = call.principal
-            if not int(principal.rights) & _READ:
-                check_access(principal, Right.READ)
-            barrier = _Barrier()
-            read_barrier(Consistency.LINEARIZABLE, barrier, 0.0)
-            if barrier.passed and barrier.error is None:
-                return handler(request, call)
-            return barrier.then(lambda: handler(request, call))
-
-        return handle
-
-
-def _behind(
-    read_barrier: Callable[..., None], consistency: Consistency, bound_s: float, answer: Callable[[], Any]
-) -> Any:
-    """``answer()``, now when the barrier passes at once."""
-    barrier = _Barrier()
-    read_barrier(consistency, barrier, bound_s)
-    return barrier.then(answer)
-
-
-CHANGES = frozenset(
-    {
-        Method.MAKE_DIRECTORY,
-        Method.CREATE,
-        Method.DELETE,
-        Method.RENAME,
-        Method.COPY,
-        Method.TOUCH,
-        Method.SET_ATTRIBUTES,
-        Method.REMOVE_TREE,
-        Method.MAY_WRITE,
-        Method.BEGIN_WRITE,
-        Method.RECORD_UPLOAD,
-        Method.PUBLISH,
-        Method.END_WRITE,
-        Method.ABANDON_WRITE,
-        Method.BEGIN_UPLOAD,
-        Method.OPEN_PART,
-        Method.COMPLETE_UPLOAD,
-        Method.ABORT_UPLOAD,
-        Method.SET_PIN,
-        Method.FREE,
-        Method.MOUNT_ADD,
-        Method.MOUNT_REMOVE,
-        Method.MOUNT_UPDATE,
-        Method.MOUNT_TEST,
-        Method.JOB_ADD,
-        Method.JOB_STEER,
-        Method.POLICY_SET,
-        Method.SET_TTL,
-        Method.NEEDS_SYNC,
-        Method.COMPARE,
-        Method.TOKEN_ADD,
-        Method.TOKEN_REMOVE,
-        Method.KEY_ROTATE,
-        Method.BUCKET_SET,
-    }
-)
-"""What only a leader may refuse."""
-REQUESTS: dict[Method, type[Message]] = {
-    Method.PING: api.Empty,
-    Method.STAT: api.StatRequest,
-    Method.STAT_MANY: api.StatManyRequest,
-    Method.LIST: api.ListRequest,
-    Method.LIST_KEYS: api.ListKeysRequest,
-    Method.OPEN: api.OpenRequest,
-    Method.OPEN_MANY: api.OpenManyRequest,
-    Method.RENEW: api.RenewRequest,
-    Method.WHY: api.StatRequest,
-    Method.CLUSTER: api.ClusterRequest,
-    Method.MAKE_DIRECTORY: api.MakeDirectoryRequest,
-    Method.CREATE: api.CreateRequest,
-    Method.DELETE: api.DeleteRequest,
-    Method.RENAME: api.RenameRequest,
-    Method.COPY: api.CopyRequest,
-    Method.TOUCH: api.TouchRequest,
-    Method.SET_ATTRIBUTES: api.SetAttributesRequest,
-    Method.REMOVE_TREE: api.RemoveTreeRequest,
-    Method.MAY_WRITE: api.MayWriteRequest,
-    Method.BEGIN_WRITE: api.BeginWriteRequest,
-    Method.RECORD_UPLOAD: api.RecordUploadRequest,
-    Method.PUBLISH: api.PublishRequest,
-    Method.END_WRITE: api.EndWriteRequest,
-    Method.ABANDON_WRITE: api.AbandonWriteRequest,
-    Method.BEGIN_UPLOAD: api.BeginUploadRequest,
-    Method.OPEN_PART: api.OpenPartRequest,
-    Method.COMPLETE_UPLOAD: api.CompleteUploadRequest,
-    Method.ABORT_UPLOAD: api.AbortUploadRequest,
-    Method.INTENT_LIST: api.Empty,
-    Method.JOB_ADD: api.JobAddRequest,
-    Method.JOB_LIST: api.JobListRequest,
-    Method.JOB_STEER: api.JobSteerRequest,
-    Method.POLICY_SET: api.PolicySetRequest,
-    Method.POLICY_LIST: api.Empty,
-    Method.SET_TTL: api.SetTtlRequest,
-    Method.COMPARE: api.CompareRequest,
-    Method.NEEDS_SYNC: api.NeedsSyncRequest,
-    Method.SET_PIN: api.SetPinRequest,
-    Method.FREE: api.FreeRequest,
-    Method.MOUNT_ADD: api.MountAddRequest,
-    Method.MOUNT_LIST: api.Empty,
-    Method.MOUNT_REMOVE: api.MountRemoveRequest,
-    Method.MOUNT_UPDATE: api.MountUpdateRequest,
-    Method.MOUNT_TEST: api.MountTestRequest,
-    Method.TOKEN_ADD: api.TokenAddRequest,
-    Method.TOKEN_LIST: api.Empty,
-    Method.TOKEN_REMOVE: api.TokenRemoveRequest,
-    Method.KEY_ROTATE: api.KeyRotateRequest,
-    Method.BUCKET_SET: api.BucketSetRequest,
-    Method.BUCKET_LIST: api.Empty,
-    Method.QUORUM: api.Empty,
-    Method.QUORUM_CHANGE: api.QuorumChangeRequest,
-    Method.REPORT: api.ReportRequest,
-    Method.CONF: api.Empty,
-    Method.CONNECTION_LIST: api.Empty,
-    Method.FSCK: api.Empty,
-    Method.BACKUP: api.BackupRequest,
-    Method.REGISTER: api.RegisterRequest,
-    Method.HEARTBEAT: api.HeartbeatRequest,
-    Method.DECOMMISSION: api.DecommissionRequest,
-}
-"""Method to the type of its request."""
+        return self._barriers.as_leader(handler, request, call) if method in CHANGES else handler(request, call)
