@@ -21,7 +21,8 @@ import time
 from metadata_store import Bench
 
 from monofs.metadata.copying import DatabaseCopy, copy_database
-from monofs.metadata.entries import AddMount, AdoptPage, Create, Found, MakeDirectory, Stamp, encode_entry
+from monofs.metadata.entries import AddMount, AdoptPage, Create, Found, MakeDirectory, Stamp
+from monofs.metadata.entry_kinds import encode_entry
 from monofs.model.entry import Entry
 from monofs.model.ids import InodeId, MountId
 

@@ -26,7 +26,8 @@ from collections.abc import Callable, Iterator
 import lmdb
 
 from monofs.config.schema import NamespaceConfig
-from monofs.metadata.entries import AddMount, AdoptPage, Create, Found, Initialize, MakeDirectory, Stamp, encode_entry
+from monofs.metadata.entries import AddMount, AdoptPage, Create, Found, Initialize, MakeDirectory, Stamp
+from monofs.metadata.entry_kinds import encode_entry
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.store import Store
 from monofs.model.entry import Entry

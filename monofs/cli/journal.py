@@ -147,7 +147,7 @@ def _frame(at: FrameAt) -> dict[str, Any]:
 
 def _kind(kind: int) -> str:
     from monofs.journal.frames import KIND_EMPTY, KIND_MEMBERSHIP
-    from monofs.metadata.entries import EntryKind
+    from monofs.metadata.entry_kinds import EntryKind
 
     own = {KIND_EMPTY: "EMPTY", KIND_MEMBERSHIP: "MEMBERSHIP"}
     names = own | {int(each): each.name for each in EntryKind}

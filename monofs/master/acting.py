@@ -22,7 +22,8 @@ from twisted.internet.task import deferLater
 from monofs.master.comparing import found_of
 from monofs.master.proposing import Proposer
 from monofs.master.stores import UNAVAILABLE, MountedStore, Stores, Unclear
-from monofs.metadata.entries import Found, RecordUpload
+from monofs.metadata.entries import Found
+from monofs.metadata.intent_entries import RecordUpload
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import Intent, IntentKind
 from monofs.model.attributes import Attributes, store_headers

@@ -29,11 +29,6 @@ from monofs.master.proposing import Proposer
 from monofs.master.resolving import Resolver
 from monofs.master.stores import Stores, Unclear
 from monofs.metadata.entries import (
-    BeginCopy,
-    BeginDelete,
-    BeginMakeDirectory,
-    BeginRename,
-    BeginWrite,
     Change,
     Create,
     Delete,
@@ -45,6 +40,7 @@ from monofs.metadata.entries import (
     Stamp,
     Touch,
 )
+from monofs.metadata.intent_entries import BeginCopy, BeginDelete, BeginMakeDirectory, BeginRename, BeginWrite
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.metadata.tables import ATTRIBUTES_LEVEL, MARKERS_LEVEL, Intent

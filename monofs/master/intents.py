@@ -22,7 +22,8 @@ from twisted.python.failure import Failure
 
 from monofs.master.locks import INTENT_NAMES, Locks, Place
 from monofs.master.proposing import Proposer
-from monofs.metadata.entries import Abandon, Asker, Change, End, Found, Reopen, Stamp
+from monofs.metadata.entries import Change, Found, Stamp
+from monofs.metadata.intent_entries import Abandon, Asker, End, Reopen
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.sessions import FRESH
 from monofs.metadata.tables import INTENTS_MAX, Intent, IntentKind, decode_intent

@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from monofs.journal.face import Journal, Role
-from monofs.metadata.entries import Change, Stamp, encode_entry
+from monofs.metadata.entries import Change, Stamp
+from monofs.metadata.entry_kinds import encode_entry
 from monofs.model.errors import MonofsError, NotLeader, OutcomeUnknown, Overloaded
 from monofs.model.ids import Term
 from monofs.rpc.api import RequestId

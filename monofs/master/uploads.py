@@ -29,7 +29,7 @@ from monofs.master.preparing import Preparing
 from monofs.master.proposing import Proposer
 from monofs.master.resolving import Resolver, waits_for_parts
 from monofs.master.stores import Unclear
-from monofs.metadata.entries import BeginWrite, Publish, RecordUpload
+from monofs.metadata.intent_entries import BeginWrite, Publish, RecordUpload
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.ops.remove_mount import WAY_OUT
 from monofs.metadata.tables import UPLOADS_LEVEL, UPLOADS_MAX, Intent, IntentKind

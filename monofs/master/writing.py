@@ -25,7 +25,8 @@ from monofs.master.members import Members
 from monofs.master.preparing import Preparing
 from monofs.master.proposing import Proposer
 from monofs.master.resolving import Resolver
-from monofs.metadata.entries import BeginWrite, Found, Publish, RecordUpload, Stamp
+from monofs.metadata.entries import Found, Stamp
+from monofs.metadata.intent_entries import BeginWrite, Publish, RecordUpload
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.metadata.tables import ATTRIBUTES_LEVEL, INTENTS_MAX, Intent, IntentKind

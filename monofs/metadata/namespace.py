@@ -14,7 +14,8 @@ from copy import copy
 from typing import Any
 
 from monofs.metadata.draft import Draft
-from monofs.metadata.entries import EntryKind, Stamp, decode_entry
+from monofs.metadata.entries import Stamp
+from monofs.metadata.entry_kinds import EntryKind, decode_entry
 from monofs.metadata.ops import OPERATIONS
 from monofs.metadata.sessions import FRESH
 from monofs.metadata.state import State

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from monofs.metadata.entries import Asker, Stamp
+from monofs.metadata.entries import Stamp
+from monofs.metadata.intent_entries import Asker
 from monofs.metadata.known_buckets import KnownBuckets
 from monofs.metadata.known_jobs import KnownJobs
 from monofs.metadata.known_keys import KnownKeys

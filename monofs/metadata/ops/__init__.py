@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from monofs.metadata.draft import Draft
-from monofs.metadata.entries import EntryKind
+from monofs.metadata.entry_kinds import EntryKind
 from monofs.metadata.ops.add_mount import add_mount
 from monofs.metadata.ops.adopt_page import adopt_page
 from monofs.metadata.ops.adopt_path import adopt_path

@@ -6,7 +6,7 @@ Only the target is locked: a copy reads its source as a reader does, conditional
 from __future__ import annotations
 
 from monofs.metadata.draft import PERSISTED, Draft, existing
-from monofs.metadata.entries import BeginCopy
+from monofs.metadata.intent_entries import BeginCopy
 from monofs.metadata.ops.guarding import (
     check_content,
     check_may_begin,

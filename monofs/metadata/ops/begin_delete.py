@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monofs.metadata.draft import Draft, check_writable, existing
-from monofs.metadata.entries import BeginDelete
+from monofs.metadata.intent_entries import BeginDelete
 from monofs.metadata.ops.delete import is_forlorn
 from monofs.metadata.ops.guarding import (
     check_content,

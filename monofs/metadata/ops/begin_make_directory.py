@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monofs.metadata.draft import HEADERS_UNKNOWN, MOUNT, Draft, parent_directory
-from monofs.metadata.entries import BeginMakeDirectory
+from monofs.metadata.intent_entries import BeginMakeDirectory
 from monofs.metadata.ops.begin_rename import IN_VAIN
 from monofs.metadata.ops.guarding import check_may_begin, check_unlocked, new_intent_number, under_no_mount
 from monofs.metadata.ops.make_directory import MODE_BITS, asked_for, may_mark

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monofs.metadata.draft import Draft, existing
-from monofs.metadata.entries import BeginRename
+from monofs.metadata.intent_entries import BeginRename
 from monofs.metadata.ops.guarding import (
     check_may_begin,
     check_new_key,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from monofs.metadata.draft import Draft
-from monofs.metadata.entries import BeginWrite, Publish, RecordUpload, Reopen
+from monofs.metadata.intent_entries import BeginWrite, Publish, RecordUpload, Reopen
 from monofs.metadata.ops.guarding import (
     check_content,
     check_may_begin,

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import msgspec
 
 from monofs.metadata.draft import EXPLICIT, HEADERS_UNKNOWN, IMPLIED, MARKER, PERSISTED, PINNED, Draft, with_body
-from monofs.metadata.entries import Abandon, End, Found
+from monofs.metadata.entries import Found
+from monofs.metadata.intent_entries import Abandon, End
 from monofs.metadata.ops.make_directory import MODE_BITS
 from monofs.metadata.ops.placing import way_to
 from monofs.metadata.ops.set_ttl import drop_ttl, move_ttls

@@ -8,7 +8,8 @@ one when the intent ends, and a directory that is on its way cannot be made a fi
 from __future__ import annotations
 
 from monofs.metadata.draft import MOUNT, Draft
-from monofs.metadata.entries import Asker, Stamp
+from monofs.metadata.entries import Stamp
+from monofs.metadata.intent_entries import Asker
 from monofs.metadata.known_jobs import TREE_KINDS, covers
 from monofs.metadata.ops.placing import Spot
 from monofs.metadata.sessions import FRESH

@@ -11,7 +11,7 @@ from monofs.config.schema import JournalConfig
 from monofs.journal.face import Entry
 from monofs.journal.log_files import LogFiles
 from monofs.journal.raft.messages import EntryType, HardState, LogEntry, Membership, Persist, Position
-from monofs.metadata.entries import EntryKind
+from monofs.metadata.entry_kinds import EntryKind
 
 GROUP = Membership((1, 2, 3), (), (4,), b"addresses")
 

@@ -12,7 +12,8 @@ from test_master_below import PATIENT, Store, ask, is_open
 
 from monofs.master.acting import Acts
 from monofs.master.members import LEASE_S
-from monofs.metadata.entries import Asker, BeginCopy, RecordUpload, Stamp
+from monofs.metadata.entries import Stamp
+from monofs.metadata.intent_entries import Asker, BeginCopy, RecordUpload
 from monofs.metadata.tables import decode_intent
 from monofs.model.errors import (
     AlreadyExists,

@@ -15,7 +15,8 @@ from test_master_below import PATIENT
 from test_master_resolving import Silence
 
 from monofs.config.schema import Config, MasterConfig, SecurityConfig
-from monofs.metadata.entries import Asker, BeginWrite, Stamp
+from monofs.metadata.entries import Stamp
+from monofs.metadata.intent_entries import Asker, BeginWrite
 from monofs.metadata.tables import UPLOADS_LEVEL, decode_intent
 from monofs.model.attributes import Attributes
 from monofs.model.errors import (

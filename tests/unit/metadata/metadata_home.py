@@ -12,16 +12,9 @@ from monofs.metadata.entries import (
     AddMount,
     AdoptPage,
     AdoptPath,
-    Asker,
-    BeginCopy,
-    BeginDelete,
-    BeginMakeDirectory,
-    BeginRename,
-    BeginWrite,
     Change,
     Create,
     Delete,
-    End,
     Found,
     Initialize,
     MakeDirectory,
@@ -32,9 +25,18 @@ from monofs.metadata.entries import (
     RenameTree,
     Stamp,
     UpdateJob,
-    encode_entry,
 )
+from monofs.metadata.entry_kinds import encode_entry
 from monofs.metadata.fsck import check_namespace
+from monofs.metadata.intent_entries import (
+    Asker,
+    BeginCopy,
+    BeginDelete,
+    BeginMakeDirectory,
+    BeginRename,
+    BeginWrite,
+    End,
+)
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.store import Store
 from monofs.metadata.tables import Intent, decode_intent

@@ -11,16 +11,9 @@ from hypothesis import strategies as st
 from metadata_home import NOBODY, Home, directory, file, refused
 
 from monofs.metadata import state
-from monofs.metadata.entries import (
-    BeginCopy,
-    BeginMakeDirectory,
-    BeginWrite,
-    End,
-    RemoveBelow,
-    SetAttributes,
-    SetLevel,
-    encode_entry,
-)
+from monofs.metadata.entries import RemoveBelow, SetAttributes, SetLevel
+from monofs.metadata.entry_kinds import encode_entry
+from monofs.metadata.intent_entries import BeginCopy, BeginMakeDirectory, BeginWrite, End
 from monofs.metadata.tables import ATTRIBUTES, INTENTS, LEVEL, MARKERS_LEVEL, decode_intent, encode_intent, pack_id
 from monofs.model.attributes import (
     Attributes,

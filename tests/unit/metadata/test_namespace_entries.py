@@ -14,11 +14,9 @@ from metadata_home import CLUSTER, Home, directory, file, refused
 
 from monofs.metadata import draft as draft_module
 from monofs.metadata.entries import (
-    BODIES,
     AddToken,
     AssignSlots,
     Create,
-    EntryKind,
     Free,
     Initialize,
     MakeDirectory,
@@ -27,9 +25,8 @@ from monofs.metadata.entries import (
     SetLevel,
     Stamp,
     TrimFeed,
-    decode_entry,
-    encode_entry,
 )
+from monofs.metadata.entry_kinds import BODIES, EntryKind, decode_entry, encode_entry
 from monofs.metadata.namespace import fold
 from monofs.metadata.ops import OPERATIONS
 from monofs.metadata.tables import LEVEL, TOKENS_MAX, FeedKind, Meta, encode_record

@@ -11,24 +11,17 @@ from metadata_home import NOBODY, Home, directory, file, refused
 
 from monofs.metadata import sessions
 from monofs.metadata.draft import Draft
-from monofs.metadata.entries import (
+from monofs.metadata.entries import AddMount, ExpireClients, Found, RemoveBelow, RemoveMount, SetPin, Stamp, UpdateMount
+from monofs.metadata.intent_entries import (
     Abandon,
-    AddMount,
     Asker,
     BeginMakeDirectory,
     BeginRename,
     BeginWrite,
     End,
-    ExpireClients,
-    Found,
     Publish,
     RecordUpload,
-    RemoveBelow,
-    RemoveMount,
     Reopen,
-    SetPin,
-    Stamp,
-    UpdateMount,
 )
 from monofs.metadata.ops import guarding
 from monofs.metadata.sessions import FRESH

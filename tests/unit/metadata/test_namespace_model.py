@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from metadata_home import Home, file, refused
 
-from monofs.metadata.entries import Abandon, AdoptPage, AdoptPath, Found, Moved, MovedFile, RemoveBelow, UpdateJob
+from monofs.metadata.entries import AdoptPage, AdoptPath, Found, Moved, MovedFile, RemoveBelow, UpdateJob
+from monofs.metadata.intent_entries import Abandon
 from monofs.metadata.tables import Intent, IntentKind, Job, JobKind, JobState
 from monofs.model.errors import MonofsError, UfsChanged
 from monofs.model.inode import Flag, Inode, decode_inode

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from metadata_home import Home, directory, file
 
 from monofs.metadata import sessions
-from monofs.metadata.entries import AdoptPage, Create, RemoveBelow, RemoveMount, SetPin, encode_entry
+from monofs.metadata.entries import AdoptPage, Create, RemoveBelow, RemoveMount, SetPin
+from monofs.metadata.entry_kinds import encode_entry
 from monofs.metadata.snapshot import open_offline
 from monofs.model.errors import MonofsError, Overloaded
 from monofs.model.paths import parse_path

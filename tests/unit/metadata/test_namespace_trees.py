@@ -7,18 +7,8 @@ import sys
 import pytest
 from metadata_home import Home, directory, file, refused
 
-from monofs.metadata.entries import (
-    Abandon,
-    AddMount,
-    AdoptPage,
-    AdoptPath,
-    Moved,
-    MovedFile,
-    Publish,
-    RemoveBelow,
-    SetPin,
-    UpdateMount,
-)
+from monofs.metadata.entries import AddMount, AdoptPage, AdoptPath, Moved, MovedFile, RemoveBelow, SetPin, UpdateMount
+from monofs.metadata.intent_entries import Abandon, Publish
 from monofs.metadata.tables import JobKind, JobState
 from monofs.model.errors import (
     Busy,

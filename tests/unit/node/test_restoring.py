@@ -18,7 +18,8 @@ from monofs.config.schema import NamespaceConfig
 from monofs.master.secrets import make_keys
 from monofs.metadata.copyfile import read_head
 from monofs.metadata.copying import copy_database, end_install
-from monofs.metadata.entries import Initialize, MakeDirectory, Stamp, encode_entry
+from monofs.metadata.entries import Initialize, MakeDirectory, Stamp
+from monofs.metadata.entry_kinds import encode_entry
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.store import Store
 from monofs.metadata.tables import TREE_NAME

@@ -14,7 +14,8 @@ from monofs.journal.frames import RECORD_BYTES
 from monofs.journal.log_files import LogFiles
 from monofs.journal.raft.messages import EntryType, HardState, LogEntry, Membership, NodeId, Persist, Position
 from monofs.master.secrets import make_keys
-from monofs.metadata.entries import Initialize, MakeDirectory, Stamp, encode_entry
+from monofs.metadata.entries import Initialize, MakeDirectory, Stamp
+from monofs.metadata.entry_kinds import encode_entry
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.snapshot import open_offline
 from monofs.metadata.store import Store
