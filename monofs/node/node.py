@@ -17,13 +17,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 
 import monofs
-from monofs.client.filesystem import FileSystem, reach
 from monofs.config.loader import Loaded, setting_fields
-from monofs.config.schema import SecurityConfig
 from monofs.gateways.http import Door
 from monofs.journal.book import parse_peers
 from monofs.journal.replicated import Replicated
@@ -33,30 +30,30 @@ from monofs.metadata.copying import end_install, is_installed, settle_install
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.store import Store
 from monofs.metadata.tables import LEVEL
-from monofs.model.errors import ConfigError, HomeUnusable, InvalidArgument
+from monofs.model.errors import ConfigError, HomeUnusable
 from monofs.model.ids import JournalIndex, Term
 from monofs.model.principal import NODE, Principal
+from monofs.node.console import listen_console, make_console
 from monofs.node.forming import IDENTITY
 from monofs.node.group import Group, install_received, tell
 from monofs.node.home import Home, load_secret, open_home, write_durably
 from monofs.node.s3 import Channels, open_s3
+from monofs.node.tls import find_client_tls, find_server_tls
 from monofs.observe.bridge import bridge_logs
 from monofs.observe.logs import close_logs, logger, set_up_logs
 from monofs.observe.recent import Recent
 from monofs.observe.totals import totals
 from monofs.rpc import api
-from monofs.rpc.addresses import format_address, is_loopback, is_wildcard
+from monofs.rpc.addresses import format_address, is_wildcard
 from monofs.rpc.client import Client
 from monofs.rpc.direct import DirectClient
 from monofs.rpc.handshake import Credential
 from monofs.rpc.s3_keys import S3Keys
 from monofs.rpc.server import Limits, Listener, Security, listen_tcp, listen_unix
 from monofs.rpc.sync import Pool
-from monofs.rpc.tls import ClientTls, ServerTls
+from monofs.rpc.tls import ClientTls
 from monofs.tiering.cache import Cache
 from monofs.tiering.spec import parse_tiers
-from monofs.web.console import Console
-from monofs.web.events import EventsDoor
 from monofs.web.recording import Standing
 from monofs.worker.service import Worker
 
@@ -64,9 +61,6 @@ log = logger(__name__)
 FLUSH_TICK_S = 0.1
 WORKER_PATIENCE_S = 0.5
 """After so long without a connection the next worker of a slot is asked."""
-WORKER_CONSOLE_PORT = 30_000
-CONSOLE_TIMEOUT_S = 10.0
-"""Of what the console asks by itself, again and again."""
 S3_DRAIN_S = 10.0
 """How long a node that stops waits for requests at its S3 door to end."""
 PEER_SILENCE_S = 1.5
@@ -378,84 +372,32 @@ class Node:
             channels.close()
 
     def _open_console(self) -> None:
-        settings = self.config.console
-        if settings.port < 0:
+        if self.config.console.port < 0:
             return
-        self._check_console(settings.host)
-        try:
-            events = None
-            if self.master is not None:
-                events = EventsDoor(self.config.master.events_token, self.master.take_events)
-            self._console = Console(
-                self.reactor,
-                health=self.health,
-                events=events,
-                connect=self._reach,
-                own=lambda: reach(self._masters(), Credential(self._secret), self._tls, timeout_s=CONSOLE_TIMEOUT_S),
-                standing=self._stands,
-                node=self._told,
-                is_open=self.config.security.authentication == "auto" and self.master is not None,
-                names=[
-                    name.strip().lower()
-                    for name in f"{settings.names},{self.config.node.advertise}".split(",")
-                    if name.strip()
-                ],
-                history=self.home.path("console.history"),
-                logs={"logs": self._recent, "audit": self._recent_audit},
-                tls=self._security.tls,
-                settings=self.settings,
-            )
-            port = self._console.listen(settings.host, self._console_port())
-        except CannotListenError as error:
-            why = error.socketError
-            shown = why.strerror if isinstance(why, OSError) else why
-            raise ConfigError(
-                f"cannot listen on {settings.host}:{settings.port}: {shown}; see console.host and console.port"
-            ) from None
-        scheme = "http" if self._security.tls is None else "https"
-        self.doors["console"] = f"{scheme}://{format_address(settings.host, port)}"
-
-    def _check_console(self, host: str) -> None:
-        """Law 9: raise ``ConfigError`` where strangers could look, or listen to a token as it is typed."""
-        security = self.config.security
-        if is_loopback(host) or security.insecure:
-            return
-        missing = [
-            name
-            for name, is_set in (
-                ("security.authentication=required", security.authentication == "required"),
-                ("security.tls_certificate and security.tls_key", self._security.tls is not None),
-            )
-            if not is_set
-        ]
-        if missing:
-            raise ConfigError(
-                f"a console on {host or 'all addresses'} needs {', and '.join(missing)}: set that, keep console.host=127.0.0.1, or name the "
-                "exception with security.insecure=true"
-            )
+        self._console = make_console(
+            self.reactor,
+            self.loaded,
+            self._security,
+            credential=Credential(self._secret),
+            client_tls=self._tls,
+            masters=self._masters,
+            take_events=self.master.take_events if self.master is not None else None,
+            health=self.health,
+            standing=self._stands,
+            settings=self.settings,
+            history=self.home.path("console.history"),
+            logs={"logs": self._recent, "audit": self._recent_audit},
+        )
+        self.doors["console"] = listen_console(self._console, self.loaded, self._security)
 
     def _console_address(self) -> str:
         """What others are told of where this node's console is; '': it has none."""
         scheme, mark, address = str(self.doors.get("console", "")).partition("://")
         return f"{scheme}://{self._advertised(self.config.console.host, address)}" if mark else ""
 
-    def _console_port(self) -> int:
-        """As set, and where nothing is set 19999 at masters, 30000 at workers."""
-        is_set = "console.port" in self.loaded.sources
-        return WORKER_CONSOLE_PORT if self.config.node.role == "worker" and not is_set else self.config.console.port
-
     def _masters(self) -> str:
         """Where the console's clients find masters."""
         return str(self.doors.get("rpc") or self.config.worker.masters or self._own_door())
-
-    def _reach(self, token: str) -> FileSystem:
-        return reach(self._masters(), Credential(token=token) if token else Credential(), self._tls)
-
-    def _told(self) -> dict[str, Any]:
-        """What the console says of this node."""
-        console = self.config.console
-        prices = {"per_million_gets": console.price_per_million_gets, "per_gib": console.price_per_gib}
-        return {"role": self.config.node.role, "name": self.config.journal.id or socket.gethostname(), "prices": prices}
 
     def _stands(self) -> Standing:
         """What is charted: of the cluster where this master leads, else of this node's own worker."""
@@ -547,27 +489,3 @@ class Node:
             os.unlink(os.path.expanduser(ready_file))
         log.info("stopped")
         self._stack.close()
-
-
-def find_server_tls(security: SecurityConfig) -> ServerTls | None:
-    """How this node's doors speak TLS; None: in clear. Raises ``ConfigError`` when the files cannot be used."""
-    certificate, key = security.tls_certificate, security.tls_key
-    if bool(certificate) != bool(key):
-        raise ConfigError("security.tls_certificate and security.tls_key are set together, or neither")
-    if not certificate:
-        return None
-    tls = ServerTls(os.path.expanduser(certificate), os.path.expanduser(key))
-    tls.context()
-    return tls
-
-
-def find_client_tls(security: SecurityConfig) -> ClientTls | None:
-    """How this node calls others; None: in clear. Raises ``ConfigError`` when the file cannot be used."""
-    if not security.tls_ca:
-        return None
-    tls = ClientTls(os.path.expanduser(security.tls_ca))
-    try:
-        tls.context()
-    except InvalidArgument as error:
-        raise ConfigError(f"security.tls_ca: {error}") from None
-    return tls

@@ -8,7 +8,7 @@ import pytest
 
 from monofs.config.schema import SecurityConfig
 from monofs.model.errors import ConfigError
-from monofs.node.node import find_client_tls, find_server_tls
+from monofs.node.tls import find_client_tls, find_server_tls
 from monofs.testing.certificates import Authority
 
 
