@@ -94,7 +94,7 @@ class Hedge:
         finally:
             if not is_over:
                 rival.close()
-            pool.give_back(rival)
+            pool.conversations.give_back(rival)
         talk.close()
         talk.answer = b""
         return count

@@ -1,41 +1,36 @@
 """Calls from user programs: blocking, no reactor, no thread of its own, safe between threads, over fork and in pickles.
 
-Invariants: a conversation is used by one thread at a time; a forked child never uses (or shuts down) a connection of its
-parent; an address is tried again only where that cannot do a thing twice: nothing was sent (Unreachable), the server said
+Invariant: an address is tried again only where that cannot do a thing twice: nothing was sent (Unreachable), the server said
 it did nothing (NotLeader), or the caller said ``idempotent``.
 
-Not here: one connection (conversation.py), the reconnecting client of nodes (client.py).
+Not here: connections between calls (conversations.py), one connection (conversation.py), the reconnecting client of nodes (client.py).
 """
 
 from __future__ import annotations
 
 import os
 import random
-import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from monofs.model.errors import (
-    Closed,
     ConnectionLost,
     DeadlineExceeded,
     FrameTooLarge,
     InvalidArgument,
     MonofsError,
     NotLeader,
-    Overloaded,
     ProtocolError,
     Unreachable,
 )
 from monofs.observe.tracing import new_trace, stamp
 from monofs.rpc.addresses import parse_address, split_addresses
 from monofs.rpc.api import Message, Method, ServedAnswer
-from monofs.rpc.conversation import Conversation, Proof
+from monofs.rpc.conversation import Conversation
+from monofs.rpc.conversations import Conversations
 from monofs.rpc.frames import REQUEST_MAX_BYTES, Kind
 from monofs.rpc.handshake import Credential, Welcome
 from monofs.rpc.tls import ClientTls
@@ -43,10 +38,6 @@ from monofs.rpc.tls import ClientTls
 if TYPE_CHECKING:
     from monofs.rpc.hedge import Hedge
 
-IDLE_MAX = 8
-"""Idle connections kept to one address."""
-OPEN_MAX = 256
-"""Connections one pool may have in use and idle; more calls at a time get Overloaded."""
 LOSSES_MAX = 3
 """Times an idempotent request is sent again after its connection broke: it may be what breaks the server."""
 _BACKOFF_FIRST_S = 0.02
@@ -58,7 +49,6 @@ _A = TypeVar("_A", bound=Message)
 _T = TypeVar("_T")
 _encode = msgspec.msgpack.Encoder().encode
 _DATA, _ANSWER = int(Kind.DATA), int(Kind.ANSWER)
-_POOLS: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
 class Pool:
@@ -84,26 +74,14 @@ class Pool:
         """``silence_s``: within so long a server that says nothing counts as lost, unless it shakes hands on another connection, which is tried after a
         third of it: one whose machine stands still or was cut off closes nothing. 0: answers are waited for until the deadline.
         ``tls``: speak TLS over TCP, and nothing else."""
-        self._silence_s = silence_s
-        self._proof_s = silence_s * 2 / 3
         self.addresses = split_addresses(addresses)
-        self._tls = tls
-        self._credential = credential or Credential()
-        self._connect_s = connect_timeout_s
-        self._patience_s = patience_s
-        self._closed = False
+        self._waits = connect_timeout_s, patience_s, silence_s
+        self._credential, self._tls, self._patience_s = credential or Credential(), tls, patience_s
         self._preferred = self.addresses[0]
-        self._reset()
-        _POOLS.add(self)
-
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._idle: dict[str, deque[Conversation]] = {}
-        self._open: set[Conversation] = set()
+        self.conversations = Conversations(self._credential, connect_s=connect_timeout_s, silence_s=silence_s, tls=tls)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        waits = (self._connect_s, self._patience_s, self._silence_s)
-        return (_rebuild, (self.addresses, self._credential, waits, self._tls))
+        return (_rebuild, (self.addresses, self._credential, self._waits, self._tls))
 
     def __enter__(self) -> Pool:
         return self
@@ -255,11 +233,11 @@ class Pool:
         finally:
             if not finished:
                 talk.close()
-            self.give_back(talk)
+            self.conversations.give_back(talk)
 
     def pipeline(self, timeout_s: float = 30.0) -> Pipeline:
         """A connection of the caller's own, for requests that do not wait for one another. To be closed."""
-        return Pipeline(self.borrow(timeout_s), self.give_back)
+        return Pipeline(self.borrow(timeout_s), self.conversations.give_back)
 
     def server(self, timeout_s: float = 5.0) -> Welcome:
         """What the server told of itself in the handshake: cluster id, role, release."""
@@ -267,15 +245,9 @@ class Pool:
 
     def close(self) -> None:
         """Close all idle connections; those in use close when their call ends. Further calls raise Closed."""
-        self._closed = True
-        with self._lock:
-            idle = [talk for talks in self._idle.values() for talk in talks]
-            self._idle.clear()
-            self._open.difference_update(idle)
-        for talk in idle:
-            talk.close()
+        self.conversations.close()
 
-    # ---- which connection ----
+    # ---- which address, and when again ----
 
     def _run(
         self,
@@ -295,7 +267,7 @@ class Pool:
         patience = time.monotonic() + self._patience_s
         while True:
             try:
-                talk = self._take(address, deadline)
+                talk = self.conversations.take(address, deadline)
                 unreachable.clear()
                 result = self._act(action, talk, keep=keep)
                 self._preferred = address
@@ -336,70 +308,20 @@ class Pool:
         try:
             result = action(talk)
         except MonofsError:
-            self.give_back(talk)
+            self.conversations.give_back(talk)
             raise
         except BaseException:
             # interrupted in the middle: the next answer on it would be this one's
             talk.close()
-            self.give_back(talk)
+            self.conversations.give_back(talk)
             raise
         if not keep:
-            self.give_back(talk)
+            self.conversations.give_back(talk)
         return result
 
-    def _take(self, address: str, deadline: float) -> Conversation:
-        if self._closed:
-            raise Closed("this connection pool is closed")
-        idle = self._idle.get(address)
-        while idle:
-            try:
-                talk = idle.pop()
-            except IndexError:  # another thread was faster
-                break
-            if talk.is_usable():
-                return talk
-            talk.close()
-            self.give_back(talk)
-        with self._lock:
-            if len(self._open) >= OPEN_MAX:
-                raise Overloaded(f"this process has {OPEN_MAX} connections to {address} in use already")
-        proof_s, tls = self._proof_s, self._tls
-        if proof_s:
-            talk = Conversation(address, self._credential, deadline, connect_s=proof_s, handshake_s=proof_s, tls=tls)
-            talk.proof = Proof(self._silence_s - proof_s, self._silence_s, lambda: self._lives(address))
-        else:
-            talk = Conversation(address, self._credential, deadline, connect_s=self._connect_s, tls=tls)
-        with self._lock:
-            self._open.add(talk)
-        return talk
-
-    def _lives(self, address: str) -> bool:
-        """Whether a server shakes hands now."""
-        limit = time.monotonic() + self._proof_s
-        try:
-            Conversation(address, self._credential, limit, connect_s=self._proof_s, tls=self._tls).close()
-        except (Unreachable, DeadlineExceeded):
-            return False
-        except MonofsError:  # it speaks
-            return True
-        return True
-
     def borrow(self, timeout_s: float) -> Conversation:
-        """A connection of the caller's own, to be given back. Raises as every call."""
+        """A connection of the caller's own, to be given back to :attr:`conversations`. Raises as every call."""
         return self._run(lambda talk: talk, time.monotonic() + timeout_s, 0, idempotent=True, keep=True)
-
-    def give_back(self, talk: Conversation) -> None:
-        """End a use; what is broken is forgotten."""
-        if not talk.broken and not self._closed:
-            idle = self._idle.get(talk.address)
-            if idle is None:
-                idle = self._idle.setdefault(talk.address, deque())
-            if talk in self._open and len(idle) < IDLE_MAX:
-                idle.append(talk)
-                return
-        talk.close()
-        with self._lock:
-            self._open.discard(talk)
 
     def _after(self, address: str) -> str:
         """The address to try next."""
@@ -422,13 +344,6 @@ class Pool:
         if len(self.addresses) == 1:
             return error
         return Unreachable(f"none of {', '.join(self.addresses)} can be reached; the last one said: {error}")
-
-    def forget_parent(self) -> None:
-        """For the fork hook: in a child, close this process's copies of the parent's sockets and start anew."""
-        inherited = self._open
-        self._reset()
-        for talk in inherited:
-            talk.close()
 
 
 class Pipeline:
@@ -512,11 +427,3 @@ def _decode(body: bytes | bytearray, answer_type: type[_A]) -> _A:
         return msgspec.msgpack.decode(body, type=answer_type)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the answer is not a {answer_type.__name__}: {error}") from None
-
-
-def _after_fork() -> None:
-    for pool in list(_POOLS):
-        pool.forget_parent()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -168,7 +168,7 @@ def test_removing_a_token_cuts_what_came_in_by_it_at_master_and_worker(cluster: 
         talks = []
         for pool in (master, worker, local):
             pool.call(Method.PING, api.Empty(), api.Pong)
-            talks += pool._open
+            talks += pool.conversations._open
         assert [talk.welcome.principal for talk in talks] == ["doomed"] * 3
         cluster.ok("token", "rm", "doomed")
         for talk in talks:
@@ -199,7 +199,7 @@ def test_an_expired_token_lets_nobody_in_and_cuts_who_is_in(cluster: Cluster) ->
     file = cluster.issue("brief", "read", "--expires", "2s")
     with Pool(cluster.address, Credential.from_token_file(file), tls=ClientTls(cluster.ca)) as pool:
         pool.call(Method.PING, api.Empty(), api.Pong)
-        (talk,) = pool._open
+        (talk,) = pool.conversations._open
         assert select.select([talk._sock], [], [], PATIENCE_S)[0]
         with pytest.raises(Unauthenticated, match="brief has expired"):
             pool.call(Method.PING, api.Empty(), api.Pong)
@@ -306,7 +306,7 @@ def test_every_master_of_a_group_honours_and_forgets_a_token(tmp_path: Path, mon
         for name in group.nodes:
             pool = open_pools.enter_context(Pool(f"127.0.0.1:{group.rpc_ports[name]}", credential, tls=tls))
             wait_until(lambda pool=pool: is_honoured(pool), f"{name} never heard of the token")
-            talks += pool._open
+            talks += pool.conversations._open
         door = Pool(f"127.0.0.1:{group.journal_ports['m1']}", credential, tls=tls)
         with door, pytest.raises(MonofsError):
             door.server()

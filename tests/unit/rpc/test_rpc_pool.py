@@ -32,12 +32,13 @@ from monofs.model.errors import (
 )
 from monofs.rpc import api
 from monofs.rpc.api import Method
+from monofs.rpc.conversations import IDLE_MAX
 from monofs.rpc.frames import REQUEST_MAX_BYTES
 from monofs.rpc.handshake import Credential
 from monofs.rpc.hedge import Hedge
 from monofs.rpc.server import Security
 from monofs.rpc.service import Call
-from monofs.rpc.sync import IDLE_MAX, Pool
+from monofs.rpc.sync import Pool
 from monofs.rpc.tls import ClientTls, ServerTls
 from monofs.testing.ports import free_port
 
@@ -62,7 +63,7 @@ def test_answers_and_errors_come_typed(pool: Pool) -> None:
     with pytest.raises(NotFound, match="/missing"):
         stat(pool, "/missing")
     assert stat(pool, "/later") == "/later"
-    assert len(pool._open) == 1
+    assert len(pool.conversations._open) == 1
 
 
 def test_an_answer_over_the_bound_is_an_error_and_the_connection_lives(pool: Pool) -> None:
@@ -74,14 +75,14 @@ def test_an_answer_over_the_bound_is_an_error_and_the_connection_lives(pool: Poo
 def test_a_request_over_the_bound_is_never_sent(pool: Pool) -> None:
     with pytest.raises(FrameTooLarge):
         stat(pool, "/" + "x" * REQUEST_MAX_BYTES)
-    assert not pool._open
+    assert not pool.conversations._open
 
 
 def test_a_deadline_drops_the_connection_and_the_next_call_has_a_new_one(house: House, pool: Pool) -> None:
     assert stat(pool, "/plain") == "/plain"
     with pytest.raises(DeadlineExceeded):
         stat(pool, "/deaf", timeout_s=0.3)
-    assert not pool._open
+    assert not pool.conversations._open
     house.wait_until(lambda: "end" in house.closed)
     assert stat(pool, "/plain") == "/plain"
 
@@ -113,11 +114,11 @@ def test_streams_can_be_iterated_and_left_early(house: House, pool: Pool) -> Non
     pieces = list(pool.stream(Method.READ, api.ReadRequest(b"data:1000", 7, 2500)))
     assert [len(piece) for piece in pieces] == [1000, 1000, 500]
     assert b"".join(pieces) == pattern(7, 2500)
-    assert len(pool._open) == 1
+    assert len(pool.conversations._open) == 1
     endless = pool.stream(Method.READ, api.ReadRequest(b"data:1000", 0, 1 << 40))
     next(endless)
     endless.close()
-    assert not pool._open
+    assert not pool.conversations._open
     with pytest.raises(NotFound):
         next(pool.stream(Method.STAT, api.StatRequest("/missing")))
     assert stat(pool, "/plain") == "/plain"
@@ -216,7 +217,7 @@ def test_threads_share_a_pool_without_mixing_answers(pool: Pool) -> None:
 
     with ThreadPoolExecutor(12) as threads:
         assert all(threads.map(work, range(36)))
-    assert len(pool._open) <= IDLE_MAX
+    assert len(pool.conversations._open) <= IDLE_MAX
 
 
 def test_a_restarted_server_is_found_again_by_idle_connections(house: House, loop: Loop) -> None:
@@ -338,7 +339,7 @@ def test_something_that_is_not_monofs_is_unreachable() -> None:
 def test_a_closed_pool_says_so(pool: Pool) -> None:
     stat(pool, "/plain")
     pool.close()
-    assert not pool._open
+    assert not pool.conversations._open
     with pytest.raises(Closed):
         stat(pool, "/plain")
 
@@ -433,7 +434,7 @@ def test_a_pipeline_has_requests_in_flight_and_gives_its_connection_back(pool: P
     assert pipeline.unanswered == 0
     pipeline.close()
     assert stat(pool, "/plain") == "/plain"
-    assert len(pool._open) == 1, "the same connection"
+    assert len(pool.conversations._open) == 1, "the same connection"
 
 
 def test_a_pipeline_left_with_answers_to_come_closes_its_connection(house: House, pool: Pool) -> None:
@@ -441,7 +442,7 @@ def test_a_pipeline_left_with_answers_to_come_closes_its_connection(house: House
     begin_stat(pipeline, "/hold")
     house.arrived.get(timeout=10)
     pipeline.close()
-    assert pool._open == set()
+    assert pool.conversations._open == set()
     house.wait_until(lambda: "close" in house.closed)
     assert stat(pool, "/plain") == "/plain"
 
@@ -452,7 +453,7 @@ def test_a_pipeline_ends_in_time(pool: Pool) -> None:
     with pytest.raises(DeadlineExceeded):
         pipeline.receive(api.StatAnswer, 0.1)
     pipeline.close()
-    assert pool._open == set()
+    assert pool.conversations._open == set()
 
 
 def stand_still(house: House, gate: threading.Event) -> None:
@@ -467,12 +468,12 @@ def test_one_server_that_stands_still_is_given_up_at_the_first_connection(house:
     listener, gate = house.tcp(), threading.Event()
     with Pool(listener.address, silence_s=0.2) as pool:
         for talk in [pool.borrow(10.0) for _ in range(2)]:
-            pool.give_back(talk)
+            pool.conversations.give_back(talk)
         stand_still(house, gate)
         try:
             with pytest.raises(ConnectionLost, match="silent"):
                 stat(pool, "/plain", idempotent=True)
-            assert len(pool._idle[listener.address]) == 1
+            assert len(pool.conversations._idle[listener.address]) == 1
         finally:
             gate.set()
         assert stat(pool, "/plain") == "/plain"
@@ -508,4 +509,4 @@ def test_what_is_pipelined_after_a_hedged_read_is_not_cut_off_by_its_delay(house
         assert [pipeline.receive(api.StatAnswer, 20.0)[0] for _ in numbers] == numbers
         pipeline.close()
         waiting.join()
-        assert len(pool._open) == 1, "on the same connection"
+        assert len(pool.conversations._open) == 1, "on the same connection"

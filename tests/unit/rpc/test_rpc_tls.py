@@ -199,7 +199,7 @@ def test_a_damaged_record_ends_the_connection(house: House, server_tls: ServerTl
     listener = house.tcp(security=Security(tls=server_tls))
     with Pool(listener.address, tls=client_tls) as pool:
         ping(pool)
-        (talk,) = pool._open
+        (talk,) = pool.conversations._open
         talk._sock._sock.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
         house.wait_until(lambda: not listener.connections)
         assert ping(pool).role == "worker"
@@ -218,7 +218,7 @@ def test_what_a_stranger_says_in_the_middle_breaks_the_conversation_for_good(
         with pytest.raises(ConnectionLost, match="TLS"):
             pipeline.receive(api.StatAnswer, 30.0)
         pipeline.close()
-        assert pool._open == set()
+        assert pool.conversations._open == set()
         house.wait_until(lambda: call.closed)
 
 
@@ -349,7 +349,7 @@ def test_after_the_handshake_nothing_waits_that_a_race_of_two_servers_would_take
         poll = select.poll()
         poll.register(talk.fileno(), select.POLLIN)
         assert poll.poll(0) == []
-        pool.give_back(talk)
+        pool.conversations.give_back(talk)
 
 
 def test_a_door_that_stops_says_goodbye(house: House, server_tls: ServerTls, authority: Authority) -> None:
