@@ -15,7 +15,8 @@ import weakref
 from collections import deque
 
 from monofs.model.errors import Closed, DeadlineExceeded, MonofsError, Overloaded, Unreachable
-from monofs.rpc.conversation import Conversation, Proof
+from monofs.rpc.blocking import Proof
+from monofs.rpc.conversation import Conversation
 from monofs.rpc.handshake import Credential
 from monofs.rpc.tls import ClientTls
 
