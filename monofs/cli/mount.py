@@ -15,6 +15,12 @@ from monofs.cli.paths import TREE_PATH
 from monofs.model.errors import InvalidArgument
 from monofs.model.options import UfsMode
 
+ufs_mode_option = click.option(
+    "--ufs-mode",
+    type=click.Choice([each.value for each in UfsMode]),
+    help="What may be done with the store, e.g. while it is serviced.",
+)
+
 
 @click.group(cls=Group)
 def mount() -> None:
@@ -47,11 +53,7 @@ def parse_options(options: tuple[str, ...]) -> dict[str, str]:
 @click.option(
     "--sync-interval", type=INTERVAL, help="How old metadata below PATH may be: 30s, 5m, 0 always look, -1 never."
 )
-@click.option(
-    "--ufs-mode",
-    type=click.Choice([each.value for each in UfsMode]),
-    help="What may be done with the store, e.g. while it is serviced.",
-)
+@ufs_mode_option
 @click.option("--dry-run", is_flag=True, help="Check everything, mount nothing.")
 @click.pass_obj
 def add(
@@ -140,11 +142,7 @@ def rm(session: Session, path: str, discard: bool) -> None:
 @click.option("--replace", is_flag=True, help="Drop every option that is not given.")
 @click.option("--readonly/--writable", default=None, help="Refuse or allow changes below PATH.")
 @click.option("--sync-interval", type=INTERVAL, help="How old metadata below PATH may be.")
-@click.option(
-    "--ufs-mode",
-    type=click.Choice([each.value for each in UfsMode]),
-    help="What may be done with the store, e.g. while it is serviced.",
-)
+@ufs_mode_option
 @click.option("--dry-run", is_flag=True, help="Show the difference, change nothing.")
 @click.pass_obj
 def update(

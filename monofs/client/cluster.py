@@ -16,7 +16,6 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from functools import cache
 
 from monofs.client.descriptors import process_table
 from monofs.model.block import slot_of
@@ -24,6 +23,7 @@ from monofs.model.breaker import Breaker
 from monofs.model.errors import DeadlineExceeded, MonofsError, NotReady, NoWorker, Unreachable
 from monofs.model.ids import ContentId
 from monofs.model.slots import EMPTY, SlotTable, follow
+from monofs.rpc.addresses import host_id
 from monofs.rpc.api import (
     ClusterAnswer,
     ClusterRequest,
@@ -54,19 +54,7 @@ SPREAD_MOST = 7
 HOT_MAX = 1024
 OTHERS = 8
 """How many workers are tried that a block's slot does not list."""
-
-
 _LAGS = DeadlineExceeded("another worker, asked later, had the bytes first")
-
-
-@cache
-def host_id() -> str:
-    """This machine's boot id, as workers announce theirs."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 class WorkerLink:

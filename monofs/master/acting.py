@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -48,7 +47,6 @@ log = logger(__name__)
 T = TypeVar("T")
 TRIES = 3
 PAUSE_S = 0.1
-RECORD_S = 30.0
 """How long a thread waits for the id of its upload to be journaled."""
 TOLD = (UfsChanged, UfsNotFound, UfsNotEmpty)
 """By these a store tells that it has something else than the intent recorded; after any other error it may not have been asked at all."""
@@ -319,22 +317,9 @@ class Acts:
 
     def _record(self, intent: Intent, upload: str) -> None:
         """On the thread that copies: go on once the id of its upload is journaled."""
-        recorded = threading.Event()
-        problems: list[BaseException] = []
-
-        def failed(failure: Any) -> None:
-            problems.append(failure.value)
-            recorded.set()
-
-        def record() -> None:
-            change = RecordUpload(self._proposer.stamp(), intent.number, upload)
-            Deferred.fromCoroutine(self._proposer.insist(change)).addCallbacks(lambda _: recorded.set(), failed)
-
-        self._reactor.callFromThread(record)
-        if not recorded.wait(RECORD_S):
-            raise NotReady("the journal did not take the id of an upload in time")
-        if problems:
-            raise problems[0]
+        self._proposer.insist_from_thread(
+            lambda: RecordUpload(self._proposer.stamp(), intent.number, upload), "the id of an upload"
+        )
 
     # ---- until it is known --------------------------------------------------------------------------------------------
 

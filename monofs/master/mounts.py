@@ -37,7 +37,7 @@ from monofs.model.errors import (
 )
 from monofs.model.ids import MountId
 from monofs.model.mount import Mount
-from monofs.model.options import SYNC_NEVER_S, UfsMode
+from monofs.model.options import UfsMode, sync_interval_ms
 from monofs.model.paths import Parts, format_path, parse_path
 from monofs.model.principal import Right
 from monofs.observe.logs import logger
@@ -60,7 +60,6 @@ SEARCHES_MAX = 3
 """Times a mount is searched for files that no store has, when such are made meanwhile."""
 NAMED_MAX = 5
 """Files, or uploads, named in a refusal."""
-SYNC_INTERVAL_MAX_S = 10 * 365 * 86400.0
 
 
 class Mounts:
@@ -84,7 +83,7 @@ class Mounts:
         options = {name: value for name, value in request.options.items() if value}
         check_options(request.uri, options)
         uri = normal_uri(request.uri)
-        interval_ms = _milliseconds(request.sync_interval_s)
+        interval_ms = sync_interval_ms(request.sync_interval_s)
         _check_mode(request.ufs_mode)
         self._check_free(path, uri, options, shared=request.shared, numbered=bool(request.request.client))
         call.waits_for = f"the store {uri} to answer"
@@ -185,7 +184,7 @@ class Mounts:
         readonly = mount.readonly if request.readonly is None else request.readonly
         interval_ms = mount.sync_interval_ms
         if request.sync_interval_s is not None:
-            interval_ms = _milliseconds(request.sync_interval_s)
+            interval_ms = sync_interval_ms(request.sync_interval_s)
         if request.dry_run:
             would_be = Mount(
                 mount.id, mount.path, mount.uri, shown, b"", readonly, mount.shared, mount.created_ns,
@@ -279,14 +278,6 @@ def _info(mount: Mount, secrets: list[str], error: str, note: str = "") -> Mount
 def _check_mode(mode: str) -> None:
     if mode not in set(UfsMode):
         raise InvalidArgument(f"a store's mode is one of {', '.join(UfsMode)}, not {mode!r}")
-
-
-def _milliseconds(interval_s: float | None) -> int | None:
-    if interval_s is None:
-        return None
-    if interval_s != SYNC_NEVER_S and not 0 <= interval_s <= SYNC_INTERVAL_MAX_S:
-        raise InvalidArgument(f"a sync interval is -1 (never), 0 (always) or seconds, not {interval_s:g}")
-    return round(interval_s * 1000)
 
 
 def _upload_words(path: str, waiting: list[Intent]) -> str:

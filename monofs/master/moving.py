@@ -8,7 +8,6 @@ does. Recording and deleting of one job are one at a time.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,13 +23,12 @@ from monofs.master.stores import UNAVAILABLE, MountedStore, Stores, Unclear
 from monofs.metadata.entries import Moved, MovedFile, UpdateJob
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import Job
-from monofs.model.errors import Busy, MonofsError, NotReady, UfsChanged, UfsNotFound
+from monofs.model.errors import Busy, MonofsError, UfsChanged, UfsNotFound
 from monofs.model.inode import Flag, Inode
 from monofs.model.paths import Parts, format_path, parse_path
 from monofs.observe.failpoints import failpoint
 from monofs.ufs.base import Condition, UfsEntry
 
-RECORD_S = 30.0
 TOLD = "a job moves it to where its directory is now"
 _PERSISTED = int(Flag.PERSISTED)
 
@@ -152,24 +150,13 @@ class Mover:
 
     def _record_upload(self, number: int, key: str, upload: str) -> None:
         """On the thread that copies: go on once the id of its upload is journaled."""
-        recorded = threading.Event()
-        problems: list[BaseException] = []
 
-        def failed(failure: Any) -> None:
-            problems.append(failure.value)
-            recorded.set()
-
-        def record() -> None:
+        def record() -> UpdateJob:
             uploads = self._uploads.setdefault(number, {})
             uploads[key] = upload
-            change = UpdateJob(self._proposer.stamp(), number, uploads=dict(uploads))
-            Deferred.fromCoroutine(self._proposer.insist(change)).addCallbacks(lambda _: recorded.set(), failed)
+            return UpdateJob(self._proposer.stamp(), number, uploads=dict(uploads))
 
-        self._reactor.callFromThread(record)
-        if not recorded.wait(RECORD_S):
-            raise NotReady("the journal did not take the id of an upload in time")
-        if problems:
-            raise problems[0]
+        self._proposer.insist_from_thread(record, "the id of an upload")
 
     # ---- recording and deleting ---------------------------------------------------------------------------------------
 

@@ -19,13 +19,11 @@ from monofs.metadata.entries import SetPolicy
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import LAYOUT_LEVEL, REPLICAS_LEVEL, Policy
 from monofs.model.errors import InvalidArgument, NotReady
-from monofs.model.options import SYNC_NEVER_S, Priority
+from monofs.model.options import Priority, sync_interval_ms
 from monofs.model.paths import format_path, parse_path
 from monofs.model.principal import Right
 from monofs.rpc.api import Empty, GroupSpec, PolicyInfo, PolicyListAnswer, PolicySetRequest
 from monofs.rpc.service import Call
-
-SYNC_INTERVAL_MAX_S = 10 * 365 * 86400.0
 
 
 def group_specs(namespace: Namespace) -> list[GroupSpec]:
@@ -70,7 +68,7 @@ class Policies:
         change: Any = SetPolicy(
             self._proposer.stamp(request.request),
             path,
-            _milliseconds(wanted.sync_interval_s),
+            sync_interval_ms(wanted.sync_interval_s),
             wanted.write_type,
             wanted.quota_bytes,
             wanted.priority,
@@ -114,11 +112,3 @@ class Policies:
             policy.layout,
             policy.replicas,
         )
-
-
-def _milliseconds(interval_s: float | None) -> int | None:
-    if interval_s is None:
-        return None
-    if interval_s != SYNC_NEVER_S and not 0 <= interval_s <= SYNC_INTERVAL_MAX_S:
-        raise InvalidArgument(f"a sync interval is -1 (never), 0 (always) or seconds, not {interval_s:g}")
-    return round(interval_s * 1000)

@@ -6,6 +6,7 @@ pass through unchanged. Nothing is decided here (law 3): ``apply`` does.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +16,13 @@ from twisted.internet.task import deferLater
 from monofs.journal.face import Journal, Role
 from monofs.metadata.entries import Change, Stamp
 from monofs.metadata.entry_kinds import encode_entry
-from monofs.model.errors import MonofsError, NotLeader, OutcomeUnknown, Overloaded
+from monofs.model.errors import MonofsError, NotLeader, NotReady, OutcomeUnknown, Overloaded
 from monofs.model.ids import Term
 from monofs.rpc.api import RequestId
 
 INSIST_TRIES = 8
 INSIST_PAUSE_S = 0.02
+RECORD_S = 30.0
 
 
 class Proposer:
@@ -96,6 +98,25 @@ class Proposer:
                     raise
                 await deferLater(self._reactor, INSIST_PAUSE_S * 2**tried)
         return None
+
+    def insist_from_thread(self, make: Callable[[], Change], what: str) -> None:
+        """Of a thread that may wait: insist on the change that ``make`` gives on the reactor's. Raises as :meth:`insist`, and ``NotReady`` when the
+        journal did not take ``what`` within ``RECORD_S``."""
+        recorded = threading.Event()
+        problems: list[BaseException] = []
+
+        def failed(failure: Any) -> None:
+            problems.append(failure.value)
+            recorded.set()
+
+        def record() -> None:
+            Deferred.fromCoroutine(self.insist(make())).addCallbacks(lambda _: recorded.set(), failed)
+
+        self._reactor.callFromThread(record)
+        if not recorded.wait(RECORD_S):
+            raise NotReady(f"the journal did not take {what} in time")
+        if problems:
+            raise problems[0]
 
     def _hear_role(self, role: Role, term: Term) -> None:
         self.leads, self.term = role is Role.LEADER, term

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from monofs.model.errors import InvalidArgument
+
 
 class ReadType(StrEnum):
     """What a read does to the cache."""
@@ -65,3 +67,13 @@ class Priority(StrEnum):
 
 SYNC_NEVER_S = -1.0
 """A sync interval that never looks at the store again."""
+SYNC_INTERVAL_MAX_S = 10 * 365 * 86400.0
+
+
+def sync_interval_ms(interval_s: float | None) -> int | None:
+    """A sync interval as it is journaled, in milliseconds; None: not set. Raises ``InvalidArgument``."""
+    if interval_s is None:
+        return None
+    if interval_s != SYNC_NEVER_S and not 0 <= interval_s <= SYNC_INTERVAL_MAX_S:
+        raise InvalidArgument(f"a sync interval is -1 (never), 0 (always) or seconds, not {interval_s:g}")
+    return round(interval_s * 1000)

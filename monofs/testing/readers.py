@@ -175,7 +175,7 @@ def main() -> int:
     parser.add_argument("--far", action="store_true", help="read as from another machine")
     options = parser.parse_args()
     if options.far:
-        monofs.client.cluster.host_id = lambda: "another machine"  # type: ignore[assignment]
+        monofs.client.cluster.host_id = lambda: "another machine"  # type: ignore[assignment,attr-defined]
     with monofs.connect(options.masters, timeout_s=TIMEOUT_S) as fs:
         sys.stdout.buffer.write(b"ready\n")
         sys.stdout.buffer.flush()

@@ -265,15 +265,20 @@ def _delete_tree(parent: int, name: bytes) -> bool:
     top = os.open(name, SCAN, dir_fd=parent)
     try:
         fresh = (HIDDEN_PREFIX + b"%d" % number for number in count())
-        progress, reason = 1, None
-        while progress:
-            progress, reason = _delete_inside(top, top, fresh)
-        if reason is not None:
-            raise reason
+        _empty(top, top, fresh)
     finally:
         os.close(top)
     os.rmdir(name, dir_fd=parent)
     return True
+
+
+def _empty(fd: int, top: int, fresh: Iterator[bytes]) -> None:
+    """Delete what lies in directory ``fd`` as long as something goes. Raises the ``OSError`` of what stays."""
+    progress, reason = 1, None
+    while progress:
+        progress, reason = _delete_inside(fd, top, fresh)
+    if reason is not None:
+        raise reason
 
 
 def _delete_inside(fd: int, top: int, fresh: Iterator[bytes]) -> tuple[int, OSError | None]:
@@ -306,11 +311,7 @@ def _delete_directory(name: bytes, top: int, fresh: Iterator[bytes]) -> None:
             raise
     inner = os.open(name, SCAN, dir_fd=top)
     try:
-        progress, reason = 1, None
-        while progress:
-            progress, reason = _delete_inside(inner, top, fresh)
-        if reason is not None:
-            raise reason
+        _empty(inner, top, fresh)
     finally:
         os.close(inner)
     os.rmdir(name, dir_fd=top)

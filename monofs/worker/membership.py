@@ -27,6 +27,7 @@ from monofs.model.ids import ContentId
 from monofs.model.slots import EMPTY, SlotTable, follow
 from monofs.observe.logs import logger
 from monofs.observe.totals import totals
+from monofs.rpc.addresses import host_id
 from monofs.rpc.api import (
     ClusterAnswer,
     ClusterRequest,
@@ -375,15 +376,6 @@ def is_cursor_lost(cursor: int, feed_head: int, feed_tail: int) -> bool:
     A cursor beyond the feed is lost too: the master's home was restored from before, and gives the same content ids again.
     """
     return cursor > feed_head or (cursor < feed_tail - 1 and cursor < feed_head)
-
-
-def host_id() -> str:
-    """The machine's boot id: clients with the same one can use the Unix socket."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def load_identity(home: str) -> bytes:

@@ -9,11 +9,12 @@ from collections import Counter
 import pytest
 
 from monofs.client import cluster as module
-from monofs.client.cluster import HOT_MAX, Cluster, host_id
+from monofs.client.cluster import HOT_MAX, Cluster
 from monofs.model.block import SLOTS, slot_of
 from monofs.model.errors import ConnectionLost, Unreachable
 from monofs.model.ids import ContentId
 from monofs.model.slots import SlotTable, pack_delta, table_of
+from monofs.rpc.addresses import host_id
 from monofs.rpc.api import ClusterAnswer, ClusterRequest, ServedAnswer, SlotsNews, WorkerInfo
 from monofs.rpc.sync import Pool
 

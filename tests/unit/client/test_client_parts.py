@@ -10,7 +10,7 @@ from collections import deque
 
 import pytest
 
-from monofs.client.cluster import OTHERS, Cluster, host_id
+from monofs.client.cluster import OTHERS, Cluster
 from monofs.client.descriptors import Descriptor, DescriptorTable, Hot
 from monofs.client.errors import python_error
 from monofs.model.block import GROUP_SIZE_BYTES, LAYOUT_WHOLE, PAGE_SIZE_BYTES, SLOTS, pages_mask, slot_of
@@ -18,6 +18,7 @@ from monofs.model.errors import BY_CODE, Closed, ConnectionLost, MonofsError, No
 from monofs.model.ids import ContentId
 from monofs.model.inode import Inode, Kind
 from monofs.model.slots import EMPTY, SlotTable, pack_delta, table_of
+from monofs.rpc.addresses import host_id
 from monofs.rpc.api import ClusterAnswer, DescriptorAnswer, SlotsNews, WorkerInfo
 from monofs.testing.masters import wait_until
 

@@ -12,6 +12,7 @@ from monofs.model.block import SLOTS
 from monofs.model.capability import CacheGroup
 from monofs.model.errors import CapabilityExpired, CapabilityInvalid, HomeUnusable, NotReady
 from monofs.model.slots import pack_delta, table_of
+from monofs.rpc.addresses import host_id
 from monofs.rpc.api import (
     DescriptorAnswer,
     DescriptorRequest,
@@ -24,7 +25,7 @@ from monofs.rpc.api import (
     SlotsNews,
 )
 from monofs.worker.gate import SILENCE_S
-from monofs.worker.membership import host_id, is_cursor_lost, load_identity
+from monofs.worker.membership import is_cursor_lost, load_identity
 from monofs.worker.peers import Asked, Peer
 
 
