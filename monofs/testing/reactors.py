@@ -12,6 +12,8 @@ from twisted.internet.task import deferLater
 
 from monofs.node.reactor import Reactor
 
+PATIENCE_S = 60.0
+
 
 class Loop:
     """A reactor of its own in a thread; ``do`` runs a function there and waits for its result, a Deferred's too."""
@@ -29,6 +31,10 @@ class Loop:
 
     def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Its result, or what it raised."""
+        return self.begin(function, *arguments, **named)()
+
+    def begin(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Callable[[], Any]:
+        """Start it without waiting; the callable returned waits for its result."""
         results: queue.Queue[tuple[bool, Any]] = queue.Queue()
 
         def run() -> None:
@@ -44,11 +50,14 @@ class Loop:
             else:
                 results.put((True, result))
 
+        def wait() -> Any:
+            fine, value = results.get(timeout=PATIENCE_S)
+            if not fine:
+                raise value
+            return value
+
         self.reactor.callFromThread(run)
-        fine, value = results.get(timeout=30)
-        if not fine:
-            raise value
-        return value
+        return wait
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Turn by turn of the reactor, until it holds; the reactor decides how long, a bound of turns when it never does."""

@@ -6,12 +6,10 @@ Real sockets and real frames; files are what arrived, by path.
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from twisted.internet.epollreactor import EPollReactor
 
 from monofs.model.errors import AlreadyExists, MonofsError, WriteLost
 from monofs.model.inode import Inode, Kind
@@ -19,6 +17,7 @@ from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.rpc.server import listen_tcp
 from monofs.rpc.service import Call, Service
+from monofs.testing.reactors import Loop
 
 
 class FarSide:
@@ -39,13 +38,11 @@ class FarSide:
         self.on_write: Callable[[api.WriteRequest, Call], bool] = lambda request, call: False
         self._open: dict[bytes, tuple[int, str, bytearray]] = {}
         self._ended: dict[bytes, api.WriteAnswer] = {}
-        self.reactor: Any = EPollReactor()
-        started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started,), name="far-side", daemon=True)
-        self._thread.start()
-        assert started.wait(10)
+        self._loop = Loop()
+        self.reactor = self._loop.reactor
+        self._loop.do(self._listen)
 
-    def _run(self, started: threading.Event) -> None:
+    def _listen(self) -> None:
         service = Service("all", self.reactor, cluster=lambda: b"cluster-0123456!", on_fatal=lambda error: None)
         register = service.register
         register(Method.PING, api.Empty, lambda request, call: api.Pong("1", "all", 0))
@@ -57,13 +54,10 @@ class FarSide:
         register(Method.RENEW, api.RenewRequest, self._renew)
         self.listener = listen_tcp(self.reactor, service, "127.0.0.1", 0)
         self.address = self.listener.address
-        self.reactor.callWhenRunning(started.set)
-        self.reactor.run(installSignalHandlers=False)
 
     def stop(self) -> None:
         self.reactor.callFromThread(self.listener.stop)
-        self.reactor.callFromThread(self.reactor.stop)
-        self._thread.join(10)
+        self._loop.stop()
 
     def forget(self) -> None:
         """As a worker that restarted: what was written so far is lost."""

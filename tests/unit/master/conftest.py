@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from master_house import House, Loop
+from lakes import Lake, directory_lake
+from master_house import House
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from monofs.config.schema import Config
+from monofs.testing.reactors import Loop
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +62,15 @@ def make_house(loop: Loop, tmp_path: Path) -> Iterator[Callable[..., House]]:
 @pytest.fixture
 def house(make_house: Callable[..., House]) -> House:
     return make_house()
+
+
+@pytest.fixture(params=["file", "s3"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    return Lake(None, request.getfixturevalue("bucket")) if request.param == "s3" else directory_lake(tmp_path)
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Acts are tried again at once."""
+    monkeypatch.setattr("monofs.master.acting.PAUSE_S", 0.001)
+    monkeypatch.setattr("monofs.master.stores.PAUSE_S", 0.001)

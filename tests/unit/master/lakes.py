@@ -57,6 +57,13 @@ class Lake:
             house.mount(path, self.directory)
 
 
+def directory_lake(tmp_path: Path) -> Lake:
+    """An empty one."""
+    directory = tmp_path / "lake"
+    directory.mkdir()
+    return Lake(directory, None)
+
+
 def job(house: House, number: int) -> api.JobInfo:
     """How a job stands."""
     shown: api.JobInfo = house.ask(Method.JOB_LIST, api.JobListRequest(number)).jobs[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
-from twisted.internet.epollreactor import EPollReactor
 
 from monofs.config.schema import Config
 from monofs.journal.single import SingleVoter
@@ -28,6 +25,7 @@ from monofs.rpc import api
 from monofs.rpc.api import Method
 from monofs.rpc.direct import DirectClient
 from monofs.testing.journal import FlakyJournal
+from monofs.testing.reactors import Loop
 from monofs.ufs.base import UfsEntry, UfsPage, UnderStorage
 from monofs.ufs.registry import open_ufs
 
@@ -83,65 +81,6 @@ ANSWERS: dict[Method, type[api.Message]] = {
     Method.PING: api.Pong,
 }
 _decode_inode = msgspec.msgpack.Decoder(Inode).decode
-
-
-class Loop:
-    """A reactor in a thread; ``do`` runs a function there and waits for its result, a Deferred's too."""
-
-    def __init__(self) -> None:
-        self.reactor = EPollReactor()
-        started = threading.Event()
-        self.reactor.callWhenRunning(started.set)
-        self._thread = threading.Thread(
-            target=self.reactor.run, kwargs={"installSignalHandlers": False}, name="test-reactor", daemon=True
-        )
-        self._thread.start()
-        assert started.wait(10)
-
-    def do(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        results: queue.Queue[tuple[bool, Any]] = queue.Queue()
-
-        def run() -> None:
-            try:
-                result = function(*arguments)
-            except BaseException as error:
-                results.put((False, error))
-                return
-            if isinstance(result, Deferred):
-                result.addCallbacks(
-                    lambda value: results.put((True, value)), lambda bad: results.put((False, bad.value))
-                )
-            else:
-                results.put((True, result))
-
-        self.reactor.callFromThread(run)
-        fine, value = results.get(timeout=60)
-        if not fine:
-            raise value
-        return value
-
-    def begin(self, function: Callable[..., Deferred[Any]], *arguments: Any) -> Callable[[], Any]:
-        """Start a call without waiting; the callable returned waits for its result."""
-        results: queue.Queue[tuple[bool, Any]] = queue.Queue()
-
-        def run() -> None:
-            function(*arguments).addCallbacks(
-                lambda value: results.put((True, value)), lambda bad: results.put((False, bad.value))
-            )
-
-        self.reactor.callFromThread(run)
-
-        def wait() -> Any:
-            fine, value = results.get(timeout=60)
-            if not fine:
-                raise value
-            return value
-
-        return wait
-
-    def stop(self) -> None:
-        self.reactor.callFromThread(self.reactor.stop)
-        self._thread.join(10)
 
 
 class WatchedStore:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-from master_house import House, write
+from acts import PATIENT, ask, is_open
+from lakes import Lake
+from master_house import House
 from scribe import Asking, Scribe, inode_of
 
-from monofs.config.schema import Config, MasterConfig
 from monofs.model.errors import (
     AlreadyExists,
     Busy,
@@ -29,87 +28,21 @@ from monofs.model.inode import Flag, Kind
 from monofs.observe.audit import AUDIT_LOGGER
 from monofs.rpc import api
 from monofs.rpc.api import Method
-from monofs.testing.buckets import Bucket
 
-PATIENT = Config(master=MasterConfig(busy_wait_s=30.0))
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monofs.master.acting.PAUSE_S", 0.001)
-    monkeypatch.setattr("monofs.master.stores.PAUSE_S", 0.001)
-
-
-class Store:
-    """What lies below /lake, looked at and changed behind the master's back."""
-
-    def __init__(self, directory: Path | None, bucket: Bucket | None) -> None:
-        self.directory, self.bucket = directory, bucket
-
-    def put(self, key: str, data: bytes) -> None:
-        if self.bucket is not None:
-            self.bucket.put(key, data)
-            return
-        assert self.directory is not None
-        path = self.directory / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, data)
-
-    def get(self, key: str) -> bytes:
-        if self.bucket is not None:
-            return self.bucket.get(key)
-        assert self.directory is not None
-        return (self.directory / key).read_bytes()
-
-    def listed(self) -> list[str]:
-        """Files and markers; of a directory also what directories are empty."""
-        if self.bucket is not None:
-            return self.bucket.keys()
-        assert self.directory is not None
-        found = [path for path in self.directory.rglob("*") if path.is_file() or not any(path.iterdir())]
-        return sorted(str(path.relative_to(self.directory)) + ("/" if path.is_dir() else "") for path in found)
-
-
-@pytest.fixture(params=["file", "s3"])
-def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "s3":
-        return Store(None, request.getfixturevalue("bucket"))
-    directory = tmp_path / "lake"
-    directory.mkdir()
-    return Store(directory, None)
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 @pytest.fixture
-def house(make_house: Callable[..., House], lake: Store) -> House:
+def house(make_house: Callable[..., House], lake: Lake) -> House:
     made = make_house(PATIENT)
-    if lake.bucket is not None:
-        made.ask(Method.MOUNT_ADD, api.MountAddRequest("/lake", lake.bucket.uri, lake.bucket.options))
-    else:
-        assert lake.directory is not None
-        made.mount("/lake", lake.directory)
+    lake.mount(made)
     return made
-
-
-def ask(house: House, method: Method, *arguments: Any, **named: Any) -> Any:
-    kinds = {
-        Method.DELETE: api.DeleteRequest,
-        Method.RENAME: api.RenameRequest,
-        Method.COPY: api.CopyRequest,
-        Method.MAKE_DIRECTORY: api.MakeDirectoryRequest,
-        Method.TOUCH: api.TouchRequest,
-        Method.REMOVE_TREE: api.RemoveTreeRequest,
-    }
-    return house.ask(method, kinds[method](*arguments, **named))
-
-
-def is_open(house: House) -> bool:
-    return bool(house.ask(Method.INTENT_LIST, api.Empty()).intents)
 
 
 # ---- what each change does ---------------------------------------------------------------------------------------------
 
 
-def test_a_deleted_file_is_gone_from_both(house: House, lake: Store) -> None:
+def test_a_deleted_file_is_gone_from_both(house: House, lake: Lake) -> None:
     lake.put("d/f", b"1")
     lake.put("d/g", b"2")
     ask(house, Method.DELETE, "/lake/d/f")
@@ -122,7 +55,7 @@ def test_a_deleted_file_is_gone_from_both(house: House, lake: Store) -> None:
         ask(house, Method.DELETE, "/lake/d/f")
 
 
-def test_a_renamed_file_keeps_its_content_and_its_bytes_move_in_the_store(house: House, lake: Store) -> None:
+def test_a_renamed_file_keeps_its_content_and_its_bytes_move_in_the_store(house: House, lake: Lake) -> None:
     lake.put("d/f", b"bytes")
     before = house.stat("/lake/d/f")
     with pytest.raises(NotFound, match="should hold"):
@@ -138,7 +71,7 @@ def test_a_renamed_file_keeps_its_content_and_its_bytes_move_in_the_store(house:
     assert not is_open(house)
 
 
-def test_a_rename_replaces_a_file(house: House, lake: Store) -> None:
+def test_a_rename_replaces_a_file(house: House, lake: Lake) -> None:
     lake.put("f", b"new")
     lake.put("g", b"old bytes")
     replaced = house.stat("/lake/g").content
@@ -149,7 +82,7 @@ def test_a_rename_replaces_a_file(house: House, lake: Store) -> None:
     assert replaced in [content for _, kind, some in house.namespace.feed(0, 100) if kind == 1 for content in some]
 
 
-def test_a_copy_is_made_by_the_store(house: House, lake: Store) -> None:
+def test_a_copy_is_made_by_the_store(house: House, lake: Lake) -> None:
     lake.put("f", b"bytes")
     made = inode_of(ask(house, Method.COPY, "/lake/f", "/lake/d/g"))
     assert lake.get("d/g") == b"bytes"
@@ -162,7 +95,7 @@ def test_a_copy_is_made_by_the_store(house: House, lake: Store) -> None:
         ask(house, Method.COPY, "/lake/f", "/plain")
 
 
-def test_directories_are_made_and_removed_while_empty(house: House, lake: Store) -> None:
+def test_directories_are_made_and_removed_while_empty(house: House, lake: Lake) -> None:
     made = inode_of(ask(house, Method.MAKE_DIRECTORY, "/lake/a/b", parents=True))
     assert made.kind == Kind.DIRECTORY
     assert lake.listed() == ["a/b/"]
@@ -181,7 +114,7 @@ def test_directories_are_made_and_removed_while_empty(house: House, lake: Store)
         house.stat("/lake/a/b")
 
 
-def test_touch_makes_an_empty_file_and_leaves_what_a_store_has(house: House, lake: Store) -> None:
+def test_touch_makes_an_empty_file_and_leaves_what_a_store_has(house: House, lake: Lake) -> None:
     made = inode_of(ask(house, Method.TOUCH, "/lake/d/_SUCCESS"))
     assert (made.size, bool(made.flags & Flag.PERSISTED)) == (0, True)
     assert lake.get("d/_SUCCESS") == b""
@@ -196,7 +129,7 @@ def test_touch_under_no_mount_makes_a_file_or_renews_its_time(house: House) -> N
     assert again.mtime_ns >= made.mtime_ns
 
 
-def test_a_directory_is_renamed_at_once_where_the_store_can_and_by_a_job_elsewhere(house: House, lake: Store) -> None:
+def test_a_directory_is_renamed_at_once_where_the_store_can_and_by_a_job_elsewhere(house: House, lake: Lake) -> None:
     lake.put("tmp/f", b"1")
     lake.put("tmp/d/g", b"2")
     house.list("/lake/tmp")
@@ -213,7 +146,7 @@ def test_a_directory_is_renamed_at_once_where_the_store_can_and_by_a_job_elsewhe
         house.stat("/lake/tmp")
 
 
-def test_a_tree_is_gone_at_once_and_a_job_deletes_it_in_the_store(house: House, lake: Store) -> None:
+def test_a_tree_is_gone_at_once_and_a_job_deletes_it_in_the_store(house: House, lake: Lake) -> None:
     lake.put("d/f", b"1")
     lake.put("d/e/g", b"2")
     answer = ask(house, Method.REMOVE_TREE, "/lake/d")
@@ -225,7 +158,7 @@ def test_a_tree_is_gone_at_once_and_a_job_deletes_it_in_the_store(house: House, 
     assert ask(house, Method.REMOVE_TREE, "/plain").job == 0
 
 
-def test_what_only_workers_hold_is_renamed_and_deleted_and_uncovers_nothing(house: House, lake: Store) -> None:
+def test_what_only_workers_hold_is_renamed_and_deleted_and_uncovers_nothing(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     lake.put("f", b"an older version")
     house.stat("/lake/f")
@@ -240,7 +173,7 @@ def test_what_only_workers_hold_is_renamed_and_deleted_and_uncovers_nothing(hous
     assert house.list("/lake", 0) == []
 
 
-def test_names_are_changed_once_however_often_they_are_asked_for(house: House, lake: Store) -> None:
+def test_names_are_changed_once_however_often_they_are_asked_for(house: House, lake: Lake) -> None:
     asking = Asking()
     lake.put("f", b"1")
     lake.put("tree/f", b"1")
@@ -262,7 +195,7 @@ def test_names_are_changed_once_however_often_they_are_asked_for(house: House, l
 # ---- the store had its own mind ----------------------------------------------------------------------------------------
 
 
-def test_a_rename_begins_again_when_its_target_came_from_outside_meanwhile(house: House, lake: Store) -> None:
+def test_a_rename_begins_again_when_its_target_came_from_outside_meanwhile(house: House, lake: Lake) -> None:
     lake.put("f", b"mine")
     house.stat("/lake/f")
     with pytest.raises(NotFound):
@@ -273,7 +206,7 @@ def test_a_rename_begins_again_when_its_target_came_from_outside_meanwhile(house
     assert (lake.listed(), lake.get("g")) == (["g"], b"mine")
 
 
-def test_what_is_gone_from_the_store_is_told_and_taken_over(house: House, lake: Store) -> None:
+def test_what_is_gone_from_the_store_is_told_and_taken_over(house: House, lake: Lake) -> None:
     lake.put("f", b"mine")
     house.stat("/lake/f")
     if lake.bucket is not None:
@@ -288,7 +221,7 @@ def test_what_is_gone_from_the_store_is_told_and_taken_over(house: House, lake: 
     assert not is_open(house)
 
 
-def test_a_directory_filled_from_outside_is_not_removed(house: House, lake: Store) -> None:
+def test_a_directory_filled_from_outside_is_not_removed(house: House, lake: Lake) -> None:
     ask(house, Method.MAKE_DIRECTORY, "/lake/d")
     lake.put("d/f", b"from outside")
     with pytest.raises(NotEmpty):
@@ -297,7 +230,7 @@ def test_a_directory_filled_from_outside_is_not_removed(house: House, lake: Stor
     assert not is_open(house)
 
 
-def test_a_refusal_of_the_store_is_told_and_nothing_was_changed(house: House, lake: Store) -> None:
+def test_a_refusal_of_the_store_is_told_and_nothing_was_changed(house: House, lake: Lake) -> None:
     lake.put("f", b"mine")
 
     def refuse() -> None:
@@ -319,7 +252,7 @@ def test_a_refusal_of_the_store_is_told_and_nothing_was_changed(house: House, la
 
 
 @pytest.mark.parametrize("is_done", [True, False], ids=["it was done", "it was not done"])
-def test_an_act_that_tells_nothing_is_looked_after(house: House, lake: Store, is_done: bool) -> None:
+def test_an_act_that_tells_nothing_is_looked_after(house: House, lake: Lake, is_done: bool) -> None:
     lake.put("f", b"1")
     lake.put("h", b"22")
     failures = 1
@@ -348,7 +281,7 @@ def test_an_act_that_tells_nothing_is_looked_after(house: House, lake: Store, is
     assert not is_open(house)
 
 
-def test_who_cannot_be_told_what_happened_is_told_so_and_the_master_finds_out(house: House, lake: Store) -> None:
+def test_who_cannot_be_told_what_happened_is_told_so_and_the_master_finds_out(house: House, lake: Lake) -> None:
     lake.put("f", b"1")
     house.stat("/lake/f")
     is_silent = True
@@ -376,7 +309,7 @@ def test_who_cannot_be_told_what_happened_is_told_so_and_the_master_finds_out(ho
 # ---- changes that meet --------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_made_below_a_directory_that_is_being_deleted(house: House, lake: Store) -> None:
+def test_nothing_is_made_below_a_directory_that_is_being_deleted(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     ask(house, Method.MAKE_DIRECTORY, "/lake/d")
     held = house.hold("remove_directory")
@@ -394,7 +327,7 @@ def test_nothing_is_made_below_a_directory_that_is_being_deleted(house: House, l
     assert set(lake.listed()) - {"d/"} == {"d/e/", "d/f"}
 
 
-def test_a_file_below_a_directory_being_renamed_lands_in_what_has_the_name_then(house: House, lake: Store) -> None:
+def test_a_file_below_a_directory_being_renamed_lands_in_what_has_the_name_then(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     if lake.bucket is not None:
         pytest.skip("a directory of an object store is renamed at once")
@@ -412,7 +345,7 @@ def test_a_file_below_a_directory_being_renamed_lands_in_what_has_the_name_then(
     assert house.list("/lake", 0) == ["d/", "e/"]
 
 
-def test_a_tree_is_not_removed_or_renamed_over_a_write_below_it(house: House, lake: Store) -> None:
+def test_a_tree_is_not_removed_or_renamed_over_a_write_below_it(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     lake.put("d/old", b"1")
     house.list("/lake/d")
@@ -429,7 +362,7 @@ def test_a_tree_is_not_removed_or_renamed_over_a_write_below_it(house: House, la
     assert house.stat("/lake/e/f").size == 1
 
 
-def test_a_rename_waits_for_the_writer_of_its_target_and_replaces_what_he_wrote(house: House, lake: Store) -> None:
+def test_a_rename_waits_for_the_writer_of_its_target_and_replaces_what_he_wrote(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     lake.put("f", b"renamed")
     house.stat("/lake/f")
@@ -440,7 +373,7 @@ def test_a_rename_waits_for_the_writer_of_its_target_and_replaces_what_he_wrote(
     assert (lake.listed(), lake.get("g")) == (["g"], b"renamed")
 
 
-def test_a_reader_of_what_is_renamed_over_keeps_its_content(house: House, lake: Store) -> None:
+def test_a_reader_of_what_is_renamed_over_keeps_its_content(house: House, lake: Lake) -> None:
     lake.put("f", b"new")
     lake.put("g", b"old")
     opened = house.ask(Method.OPEN, api.OpenRequest("/lake/g"))
@@ -449,7 +382,7 @@ def test_a_reader_of_what_is_renamed_over_keeps_its_content(house: House, lake: 
     assert inode_of(now).content != inode_of(opened).content
 
 
-def test_two_that_delete_one_file_both_hear_that_it_is_gone(house: House, lake: Store) -> None:
+def test_two_that_delete_one_file_both_hear_that_it_is_gone(house: House, lake: Lake) -> None:
     lake.put("f", b"1")
     house.stat("/lake/f")
     held = house.hold("delete")
@@ -466,7 +399,7 @@ def test_two_that_delete_one_file_both_hear_that_it_is_gone(house: House, lake: 
 
 
 def test_every_change_of_a_store_leaves_one_audit_record(
-    house: House, lake: Store, caplog: pytest.LogCaptureFixture
+    house: House, lake: Lake, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger=AUDIT_LOGGER)
     lake.put("f", b"1")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lakes import Lake, ended, job, start, steer, tree
+from lakes import Lake, directory_lake, ended, job, start, steer, tree
 from master_house import Held, House
 from twisted.internet.defer import Deferred
 
@@ -22,9 +22,7 @@ from monofs.rpc.api import Method
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    directory = tmp_path / "lake"
-    directory.mkdir()
-    return Lake(directory, None)
+    return directory_lake(tmp_path)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lakes import Lake, ended, start, tree
+from lakes import Lake, directory_lake, ended, start, tree
 from master_house import House, write
 from scribe import Scribe
 
@@ -29,9 +29,7 @@ HOUR_NS = 3600 * 10**9
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    directory = tmp_path / "lake"
-    directory.mkdir()
-    return Lake(directory, None)
+    return directory_lake(tmp_path)
 
 
 @pytest.fixture

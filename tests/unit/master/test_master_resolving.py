@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from acts import PATIENT, Silence, ask, is_open
+from lakes import Lake
 from master_house import NODE, House
 from scribe import Asking, Scribe, inode_of
-from test_master_below import PATIENT, Store, ask, is_open
 
 from monofs.master.acting import Acts
 from monofs.master.members import LEASE_S
@@ -21,7 +21,6 @@ from monofs.model.errors import (
     NotFound,
     NotReady,
     OutcomeUnknown,
-    UfsFailed,
     UfsUnknown,
     WriteLost,
 )
@@ -31,55 +30,14 @@ from monofs.rpc.api import Method
 from monofs.rpc.direct import DirectClient
 from monofs.ufs.base import Condition
 
-ACTS = ("delete", "rename", "copy", "make_directory", "put", "remove_directory")
-
-
-@pytest.fixture(params=["file", "s3"])
-def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "s3":
-        return Store(None, request.getfixturevalue("bucket"))
-    directory = tmp_path / "lake"
-    directory.mkdir()
-    return Store(directory, None)
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 @pytest.fixture
-def house(make_house: Callable[..., House], lake: Store) -> House:
+def house(make_house: Callable[..., House], lake: Lake) -> House:
     made = make_house(PATIENT)
-    if lake.bucket is not None:
-        made.ask(Method.MOUNT_ADD, api.MountAddRequest("/lake", lake.bucket.uri, lake.bucket.options))
-    else:
-        assert lake.directory is not None
-        made.mount("/lake", lake.directory)
+    lake.mount(made)
     return made
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monofs.master.acting.PAUSE_S", 0.001)
-    monkeypatch.setattr("monofs.master.stores.PAUSE_S", 0.001)
-
-
-class Silence:
-    """The store does (or does not do) what it is asked, and never answers."""
-
-    def __init__(self, house: House, *, acts: bool, names: tuple[str, ...] = ACTS) -> None:
-        self.ended = False
-        looks = dict.fromkeys(("look", "head"), self)
-        mute = dict.fromkeys(names, self)
-        house.watch.before, house.watch.after = (looks, mute) if acts else (looks | mute, {})
-        self._house = house
-
-    def __call__(self) -> None:
-        if not self.ended:
-            raise UfsFailed("no answer")
-
-    def end(self, *, restart: bool) -> None:
-        self.ended = True
-        self._house.watch.before, self._house.watch.after = {}, {}
-        if restart:
-            self._house.restart()
-        self._house.resolve()
 
 
 @pytest.fixture(params=[False, True], ids=["in place", "after a restart"])
@@ -101,7 +59,7 @@ def restart(request: pytest.FixtureRequest) -> bool:
 )
 def test_a_change_with_an_unknown_end_rolls_forward_if_it_was_done_and_back_if_not(
     house: House,
-    lake: Store,
+    lake: Lake,
     restart: bool,
     acts: bool,
     method: Method,
@@ -126,7 +84,7 @@ def test_a_change_with_an_unknown_end_rolls_forward_if_it_was_done_and_back_if_n
     assert house.list("/lake", 0) == sorted(names), "tree and store agree"
 
 
-def test_a_rename_that_had_copied_deletes_its_source(house: House, lake: Store, restart: bool) -> None:
+def test_a_rename_that_had_copied_deletes_its_source(house: House, lake: Lake, restart: bool) -> None:
     if lake.bucket is None:
         pytest.skip("directories rename files in one step")
     lake.put("f", b"1")
@@ -141,7 +99,7 @@ def test_a_rename_that_had_copied_deletes_its_source(house: House, lake: Store, 
     assert house.stat("/lake/g").content == before.content
 
 
-def test_what_came_from_outside_meanwhile_is_neither_deleted_nor_lost(house: House, lake: Store, restart: bool) -> None:
+def test_what_came_from_outside_meanwhile_is_neither_deleted_nor_lost(house: House, lake: Lake, restart: bool) -> None:
     lake.put("f", b"1")
     lake.put("g", b"1")
     house.list("/lake")
@@ -163,7 +121,7 @@ def test_what_came_from_outside_meanwhile_is_neither_deleted_nor_lost(house: Hou
     assert (house.stat("/lake/g").size, house.stat("/lake/h").size) == (len(b"written anew from outside"), 1)
 
 
-def test_a_retry_of_a_change_that_had_no_effect_begins_anew(house: House, lake: Store) -> None:
+def test_a_retry_of_a_change_that_had_no_effect_begins_anew(house: House, lake: Lake) -> None:
     lake.put("f", b"1")
     house.list("/lake")
     request = Asking().next()
@@ -177,7 +135,7 @@ def test_a_retry_of_a_change_that_had_no_effect_begins_anew(house: House, lake: 
     assert not is_open(house)
 
 
-def test_a_retry_of_a_change_that_was_done_hears_so(house: House, lake: Store) -> None:
+def test_a_retry_of_a_change_that_was_done_hears_so(house: House, lake: Lake) -> None:
     lake.put("f", b"1")
     house.list("/lake")
     request = Asking().next()
@@ -189,7 +147,7 @@ def test_a_retry_of_a_change_that_was_done_hears_so(house: House, lake: Store) -
     assert lake.listed() == ["g"]
 
 
-def test_a_copy_in_parts_that_died_leaves_no_upload(house: House, lake: Store) -> None:
+def test_a_copy_in_parts_that_died_leaves_no_upload(house: House, lake: Lake) -> None:
     if lake.bucket is None:
         pytest.skip("a directory copies in one step")
     lake.put("f", b"1")
@@ -213,7 +171,7 @@ def test_a_copy_in_parts_that_died_leaves_no_upload(house: House, lake: Store) -
 
 
 def test_a_large_object_is_copied_in_parts_whose_upload_is_recorded(
-    house: House, lake: Store, monkeypatch: pytest.MonkeyPatch
+    house: House, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if lake.bucket is None:
         pytest.skip("a directory copies in one step")
@@ -237,7 +195,7 @@ def test_a_large_object_is_copied_in_parts_whose_upload_is_recorded(
 # ---- writes whose worker is gone ----------------------------------------------------------------------------------------
 
 
-def test_a_write_of_a_silent_worker_is_ended_if_it_was_published_and_dropped_if_not(house: House, lake: Store) -> None:
+def test_a_write_of_a_silent_worker_is_ended_if_it_was_published_and_dropped_if_not(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     done, undone = scribe.begin("/lake/done", 1), scribe.begin("/lake/undone", 1)
     kept = scribe.begin("/lake/kept", 1, write_type="MUST_CACHE")
@@ -259,7 +217,7 @@ def test_a_write_of_a_silent_worker_is_ended_if_it_was_published_and_dropped_if_
 
 @pytest.mark.parametrize("is_published", [True, False])
 def test_a_client_that_has_all_bytes_begins_anew_elsewhere_once_the_worker_is_silent(
-    house: House, lake: Store, is_published: bool
+    house: House, lake: Lake, is_published: bool
 ) -> None:
     gone, other = Scribe(house), Scribe(house)
     begun = gone.begin("/lake/f", 1)
@@ -283,7 +241,7 @@ def test_a_client_that_has_all_bytes_begins_anew_elsewhere_once_the_worker_is_si
 
 @pytest.mark.parametrize("led_on", [True, False], ids=["the same master", "another master"])
 def test_a_write_with_a_condition_that_is_sent_again_is_told_of_its_own_first_try(
-    house: House, lake: Store, led_on: bool
+    house: House, lake: Lake, led_on: bool
 ) -> None:
     scribe = Scribe(house)
     again = {"exclusive": True, "reached": True}
@@ -309,7 +267,7 @@ def test_a_write_with_a_condition_that_is_sent_again_is_told_of_its_own_first_tr
             scribe.begin("/lake/f", 1, instead=begun.capability, **again)
 
 
-def test_a_write_with_a_condition_that_was_given_up_begins_anew(house: House, lake: Store) -> None:
+def test_a_write_with_a_condition_that_was_given_up_begins_anew(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     begun = scribe.begin("/lake/f", 1, exclusive=True)
     scribe.abandon(begun, WriteLost("lost"))
@@ -318,7 +276,7 @@ def test_a_write_with_a_condition_that_was_given_up_begins_anew(house: House, la
     scribe.end(anew, scribe.put(anew, b"2"), 1)
 
 
-def test_uploads_of_a_lost_worker_are_aborted_and_its_temporary_files_swept(house: House, lake: Store) -> None:
+def test_uploads_of_a_lost_worker_are_aborted_and_its_temporary_files_swept(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     begun = scribe.begin("/lake/d/large", -1)
     held = scribe.opened(begun)
@@ -335,7 +293,7 @@ def test_uploads_of_a_lost_worker_are_aborted_and_its_temporary_files_swept(hous
     store.close()
 
 
-def test_an_upload_completed_by_a_worker_that_then_was_lost_is_a_file(house: House, lake: Store) -> None:
+def test_an_upload_completed_by_a_worker_that_then_was_lost_is_a_file(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     begun = scribe.begin("/lake/large", -1)
     held = scribe.opened(begun)
@@ -354,7 +312,7 @@ def test_an_upload_completed_by_a_worker_that_then_was_lost_is_a_file(house: Hou
     store.close()
 
 
-def test_a_worker_that_comes_back_keeps_the_writes_it_names(house: House, lake: Store) -> None:
+def test_a_worker_that_comes_back_keeps_the_writes_it_names(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     named, unnamed = scribe.begin("/lake/named", 1), scribe.begin("/lake/unnamed", 1)
     house.restart()
@@ -367,7 +325,7 @@ def test_a_worker_that_comes_back_keeps_the_writes_it_names(house: House, lake: 
         scribe.end(unnamed, None, 1)
 
 
-def test_a_write_of_which_no_byte_ever_came_does_not_lock_its_path_for_long(house: House, lake: Store) -> None:
+def test_a_write_of_which_no_byte_ever_came_does_not_lock_its_path_for_long(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     begun = scribe.begin("/lake/f", 1)
     scribe.heartbeat([])
@@ -381,7 +339,7 @@ def test_a_write_of_which_no_byte_ever_came_does_not_lock_its_path_for_long(hous
     assert not is_open(house)
 
 
-def test_a_write_whose_client_died_before_it_sent_a_byte_frees_its_path_soon(house: House, lake: Store) -> None:
+def test_a_write_whose_client_died_before_it_sent_a_byte_frees_its_path_soon(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     client, other = DirectClient(house.service, NODE), DirectClient(house.service, NODE)
     dead, sent, alive = (
@@ -406,7 +364,7 @@ def test_a_write_whose_client_died_before_it_sent_a_byte_frees_its_path_soon(hou
 # ---- told -----------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_resolved_is_counted_and_what_waits_says_why(house: House, lake: Store) -> None:
+def test_what_is_resolved_is_counted_and_what_waits_says_why(house: House, lake: Lake) -> None:
     lake.put("f", b"1")
     house.stat("/lake/f")
     ended = INTENTS_RESOLVED("delete", "ended")
@@ -421,7 +379,7 @@ def test_what_is_resolved_is_counted_and_what_waits_says_why(house: House, lake:
     assert ended.value == before + 1
 
 
-def test_intents_below_a_mount_that_is_gone_end(house: House, lake: Store) -> None:
+def test_intents_below_a_mount_that_is_gone_end(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     begun = scribe.begin("/lake/f", 1)
     try:

@@ -6,10 +6,10 @@ import threading
 from typing import Any
 
 import pytest
-from master_house import Loop
 
 from monofs.master.pool import Pool
 from monofs.model.errors import NotReady, Overloaded, UfsDenied, UfsUnreachable
+from monofs.testing.reactors import Loop
 
 
 def make_pool(loop: Loop, threads: int, limit: int) -> Pool:

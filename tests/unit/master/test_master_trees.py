@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,15 +35,6 @@ from monofs.ufs import s3_uploads
 from monofs.ufs.base import UfsEntry
 
 IMPATIENT = Config(master=MasterConfig(busy_wait_s=0.2))
-
-
-@pytest.fixture(params=["file", "s3"])
-def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
-    if request.param == "s3":
-        return Lake(None, request.getfixturevalue("bucket"))
-    directory = tmp_path / "lake"
-    directory.mkdir()
-    return Lake(directory, None)
 
 
 @pytest.fixture

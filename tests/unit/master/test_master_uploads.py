@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from acts import PATIENT, Silence
 from lakes import ended, rename
 from master_house import House
 from scribe import Scribe, inode_of
-from test_master_below import PATIENT
-from test_master_resolving import Silence
 
 from monofs.config.schema import Config, MasterConfig, SecurityConfig
 from monofs.metadata.entries import Stamp
@@ -47,12 +46,7 @@ BIG = b"0123456789abcdef" * (5 << 16)
 HOUR_NS = 3600 * 10**9
 WEEK_NS = 7 * 24 * HOUR_NS
 SAID = Attributes({"content-type": "text/plain"}, {"color": "blue"})
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monofs.master.acting.PAUSE_S", 0.001)
-    monkeypatch.setattr("monofs.master.stores.PAUSE_S", 0.001)
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 @pytest.fixture

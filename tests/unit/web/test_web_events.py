@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +13,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.threads import blockingCallFromThread
 
+from monofs.testing.reactors import Loop
 from monofs.web.console import Console as DoorForOperators
 from monofs.web.events import BODY_MAX_BYTES, EventsDoor, read_events
 from monofs.web.recording import Standing
@@ -26,12 +25,9 @@ Told = list[tuple[str, str, str]]
 
 @pytest.fixture(scope="module")
 def reactor() -> Iterator[Any]:
-    running: Any = EPollReactor()
-    thread = threading.Thread(target=running.run, kwargs={"installSignalHandlers": False}, daemon=True)
-    thread.start()
-    yield running
-    running.callFromThread(running.stop)
-    thread.join(10)
+    loop = Loop()
+    yield loop.reactor
+    loop.stop()
 
 
 def nobody(*_: Any) -> Any:

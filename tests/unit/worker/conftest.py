@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from worker_world import ReactorThread, World
+from worker_world import World
+
+from monofs.testing.reactors import Loop
 
 
 @pytest.fixture(scope="session")
-def reactor_thread() -> Iterator[ReactorThread]:
-    thread = ReactorThread()
+def reactor_thread() -> Iterator[Loop]:
+    thread = Loop()
     yield thread
     thread.stop()
 
 
 @pytest.fixture
-def make_world(reactor_thread: ReactorThread, tmp_path: Path) -> Iterator[Callable[..., World]]:
+def make_world(reactor_thread: Loop, tmp_path: Path) -> Iterator[Callable[..., World]]:
     """``make_world(quota=…, fetch_bytes=…)``: a started worker, stopped at the end."""
     worlds: list[World] = []
 

@@ -17,9 +17,7 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.task import deferLater
-from twisted.internet.threads import blockingCallFromThread
 
 from monofs.config.schema import WorkerConfig
 from monofs.model.block import DEFAULT_LAYOUT, GROUP_SIZE_BYTES
@@ -65,6 +63,7 @@ from monofs.rpc.api import (
 from monofs.rpc.direct import DirectClient
 from monofs.rpc.server import Security, listen_tcp, listen_unix
 from monofs.rpc.sync import Pool
+from monofs.testing.reactors import Loop
 from monofs.tiering.cache import Cache, TierSpec
 from monofs.ufs.base import UfsEntry, UfsPage
 from monofs.worker.service import Worker
@@ -73,23 +72,6 @@ CLUSTER, KEY = b"c" * 16, b"k" * 32
 MIB = 1 << 20
 PATIENCE_S = 20.0
 """How long a test waits for something that must happen; only a failing test ever waits so long."""
-
-
-class ReactorThread:
-    """A reactor of our own in a thread: the process-wide one stays free for others."""
-
-    def __init__(self) -> None:
-        self.reactor = EPollReactor()
-        self._thread = threading.Thread(target=self.reactor.run, kwargs={"installSignalHandlers": False}, daemon=True)
-        self._thread.start()
-        self.run(lambda: None)
-
-    def run(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return blockingCallFromThread(self.reactor, work, *args, **kwargs)
-
-    def stop(self) -> None:
-        self.reactor.callFromThread(self.reactor.stop)
-        self._thread.join(PATIENCE_S)
 
 
 def make_bytes(seed: int, size: int) -> bytes:
@@ -317,7 +299,7 @@ class World:
 
     def __init__(
         self,
-        thread: ReactorThread,
+        thread: Loop,
         home: str,
         *,
         quota: int = 1 << 40,
@@ -329,7 +311,7 @@ class World:
         **settings: Any,
     ) -> None:
         self.thread, self.home = thread, home
-        self.run = thread.run
+        self.run = thread.do
         self.store = store or ScriptedStore()
         self.master = ScriptedMaster()
         self.tiers = tiers or [TierSpec("DISK", pages or f"{home}/pages", quota)]
