@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
+
+from machine import machine
 
 import monofs
 from monofs.client import spreading
@@ -48,9 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--directory", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
     options = parser.parse_args()
-    print(
-        f"monofs {monofs.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    )
+    print(machine())
     for workers in (1, 2):
         with ExitStack() as stack:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="monofs-blocks-", dir=options.directory))

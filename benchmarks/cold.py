@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import queue
 import shutil
 import statistics
@@ -26,6 +25,7 @@ from typing import Any
 
 import msgspec
 import obstore
+from machine import cpu_s, machine
 from obstore.store import S3Store
 from ufs import server
 
@@ -141,9 +141,7 @@ class LoneWorker:
         self.process.stdout.readline()
 
     def cpu_s(self) -> float:
-        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.process.pid)
 
     def stop(self) -> None:
         assert self.process.stdin is not None
@@ -324,11 +322,8 @@ def main() -> None:
             found = measure(arguments, directory, endpoint)
     finally:
         shutil.rmtree(directory)
-    machine = (
-        f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
-    )
     if arguments.json:
-        print(msgspec.json.encode({"machine": machine, "medians": found}).decode())
+        print(msgspec.json.encode({"machine": machine(), "medians": found}).decode())
         return
     print(f"{machine}; obstore {obstore.__version__}; medians of {arguments.rounds}")
     for name, value in found.items():

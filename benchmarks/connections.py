@@ -9,14 +9,13 @@ process. Memory is the growth of the server's private memory over the number of 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import resource
 import select
 import tempfile
 import time
 
 import msgspec
+from machine import cpu_s, machine
 
 from monofs.rpc.api import Empty, Method
 from monofs.rpc.conversation import Conversation
@@ -36,13 +35,6 @@ def private_bytes(pid: int) -> int:
     raise SystemExit("this kernel does not tell RssAnon")
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    with open(f"/proc/{pid}/stat") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def main() -> None:
     """Print one line for each figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -60,7 +52,7 @@ def main() -> None:
         talks = [Conversation(node.doors["rpc"], Credential(), time.monotonic() + 60) for _ in range(count)]
         opened = time.perf_counter() - begin
         each = (private_bytes(pid) - before) / count
-        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+        print(machine())
         print(
             f"{count} connections opened in {opened:.1f} s ({count / opened:,.0f}/s), {each / 1024:.2f} KiB each (target 2)"
         )
@@ -82,7 +74,7 @@ def beat(talks: list[Conversation], pid: int, rate: int, seconds: float) -> tupl
     by_fd = {sock.fileno(): sock for sock in socks}
     ping = pack(Kind.REQUEST, Method.PING, 1, msgspec.msgpack.encode(Empty()))
     asked = answered = 0
-    cpu, begin = cpu_seconds(pid), time.perf_counter()
+    cpu, begin = cpu_s(pid), time.perf_counter()
     while (now := time.perf_counter()) - begin < seconds:
         for _ in range(int((now - begin) * rate) - asked):
             socks[asked % len(socks)].send(ping)
@@ -91,7 +83,7 @@ def beat(talks: list[Conversation], pid: int, rate: int, seconds: float) -> tupl
             by_fd[fd].recv(4096)
             answered += 1
     elapsed = time.perf_counter() - begin
-    used = cpu_seconds(pid) - cpu
+    used = cpu_s(pid) - cpu
     deadline = time.perf_counter() + 2
     while answered < asked and time.perf_counter() < deadline:
         answered += len([by_fd[fd].recv(4096) for fd, _event in epoll.poll(0.1, 4096)])

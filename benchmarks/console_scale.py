@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -21,11 +20,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from console import cpu_s, settle
+from console import watched
+from machine import machine
 
-import monofs
 from monofs.testing.nodes import ServedNode
-from monofs.testing.visitors import Visitor
 
 PAGES = {
     "overview": ("now", "overview"),
@@ -96,29 +94,6 @@ def answer(secret: str, port: int) -> None:
 
 
 # ---- what is measured -------------------------------------------------------------------------------------------------------
-
-
-def watched(base: str, topics: tuple[str, ...], dashboards: int, seconds: float, pid: int) -> dict[str, float]:
-    """So many browsers look at these topics for so long."""
-    import selectors
-
-    visitor, pages, selector = Visitor(base).enter(), [], selectors.DefaultSelector()
-    try:
-        for _ in range(dashboards):
-            page = visitor.watch(*topics)
-            page.sock.setblocking(False)
-            pages.append(page)
-            selector.register(page.sock, selectors.EVENT_READ)
-        first = settle(selector, 5.0)
-        began, used = time.monotonic(), cpu_s(pid)
-        came = settle(selector, seconds)
-        elapsed = time.monotonic() - began
-        share = (cpu_s(pid) - used) / elapsed
-        return {"share": share, "bytes_s_each": came / elapsed / max(dashboards, 1), "first_bytes_each": first / max(dashboards, 1)}  # fmt: skip
-    finally:
-        for page in pages:
-            page.close()
-        selector.close()
 
 
 def browse(base: str, entries: int) -> dict[str, float]:
@@ -238,8 +213,7 @@ def main() -> None:
             for each in children:
                 each.wait()
     told = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}",
-        "release": monofs.__version__,
+        "machine": machine(),
         "command": " ".join(["python", *sys.argv]),
         "workers": options.workers, "jobs_remembered": jobs, "entries": count,
         "share_when_nobody_looks": round(quiet, 4),
@@ -250,7 +224,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(told))
         return
-    print(f"{told['machine']}; monofs {told['release']}\n{told['command']}")
+    print(f"{told['machine']}\n{told['command']}")
     print(
         f"{options.workers} workers, {jobs} jobs remembered of {options.jobs}, {count} entries; nobody looks: {100 * quiet:.1f} % of a core"
     )

@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import platform
 import random
 import sys
 import tempfile
 import threading
 import time
 
+from machine import machine
 from metadata_store import Bench
 
 from monofs.metadata.copying import DatabaseCopy, copy_database
@@ -106,9 +106,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=5, help="one after the other while creates go on")
     options = parser.parse_args()
     sys.setswitchinterval(0.0005)
-    print(
-        f"machine   {platform.machine()}, {os.cpu_count()} cpus, {platform.system()} {platform.release()}, load {os.getloadavg()[0]:.1f}"
-    )
+    print(f"machine   {machine()}")
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         bench = Bench(f"{directory}/db")
         fill(bench, options.files)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 import tempfile
 import threading
 import time
 
-import monofs
+from machine import machine
+
 from monofs.model.errors import MonofsError
 from monofs.testing.masters import Masters
 
@@ -59,12 +59,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--masters", type=int, default=3)
     options = parser.parse_args()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, monofs {monofs.__version__}"
-    )
-    print(
-        f"{options.masters} masters on loopback, {options.kills} times kill -9 of the leader, load {os.getloadavg()[0]:.1f}"
-    )
+    print(machine())
+    print(f"{options.masters} masters on loopback, {options.kills} times kill -9 of the leader")
     whole: list[float] = []
     election: list[float] = []
     client: list[float] = []

@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
 import tempfile
 import time
 from contextlib import ExitStack
 from typing import Any
+
+from machine import machine
 
 import monofs
 from monofs.testing.nodes import ServedNode
@@ -63,8 +64,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--size", type=int, default=256 << 10)
     options = parser.parse_args()
-    load = os.getloadavg()[0]
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {load:.1f}, {options.workers} workers")
+    print(f"{machine()}; {options.workers} workers")
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as home, ExitStack() as stack:
         os.mkdir(f"{home}/source")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import socket
@@ -23,7 +22,8 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from stream import cpu_s, nginx
+from machine import fine_cpu_s, machine
+from stream import nginx
 
 MIB = 1 << 20
 SMALL, LARGE = 4096, 64 * MIB
@@ -187,9 +187,9 @@ def measure(directory: str, rounds: int, seconds: float) -> dict[str, dict[str, 
                         if target == "/later" and way == "nginx":
                             continue
                         pid, at = ways[way]
-                        before = cpu_s(pid)
+                        before = fine_cpu_s(pid)
                         rate, p50, p99 = storm(at, target, connections, seconds, lines)
-                        cost = (cpu_s(pid) - before) / (rate * seconds) * 1e6
+                        cost = (fine_cpu_s(pid) - before) / (rate * seconds) * 1e6
                         row = {"per second": rate, "p50 µs": p50, "p99 µs": p99, "CPU µs each": cost}
                         found.setdefault(f"{name}: {way}", []).append(row)
                 bind({pid: {0, 1} for pid in (server.pid, nginx_pid, 0)})
@@ -197,15 +197,15 @@ def measure(directory: str, rounds: int, seconds: float) -> dict[str, dict[str, 
                 for way, (pid, at) in ways.items():
                     read = fetch(at, buffer)
                     read()
-                    before = cpu_s(pid)
+                    before = fine_cpu_s(pid)
                     speed = statistics.median(read() for _ in range(8))
-                    row = {"GB/s": speed, "CPU s/GB": (cpu_s(pid) - before) / (8 * LARGE / 1e9)}
+                    row = {"GB/s": speed, "CPU s/GB": (fine_cpu_s(pid) - before) / (8 * LARGE / 1e9)}
                     found.setdefault(f"GET 64 MiB: {way}", []).append(row)
                 write = put(port, buffer)
                 write()
-                before = cpu_s(server.pid)
+                before = fine_cpu_s(server.pid)
                 speed = statistics.median(write() for _ in range(8))
-                row = {"GB/s": speed, "CPU s/GB": (cpu_s(server.pid) - before) / (8 * LARGE / 1e9)}
+                row = {"GB/s": speed, "CPU s/GB": (fine_cpu_s(server.pid) - before) / (8 * LARGE / 1e9)}
                 found.setdefault("PUT 64 MiB, dropped as it comes: monofs", []).append(row)
     finally:
         server.terminate()
@@ -234,9 +234,7 @@ def main() -> int:
     if options.json:
         print(json.dumps(figures))
         return 0
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
-    )
+    print(machine())
     print(f"$ {' '.join(sys.argv)}\n")
     for way, row in figures.items():
         shown = "  ".join(f"{value:>10,.2f} {name}" for name, value in row.items())

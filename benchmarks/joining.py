@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import tempfile
 import threading
 import time
 from itertools import count
 from typing import Any
 
+from machine import machine
 from sink import sink
 
 from monofs.model.errors import MonofsError
@@ -110,9 +110,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--second", default="", help="where the new member's home lies, if not beside the first's")
     options = parser.parse_args()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
-    )
+    print(machine())
     with (
         tempfile.TemporaryDirectory(prefix="monofs-joining-") as directory,
         tempfile.TemporaryDirectory(prefix="monofs-joining-", dir=options.second or None) as second,

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from typing import Any
 
-import monofs
+from machine import machine
+
 from monofs.config.schema import JournalConfig
 from monofs.journal.face import Entry
 from monofs.journal.frames import BLOCK_BYTES
@@ -122,8 +122,7 @@ def main() -> None:
     parser.add_argument("--body", type=int, default=150, help="bytes of one entry")
     options = parser.parse_args()
     sys.setswitchinterval(0.0005)  # as a node does
-    print(f"machine   {os.cpu_count()} cores, {platform.machine()}, {platform.platform()}")
-    print(f"versions  monofs {monofs.__version__}, Python {platform.python_version()}")
+    print(f"machine   {machine()}")
     print(f"command   {' '.join(sys.argv)}  (medians of {options.rounds} rounds)")
     print("outstanding  proposals/s   p50 ms   p99 ms  entries/frame  bare syncs/s  bare p50 ms  ratio")
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:

@@ -10,15 +10,13 @@ keys of a Ceph gateway. Figures are medians of milliseconds a page, as a program
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
+from machine import cpu_s, show
 from sink import sink
 
 from monofs.rpc import api
@@ -31,14 +29,6 @@ from monofs.testing.nodes import ServedNode
 FILES_A_DIRECTORY = 1000
 PAGE = 1000
 RADOSGW_KEYS = 5000
-
-
-def cpu_s(node: ServedNode) -> float:
-    """Processor time of the node so far."""
-    assert node.process is not None
-    with open(f"/proc/{node.process.pid}/stat", encoding="ascii") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def timed(rounds: int, call: Callable[[], Any]) -> float:
@@ -78,9 +68,9 @@ def measure(arguments: argparse.Namespace, node: ServedNode, endpoint: str) -> d
         f"{PAGE:,} common prefixes": {"delimiter": b"/"},
     }
     for name, how in shapes.items():
-        before = cpu_s(node)
+        before = cpu_s(node.doors["pid"])
         found[f"{name}: ms"] = timed(arguments.rounds, lambda how=how: page(**how))
-        found[f"{name}: CPU ms of the node"] = (cpu_s(node) - before) / (arguments.rounds + 1) * 1e3
+        found[f"{name}: CPU ms of the node"] = (cpu_s(node.doors["pid"]) - before) / (arguments.rounds + 1) * 1e3
     began, keys, after = time.perf_counter(), 0, b""
     while after is not None:
         answer = page(after=after) if keys < arguments.keys - PAGE else None
@@ -122,12 +112,7 @@ def main() -> None:
         if arguments.radosgw:
             name = f"reference: boto3, 1,000 of {RADOSGW_KEYS:,} keys of radosgw: ms"
             found[name] = radosgw(directory, max(5, arguments.rounds // 10))
-    if arguments.json:
-        print(json.dumps(found))
-        return
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    for name, value in found.items():
-        print(f"  {name:<66} {value:12.3f}")
+    show(found, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import platform
 import queue
 import random
 import resource
@@ -24,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import lmdb
+from machine import machine
 
 from monofs.config.schema import NamespaceConfig
 from monofs.metadata.entries import AddMount, AdoptPage, Create, Found, Initialize, MakeDirectory, Stamp
@@ -300,10 +300,8 @@ def main() -> None:
     options = parser.parse_args()
     PLACE = options.directory
     sys.setswitchinterval(0.0005)
-    print(f"machine   {platform.machine()}, {os.cpu_count()} cpus, {platform.system()} {platform.release()}")
-    print(
-        f"versions  python {platform.python_version()}, lmdb {lmdb.__version__} ({'.'.join(map(str, lmdb.version()))})"
-    )
+    print(f"machine   {machine()}")
+    print(f"versions  lmdb {lmdb.__version__} ({'.'.join(map(str, lmdb.version()))})")
     print(f"command   python {' '.join(sys.argv)}\n")
     reference, cpu = median(raw_lmdb)
     print(f"{'raw LMDB puts, 20 k sorted a synced transaction':62} {reference:12,.0f} /s   {cpu:5.2f} us CPU")

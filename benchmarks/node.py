@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -20,9 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from stream import cpu_s
+from machine import fine_cpu_s, machine
 
-import monofs
 from monofs.testing.buckets import Buckets, Server
 from monofs.testing.ceph import Ceph
 from monofs.testing.moto import Moto
@@ -47,14 +45,14 @@ class Bench:
         """Medians of seconds, and CPU seconds of server and client, of one call over the rounds' calls."""
         work(0)
         seconds: list[float] = []
-        server, client = cpu_s(self.pid), time.process_time()
+        server, client = fine_cpu_s(self.pid), time.process_time()
         for number in range(1, times + 1):
             began = time.perf_counter()
             work(number)
             seconds.append(time.perf_counter() - began)
         return (
             statistics.median(seconds),
-            (cpu_s(self.pid) - server) / times,
+            (fine_cpu_s(self.pid) - server) / times,
             (time.process_time() - client) / times,
         )
 
@@ -133,7 +131,7 @@ def listing(bench: Bench, fs: Any, entries: int) -> None:
     plain = time.perf_counter() - began
     fs.mount_add("/many", f"file://{source}", sync_interval_s=-1.0)
     for what in ("never seen", "known"):
-        server, client, began = cpu_s(bench.pid), time.process_time(), time.perf_counter()
+        server, client, began = fine_cpu_s(bench.pid), time.process_time(), time.perf_counter()
         listed = sum(1 for _ in fs.list("/many"))
         seconds = time.perf_counter() - began
         if listed != count:
@@ -141,7 +139,7 @@ def listing(bench: Bench, fs: Any, entries: int) -> None:
         show(
             f"list {entries:,} local files, {what}",
             f"{entries / seconds:,.0f} files/s",
-            cpu_note(cpu_s(bench.pid) - server, time.process_time() - client, entries),
+            cpu_note(fine_cpu_s(bench.pid) - server, time.process_time() - client, entries),
         )
     show("  scandir + stat", f"{entries / plain:,.0f} files/s")
 
@@ -199,11 +197,11 @@ def radosgw_listing(bench: Bench, fs: Any, keys: int = 20_000) -> None:
             raise RuntimeError("the gateway lost keys")
         plain = time.perf_counter() - began
         fs.mount_add("/rados", bucket.uri, options=bucket.options)
-        cpu, began = cpu_s(bench.pid), time.perf_counter()
+        cpu, began = fine_cpu_s(bench.pid), time.perf_counter()
         if sum(1 for _ in fs.list("/rados")) != keys:
             raise RuntimeError("not all keys were listed")
         seconds = time.perf_counter() - began
-        note = f"CPU server {(cpu_s(bench.pid) - cpu) / keys * 1e6:.0f} us; boto3 {keys / plain:,.0f} keys/s, ratio {plain / seconds:.2f}"
+        note = f"CPU server {(fine_cpu_s(bench.pid) - cpu) / keys * 1e6:.0f} us; boto3 {keys / plain:,.0f} keys/s, ratio {plain / seconds:.2f}"
         show(f"list {keys:,} keys of radosgw, never seen", f"{keys / seconds:,.0f} keys/s", note)
 
 
@@ -216,10 +214,7 @@ def main() -> int:
     parser.add_argument("--directory", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
     parser.add_argument("--radosgw", action="store_true", help="also list 20,000 keys of a Ceph gateway (two minutes)")
     options = parser.parse_args()
-    print(
-        f"monofs {monofs.__version__}, Python {platform.python_version()}, Linux {platform.release()}, "
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; python {' '.join(sys.argv)}"
-    )
+    print(f"{machine()}; python {' '.join(sys.argv)}")
     with (
         tempfile.TemporaryDirectory(prefix="monofs-node-", dir=options.directory) as directory,
         ServedNode(f"{directory}/home") as node,

@@ -9,11 +9,11 @@ share makes necessary. "Shared" is how many slots any two workers have in common
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
 from collections import Counter
 from itertools import combinations
+
+from machine import machine
 
 from monofs.master.placement import Share, plan_slots
 from monofs.model.block import SLOTS
@@ -48,9 +48,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--zones", type=int, default=1)
     options = parser.parse_args()
-    print(
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {options.replicas} replicas, {options.zones} zones"
-    )
+    print(f"{machine()}; {options.replicas} replicas, {options.zones} zones")
     for count in map(int, options.workers.split(",")):
         workers = list(range(1, count + 1))
         table, took_s = planned(workers, options.replicas, options.zones, EMPTY)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import mmap
 import os
-import platform
 import random
 import statistics
 import sys
@@ -22,7 +21,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import monofs
+from machine import machine
+
 from monofs.testing.nodes import ServedNode
 
 MIB = 1 << 20
@@ -158,9 +158,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--megabytes", type=int, default=512)
     options = parser.parse_args()
-    print(
-        f"monofs {monofs.__version__}, Python {platform.python_version()}, {platform.release()}, {os.cpu_count()} cores; {' '.join(sys.argv)}"
-    )
+    print(f"{machine()}; {' '.join(sys.argv)}")
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         source = f"{directory}/source"
         os.makedirs(f"{source}/files")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import select
 import socket
 import statistics
@@ -23,6 +22,7 @@ from typing import Any
 
 import msgspec
 import twisted
+from machine import cpu_s, machine
 
 from monofs.rpc import api
 from monofs.rpc.api import Method
@@ -179,13 +179,6 @@ def medians(ours: Callable[[], float], reference: Callable[[], float]) -> tuple[
     return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
 
 
-def cpu_s(pid: int) -> float:
-    """User and system seconds a process has used."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def show(what: str, unit: str, value: float, reference: float = 0.0) -> None:
     ratio = f"   {value / reference:5.2f} x of {reference:,.2f}" if reference else ""
     print(f"{what:<46}{value:>14,.2f} {unit}{ratio}")
@@ -259,8 +252,7 @@ def main() -> None:
     if options.serve:
         (serve if options.serve == "monofs" else serve_bare)(*options.paths)
         return
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}, "
-          f"Twisted {twisted.__version__}, msgspec {msgspec.__version__}")  # fmt: skip
+    print(f"{machine()}, Twisted {twisted.__version__}, msgspec {msgspec.__version__}")
     print(f"$ {' '.join(sys.argv)}\n")
     with tempfile.TemporaryDirectory() as directory:
         data = os.path.join(directory, "data")

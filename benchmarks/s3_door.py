@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import re
 import shutil
 import socket
@@ -31,7 +30,8 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
-from stream import cpu_s, nginx
+from machine import fine_cpu_s, machine
+from stream import nginx
 
 from monofs.testing.buckets import Buckets
 from monofs.testing.ceph import Ceph
@@ -112,12 +112,12 @@ def storm_of_puts(server: Server, size: int, connections: int, seconds: float) -
 
 
 def _run(server: Server, words: list[str], connections: int, seconds: float) -> dict[str, float]:
-    before = cpu_s(server.pid)
+    before = fine_cpu_s(server.pid)
     shown = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", *words],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    spent = cpu_s(server.pid) - before
+    spent = fine_cpu_s(server.pid) - before
     if "Non-2xx" in shown or "Socket errors" in shown:
         raise SystemExit(f"{server.name}: {shown}")
     units = {"us": 1.0, "ms": 1e3, "s": 1e6}
@@ -279,9 +279,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: apt-get install wrk")
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
-    )
+    print(machine())
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     if not arguments.only_slow_store:
         with tempfile.TemporaryDirectory(dir=memory) as directory:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from stream import cpu_s
+from machine import fine_cpu_s, machine
 
 from monofs.testing.buckets import Buckets
 from monofs.testing.ceph import Ceph
@@ -60,9 +59,7 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
-    )
+    print(machine())
     rows: dict[str, list[dict[str, float]]] = {}
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -84,9 +81,9 @@ def main() -> None:
             key = f"upload-{number}"
             rows.setdefault("radosgw", []).append(upload(direct, own.name, path, key))
             direct.delete_object(Bucket=own.name, Key=key)
-            before, seen = cpu_s(node.process.pid), len(ceph.accesses())
+            before, seen = fine_cpu_s(node.process.pid), len(ceph.accesses())
             row = upload(through, "lake", path, key)
-            row["CPU s"] = cpu_s(node.process.pid) - before
+            row["CPU s"] = fine_cpu_s(node.process.pid) - before
             sent = ceph.accesses()[seen:]
             row["requests"] = float(len(sent))
             gets = ceph.gets(behind.name)

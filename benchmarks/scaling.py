@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
 import random
 import statistics
 import sys
@@ -23,6 +22,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from machine import fine_cpu_s, machine
+
 import monofs
 import monofs.client.cluster
 from monofs.testing.nodes import ServedNode
@@ -32,15 +33,6 @@ BLOCK, PIECE, SMALL = 64 * MIB, 16 * MIB, 4096
 PROCESSES = 4
 LARGE_GB, SMALL_READS = 4.0, 40_000
 WAIT_S = 60.0
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds a process has used, all threads."""
-    total = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as file:
-            total += int(file.read().split()[0])
-    return total / 1e9
 
 
 @contextmanager
@@ -116,9 +108,9 @@ def measure(
     for each in running:
         each.start()
     barrier.wait()
-    before, began = sum(map(cpu_s, workers)), time.perf_counter()
+    before, began = sum(map(fine_cpu_s, workers)), time.perf_counter()
     barrier.wait()
-    seconds, used = time.perf_counter() - began, sum(map(cpu_s, workers)) - before
+    seconds, used = time.perf_counter() - began, sum(map(fine_cpu_s, workers)) - before
     clients_s = sum(told.get() for _ in running)
     for each in running:
         each.join()
@@ -134,7 +126,7 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, default=16, help="files of 64 MiB")
     parser.add_argument("--directory", default=None, help="where homes and files go")
     options = parser.parse_args()
-    print(f"python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(machine())
     print("workers clients |   GB/s  worker CPU s/GB  client CPU s/GB | 4 KiB/s  worker ms/1,000  client ms/1,000")
     with tempfile.TemporaryDirectory(prefix="monofs-bench-", dir=options.directory) as directory:
         os.mkdir(f"{directory}/source")

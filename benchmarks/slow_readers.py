@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import platform
 import resource
 import select
 import statistics
@@ -26,8 +25,8 @@ from typing import Any
 
 import msgspec
 from connections import private_bytes
+from machine import machine
 
-import monofs
 from monofs.model.options import ReadType
 from monofs.rpc.api import Method, ReadRequest
 from monofs.rpc.conversation import Conversation
@@ -121,9 +120,7 @@ def main() -> None:
     options = parser.parse_args()
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    print(
-        f"monofs {monofs.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    )
+    print(machine())
     with house(options.directory) as (node, _, tokens):
         tcp, unix = node.doors["worker"], f"{node.home}/worker.sock"
         pid, pool, buffer = node.doors["pid"], Pool(tcp), memoryview(bytearray(BLOCK))

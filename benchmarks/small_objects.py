@@ -19,7 +19,6 @@ import argparse
 import ctypes
 import gc
 import os
-import platform
 import random
 import shutil
 import statistics
@@ -29,6 +28,8 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+
+from machine import machine
 
 from monofs.model.ids import ContentId, MountId
 from monofs.tiering.cache import Cache, TierSpec
@@ -299,7 +300,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=1_000_000, help="objects of --small-bytes")
     parser.add_argument("--small-bytes", type=int, default=4096)
     options = parser.parse_args()
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
+    print(machine())
     draw = random.Random(1)
     real = [draw.randrange(10_000, 100_000) for _ in range(options.real)]
     for directory in options.directory or [".", "/dev/shm"]:

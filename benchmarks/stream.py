@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
 import socket
 import statistics
@@ -23,7 +22,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-import monofs
+from machine import fine_cpu_s, machine
+
 from monofs.rpc.api import Method, ReadRequest
 from monofs.rpc.sync import Pool
 from monofs.testing.nodes import ServedNode
@@ -41,15 +41,6 @@ http {{
   server {{ listen 127.0.0.1:{port}; root {directory}/source; }}
 }}
 """
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds a process has used, all threads, to the nanosecond."""
-    total = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as file:
-            total += int(file.read().split()[0])
-    return total / 1e9
 
 
 @contextlib.contextmanager
@@ -126,11 +117,11 @@ def measure(directory: str, rounds: int, blocks: int) -> dict[str, dict[str, flo
             read(0)
         for turn in range(rounds):
             for name, pid, read in ways[turn % 3 :] + ways[: turn % 3]:
-                server, client, began = cpu_s(pid), time.process_time(), time.perf_counter()
+                server, client, began = fine_cpu_s(pid), time.process_time(), time.perf_counter()
                 for number in range(blocks):
                     read(number)
                 seconds, size = time.perf_counter() - began, blocks * BLOCK / 1e9
-                row = (size / seconds, (cpu_s(pid) - server) / size, (time.process_time() - client) / size)
+                row = (size / seconds, (fine_cpu_s(pid) - server) / size, (time.process_time() - client) / size)
                 found.setdefault(name, []).append(row)
         tcp.close()
         unix.close()
@@ -155,10 +146,7 @@ def main() -> None:
         return
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     version = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stderr.strip()
-    print(
-        f"monofs {monofs.__version__}, {version}, Python {platform.python_version()}, Linux {platform.release()}, "
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; medians of {options.rounds} rounds"
-    )
+    print(f"{machine()}, {version}; medians of {options.rounds} rounds")
     print(f"{'64 MiB blocks, one stream':<28}{'GB/s':>8}{'server s/GB':>14}{'client s/GB':>14}")
     for way, row in found.items():
         print(f"{way:<28}{row['GB/s']:8.2f}{row['server CPU s/GB']:14.3f}{row['client CPU s/GB']:14.3f}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -21,6 +20,7 @@ from collections.abc import Callable
 
 import lmdb
 import msgspec
+from machine import machine
 
 from monofs.model.block import PAGE_SIZE_BYTES
 from monofs.model.ids import ContentId, MountId
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=20_000)
     parser.add_argument("--open-groups", type=int, default=1_000_000)
     options = parser.parse_args()
-    print(f"{platform.platform()}, Python {platform.python_version()}, lmdb {lmdb.version()}, {os.cpu_count()} cpus")
+    print(f"{machine()}, lmdb {lmdb.version()}")
     for bench, arguments in (
         (bench_write, ()),
         (bench_admit, (options.groups,)),

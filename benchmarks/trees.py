@@ -9,15 +9,13 @@ from it in the same run is the reference. Memory is what the node's process hold
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import tempfile
 import threading
 import time
 from typing import Any
 
 import boto3
+from machine import show
 from sink import sink
 
 from monofs.testing.nodes import ServedNode
@@ -125,12 +123,7 @@ def main() -> None:
         ServedNode(f"{directory}/home") as node,
     ):
         found = measure(arguments, node, endpoint)
-    if arguments.json:
-        print(json.dumps(found))
-        return
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    for name, value in found.items():
-        print(f"  {name:<66} {value:12.3f}")
+    show(found, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ from collections.abc import Callable, Iterator
 import boto3
 import obstore
 from botocore.config import Config
+from machine import machine
 from obstore.store import S3Store
 
 from monofs.testing.ports import free_port
@@ -221,11 +221,11 @@ def report(results: dict[str, list[tuple[float, float]]], *, as_json: bool) -> N
         for name, runs in results.items()
     }
     ratio = {name: middle[name][0] / middle[f"{name} reference"][0] for name in ("get", "large", "list")}
-    versions = f"obstore {obstore.__version__}, boto3 {boto3.__version__}, Python {platform.python_version()}"
+    versions = f"obstore {obstore.__version__}, boto3 {boto3.__version__}"
     if as_json:
-        print(json.dumps({"versions": versions, "cpus": os.cpu_count(), "medians": middle, "ratios": ratio}))
+        print(json.dumps({"machine": machine(), "versions": versions, "medians": middle, "ratios": ratio}))
         return
-    print(f"{platform.platform()}, {os.cpu_count()} CPUs, {versions}; medians of {len(results['get'])} rounds")
+    print(f"{machine()}, {versions}; medians of {len(results['get'])} rounds")
     print(f"{'what':44}{'ours':>22}{'reference':>22}{'ratio':>8}")
     rows = (
         ("100 KB GETs, 16 threads (obstore)", "get", lambda v: f"{v[0]:,.0f}/s {v[1]:.3f} ms"),

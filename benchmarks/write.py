@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -21,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import obstore
+from machine import cpu_s, show
 from obstore.store import S3Store
 from sink import sink
 
@@ -64,13 +63,6 @@ def in_threads(threads: int, count: int, act: Callable[[int], object]) -> float:
         return time.perf_counter() - began
 
 
-def cpu_s(node: ServedNode) -> float:
-    assert node.process is not None
-    with open(f"/proc/{node.process.pid}/stat", encoding="ascii") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def measure(arguments: argparse.Namespace, node: ServedNode, options: dict[str, str]) -> dict[str, float]:
     plain = S3Store(
         "bench", endpoint=options["endpoint"], access_key_id=options["access_key"],
@@ -98,7 +90,7 @@ def measure(arguments: argparse.Namespace, node: ServedNode, options: dict[str, 
             if measured:
                 note("100 KB files: obstore, files/s", count / spent)
             for write_type in ("THROUGH", "CACHE_THROUGH"):
-                cpu = cpu_s(node)
+                cpu = cpu_s(node.doors["pid"])
                 spent = in_threads(
                     arguments.threads,
                     count,
@@ -106,19 +98,22 @@ def measure(arguments: argparse.Namespace, node: ServedNode, options: dict[str, 
                 )
                 if measured:
                     note(f"100 KB files: monofs {write_type}, files/s", count / spent)
-                    note(f"100 KB files: monofs {write_type}, node CPU ms each", (cpu_s(node) - cpu) / count * 1e3)
+                    note(
+                        f"100 KB files: monofs {write_type}, node CPU ms each",
+                        (cpu_s(node.doors["pid"]) - cpu) / count * 1e3,
+                    )
             if not measured:
                 continue
             began = time.perf_counter()
             obstore.put(plain, "plain/large", large, use_multipart=True, chunk_size=PART_BYTES, max_concurrency=PARTS)
             note("large file: obstore multipart, MB/s", size / (time.perf_counter() - began) / 1e6)
             for write_type in ("THROUGH", "CACHE_THROUGH"):
-                cpu, began = cpu_s(node), time.perf_counter()
+                cpu, began = cpu_s(node.doors["pid"]), time.perf_counter()
                 with fs.open(f"/bench/large-{turn}", "wb", write_type=write_type) as stream:
                     for start in range(0, size, MIB):
                         stream.write(large[start : start + MIB])
                 note(f"large file: monofs {write_type}, MB/s", size / (time.perf_counter() - began) / 1e6)
-                note(f"large file: monofs {write_type}, node CPU s/GB", (cpu_s(node) - cpu) / size * 1e9)
+                note(f"large file: monofs {write_type}, node CPU s/GB", (cpu_s(node.doors["pid"]) - cpu) / size * 1e9)
             fs.free("/bench", recursive=True, force=True)
     return {name: statistics.median(values) for name, values in results.items()}
 
@@ -144,16 +139,10 @@ def main() -> None:
         for write_type in ("THROUGH", "CACHE_THROUGH"):
             name = f"{what}: monofs {write_type}"
             found[f"{name}, over {reference}"] = found[f"{name}, {unit}"] / found[f"{what}: {reference}, {unit}"]
-    if arguments.json:
-        print(json.dumps(found))
-        return
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; obstore {obstore.__version__}"
-    )
     kept = f"a store that keeps no bytes and answers after {arguments.delay_ms:g} ms"
-    print(f"{'radosgw' if arguments.radosgw else kept}; medians of {arguments.rounds}")
-    for name, value in found.items():
-        print(f"  {name:<58} {value:12.3f}")
+    kind = "radosgw" if arguments.radosgw else kept
+    about = f"obstore {obstore.__version__}; {kind}; medians of {arguments.rounds}"
+    show(found, as_json=arguments.json, about=about)
 
 
 if __name__ == "__main__":
