@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disks import Outside, fill, small_disk
 
 from monofs.journal.frames import BLOCK_BYTES
 from monofs.model.errors import DiskFull, MonofsError, Overloaded
@@ -227,40 +227,20 @@ def test_a_damaged_format_is_refused(killed: ServedNode) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "monofs-test", str(place)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "24m") as place:
+        yield place
 
 
-class Outside(ServedNode):
-    """A node whose output and ready file lie on another disk than its home."""
-
-    @property
-    def ready_file(self) -> str:
-        return os.path.normpath(f"{self.home}/../../ready.json")
-
-    @property
-    def output_file(self) -> str:
-        return os.path.normpath(f"{self.home}/../../out")
-
-
-def test_a_full_disk_refuses_changes_or_stops_the_node_and_loses_nothing(small_disk: Path) -> None:
+def test_a_full_disk_refuses_changes_or_stops_the_node_and_loses_nothing(disk: Path) -> None:
     sets = ["journal.segment_bytes=262144", "journal.retain_bytes=1048576", "worker.quota=1MiB"]
-    node = Outside(str(small_disk / "home"), sets=sets)
+    node = Outside(str(disk / "home"), sets=sets)
     made: list[str] = []
     try:
         node.start()
         with node.connect(timeout_s=5) as fs:
             fs.make_directory("/d")
-            fill(small_disk)
+            fill(disk)
             error: MonofsError | None = None
             for number in range(3000):
                 name = f"/d/{number:0250}"
@@ -280,7 +260,7 @@ def test_a_full_disk_refuses_changes_or_stops_the_node_and_loses_nothing(small_d
                 assert isinstance(error, DiskFull | Overloaded), error
                 assert fs.stat("/d").is_dir
             assert "Traceback" not in node.output()
-        (small_disk / "filler").unlink()
+        (disk / "filler").unlink()
         if node.process is not None and node.process.poll() is not None:
             node.start()
         with node.connect() as fs:
@@ -291,14 +271,3 @@ def test_a_full_disk_refuses_changes_or_stops_the_node_and_loses_nothing(small_d
         assert node.cli("admin", "fsck").returncode == 0
     finally:
         node.kill()
-
-
-def fill(place: Path) -> None:
-    """Leave no byte free."""
-    with open(place / "filler", "wb", buffering=0) as stream:
-        for size in (1 << 20, 4096):
-            try:
-                while stream.write(bytes(size)) == size:
-                    pass
-            except OSError:
-                pass

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_disks import fill, small_disk
 
 from monofs.testing.nodes import ServedNode
 
@@ -158,22 +159,9 @@ def test_a_quota_smaller_than_a_file_of_pinned_pages_is_said_and_the_rest_is_ser
 def test_a_file_system_without_room_is_said_and_used_again_when_there_is_some(
     make_house: Callable[..., House], tmp_path: Path
 ) -> None:
-    place = tmp_path / "tier"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "monofs-test", str(place)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "tier", "16m") as place:
         house = make_house(f'worker.tiers=[{{"name":"T","dir":"{place}","quota":"100%"}}]')
-        with open(place / "filler", "wb", buffering=0) as stream:
-            while True:
-                try:
-                    if stream.write(bytes(65536)) < 65536:
-                        break
-                except OSError:
-                    break
+        filler = fill(place)
         for number in range(4):
             house.put(f"next{number}", 3 * MIB + number)
         house.check()
@@ -181,7 +169,7 @@ def test_a_file_system_without_room_is_said_and_used_again_when_there_is_some(
         assert house.metric("monofs_not_admitted_total", 'reason="full"') > 0
         until(lambda: house.tier().state == "full", "said in the status")
         assert " full " in house.node.cli("cache", "status").stdout
-        (place / "filler").unlink()
+        filler.unlink()
 
         def is_used() -> bool:
             house.fs.read("/s/next3")
@@ -190,9 +178,6 @@ def test_a_file_system_without_room_is_said_and_used_again_when_there_is_some(
         until(is_used, "the room is used again")
         house.check()
         house.close()
-    finally:
-        house.node.kill()
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 # ---- no disk ----------------------------------------------------------------------------------------------------------
@@ -239,15 +224,7 @@ def test_a_tier_that_vanishes_under_way_never_gives_wrong_bytes(make_house: Call
 def test_a_tier_that_is_unmounted_under_way_never_gives_wrong_bytes(
     make_house: Callable[..., House], tmp_path: Path
 ) -> None:
-    place = tmp_path / "tier"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "monofs-test", str(place)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    house = None
-    try:
+    with small_disk(tmp_path / "tier", "64m") as place:
         house = make_house(
             f'worker.tiers=[{{"name":"T","dir":"{place}","quota":"8MiB"}},{{"name":"D","dir":"{tmp_path}/disk","quota":"1GiB"}}]'
         )
@@ -266,21 +243,11 @@ def test_a_tier_that_is_unmounted_under_way_never_gives_wrong_bytes(
         house.again()  # what lies where the disk was is an empty directory
         house.check()
         assert house.node.cli("admin", "fsck", "--pages").returncode == 0
-    finally:
-        if house is not None:
-            house.node.kill()
-        subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
+        house.node.kill()
 
 
 def test_a_tier_made_read_only_serves_what_it_has_and_says_so(make_house: Callable[..., House], tmp_path: Path) -> None:
-    place = tmp_path / "tier"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "monofs-test", str(place)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "tier", "64m") as place:
         house = make_house(f'worker.tiers=[{{"name":"T","dir":"{place}","quota":"32MiB"}}]')
         house.put("cached", 2 * MIB)
         house.check()
@@ -300,9 +267,6 @@ def test_a_tier_made_read_only_serves_what_it_has_and_says_so(make_house: Callab
         until(lambda: house.fs.read("/s/new") and house.tier().state == "ok", "used again")
         house.check()
         house.close()
-    finally:
-        house.node.kill()
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 # ---- wrong bytes ------------------------------------------------------------------------------------------------------

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_disks import Outside, fill, small_disk
 from write_world import Directory, Prefix, broken, converged, disagreements, synced, until
 
 from monofs.model.errors import (
@@ -26,32 +24,6 @@ from monofs.testing.storeproxy import Fault, StoreProxy
 
 pytestmark = pytest.mark.system
 MIB = 1 << 20
-
-
-@contextmanager
-def small_disk(place: Path, size: str) -> Iterator[Path]:
-    """A file system of its own of this size."""
-    place.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "monofs-test", str(place)]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def fill(place: Path) -> Path:
-    """Leave no byte free; the file that takes them."""
-    with open(place / "filler", "wb", buffering=0) as stream:
-        for size in (MIB, 4096):
-            try:
-                while stream.write(bytes(size)) == size:
-                    pass
-            except OSError:
-                pass
-    return place / "filler"
 
 
 def write_in_pieces(fs: Any, path: str, size: int, **options: Any) -> None:
@@ -230,18 +202,6 @@ def test_a_quota_of_a_path_below_a_mount_bounds_the_cache_and_not_the_store(
 
 
 # ---- the home ---------------------------------------------------------------------------------------------------------
-
-
-class Outside(ServedNode):
-    """A node whose output and ready file lie on another disk than its home."""
-
-    @property
-    def ready_file(self) -> str:
-        return os.path.normpath(f"{self.home}/../../ready.json")
-
-    @property
-    def output_file(self) -> str:
-        return os.path.normpath(f"{self.home}/../../out")
 
 
 def test_a_home_without_room_refuses_or_stops_and_loses_nothing_written(tmp_path: Path) -> None:
