@@ -25,9 +25,10 @@ from monofs.model.capability import CAPABILITY_MAX_BYTES
 from monofs.model.errors import Internal, InvalidArgument
 from monofs.rpc import api
 from monofs.rpc.api import Method
-from monofs.rpc.frames import HEADER_BYTES, REQUEST_MAX_BYTES, Frame, Kind, Splitter, decode_error, pack
+from monofs.rpc.frames import HEADER_BYTES, REQUEST_MAX_BYTES, Frame, Kind, decode_error, pack
 from monofs.rpc.handshake import ClientHandshake, ClientHello, Credential, encode
 from monofs.testing.nodes import ServedNode
+from monofs.testing.raw import Raw
 
 pytestmark = pytest.mark.system
 SEED = int(os.environ.get("TEST_SEED", random.SystemRandom().randrange(1 << 32)))
@@ -152,73 +153,6 @@ def check_unharmed(house: House, before: int) -> None:
     assert "Traceback" not in house.node.output()
 
 
-class Raw:
-    """A bare socket to a door, TCP or Unix."""
-
-    def __init__(self, address: str, timeout_s: float = 30.0) -> None:
-        if address.startswith("/"):
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(timeout_s)
-            self.sock.connect(address)
-        else:
-            host, _, port = address.rpartition(":")
-            self.sock = socket.create_connection((host, int(port)), timeout_s)
-        self.splitter = Splitter(16 * MIB)
-        self.frames: list[Frame] = []
-
-    def send(self, data: bytes) -> None:
-        self.sock.sendall(data)
-
-    def open(self, credential: Credential | None = None) -> Raw:
-        """Shake hands."""
-        shaking = ClientHandshake(credential or Credential())
-        self.send(pack(Kind.HELLO, 0, 0, shaking.begin()))
-        while shaking.welcome is None:
-            frame = self.frame()
-            assert frame.kind == Kind.HELLO, decode_error(frame.body)
-            for answer in shaking.receive(frame.body):
-                self.send(pack(Kind.HELLO, 0, 0, answer))
-        return self
-
-    def frame(self) -> Frame:
-        """The next frame. EOFError at the end."""
-        while not self.frames:
-            data = self.sock.recv(1 << 16)
-            if not data:
-                raise EOFError
-            self.frames += self.splitter.feed(data)
-        return self.frames.pop(0)
-
-    def final(self) -> Frame:
-        """The next final frame."""
-        while True:
-            frame = self.frame()
-            if frame.kind in (Kind.ANSWER, Kind.ERROR):
-                return frame
-
-    def ask(self, method: int, body: bytes, *, deadline_ms: int = 20_000) -> Frame:
-        """One request, its final frame."""
-        self.send(pack(Kind.REQUEST, method, 1, body, deadline_ms=deadline_ms))
-        return self.final()
-
-    def is_over(self) -> bool:
-        """Read whatever comes until the end."""
-        try:
-            while True:
-                self.frame()
-        except (EOFError, ConnectionResetError):
-            return True
-
-
-@contextmanager
-def raw(address: str, **options: Any) -> Iterator[Raw]:
-    one = Raw(address, **options)
-    try:
-        yield one
-    finally:
-        one.sock.close()
-
-
 # ---- before the handshake ---------------------------------------------------------------------------------------------
 
 HELLO = pack(Kind.HELLO, 0, 0, ClientHandshake(Credential()).begin())
@@ -239,7 +173,7 @@ def test_random_bytes_huge_lengths_and_broken_hellos_are_told_and_closed(house: 
         throws.append(pack(Kind.HELLO, 0, 0, encode(ClientHello("monofs", 1, 1, "r", credential, nonce))))
     throws.append(pack(Kind.REQUEST, Method.PING, 1, b"\x90"))
     for data in throws:
-        with raw(house.doors[door]) as peer:
+        with Raw(house.doors[door]) as peer:
             try:
                 peer.send(data)
                 peer.sock.shutdown(socket.SHUT_WR)
@@ -250,7 +184,7 @@ def test_random_bytes_huge_lengths_and_broken_hellos_are_told_and_closed(house: 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_wrong_secret_is_turned_away_and_proofs_cannot_be_replayed(house: House, door: str) -> None:
-    with raw(house.doors[door]) as peer:
+    with Raw(house.doors[door]) as peer:
         shaking = ClientHandshake(Credential(b"w" * 32))
         peer.send(pack(Kind.HELLO, 0, 0, shaking.begin()))
         for answer in shaking.receive(peer.frame().body):
@@ -258,12 +192,12 @@ def test_a_wrong_secret_is_turned_away_and_proofs_cannot_be_replayed(house: Hous
         assert decode_error(peer.frame().body).code == 2004
     shaking = ClientHandshake(house.secret)
     begin = pack(Kind.HELLO, 0, 0, shaking.begin())
-    with raw(house.doors[door]) as peer:
+    with Raw(house.doors[door]) as peer:
         peer.send(begin)
         proofs = [pack(Kind.HELLO, 0, 0, answer) for answer in shaking.receive(peer.frame().body)]
         peer.send(b"".join(proofs))
         assert peer.frame().kind == Kind.HELLO
-    with raw(house.doors[door]) as peer:
+    with Raw(house.doors[door]) as peer:
         peer.send(begin + b"".join(proofs))
         peer.frame()
         assert decode_error(peer.frame().body).code == 2004
@@ -272,7 +206,7 @@ def test_a_wrong_secret_is_turned_away_and_proofs_cannot_be_replayed(house: Hous
 def test_two_thousand_idle_connections_and_slow_lorises_leave_room_for_others(house: House) -> None:
     """All of one address, half of them in the middle of a header; they are closed when the handshake's time is over."""
     with ExitStack() as stack:
-        peers = [stack.enter_context(raw(house.doors[DOORS[i % 3]])) for i in range(2000)]
+        peers = [stack.enter_context(Raw(house.doors[DOORS[i % 3]])) for i in range(2000)]
         for number, peer in enumerate(peers):
             if number % 4 == 1:
                 peer.send(HELLO[: number % HEADER_BYTES])
@@ -297,19 +231,19 @@ def test_two_thousand_idle_connections_and_slow_lorises_leave_room_for_others(ho
 def test_half_frames_unknown_methods_and_frames_of_servers(house: House, door: str) -> None:
     request = pack(Kind.REQUEST, Method.PING, 1, b"\x90")
     for cut in range(1, len(request)):
-        with raw(house.doors[door]) as peer:
+        with Raw(house.doors[door]) as peer:
             peer.open().send(request[:cut])
-    with raw(house.doors[door]) as peer:
+    with Raw(house.doors[door]) as peer:
         peer.open()
         for method in (0, 2, 9, 59, 99, 999, 65535):
             error = decode_error(peer.ask(method, b"\x90").body)
             assert error.code == 2005
         assert peer.ask(Method.PING, b"\x90").kind == Kind.ANSWER
     for kind in (Kind.HELLO, Kind.ANSWER, Kind.ERROR, Kind.ITEM, Kind.DATA):
-        with raw(house.doors[door]) as peer:
+        with Raw(house.doors[door]) as peer:
             peer.open().send(pack(kind, Method.PING, 1, b"\x90"))
             assert peer.is_over()
-    with raw(house.doors[door]) as peer:
+    with Raw(house.doors[door]) as peer:
         peer.open().send((REQUEST_MAX_BYTES + 21).to_bytes(4, "big") + b"\1")
         assert decode_error(peer.frame().body).code == 2002
 
@@ -340,7 +274,7 @@ BODIES: list[bytes] = [
 def test_every_method_answers_any_body_with_one_typed_final_frame(house: House, door: str, trusted: bool) -> None:
     chance = random.Random(f"{SEED} {door} {trusted}")
     credential = house.secret if trusted else None
-    with raw(house.doors[door]) as peer:
+    with Raw(house.doors[door]) as peer:
         peer.open(credential)
         for method in Method:
             if method in (Method.VERIFY, Method.FSCK):
@@ -455,7 +389,7 @@ TAKING = (Method.DELETE, Method.RENAME, Method.REMOVE_TREE, Method.BEGIN_WRITE, 
 def torment(house: House, door: str, evil: Evil, methods: Sequence[Method], *, trusted: bool) -> dict[int, int]:
     """Ask with values no good client sends; how often each code was the answer."""
     codes: dict[int, int] = {}
-    with raw(house.doors[door]) as peer:
+    with Raw(house.doors[door]) as peer:
         peer.open(house.secret if trusted else None)
         for method in methods:
             for _ in range(4 if REQUESTS[method] is api.Empty else 60):
@@ -491,7 +425,7 @@ def test_well_formed_requests_of_evil_values_end_in_typed_errors(tmp_path: Path,
 def test_reads_of_impossible_ranges_are_refused_or_empty(house: House, door: str) -> None:
     token = house.capability()
     code: Callable[[Method, api.Message], int]
-    with raw(house.doors[door]) as peer:
+    with Raw(house.doors[door]) as peer:
         peer.open()
 
         def code(method: Method, message: api.Message) -> int:
@@ -519,7 +453,7 @@ def test_reads_of_impossible_ranges_are_refused_or_empty(house: House, door: str
         assert code(Method.CACHED, api.CachedRequest([1 << 63] * 20_000)) == invalid
         assert code(Method.CACHED, api.CachedRequest([0, -1, (1 << 64) - 1])) == 0
         assert code(Method.RELEASE, api.ReleaseRequest([-1, 0, 1 << 63] * 1000)) == 0
-    with raw(house.doors["rpc"]) as peer:
+    with Raw(house.doors["rpc"]) as peer:
         peer.open()
         for limit in (0, -1, 10**9, 1 << 63):
             assert code(Method.LIST, api.ListRequest("/m", b"", limit)) == invalid
@@ -530,7 +464,7 @@ def test_reads_of_impossible_ranges_are_refused_or_empty(house: House, door: str
 
 
 def test_anonymous_peers_get_neither_keys_nor_secrets(house: House) -> None:
-    with raw(house.doors["rpc"]) as peer:
+    with Raw(house.doors["rpc"]) as peer:
         peer.open()
         register = api.RegisterRequest(b"i" * 16, "127.0.0.1:1", "", "", 1, 1, 0)
         for method, message in (
@@ -549,7 +483,7 @@ def test_clients_that_never_read_their_answers_cost_a_bounded_queue(house: House
     with ExitStack() as stack:
         before = house.memory_bytes()
         for _ in range(10):
-            peer = stack.enter_context(raw(house.doors[door])).open()
+            peer = stack.enter_context(Raw(house.doors[door])).open()
             peer.sock.settimeout(0.2)
             with suppress(TimeoutError):
                 for number in range(1, 2000):
@@ -562,7 +496,7 @@ def test_clients_that_never_read_their_answers_cost_a_bounded_queue(house: House
 def test_a_client_that_never_reads_listings_costs_a_bounded_queue(house: House) -> None:
     with ExitStack() as stack:
         for _ in range(8):
-            peer = stack.enter_context(raw(house.doors["rpc"])).open()
+            peer = stack.enter_context(Raw(house.doors["rpc"])).open()
             peer.sock.settimeout(0.2)
             body = msgspec.msgpack.encode(api.StatManyRequest(["/m/file"] * 1000))
             with suppress(TimeoutError):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import random
 import resource
-import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -33,56 +32,12 @@ from monofs.model.errors import (
 from monofs.observe import metrics
 from monofs.rpc import api
 from monofs.rpc.api import Method
-from monofs.rpc.frames import REQUEST_MAX_BYTES, Frame, Kind, Splitter, decode_error, pack
-from monofs.rpc.handshake import ClientHandshake, ClientHello, Credential, encode
+from monofs.rpc.frames import REQUEST_MAX_BYTES, Kind, decode_error, pack
+from monofs.rpc.handshake import ClientHello, Credential, encode
 from monofs.rpc.link import CROWD
 from monofs.rpc.server import Limits, Security, listen_tcp, listen_unix
 from monofs.rpc.sync import Pool
-
-
-class Raw:
-    """A bare socket that speaks frames badly."""
-
-    def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self.sock = socket.create_connection((host, int(port)), 10)
-        self.splitter = Splitter(16 << 20)
-        self.frames: list[Frame] = []
-
-    def send(self, data: bytes) -> None:
-        self.sock.sendall(data)
-
-    def open(self) -> Raw:
-        self.send(pack(Kind.HELLO, 0, 0, ClientHandshake(Credential()).begin()))
-        assert [self.frame().kind, self.frame().kind] == [Kind.HELLO, Kind.HELLO]
-        return self
-
-    def frame(self) -> Frame:
-        while not self.frames:
-            data = self.sock.recv(1 << 16)
-            if not data:
-                raise EOFError
-            self.frames += self.splitter.feed(data)
-        return self.frames.pop(0)
-
-    def error(self) -> MonofsError:
-        frame = self.frame()
-        assert frame.kind == Kind.ERROR
-        return decode_error(frame.body)
-
-    def last_error(self) -> MonofsError:
-        """The error after which the server has closed."""
-        error = self.error()
-        with pytest.raises((EOFError, ConnectionResetError)):
-            self.frame()
-        return error
-
-
-@contextmanager
-def raw(address: str) -> Iterator[Raw]:
-    peer = Raw(address)
-    with peer.sock:
-        yield peer
+from monofs.testing.raw import Raw
 
 
 @pytest.fixture
@@ -97,6 +52,14 @@ def door(house: House) -> Iterator[str]:
     assert house.service.held_bytes == 0
 
 
+def last_error(peer: Raw) -> MonofsError:
+    """The error after which the server has closed."""
+    error = peer.error()
+    with pytest.raises((EOFError, ConnectionResetError)):
+        peer.frame()
+    return error
+
+
 def ping(request_id: int) -> bytes:
     return pack(Kind.REQUEST, Method.PING, request_id, b"\x90")
 
@@ -105,52 +68,52 @@ def ping(request_id: int) -> bytes:
 def test_random_bytes_end_the_connection_with_a_typed_error(door: str, seed: int) -> None:
     garbage = random.Random(seed).randbytes(3000)
     for prepare in (lambda peer: peer, Raw.open):
-        with raw(door) as peer:
+        with Raw(door) as peer:
             prepare(peer)
             peer.send(garbage)
-            assert isinstance(peer.last_error(), (FrameTooLarge, ProtocolError))
+            assert isinstance(last_error(peer), (FrameTooLarge, ProtocolError))
 
 
 def test_an_http_request_is_told_off(door: str) -> None:
-    with raw(door) as peer:
+    with Raw(door) as peer:
         peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert isinstance(peer.last_error(), FrameTooLarge)
+        assert isinstance(last_error(peer), FrameTooLarge)
 
 
 @pytest.mark.parametrize("length", [0xFFFFFFFF, REQUEST_MAX_BYTES + 21, 19, 0])
 def test_an_impossible_length_is_refused_when_only_it_is_known(door: str, length: int) -> None:
-    with raw(door) as peer:
+    with Raw(door) as peer:
         peer.open().send(length.to_bytes(4, "big"))
-        assert isinstance(peer.last_error(), (FrameTooLarge, ProtocolError))
+        assert isinstance(last_error(peer), (FrameTooLarge, ProtocolError))
 
 
 def test_a_long_frame_before_the_handshake_is_refused(door: str) -> None:
-    with raw(door) as peer:
+    with Raw(door) as peer:
         peer.send((4097 + 20).to_bytes(4, "big"))
-        assert isinstance(peer.last_error(), FrameTooLarge)
+        assert isinstance(last_error(peer), FrameTooLarge)
 
 
 def test_a_request_before_the_handshake_is_refused(door: str) -> None:
-    with raw(door) as peer:
+    with Raw(door) as peer:
         peer.send(ping(1))
-        assert isinstance(peer.last_error(), ProtocolError)
+        assert isinstance(last_error(peer), ProtocolError)
 
 
 @pytest.mark.parametrize("version", [0, 2, 1 << 40])
 def test_a_wrong_version_is_told_with_ours(door: str, version: int) -> None:
-    with raw(door) as peer:
+    with Raw(door) as peer:
         hello = ClientHello("monofs", version, version, "9.9.9", "anonymous", bytes(32))
         peer.send(pack(Kind.HELLO, 0, 0, encode(hello)))
-        error = peer.last_error()
+        error = last_error(peer)
     assert isinstance(error, VersionMismatch)
     assert f"{version} to {version} (release 9.9.9)" in str(error)
     assert "server protocol 1 to 1" in str(error)
 
 
 def test_a_wrong_magic_is_refused(door: str) -> None:
-    with raw(door) as peer:
+    with Raw(door) as peer:
         peer.send(pack(Kind.HELLO, 0, 0, encode(ClientHello("other", 1, 1, "", "anonymous", bytes(32)))))
-        assert isinstance(peer.last_error(), ProtocolError)
+        assert isinstance(last_error(peer), ProtocolError)
 
 
 @pytest.mark.parametrize(
@@ -158,14 +121,14 @@ def test_a_wrong_magic_is_refused(door: str) -> None:
 )
 def test_silence_in_the_handshake_ends_at_its_time_limit(house: House, sent: bytes) -> None:
     listener = house.tcp(limits=Limits(handshake_s=0.1))
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         peer.send(sent)
-        assert isinstance(peer.last_error(), DeadlineExceeded)
+        assert isinstance(last_error(peer), DeadlineExceeded)
 
 
 def test_a_slow_loris_ends_at_the_time_limit_however_often_it_speaks(house: House) -> None:
     listener = house.tcp(limits=Limits(handshake_s=0.2))
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         hello = pack(Kind.HELLO, 0, 0, bytes(4096))
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             for byte in hello:
@@ -176,7 +139,7 @@ def test_a_slow_loris_ends_at_the_time_limit_however_often_it_speaks(house: Hous
 
 def test_an_open_connection_may_be_idle_beyond_the_handshake_limit(house: House, loop: Loop) -> None:
     listener = house.tcp(limits=Limits(handshake_s=0.05))
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         peer.open()
         passed = threading.Event()
         loop.reactor.callFromThread(loop.reactor.callLater, 0.3, passed.set)
@@ -187,7 +150,7 @@ def test_an_open_connection_may_be_idle_beyond_the_handshake_limit(house: House,
 
 def test_half_a_request_then_silence_holds_only_what_came(house: House) -> None:
     listener = house.tcp()
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         peer.open().send(pack(Kind.REQUEST, Method.PING, 1, bytes(1 << 20))[: 1 << 19])
         house.wait_until(lambda: house.service.held_bytes == 1 << 19)
     house.wait_until(lambda: house.service.held_bytes == 0)
@@ -196,13 +159,13 @@ def test_half_a_request_then_silence_holds_only_what_came(house: House) -> None:
 def test_unfinished_requests_over_all_connections_are_bounded(house: House) -> None:
     listener = house.tcp(limits=Limits(held_bytes=1 << 20))
     half = pack(Kind.REQUEST, Method.PING, 1, bytes(1 << 20))[: 700 << 10]
-    with raw(listener.address) as first, raw(listener.address) as second:
+    with Raw(listener.address) as first, Raw(listener.address) as second:
         first.open().send(half)
         house.wait_until(lambda: house.service.held_bytes == len(half))
         second.open()
         with pytest.raises((Overloaded, OSError)):
             second.send(half)
-            raise second.last_error()
+            raise last_error(second)
         first.send(pack(Kind.REQUEST, Method.PING, 1, bytes(1 << 20))[700 << 10 :])
         assert first.frame().kind in (Kind.ANSWER, Kind.ERROR)
 
@@ -210,14 +173,14 @@ def test_unfinished_requests_over_all_connections_are_bounded(house: House) -> N
 def test_more_connections_than_the_bound_are_turned_away_and_the_others_live(house: House) -> None:
     listener = house.tcp(limits=Limits(connections=3))
     peers = [Raw(listener.address).open() for _ in range(3)]
-    with raw(listener.address) as late:
-        assert isinstance(late.last_error(), Overloaded)
+    with Raw(listener.address) as late:
+        assert isinstance(last_error(late), Overloaded)
     for peer in peers:
         peer.send(ping(1))
         assert peer.frame().kind == Kind.ANSWER
         peer.sock.close()
     house.wait_until(lambda: not listener.connections)
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         peer.open()
 
 
@@ -262,7 +225,7 @@ def test_a_process_out_of_descriptors_serves_those_it_has_and_accepts_again_late
 
 
 def test_an_unknown_method_fails_alone(door: str) -> None:
-    with raw(door) as peer:
+    with Raw(door) as peer:
         peer.open().send(pack(Kind.REQUEST, 9999, 5, b"\x90") + ping(6))
         frame = peer.frame()
         assert (frame.request, type(decode_error(frame.body))) == (5, UnknownMethod)
@@ -273,7 +236,7 @@ def test_an_unknown_method_fails_alone(door: str) -> None:
     "body", [b"", b"\xc1", b"\x91\xdd\xff\xff\xff\xff", b"\x91" * 100_000, b"\x91\xa1\xff", b"\x91\x05"]
 )
 def test_an_unreadable_request_fails_alone(door: str, body: bytes) -> None:
-    with raw(door) as peer:
+    with Raw(door) as peer:
         peer.open().send(pack(Kind.REQUEST, Method.STAT, 5, body) + ping(6))
         frame = peer.frame()
         assert (frame.request, type(decode_error(frame.body))) == (5, InvalidArgument)
@@ -284,7 +247,7 @@ def test_an_unreadable_request_fails_alone(door: str, body: bytes) -> None:
 def test_every_readable_frame_with_an_arbitrary_body_gets_one_final_answer(door: str, seed: int) -> None:
     chance = random.Random(seed)
     methods = [Method.PING, Method.LIST, Method.DESCRIPTOR, Method.FSCK, 0, 9999]
-    with raw(door) as peer:
+    with Raw(door) as peer:
         peer.open()
         for request_id in range(1, 301):
             body = chance.randbytes(chance.choice([0, 1, 2, 5, 40, 400]))
@@ -298,26 +261,26 @@ def test_every_readable_frame_with_an_arbitrary_body_gets_one_final_answer(door:
 
 @pytest.mark.parametrize("kind", [Kind.HELLO, Kind.ANSWER, Kind.ERROR, Kind.ITEM, Kind.DATA])
 def test_frames_only_a_server_sends_end_the_connection(door: str, kind: Kind) -> None:
-    with raw(door) as peer:
+    with Raw(door) as peer:
         peer.open().send(pack(kind, Method.PING, 1, b"\x90"))
-        assert isinstance(peer.last_error(), ProtocolError)
+        assert isinstance(last_error(peer), ProtocolError)
 
 
 def test_a_request_id_in_use_ends_the_connection(door: str) -> None:
     hold = pack(Kind.REQUEST, Method.STAT, 1, encode(api.StatRequest("/hold")))
-    with raw(door) as peer:
+    with Raw(door) as peer:
         peer.open().send(hold + hold)
-        assert isinstance(peer.last_error(), ProtocolError)
+        assert isinstance(last_error(peer), ProtocolError)
 
 
 def test_cancelling_what_is_not_there_is_nothing(door: str) -> None:
-    with raw(door) as peer:
+    with Raw(door) as peer:
         peer.open().send(pack(Kind.CANCEL, Method.PING, 77) + ping(1))
         assert peer.frame().request == 1
 
 
 def test_ten_thousand_pipelined_requests_are_all_answered_in_order(door: str) -> None:
-    with raw(door) as peer:
+    with Raw(door) as peer:
         peer.open()
         sender = threading.Thread(target=peer.send, args=(b"".join(ping(n + 1) for n in range(10_000)),))
         sender.start()
@@ -328,7 +291,7 @@ def test_ten_thousand_pipelined_requests_are_all_answered_in_order(door: str) ->
 def test_requests_in_flight_are_bounded_by_not_reading_on(house: House) -> None:
     listener = house.tcp(limits=Limits(in_flight=10))
     hold = encode(api.StatRequest("/hold"))
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         peer.open().send(b"".join(pack(Kind.REQUEST, Method.STAT, n + 1, hold) for n in range(25)) + ping(26))
         house.wait_until(lambda: len(house.held) == 10)
         (connection,) = listener.connections
@@ -345,7 +308,7 @@ def test_requests_in_flight_are_bounded_by_not_reading_on(house: House) -> None:
 def test_requests_beyond_the_bound_go_on_when_those_before_them_expire(house: House) -> None:
     listener = house.tcp(limits=Limits(in_flight=10))
     hold = encode(api.StatRequest("/hold"))
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         held = b"".join(pack(Kind.REQUEST, Method.STAT, n + 1, hold, deadline_ms=50) for n in range(10))
         peer.open().send(held + ping(11))
         frames = [peer.frame() for _ in range(11)]
@@ -366,7 +329,7 @@ def test_a_reader_that_never_reads_costs_a_bounded_queue(house: House, tmp_path:
             file.truncate(1 << 30)
         capability = f"file:{tmp_path}/big"
     before = resident_bytes()
-    with raw(listener.address) as peer, Pool(listener.address) as other:
+    with Raw(listener.address) as peer, Pool(listener.address) as other:
         peer.open().send(pack(Kind.REQUEST, Method.READ, 1, encode(api.ReadRequest(capability.encode(), 0, 1 << 30))))
         (connection,) = listener.connections
         house.wait_until(lambda: not connection.writable)
@@ -380,7 +343,7 @@ def test_answers_nobody_reads_stop_the_reading_of_requests(house: House) -> None
     listener = house.tcp()
     house.service.register(Method.WHY, api.Empty, lambda request, call: api.Pong("x" * 100_000, "", 0))
     sent = 0
-    with raw(listener.address) as peer, Pool(listener.address) as other:
+    with Raw(listener.address) as peer, Pool(listener.address) as other:
         peer.open()
         peer.sock.setblocking(False)
         why = pack(Kind.REQUEST, Method.WHY, 1, encode(api.RequestId(bytes(10_000))))
@@ -409,7 +372,7 @@ def test_answers_nobody_reads_are_bounded_over_all_connections_and_others_are_se
     before = resident_bytes()
     with ExitStack() as crowd, Pool(listener.address) as other:
         for _ in range(30):
-            crowd.enter_context(raw(listener.address)).open().send(why)
+            crowd.enter_context(Raw(listener.address)).open().send(why)
             assert other.call(Method.PING, api.Empty(), api.Pong).role == "worker"
             assert house.loop.do(lambda: house.service.queued_bytes) <= 2 * total
             assert resident_bytes() - before < 16 * answer
@@ -429,7 +392,7 @@ def test_a_reader_that_comes_late_gets_everything_though_the_bound_over_all_conn
     house.service.register(Method.WHY, api.Empty, lambda request, call: api.Pong("x" * 700_000, "", 0))
     whys = b"".join(pack(Kind.REQUEST, Method.WHY, n + 1, b"\x90") for n in range(30))
     read = encode(api.ReadRequest(b"data:100000", 0, 20_000_000))
-    with raw(listener.address) as asker, raw(listener.address) as reader:
+    with Raw(listener.address) as asker, Raw(listener.address) as reader:
         asker.open().send(whys)
         house.wait_until(lambda: house.service.queued_bytes >= 1 << 20)
         reader.open().send(pack(Kind.REQUEST, Method.READ, 1, read))
@@ -449,7 +412,7 @@ def test_a_stream_that_ignores_back_pressure_is_refused(house: House, loop: Loop
 
     house.service.register(Method.VERIFY, api.Empty, flood)
     listener = house.tcp()
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         peer.open().send(pack(Kind.REQUEST, Method.VERIFY, 1, b"\x90"))
         kinds = []
         while not kinds or kinds[-1] == Kind.DATA:
@@ -460,7 +423,7 @@ def test_a_stream_that_ignores_back_pressure_is_refused(house: House, loop: Loop
 
 def test_streams_of_one_connection_take_turns_and_small_answers_pass_between(house: House) -> None:
     listener = house.tcp()
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         read = encode(api.ReadRequest(b"data:500000", 0, 40_000_000))
         peer.open().send(b"".join(pack(Kind.REQUEST, Method.READ, n, read) for n in (1, 2)) + ping(3))
         got = {1: 0, 2: 0}
@@ -490,7 +453,7 @@ def test_one_connection_is_no_crowd_however_many_streams_it_has(house: House) ->
         call.when_writable(go_on)
 
     house.service.register(Method.VERIFY, api.Empty, wait_a_turn)
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         peer.open().send(b"".join(pack(Kind.REQUEST, Method.VERIFY, n + 1, b"\x90") for n in range(CROWD)))
         for _ in range(CROWD):
             assert peer.frame().kind == Kind.ANSWER
@@ -522,7 +485,7 @@ def test_a_fast_reader_of_an_endless_stream_leaves_others_their_turn(house: Hous
 
 def test_cancelling_a_stream_stops_it(house: House) -> None:
     listener = house.tcp()
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         read = encode(api.ReadRequest(b"data:100000", 0, 1 << 40))
         peer.open().send(pack(Kind.REQUEST, Method.READ, 1, read))
         peer.frame()
@@ -548,7 +511,7 @@ def test_a_mapped_page_that_is_lost_while_it_waits_closes_the_connection(house: 
     listener = house.tcp()
     file = tmp_path / "lost"
     file.write_bytes(bytes(32 << 20))
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         peer.open().send(
             pack(Kind.REQUEST, Method.READ, 1, encode(api.ReadRequest(f"file:{file}".encode(), 0, 32 << 20)))
         )
@@ -610,7 +573,7 @@ def test_a_unix_door_is_its_owners_unless_told_otherwise(house: House) -> None:
 
 def test_stopping_a_door_ends_its_connections(house: House, loop: Loop) -> None:
     listener = house.tcp()
-    with raw(listener.address) as peer:
+    with Raw(listener.address) as peer:
         peer.open()
         loop.do(listener.stop)
         with pytest.raises(EOFError):
@@ -626,9 +589,9 @@ def test_no_descriptors_are_left_behind(house: House, loop: Loop) -> None:
         for address in (listener.address, local.address):
             with Pool(address) as pool:
                 pool.call(Method.PING, api.Empty(), api.Pong)
-        with raw(listener.address) as peer:
+        with Raw(listener.address) as peer:
             peer.send(b"garbage that is no frame at all!")
-            peer.last_error()
+            last_error(peer)
         with Pool(local.address) as pool:
             _, fds = pool.call_with_descriptors(Method.DESCRIPTOR, api.DescriptorRequest(b"", 4), api.DescriptorAnswer)
             for fd in fds:
