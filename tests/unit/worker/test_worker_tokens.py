@@ -109,7 +109,7 @@ def test_a_removed_token_loses_its_connections_with_the_heartbeat(secured: World
     gone, other = issue(1, READ), issue(2, READ)
     status(gone)
     status(other)
-    (talk,) = gone._open
+    (talk,) = gone.conversations._open
     (stays,) = other._open
     grant(secured, {2: salt(2)})
     with pytest.raises(Unauthenticated, match="token-1 was removed"):
