@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from monofs.master.methods import REQUESTS as MASTERS_REQUESTS
 from monofs.model.capability import CAPABILITY_MAX_BYTES
 from monofs.model.errors import Internal, InvalidArgument
 from monofs.rpc import api
@@ -39,25 +40,7 @@ SIZE = 3 * MIB + 5
 BYTES = random.Random(1).randbytes(SIZE)
 REQUESTS: dict[Method, type[api.Message]] = {
     **dict.fromkeys(Method, api.Empty),
-    Method.STAT: api.StatRequest,
-    Method.STAT_MANY: api.StatManyRequest,
-    Method.LIST: api.ListRequest,
-    Method.OPEN: api.OpenRequest,
-    Method.OPEN_MANY: api.OpenManyRequest,
-    Method.RENEW: api.RenewRequest,
-    Method.WHY: api.StatRequest,
-    Method.MAKE_DIRECTORY: api.MakeDirectoryRequest,
-    Method.CREATE: api.CreateRequest,
-    Method.DELETE: api.DeleteRequest,
-    Method.RENAME: api.RenameRequest,
-    Method.SET_PIN: api.SetPinRequest,
-    Method.FREE: api.FreeRequest,
-    Method.MOUNT_ADD: api.MountAddRequest,
-    Method.MOUNT_REMOVE: api.MountRemoveRequest,
-    Method.MOUNT_UPDATE: api.MountUpdateRequest,
-    Method.MOUNT_TEST: api.MountTestRequest,
-    Method.REGISTER: api.RegisterRequest,
-    Method.HEARTBEAT: api.HeartbeatRequest,
+    **MASTERS_REQUESTS,
     Method.READ: api.ReadRequest,
     Method.READ_MANY: api.ReadManyRequest,
     Method.DESCRIPTOR: api.DescriptorRequest,
