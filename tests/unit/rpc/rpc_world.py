@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from monofs.model.errors import InvariantBroken, NotFound, NotLeader
 from monofs.rpc import api
 from monofs.rpc.api import Method
+from monofs.rpc.frames import Kind, pack
 from monofs.rpc.server import Listener, listen_tcp, listen_unix
 from monofs.rpc.service import Call, Service
 from monofs.testing.reactors import Loop
@@ -150,3 +151,8 @@ def pattern(offset: int, size: int) -> bytes:
     """Bytes that tell their own position: position modulo 251."""
     start = offset % 251
     return (bytes(range(251)) * (size // 251 + 2))[start : start + size]
+
+
+def ping(request_id: int) -> bytes:
+    """A request whole."""
+    return pack(Kind.REQUEST, Method.PING, request_id, b"\x90")
