@@ -20,21 +20,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-from monofs.model.errors import (
-    ConnectionLost,
-    DeadlineExceeded,
-    MonofsError,
-    ProtocolError,
-    Unreachable,
-)
+from monofs.model.errors import ConnectionLost, DeadlineExceeded, MonofsError, ProtocolError, Unreachable
 from monofs.rpc.addresses import parse_address, tune, unix_name
-from monofs.rpc.frames import (
-    DESCRIPTORS_MAX,
-    HEADER_BYTES,
-    HELLO_MAX_BYTES,
-    check_header,
-    unpack_header,
-)
+from monofs.rpc.frames import DESCRIPTORS_MAX, HEADER_BYTES, HELLO_MAX_BYTES, check_header, unpack_header
 from monofs.rpc.tls import ClientTls, TlsSocket
 
 READ_BYTES = 64 << 10

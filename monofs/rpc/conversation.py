@@ -12,24 +12,9 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from monofs.model.errors import (
-    ConnectionLost,
-    DeadlineExceeded,
-    FrameTooLarge,
-    MonofsError,
-    ProtocolError,
-    Unreachable,
-)
+from monofs.model.errors import ConnectionLost, DeadlineExceeded, FrameTooLarge, MonofsError, ProtocolError, Unreachable
 from monofs.rpc.blocking import BlockingLink, Header
-from monofs.rpc.frames import (
-    ANSWER_MAX_BYTES,
-    LONGEST_DEADLINE_MS,
-    REST_BYTES,
-    Kind,
-    decode_error,
-    pack,
-    pack_header,
-)
+from monofs.rpc.frames import ANSWER_MAX_BYTES, LONGEST_DEADLINE_MS, REST_BYTES, Kind, decode_error, pack, pack_header
 from monofs.rpc.handshake import ClientHandshake, Credential, Welcome
 from monofs.rpc.tls import ClientTls
 

@@ -21,10 +21,7 @@ from monofs.model.capability import Capability
 from monofs.model.errors import NotReady, WriteLost
 from monofs.observe import metrics
 from monofs.observe.logs import logger
-from monofs.rpc.api import (
-    MountGrant,
-    TokenGrant,
-)
+from monofs.rpc.api import MountGrant, TokenGrant
 from monofs.rpc.s3_keys import S3Keys
 from monofs.rpc.service import Service
 from monofs.rpc.sync import Pool

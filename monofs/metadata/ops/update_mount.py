@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from monofs.metadata.draft import Draft
 from monofs.metadata.entries import UpdateMount
 from monofs.metadata.ops.add_mount import check_ufs_mode
@@ -17,15 +19,11 @@ def update_mount(draft: Draft, change: UpdateMount) -> Mount:
     if mount.changed_index != change.expected_index:
         raise ConditionFailed(f"the mount at {mount.path} was changed by someone else: look again", path=mount.path)
     check_ufs_mode(change.ufs_mode)
-    updated = Mount(
-        id=mount.id,
-        path=mount.path,
-        uri=mount.uri,
+    updated = msgspec.structs.replace(
+        mount,
         options=change.options,
         sealed=change.sealed,
         readonly=change.readonly,
-        shared=mount.shared,
-        created_ns=mount.created_ns,
         changed_index=draft.index,
         sync_interval_ms=change.sync_interval_ms,
         ufs_mode=change.ufs_mode,
