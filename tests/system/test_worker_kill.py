@@ -1,13 +1,16 @@
 """Workers that are killed under readers: no wrong byte, no hang, and what they had is there again when they are back."""
 
 import os
+import random
 import re
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from test_client_workers import wait_for_slots
 
 from monofs.model.errors import NoMaster, NoWorker
 from monofs.testing.nodes import ServedNode
@@ -106,39 +109,120 @@ def until(true, words):
         time.sleep(0.05)
 
 
-def fetched(fs):
-    """Requests for bytes that workers sent to the store since they were started."""
+def counted(fs, name, label=""):
+    """The sum of a counter at the workers that answer; each counts from its start."""
     return sum(
         count
         for status in fs.worker_status().values()
-        for name, count in status.counters.items()
-        if name.startswith("monofs_store_requests{") and "kind=get" in name
+        for key, count in getattr(status, "counters", {}).items()
+        if key.partition("{")[0] == name and label in key
     )
+
+
+def met(fs):
+    """Requests for bytes that workers have sent to the store, pages that readers missed, and pages they met in the cache."""
+    return [
+        counted(fs, "monofs_store_requests", "kind=get"),
+        counted(fs, "monofs_page_misses"),
+        counted(fs, "monofs_page_hits"),
+    ]
 
 
 def held(fs):
     return sum(tier.groups for status in fs.worker_status().values() for tier in status.tiers)
 
 
-def unsaved(fs):
-    return sum(status.counters["monofs_index_queued"] for status in fs.worker_status().values())
+def warmed(fs, wanted):
+    """All files are cached, each at the owner of its block, and the index knows of it."""
+    wait_for_slots(fs)
+    assert {path: fs.read(path) for path in wanted} == wanted
+    until(lambda: held(fs) == FILES, "the files do not stay in the cache")
+    until(lambda: not counted(fs, "monofs_index_queued"), "the index of what is cached is not saved")
 
 
+def are_back(fs):
+    """Whether all workers answer and follow the same table."""
+    counters = [getattr(status, "counters", {}) for status in fs.worker_status().values()]
+    return all(counters) and len({each["monofs_slots_epoch"] for each in counters}) == 1
+
+
+@pytest.fixture
+def far(monkeypatch):
+    """Programs on other machines: those here would hold descriptors, which outlive the workers."""
+    monkeypatch.setattr("monofs.client.cluster.host_id", lambda: "another machine")
+
+
+@pytest.mark.usefixtures("far")
 def test_killed_workers_come_back_warm(cluster, tmp_path):
     master, *workers = cluster
     wanted = contents(tmp_path / "source")
     with master.connect() as fs:
-        assert {path: fs.read(path) for path in wanted} == wanted
-        until(lambda: held(fs) == FILES, "the files do not stay in the cache")
-        until(lambda: not unsaved(fs), "the index of what is cached is not saved")
-        for worker in workers:
-            worker.kill()
-        for worker in workers:
+        warmed(fs, wanted)
+        for _ in range(3):
+            for worker in workers:
+                worker.kill()
+            for worker in workers:
+                worker.start()
+            until(lambda: are_back(fs), "the workers are not back")
+            with master.connect() as other:
+                assert {path: other.read(path) for path in wanted} == wanted
+            assert held(fs) == FILES
+            fetched, missed, hit = met(fs)
+            assert (fetched, missed) == (0, 0), "since the kill all was in the cache"
+            assert hit >= FILES, "more where a second worker was asked, too"
+
+
+@pytest.mark.usefixtures("far")
+def test_workers_killed_one_after_the_other_under_readers_come_back_with_what_they_had(cluster, tmp_path):
+    master, *workers = cluster
+    wanted = contents(tmp_path / "source")
+    with master.connect() as fs:
+        warmed(fs, wanted)
+        for worker in workers * 2:
+            with Readers(master, wanted) as readers:
+                readers.wait_for(20)
+                worker.kill()
+                readers.wait_for(20)
+            before = met(fs)  # of the other two; what was the dead one's they have fetched
             worker.start()
-        until(lambda: all(hasattr(status, "counters") for status in fs.worker_status().values()), "no worker is back")
-        assert {path: fs.read(path) for path in wanted} == wanted
-        assert held(fs) == FILES
-        assert fetched(fs) == 0, "what was cached before the kill was fetched again"
+            until(lambda: are_back(fs), "the worker is not back")
+            with master.connect() as other:
+                assert {path: other.read(path) for path in wanted} == wanted
+            after = met(fs)
+            assert after[:2] == before[:2], "nothing had to be fetched"
+            assert after[2] >= before[2] + FILES
+
+
+class Readers:
+    """Programs that read any files, all the time, and compare."""
+
+    def __init__(self, master, wanted):
+        self.master, self.wanted = master, wanted
+        self.reads, self.over = 0, threading.Event()
+        self.threads = ThreadPoolExecutor(2)
+
+    def __enter__(self):
+        self.running = [self.threads.submit(self.read, seed) for seed in range(2)]
+        return self
+
+    def read(self, seed):
+        paths = list(self.wanted)
+        chance = random.Random(seed)
+        with self.master.connect(timeout_s=WAIT_S) as fs:
+            while not self.over.is_set():
+                path = chance.choice(paths)
+                assert fs.read(path) == self.wanted[path]
+                self.reads += 1
+
+    def wait_for(self, more):
+        goal = self.reads + more
+        until(lambda: self.reads >= goal or any(each.done() for each in self.running), "reads do not go on")
+
+    def __exit__(self, *_):
+        self.over.set()
+        for each in self.running:
+            each.result(WAIT_S)
+        self.threads.shutdown()
 
 
 def test_open_files_are_read_while_the_master_is_away_and_all_workers_dead_is_said(cluster, tmp_path):
