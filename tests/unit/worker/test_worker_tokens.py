@@ -110,13 +110,13 @@ def test_a_removed_token_loses_its_connections_with_the_heartbeat(secured: World
     status(gone)
     status(other)
     (talk,) = gone.conversations._open
-    (stays,) = other._open
+    (stays,) = other.conversations._open
     grant(secured, {2: salt(2)})
     with pytest.raises(Unauthenticated, match="token-1 was removed"):
         status(gone)
     assert talk.broken
     status(other)
-    assert other._open == {stays}, "the same connection"
+    assert other.conversations._open == {stays}, "the same connection"
 
 
 def test_ends_are_judged_by_the_masters_clock(secured: World, issue: Callable[..., Pool]) -> None:
