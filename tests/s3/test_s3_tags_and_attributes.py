@@ -32,7 +32,9 @@ def test_tags_are_put_replaced_and_removed(endpoint: Endpoint, bucket: str, key:
     assert tags_of(endpoint, bucket, key) == {}
     found = endpoint.client.get_object(Bucket=bucket, Key=key)
     assert (found["Body"].read(), found["Metadata"], found["ContentType"]) == (b"x", {"a": "b"}, "c/d")
-    assert endpoint.raw("HEAD", path_of(bucket, key)).headers["last-modified"] == before["last-modified"]
+    after = endpoint.raw("HEAD", path_of(bucket, key)).headers
+    if endpoint.name != "radosgw":  # for which tags are a change of the object
+        assert after["last-modified"] == before["last-modified"]
 
 
 def test_tags_come_with_a_put(endpoint: Endpoint, bucket: str, key: str) -> None:
