@@ -6,11 +6,8 @@ removed. Medians over rounds; the machine, versions and command are printed so t
 
 from __future__ import annotations
 
-import os
-import platform
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,11 +15,10 @@ from typing import Any
 import click
 import msgspec
 
-import monofs
 from monofs.cli import reference
+from monofs.cli.figures import Report
 from monofs.cli.group import Group
 from monofs.cli.main import Session
-from monofs.cli.output import print_json, print_table
 from monofs.cli.storm import Outcome, Request, Storm
 from monofs.cli.swarm import measure_cluster
 from monofs.client.filesystem import find_credential, find_tls
@@ -39,54 +35,6 @@ BASE = "/.bench"
 @click.group(cls=Group)
 def bench() -> None:
     """Measure a running node, with the limit of the machine beside each figure."""
-
-
-class Report:
-    """Rows of figures, printed as a table or as JSON lines."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        self.as_json = as_json
-        self.rows: list[tuple[str, str, str, str, str]] = []
-        self.machine = (
-            f"monofs {monofs.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, "
-            f"Linux {platform.release()}, load {os.getloadavg()[0]:.1f}"
-        )
-        if not as_json:
-            click.echo(self.machine)
-            click.echo("command: monofs " + " ".join(sys.argv[1:]))
-
-    def add(
-        self,
-        what: str,
-        value: float,
-        unit: str,
-        *,
-        limit: float | None = None,
-        limit_name: str = "",
-        note: str = "",
-        lower_is_better: bool = False,
-    ) -> None:
-        """One figure; ``limit`` is the reference measured in this run."""
-        ratio = None
-        if limit:
-            ratio = limit / value if lower_is_better and value else value / limit
-        if self.as_json:
-            print_json(
-                {"what": what, "value": value, "unit": unit, "limit": limit, "limit_name": limit_name, "ratio": ratio}
-                | ({"note": note} if note else {})
-            )
-            return
-        shown_limit = f"{limit_name} {_number(limit)}" if limit else "-"
-        self.rows.append((what, f"{_number(value)} {unit}", shown_limit, f"{ratio:.2f}" if ratio else "-", note))
-
-    def finish(self) -> None:
-        """Print the table."""
-        if self.rows:
-            print_table(["WHAT", "FIGURE", "LIMIT", "RATIO", "NOTE"], self.rows)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def rounds_of(count: int, measure: Callable[[int], Outcome]) -> Outcome:

@@ -21,10 +21,10 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from monofs.cli.figures import Report
 from monofs.client.filesystem import find_credential
 from monofs.model.errors import ConfigError, ConnectionLost, DeadlineExceeded, MonofsError
 from monofs.model.slots import unpack_delta
@@ -44,9 +44,6 @@ from monofs.rpc.api import (
 from monofs.rpc.conversation import Conversation
 from monofs.rpc.frames import HEADER_BYTES, Kind, decode_error, pack
 from monofs.rpc.handshake import Credential
-
-if TYPE_CHECKING:
-    from monofs.cli.bench import Report
 
 LIMIT_S = 120.0
 FILES_SPARE = 200
