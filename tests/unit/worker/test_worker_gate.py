@@ -163,3 +163,13 @@ def test_what_the_master_of_the_process_grants_needs_no_seal_but_its_cluster_and
     for content in range(REMEMBERED_TOKENS + 10):
         gate.admit(msgspec.structs.replace(granted, content=ContentId(content)))
     assert gate.remembered <= REMEMBERED_TOKENS
+
+
+def test_a_closed_gate_opens_nothing_of_what_it_knew(gate: Gate, clock: Clock) -> None:
+    sealed = token(clock)
+    granted = gate.open(sealed)
+    gate.close()
+    with pytest.raises(NotReady, match="stopping"):
+        gate.open(sealed)
+    with pytest.raises(NotReady, match="stopping"):
+        gate.admit(granted)
