@@ -7,13 +7,8 @@ from __future__ import annotations
 
 from monofs.metadata.draft import PERSISTED, Draft, existing
 from monofs.metadata.intent_entries import BeginCopy
-from monofs.metadata.ops.guarding import (
-    check_content,
-    check_may_begin,
-    check_new_key,
-    check_unlocked,
-    new_intent_number,
-)
+from monofs.metadata.ops.guarding import check_content, check_may_begin, check_new_key, check_unlocked
+from monofs.metadata.ops.opening import new_intent_number, open_for
 from monofs.metadata.ops.placing import check_target, spot_of
 from monofs.metadata.ops.rename import check_one_mount
 from monofs.metadata.tables import Intent, IntentKind
@@ -68,19 +63,13 @@ def begin_copy(draft: Draft, change: BeginCopy) -> bytes:
         target=target_path,
         target_key=spot.key,
         target_replaced=spot.replaced,
-        client=asker.client,
-        sequence=asker.sequence,
-        lowest=asker.lowest,
-        created_ns=draft.now_ns,
-        principal=asker.principal,
-        by=asker.by,
         parents=change.parents,
         attributes=draft.state.attributes(inode) if change.attributes is None else change.attributes,
         etag=inode.etag,
         as_key=change.as_key,
         tags_only=itself and _is_retagged(draft.state.attributes(inode), change.attributes),
     )
-    return draft.open_intent(intent)
+    return open_for(draft, change.asker, intent)
 
 
 def _is_retagged(known: Attributes | None, wanted: Attributes | None) -> bool:

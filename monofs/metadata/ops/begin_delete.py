@@ -11,9 +11,9 @@ from monofs.metadata.ops.guarding import (
     check_movable,
     check_not_moved,
     check_unlocked,
-    new_intent_number,
     under_no_mount,
 )
+from monofs.metadata.ops.opening import new_intent_number, open_for
 from monofs.metadata.ops.placing import version_of
 from monofs.metadata.tables import Intent, IntentKind
 from monofs.model.errors import NotEmpty
@@ -42,7 +42,6 @@ def begin_delete(draft: Draft, change: BeginDelete) -> bytes:
     if directory:
         check_not_moved(draft, parts)
     number, name = new_intent_number(draft)
-    asker = change.asker
     intent = Intent(
         number=number,
         kind=IntentKind.DELETE,
@@ -52,14 +51,8 @@ def begin_delete(draft: Draft, change: BeginDelete) -> bytes:
         mount=found.located.mount.id,
         key=found.located.key,
         replaced=version_of(inode),
-        client=asker.client,
-        sequence=asker.sequence,
-        lowest=asker.lowest,
-        created_ns=draft.now_ns,
-        principal=asker.principal,
-        by=asker.by,
         directory=directory,
         marker=directory and change.marker,
         implied=change.implied,
     )
-    return draft.open_intent(intent)
+    return open_for(draft, change.asker, intent)

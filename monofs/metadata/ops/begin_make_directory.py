@@ -5,8 +5,9 @@ from __future__ import annotations
 from monofs.metadata.draft import HEADERS_UNKNOWN, MOUNT, Draft, parent_directory
 from monofs.metadata.intent_entries import BeginMakeDirectory
 from monofs.metadata.ops.begin_rename import IN_VAIN
-from monofs.metadata.ops.guarding import check_may_begin, check_unlocked, new_intent_number, under_no_mount
+from monofs.metadata.ops.guarding import check_may_begin, check_unlocked, under_no_mount
 from monofs.metadata.ops.make_directory import MODE_BITS, asked_for, may_mark
+from monofs.metadata.ops.opening import new_intent_number, open_for
 from monofs.metadata.ops.placing import spot_of
 from monofs.metadata.tables import MARKERS_LEVEL, Intent, IntentKind
 from monofs.model.errors import AlreadyExists, ConditionFailed, NotFound
@@ -51,19 +52,13 @@ def begin_make_directory(draft: Draft, change: BeginMakeDirectory) -> bytes:
         mode=change.mode & MODE_BITS,
         uid=asker.uid,
         gid=asker.gid,
-        client=asker.client,
-        sequence=asker.sequence,
-        lowest=asker.lowest,
-        created_ns=draft.now_ns,
-        principal=asker.principal,
-        by=asker.by,
         parents=change.parents,
         directory=True,
         attributes=change.attributes,
         marker=marker,
         replaced=change.replaced,
     )
-    return draft.open_intent(intent)
+    return open_for(draft, change.asker, intent)
 
 
 def _is_known(draft: Draft, inode: Inode | None, fingerprint: str) -> bool:

@@ -9,9 +9,9 @@ from monofs.metadata.ops.guarding import (
     check_new_key,
     check_no_tree_job,
     check_unlocked,
-    new_intent_number,
     under_no_mount,
 )
+from monofs.metadata.ops.opening import new_intent_number, open_for
 from monofs.metadata.ops.placing import spot_of, version_of
 from monofs.metadata.ops.rename import check_movable_onto, check_one_mount, check_replaced
 from monofs.metadata.state import present
@@ -47,7 +47,6 @@ def begin_rename(draft: Draft, change: BeginRename) -> bytes:
     else:
         check_new_key(draft, target, spot, target_path)
     number, name = new_intent_number(draft)
-    asker = change.asker
     intent = Intent(
         number=number,
         kind=IntentKind.RENAME,
@@ -61,12 +60,6 @@ def begin_rename(draft: Draft, change: BeginRename) -> bytes:
         target=target_path,
         target_key=spot.key,
         target_replaced=spot.replaced,
-        client=asker.client,
-        sequence=asker.sequence,
-        lowest=asker.lowest,
-        created_ns=draft.now_ns,
-        principal=asker.principal,
-        by=asker.by,
         directory=directory,
     )
-    return draft.open_intent(intent)
+    return open_for(draft, change.asker, intent)

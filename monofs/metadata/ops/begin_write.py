@@ -10,14 +10,9 @@ import msgspec
 
 from monofs.metadata.draft import Draft
 from monofs.metadata.intent_entries import BeginWrite, Publish, RecordUpload, Reopen
-from monofs.metadata.ops.guarding import (
-    check_content,
-    check_may_begin,
-    check_new_key,
-    check_unlocked,
-    new_intent_number,
-)
+from monofs.metadata.ops.guarding import check_content, check_may_begin, check_new_key, check_unlocked
 from monofs.metadata.ops.make_directory import MODE_BITS
+from monofs.metadata.ops.opening import new_intent_number, open_for
 from monofs.metadata.ops.placing import check_target, spot_of
 from monofs.metadata.state import Lookup, present
 from monofs.metadata.tables import INTENTS, UPLOADS_MAX, Intent, IntentKind, pack_id
@@ -75,18 +70,12 @@ def begin_write(draft: Draft, change: BeginWrite) -> bytes:
         uid=asker.uid,
         gid=asker.gid,
         worker=change.worker,
-        client=asker.client,
-        sequence=asker.sequence,
-        lowest=asker.lowest,
-        created_ns=draft.now_ns,
-        principal=asker.principal,
-        by=asker.by,
         parents=change.parents,
         attributes=change.attributes,
         as_key=change.as_key,
         if_content=change.if_content,
     )
-    return draft.open_intent(intent)
+    return open_for(draft, change.asker, intent)
 
 
 def publish(draft: Draft, change: Publish) -> bytes:

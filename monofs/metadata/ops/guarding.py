@@ -172,10 +172,3 @@ def check_room_for_job(draft: Draft) -> None:
 def under_no_mount(path: str) -> ConditionFailed:
     """An intent was asked for where there is no store to act on: the mount went since the proposer looked."""
     return ConditionFailed(f"{path} lies under no mount any more: try again", path=path)
-
-
-def new_intent_number(draft: Draft) -> tuple[int, str]:
-    """The next number, and the operation's name as stores are told it."""
-    meta = draft.meta
-    meta.last_intent += 1
-    return meta.last_intent, f"{meta.cluster.hex()[:12]}-{meta.incarnation:x}-{meta.last_intent:x}"
