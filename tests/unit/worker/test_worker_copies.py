@@ -16,7 +16,7 @@ from monofs.model.block import SLOTS
 from monofs.model.capability import peek_capability, seal_capability
 from monofs.model.errors import Unreachable
 from monofs.model.principal import NODE
-from monofs.model.slots import pack_delta, table_of
+from monofs.model.slots import SlotTable, pack_delta, table_of
 from monofs.rpc.api import Empty, GroupSpec, KeepPartsRequest, Method, MountGrant, SlotsNews, UploadedPart
 from monofs.rpc.direct import DirectClient
 from monofs.testing.masters import wait_until
@@ -172,17 +172,23 @@ def test_parts_are_copied_at_once_when_their_upload_is_completed(
     store.close()
 
 
-def test_a_worker_that_was_away_for_a_moment_gets_again_what_it_lost(
-    make_worlds: Callable[..., list[World]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("monofs.worker.peers.SILENT_FIRST_S", 1000.0)
-    first, second = make_worlds(2)
+def pair(first: World, second: World) -> SlotTable:
+    """Worker 7 owns everything and 2 is to have copies, of which the first hears by its master and the second is told; the table of that."""
     addresses = {7: first.address, 2: second.address}
     table = table_of(1, 2, array("H", [7, 2] * SLOTS).tobytes())
     second.run(second.worker._peers.hear, addresses)
     second.run(second.worker._peers.follow, 2, table, ())
     first.master.addresses, first.master.policies_index = addresses, 1
     first.master.groups = [GroupSpec(POLICY, 0, "MEDIUM", 0, 2)]
+    return table
+
+
+def test_a_worker_that_was_away_for_a_moment_gets_again_what_it_lost(
+    make_worlds: Callable[..., list[World]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monofs.worker.peers.SILENT_FIRST_S", 1000.0)
+    first, second = make_worlds(2)
+    table = pair(first, second)
     capability, data = put(first, 1)
     assert read(first, capability, 0, 2 * MIB) == data
 
@@ -207,12 +213,7 @@ def test_a_worker_that_was_away_for_a_moment_gets_again_what_it_lost(
 def test_a_worker_that_was_away_for_long_gets_again_what_it_lost(make_worlds: Callable[..., list[World]]) -> None:
     """That it lives is heard together with where it listens, and before copies are looked for."""
     first, second = make_worlds(2)
-    addresses = {7: first.address, 2: second.address}
-    table = table_of(1, 2, array("H", [7, 2] * SLOTS).tobytes())
-    second.run(second.worker._peers.hear, addresses)
-    second.run(second.worker._peers.follow, 2, table, ())
-    first.master.addresses, first.master.policies_index = addresses, 1
-    first.master.groups = [GroupSpec(POLICY, 0, "MEDIUM", 0, 2)]
+    table = pair(first, second)
     capability, data = put(first, 1)
     assert read(first, capability, 0, 2 * MIB) == data
 
