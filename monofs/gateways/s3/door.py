@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from monofs.gateways.http import Exchange, Header
 from monofs.gateways.s3 import cors, documents, signing_v2
 from monofs.gateways.s3.asking import ANYBODY, Asked, Masters, told
@@ -139,7 +141,7 @@ class S3Door:
         rules: Sequence[cors.Rule] = ()
         master = self._masters.hold(ANYBODY)
         try:
-            request = read_request(head._replace(method="GET", pairs=[]), self._domains)
+            request = read_request(replace(head, method="GET", pairs=[]), self._domains)
             asked = Asked(exchange, request, None, ANYBODY, master, self._aliases())
             rules = cors.kept_rules((await self._files.check_known_bucket(asked)).attributes.cors)
         except S3Error:

@@ -7,8 +7,9 @@ is UTF-8. Invariant: whatever bytes come, the result is a :class:`Head` or an ``
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from monofs.gateways.s3.errors import S3Error
 
@@ -17,7 +18,7 @@ _TARGET = re.compile(r'[!"$-~\x80-\xff]*\Z').match
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """``path``: as sent, from its first slash; ``pairs``: names and values of the query, decoded, in the order they came in;
     ``headers``: by lower-case name, without white space around them, repeated ones joined with commas (RFC 9110, section 5.3)."""
 

@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from monofs.gateways.s3.errors import S3Error
 from monofs.gateways.s3.head import Head
@@ -35,6 +36,7 @@ STREAMING_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
 STREAMING_UNSIGNED_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 STREAMED = frozenset({STREAMING, STREAMING_TRAILER, STREAMING_UNSIGNED_TRAILER})
 """Bodies in aws-chunked form."""
+_USUAL_PAYLOADS = STREAMED | {UNSIGNED, EMPTY_SHA256}
 
 _SHA256_BEGUN = hashlib.sha256()
 """Copied for each message: quicker than a new one, for which OpenSSL looks its method up."""
@@ -81,7 +83,7 @@ class Chain:
             raise S3Error("SignatureDoesNotMatch", "The signature of a chunk of the body does not match.")
 
 
-class Signed(NamedTuple):
+class Signed(msgspec.Struct, frozen=True):
     """A request that was signed. ``payload`` is the SHA-256 its body must have, ``UNSIGNED`` or one of ``STREAMED``; ``chain`` is there when the
     chunks of the body are signed too."""
 
@@ -112,22 +114,15 @@ def authenticate(head: Head, secret_of: Callable[[str], str | None], now_s: floa
 
 
 def _check_header(head: Head, authorization: str, secret_of: Callable[[str], str | None], now_s: float) -> Signed:
-    algorithm, _, rest = authorization.partition(" ")
-    if algorithm != ALGORITHM:
-        if algorithm.startswith("AWS4-") or (algorithm == "AWS" and ":" in rest):
-            raise unsupported()
-        raise S3Error("InvalidArgument", "This type of authorization is not known.", ArgumentName="Authorization")
-    before, found, rest = rest.partition("Signature=")
+    before, found, rest = authorization.partition("Signature=")
     claimed, _, after = rest.partition(",")
-    if not found or before.rpartition(",")[2].strip():
-        raise S3Error("AuthorizationHeaderMalformed", "The Authorization header lacks Signature.")
-    (access_key, day, region, scope), signed_headers = _read_authorization(before, after)
+    credential, names = _read_authorization(before, found, after)
     headers = head.headers
     timestamp = headers.get("x-amz-date") or _timestamp_of_date(headers.get("date", ""))
     signed_s = _read_timestamp(timestamp)
     if signed_s is None:
         raise S3Error("AccessDenied", "A signed request needs a valid x-amz-date or Date header.")
-    if day != timestamp[:8]:
+    if credential.day != timestamp[:8]:
         raise S3Error("AuthorizationHeaderMalformed", "The day of the credential is not that of the request's date.")
     payload = headers.get("x-amz-content-sha256")
     if payload is None:
@@ -135,10 +130,9 @@ def _check_header(head: Head, authorization: str, secret_of: Callable[[str], str
             raise S3Error("MissingSecurityHeader", MissingHeaderName="x-amz-content-sha256")
         payload = EMPTY_SHA256  # curl before 8.0 signs a request without a body so, but leaves the header out
     check_payload(payload)
-    secret = find_secret(secret_of, access_key, headers.get("x-amz-security-token"))
+    secret = find_secret(secret_of, credential.access_key, headers.get("x-amz-security-token"))
     check_skew(signed_s, now_s, timestamp)
-    signing = _Signing(access_key, secret, day, region, scope, timestamp, claimed.strip())
-    return signing.check(head, signed_headers, payload, head.pairs)
+    return _check(head, names, payload, head.pairs, credential, secret, timestamp, claimed.strip())
 
 
 def _check_presigned(head: Head, query: dict[str, str], secret_of: Callable[[str], str | None], now_s: float) -> Signed:
@@ -146,15 +140,15 @@ def _check_presigned(head: Head, query: dict[str, str], secret_of: Callable[[str
     if query.get("X-Amz-Algorithm") != ALGORITHM:
         raise S3Error(malformed, f"X-Amz-Algorithm has to be {ALGORITHM}.")
     try:
-        credential, names = query["X-Amz-Credential"], query["X-Amz-SignedHeaders"]
+        told, names = query["X-Amz-Credential"], query["X-Amz-SignedHeaders"]
         timestamp, expires, claimed = query["X-Amz-Date"], query["X-Amz-Expires"], query["X-Amz-Signature"]
     except KeyError as missing:
         raise S3Error(malformed, f"The URL lacks the parameter {missing.args[0]}.") from None
-    access_key, day, region, scope = _read_credential(credential, malformed)
+    credential = _read_credential(told, malformed)
     signed_s = _read_timestamp(timestamp)
     if signed_s is None:
         raise S3Error(malformed, "X-Amz-Date has to be of the form 20130524T000000Z.")
-    if day != timestamp[:8]:
+    if credential.day != timestamp[:8]:
         raise S3Error(malformed, "The day of X-Amz-Credential is not that of X-Amz-Date.")
     if not _SECONDS(expires) or not 1 <= int(expires) <= EXPIRES_MAX_S:
         raise S3Error(malformed, f"X-Amz-Expires has to be a number of seconds from 1 to {EXPIRES_MAX_S}.")
@@ -164,15 +158,14 @@ def _check_presigned(head: Head, query: dict[str, str], secret_of: Callable[[str
     except S3Error:
         raise S3Error("XAmzContentSHA256Mismatch", ClientComputedContentSHA256=payload) from None
     token = query.get("X-Amz-Security-Token") or head.headers.get("x-amz-security-token")
-    secret = find_secret(secret_of, access_key, token)
+    secret = find_secret(secret_of, credential.access_key, token)
     ends_s = signed_s + int(expires)
     if now_s < signed_s - SKEW_MAX_S:
         raise S3Error("AccessDenied", "The URL is not valid yet.", ServerTime=iso(now_s))
     if now_s >= ends_s:
         raise S3Error("AccessDenied", "The URL has expired.", Expires=iso(ends_s), ServerTime=iso(now_s))
     pairs = [pair for pair in head.pairs if pair[0] != "X-Amz-Signature"]
-    signing = _Signing(access_key, secret, day, region, scope, timestamp, claimed)
-    signed = signing.check(head, _read_names(names), payload, pairs)
+    signed = _check(head, _read_names(names), payload, pairs, credential, secret, timestamp, claimed)
     take_headers(head, lambda name: name not in _UNTAKEN)
     return signed
 
@@ -203,14 +196,14 @@ def check_form(fields: Mapping[str, str], secret_of: Callable[[str], str | None]
         claimed = _field(fields, "x-amz-signature")
         if _field(fields, "x-amz-algorithm") != ALGORITHM:
             raise S3Error("InvalidArgument", f"x-amz-algorithm has to be {ALGORITHM}.", ArgumentName="x-amz-algorithm")
-        access_key, day, region, _ = _read_credential(_field(fields, "x-amz-credential"), "InvalidArgument")
-        timestamp = _field(fields, "x-amz-date")
-        if _read_timestamp(timestamp) is None or day != timestamp[:8]:
+        credential = _read_credential(_field(fields, "x-amz-credential"), "InvalidArgument")
+        access_key, timestamp = credential.access_key, _field(fields, "x-amz-date")
+        if _read_timestamp(timestamp) is None or credential.day != timestamp[:8]:
             raise S3Error(
                 "InvalidArgument", "x-amz-date has to be of the day of x-amz-credential.", ArgumentName="x-amz-date"
             )
         secret = find_secret(secret_of, access_key, fields.get("x-amz-security-token"))
-        signature = day_key(secret, day, region).digest(policy).hex().encode()
+        signature = day_key(secret, credential.day, credential.region).digest(policy).hex().encode()
     if not hmac.compare_digest(signature, claimed.encode("utf-8", "replace")):
         raise S3Error("SignatureDoesNotMatch", AWSAccessKeyId=access_key, SignatureProvided=claimed)
     return access_key
@@ -223,51 +216,65 @@ def _field(fields: Mapping[str, str], name: str) -> str:
     return value
 
 
-class _Signing(NamedTuple):
-    """What a signature is made of beside the request itself."""
+class _Credential(msgspec.Struct, frozen=True, gc=False):
+    """Of a signature: whose key, for which day and region. ``scope`` is all of it but the access key id."""
 
     access_key: str
-    secret: str
     day: str
     region: str
     scope: str
-    timestamp: str
-    claimed: str
 
-    def check(self, head: Head, names: tuple[str, ...], payload: str, pairs: list[tuple[str, str]]) -> Signed:
-        """Raise ``S3Error`` unless the signature is that of ``head`` with the headers ``names`` and the query ``pairs``."""
-        headers = head.headers
-        for name in headers.keys() - names:
-            if name.startswith("x-amz-"):
-                raise S3Error("AccessDenied", f"The header {name} was sent but not signed.", HeadersNotSigned=name)
-        lines = "\n".join([f"{name}:{headers.get(name, '')}" for name in names])
-        if "  " in lines or "\t" in lines:
-            lines = _SPACES(" ", lines)
-        query = _canonical_query(pairs) if pairs else ""
-        canonical = f"{head.method}\n{_canonical_path(head.path)}\n{query}\n{lines}\n\n{';'.join(names)}\n{payload}"
-        hashed = _SHA256_BEGUN.copy()
-        hashed.update(canonical.encode("latin-1"))
-        to_sign = f"{ALGORITHM}\n{self.timestamp}\n{self.scope}\n{hashed.hexdigest()}"
-        key = day_key(self.secret, self.day, self.region)
-        signature = key.digest(to_sign.encode("latin-1")).hex()
-        if not hmac.compare_digest(signature.encode(), self.claimed.encode("utf-8", "replace")):
-            raise S3Error(
-                "SignatureDoesNotMatch",
-                AWSAccessKeyId=self.access_key,
-                StringToSign=to_sign,
-                SignatureProvided=self.claimed,
-                CanonicalRequest=canonical,
-            )
-        chain = None
-        if payload in (STREAMING, STREAMING_TRAILER):
-            chain = Chain(key, self.timestamp, self.scope, signature)
-        return Signed(self.access_key, payload, chain)
+
+class _Names(msgspec.Struct, frozen=True, gc=False):
+    """SignedHeaders."""
+
+    listed: tuple[str, ...]
+    each: frozenset[str]
+    joined: str
+
+
+def _check(
+    head: Head,
+    names: _Names,
+    payload: str,
+    pairs: list[tuple[str, str]],
+    credential: _Credential,
+    secret: str,
+    timestamp: str,
+    claimed: str,
+) -> Signed:
+    """Raise ``S3Error`` unless the signature ``claimed`` is that of ``head`` with the headers ``names`` and the query ``pairs``."""
+    headers, signed = head.headers, names.each
+    for name in headers:
+        if name not in signed and name.startswith("x-amz-"):
+            raise S3Error("AccessDenied", f"The header {name} was sent but not signed.", HeadersNotSigned=name)
+    lines = "\n".join([f"{name}:{headers.get(name, '')}" for name in names.listed])
+    if "  " in lines or "\t" in lines:
+        lines = _SPACES(" ", lines)
+    path, query = head.path, _canonical_query(pairs) if pairs else ""
+    if not _UNRESERVED_PATH(path):
+        path = _canonical_path(path)
+    canonical = f"{head.method}\n{path}\n{query}\n{lines}\n\n{names.joined}\n{payload}"
+    hashed = _SHA256_BEGUN.copy()
+    hashed.update(canonical.encode("latin-1"))
+    to_sign = f"{ALGORITHM}\n{timestamp}\n{credential.scope}\n{hashed.hexdigest()}"
+    key = day_key(secret, credential.day, credential.region)
+    signature = key.digest(to_sign.encode("latin-1")).hex()
+    if not (claimed.isascii() and hmac.compare_digest(signature, claimed)):
+        raise S3Error(
+            "SignatureDoesNotMatch",
+            AWSAccessKeyId=credential.access_key,
+            StringToSign=to_sign,
+            SignatureProvided=claimed,
+            CanonicalRequest=canonical,
+        )
+    is_chain = payload in (STREAMING, STREAMING_TRAILER)
+    chain = Chain(key, timestamp, credential.scope, signature) if is_chain else None
+    return Signed(credential.access_key, payload, chain)
 
 
 def _canonical_path(path: str) -> str:
     """Every byte but unreserved ones and slashes percent-encoded, once; nothing is normalised."""
-    if _UNRESERVED_PATH(path):
-        return path
     return _RESERVED_PATH(_escaped, unquote_to_bytes(path.encode("latin-1")).decode("latin-1"))
 
 
@@ -289,13 +296,20 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _read_authorization(before: str, after: str) -> tuple[tuple[str, str, str, str], tuple[str, ...]]:
-    """Credential and SignedHeaders of an Authorization header, of the text before and behind its signature: a client sends the same day after day. What
-    raises is not kept."""
-    if len(before) + len(after) > 2 * NAMES_MAX_BYTES:
+def _read_authorization(before: str, found: str, after: str) -> tuple[_Credential, _Names]:
+    """Credential and SignedHeaders of an Authorization header, of the text before and behind its signature, which was ``found``: a client sends the same
+    day after day. What raises is not kept."""
+    algorithm, _, rest = before.partition(" ")
+    if algorithm != ALGORITHM:
+        if algorithm.startswith("AWS4-") or (algorithm == "AWS" and ":" in rest):
+            raise unsupported()
+        raise S3Error("InvalidArgument", "This type of authorization is not known.", ArgumentName="Authorization")
+    if not found or rest.rpartition(",")[2].strip():
+        raise S3Error("AuthorizationHeaderMalformed", "The Authorization header lacks Signature.")
+    if len(rest) + len(after) > 2 * NAMES_MAX_BYTES:
         raise S3Error("AuthorizationHeaderMalformed", "The Authorization header is too long.")
     fields = {}
-    for field in f"{before},{after}".split(","):
+    for field in f"{rest},{after}".split(","):
         name, _, value = field.strip().partition("=")
         fields[name] = value
     try:
@@ -306,25 +320,27 @@ def _read_authorization(before: str, after: str) -> tuple[tuple[str, str, str, s
 
 
 @lru_cache(maxsize=1024)
-def _read_names(names: str) -> tuple[str, ...]:
+def _read_names(names: str) -> _Names:
     """The names of SignedHeaders, as they are signed: a client sends the same ones over and over."""
     if len(names) > NAMES_MAX_BYTES or names.count(";") >= NAMES_MAX:
         raise S3Error("AccessDenied", f"SignedHeaders may have {NAMES_MAX} names and {NAMES_MAX_BYTES} bytes.")
-    listed = tuple(names.lower().split(";"))
+    joined = names.lower()
+    listed = tuple(joined.split(";"))
     if "host" not in listed or not names.isascii():
         raise S3Error("AccessDenied", "The header host has to be signed.", HeadersNotSigned="host")
-    if len(set(listed)) < len(listed):
+    each = frozenset(listed)
+    if len(each) < len(listed):
         raise S3Error("AccessDenied", "SignedHeaders names a header twice.")
-    return listed
+    return _Names(listed, each, joined)
 
 
 @lru_cache(maxsize=1024)
-def _read_credential(credential: str, malformed: str) -> tuple[str, str, str, str]:
-    """(access key id, day, region, scope). Any region will do: a client uses the one it is configured with."""
+def _read_credential(credential: str, malformed: str) -> _Credential:
+    """Any region will do: a client uses the one it is configured with."""
     parts = credential.split("/") if len(credential) <= CREDENTIAL_MAX_BYTES else []
     if len(parts) != 5 or parts[3:] != ["s3", "aws4_request"] or not all(parts) or not credential.isascii():
         raise S3Error(malformed, "The credential has to be of the form <key id>/<yyyymmdd>/<region>/s3/aws4_request.")
-    return parts[0], parts[1], parts[2], credential[len(parts[0]) + 1 :]
+    return _Credential(parts[0], parts[1], parts[2], credential[len(parts[0]) + 1 :])
 
 
 def check_skew(signed_s: float, now_s: float, told: str) -> None:
@@ -351,7 +367,7 @@ def find_secret(secret_of: Callable[[str], str | None], access_key: str, token: 
 
 def check_payload(payload: str) -> None:
     """Raise ``S3Error`` (InvalidArgument) unless this can be x-amz-content-sha256."""
-    if payload != UNSIGNED and not _SHA256(payload) and payload not in STREAMED:
+    if payload not in _USUAL_PAYLOADS and not _SHA256(payload):
         raise S3Error(
             "InvalidArgument",
             f"x-amz-content-sha256 has to be a SHA-256 in hexadecimal, {UNSIGNED}, or one of {', '.join(sorted(STREAMED))}.",

@@ -13,6 +13,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from signed_requests import KEY, SECRET, client, head_of, secret_of, sign, wire_head
 
 from monofs.gateways.s3 import signing
@@ -142,7 +143,7 @@ def test_repeated_headers_and_query_names_and_missing_values_are_part_of_the_sig
     assert authenticate(head, secret_of, time.time()) is not None
     assert head.headers["x-amz-meta-a"] == "1,2  3"
     assert head.pairs.count(("x", "1")) == 1
-    assert refused(head._replace(pairs=[pair for pair in head.pairs if pair != ("x", "1")])) == "SignatureDoesNotMatch"
+    assert refused(replace(head, pairs=[pair for pair in head.pairs if pair != ("x", "1")])) == "SignatureDoesNotMatch"
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -171,13 +172,13 @@ def test_any_signed_request_is_believed_and_no_altered_one_is(key, query, values
     altered = data.draw(
         st.sampled_from(
             [
-                head._replace(method="PUT"),
-                head._replace(path=head.path + "x"),
-                head._replace(pairs=[*head.pairs, ("new", "1")]),
-                head._replace(headers={**head.headers, "host": "other"}),
-                head._replace(headers={**head.headers, "x-amz-content-sha256": EMPTY_SHA256}),
-                head._replace(headers={**head.headers, "x-amz-copy-source": "secret/file"}),
-                head._replace(headers={**head.headers, "authorization": head.headers["authorization"][:-1] + "g"}),
+                replace(head, method="PUT"),
+                replace(head, path=head.path + "x"),
+                replace(head, pairs=[*head.pairs, ("new", "1")]),
+                replace(head, headers={**head.headers, "host": "other"}),
+                replace(head, headers={**head.headers, "x-amz-content-sha256": EMPTY_SHA256}),
+                replace(head, headers={**head.headers, "x-amz-copy-source": "secret/file"}),
+                replace(head, headers={**head.headers, "authorization": head.headers["authorization"][:-1] + "g"}),
             ]
         )
     )
@@ -198,7 +199,7 @@ def plain(**headers: str) -> Head:
     """A request as botocore signs it, with headers put in afterwards; ``None`` takes one out."""
     head = sign("GET", "https://s3.example/bucket/key", [])
     changed = {**head.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return head._replace(headers={name: value for name, value in changed.items() if value is not None})
+    return replace(head, headers={name: value for name, value in changed.items() if value is not None})
 
 
 def test_a_request_without_any_signature_is_anonymous():
@@ -239,7 +240,7 @@ def test_a_request_without_a_body_may_leave_out_that_it_has_none():
     key = sigv4.day_key(SECRET, scope[:8], "us-east-1")
     signature = key.digest(to_sign.encode()).hex()
     text = f"AWS4-HMAC-SHA256 Credential={KEY}/{scope}, SignedHeaders=host;x-amz-date, Signature={signature}"
-    signed = authenticate(head._replace(headers={**head.headers, "authorization": text}), secret_of, time.time())
+    signed = authenticate(replace(head, headers={**head.headers, "authorization": text}), secret_of, time.time())
     assert signed is not None
     assert signed.payload == EMPTY_SHA256
 
@@ -256,7 +257,7 @@ def presigned(**changes: str | None) -> Head:
     s3, _ = client()
     head = head_of("GET", s3.generate_presigned_url("get_object", {"Bucket": "b", "Key": "k"}, ExpiresIn=600), {})
     pairs = {**dict(head.pairs), **{f"X-Amz-{name}": value for name, value in changes.items()}}
-    return head._replace(pairs=[(name, value) for name, value in pairs.items() if value is not None])
+    return replace(head, pairs=[(name, value) for name, value in pairs.items() if value is not None])
 
 
 def test_a_presigned_url_ends_when_it_says_and_begins_not_much_before_it_was_made():
@@ -307,7 +308,7 @@ def test_each_way_for_a_presigned_url_to_be_wrong_has_the_code_aws_gives_it():
     assert refused(presigned(SignedHeaders="host;東京")) == "AccessDenied"
     assert refused(presigned(Signature="東京")) == "SignatureDoesNotMatch"
     both = presigned()
-    assert refused(both._replace(headers={**both.headers, "authorization": "AWS4-HMAC-SHA256 x"})) == "InvalidArgument"
+    assert refused(replace(both, headers={**both.headers, "authorization": "AWS4-HMAC-SHA256 x"})) == "InvalidArgument"
     old = wire_head(b"GET", b"/b/k?AWSAccessKeyId=a&Signature=b&Expires=1", [])
     assert refused(old) == "InvalidRequest"
 

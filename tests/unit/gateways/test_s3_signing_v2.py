@@ -12,6 +12,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from signed_requests import KEY, SECRET, head_of, secret_of, wire_head
 
 from monofs.gateways.s3.errors import S3Error
@@ -158,13 +159,13 @@ def test_the_clock_of_who_signs_headers_is_about_ours() -> None:
     assert believed(head, now_s + 890)
     assert refused(head, now_s + 910) == refused(head, now_s - 910) == "RequestTimeTooSkewed"
     for date in ("yesterday", "Tue, 07 Jul 1950 21:53:04 GMT"):
-        assert refused(head._replace(headers={**head.headers, "date": date})) == "AccessDenied"
-        assert refused(head._replace(headers={**head.headers, "x-amz-date": date})) == "AccessDenied"
-    assert refused(head._replace(headers={**head.headers, "x-amz-date": ""})) == "AccessDenied"
+        assert refused(replace(head, headers={**head.headers, "date": date})) == "AccessDenied"
+        assert refused(replace(head, headers={**head.headers, "x-amz-date": date})) == "AccessDenied"
+    assert refused(replace(head, headers={**head.headers, "x-amz-date": ""})) == "AccessDenied"
 
 
 def with_header(head: Head, **headers: Any) -> Head:
-    return head._replace(headers={**head.headers, **{name.replace("_", "-"): value for name, value in headers.items()}})
+    return replace(head, headers={**head.headers, **{name.replace("_", "-"): value for name, value in headers.items()}})
 
 
 def test_each_way_to_be_wrong_has_a_code() -> None:
