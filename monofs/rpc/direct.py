@@ -36,24 +36,21 @@ _A = TypeVar("_A", bound=Message)
 Receive = Callable[[Any], None]
 
 
-class _Asked:
-    """One direct call: who gets its answer and its stream."""
+class _Asked(Call):
+    """One direct call, and who gets its answer and its stream."""
 
-    __slots__ = ("answer_type", "call", "deferred", "is_plain", "receive", "result")
+    __slots__ = ("answer_type", "deferred", "is_plain", "receive", "result")
 
-    def __init__(self, answer_type: type[Message], receive: Receive | None = None, *, is_plain: bool = False) -> None:
-        self.answer_type = answer_type
-        self.receive = receive
-        self.call: Call | None = None
-        self.is_plain = is_plain
-        self.deferred: Deferred[Any] | None = None if is_plain else Deferred(self.cancel)
-        """None: the asker looks at ``result`` when the handler returns."""
-        self.result: Any = None
+    answer_type: type[Message]
+    receive: Receive | None
+    is_plain: bool
+    deferred: Deferred[Any] | None
+    """None: the asker looks at ``result`` when the handler returns."""
+    result: Any
 
     def cancel(self, _deferred: Deferred[Any]) -> None:
         """For Deferred.cancel()."""
-        if self.call is not None:
-            self.call.abandon()
+        self.abandon()
 
 
 class DirectClient(Connection):
@@ -73,29 +70,29 @@ class DirectClient(Connection):
         self.peer = "direct"
         self.closed = False
         self._limits = limits or Limits()
-        self._asked: dict[int, _Asked] = {}
-        self._last_id = 0
+        self._asked: set[_Asked] = set()
+        """Those whose handler has returned without an answer."""
 
     def call(
         self, method: Method, request: Message, answer_type: type[_A], timeout_s: float = 30.0, *, trace: int = 0
     ) -> Deferred[_A]:
         """As :meth:`Client.call`."""
-        return self._later(method, request, _Asked(answer_type), timeout_s, trace)
+        return self._later(method, request, answer_type, None, timeout_s, trace)
 
     def ask(
         self, method: Method, request: Message, answer_type: type[_A], timeout_s: float = 30.0, *, trace: int = 0
     ) -> _A | Deferred[_A]:
         """The answer itself, or the error raised, where the handler has it at once; else a Deferred, which fires as soon as the handler has it."""
-        asked = _Asked(answer_type, is_plain=True)
-        call = self._open(method, request, asked, timeout_s, trace)
-        answer = self.service.begin(call, request)
+        asked = self._open(method, request, answer_type, None, timeout_s, trace)
+        answer = self.service.begin(asked, request)
         if isinstance(answer, answer_type):
-            call.count()
+            asked.count()
             return answer
         if answer is not None:
-            call.answer(answer)  # which says what is wrong with it
-        self._await(call)
-        if asked.result is None:
+            asked.answer(answer)  # which says what is wrong with it
+        if not asked.closed:
+            self._await(asked)
+        if not asked.closed:
             asked.deferred = Deferred(asked.cancel)
             return asked.deferred
         if isinstance(asked.result, MonofsError):
@@ -114,31 +111,48 @@ class DirectClient(Connection):
         trace: int = 0,
     ) -> Deferred[_A]:
         """A stream: ``receive(item or bytes)`` for each element, then the final answer."""
-        return self._later(method, request, _Asked(answer_type, receive), timeout_s, trace)
+        return self._later(method, request, answer_type, receive, timeout_s, trace)
 
     def close(self) -> Deferred[None]:
         """Give up what is in flight (ConnectionLost) and tell lenders; further calls fail with Closed."""
         if not self.closed:
             self.closed = True
-            asked, self._asked = self._asked, {}
-            for one in asked.values():
-                if one.call is not None:
-                    one.call.abandon()
-                self._fire(one, ConnectionLost("this channel was closed"))
+            for asked in list(self._asked):
+                asked.abandon()
+                self._fire(asked, ConnectionLost("this channel was closed"))
             self.has_closed()
         return succeed(None)
 
-    def _later(self, method: Method, request: Message, asked: _Asked, timeout_s: float, trace: int) -> Deferred[Any]:
+    def _later(
+        self,
+        method: Method,
+        request: Message,
+        answer_type: type[Message],
+        receive: Receive | None,
+        timeout_s: float,
+        trace: int,
+    ) -> Deferred[Any]:
         try:
-            call = self._open(method, request, asked, timeout_s, trace)
+            asked = self._open(method, request, answer_type, receive, timeout_s, trace)
         except MonofsError as refused:
             return fail(refused)
-        self.service.run(call, request)
-        self._await(call)
-        assert asked.deferred is not None  # noqa: S101 - it is not plain
-        return asked.deferred
+        asked.is_plain = False
+        deferred: Deferred[Any] = Deferred(asked.cancel)
+        asked.deferred = deferred
+        self.service.run(asked, request)
+        if not asked.closed:
+            self._await(asked)
+        return deferred
 
-    def _open(self, method: Method, request: Message, asked: _Asked, timeout_s: float, trace: int) -> Call:
+    def _open(
+        self,
+        method: Method,
+        request: Message,
+        answer_type: type[Message],
+        receive: Receive | None,
+        timeout_s: float,
+        trace: int,
+    ) -> _Asked:
         """The call of a request. Raises what is refused before any handler sees it."""
         if self.closed:
             raise Closed("this channel is closed")
@@ -149,20 +163,25 @@ class DirectClient(Connection):
             raise UnknownMethod(f"{self.service.role} has no method {int(method)}", method=int(method))
         if not isinstance(request, entry.request_type):
             raise InvalidArgument(f"not a {entry.name} request: {type(request).__name__}")
-        if len(self._asked) >= self._limits.in_flight:
+        limits = self._limits
+        if len(self._asked) >= limits.in_flight:
             raise Overloaded(f"{len(self._asked)} calls are in flight already")
-        self._last_id += 1
         now = time.monotonic()
-        deadline = now + min(timeout_s, self._limits.longest_s)
-        call = asked.call = Call(self, entry, self._last_id, trace or current_trace() or new_trace(), now, deadline)
-        call.pending = True
-        self._asked[call.request_id] = asked
-        return call
+        deadline = now + min(timeout_s, limits.longest_s)
+        asked = _Asked(self, entry, 0, trace or current_trace() or new_trace(), now, deadline)
+        asked.answer_type, asked.receive, asked.is_plain = answer_type, receive, True
+        asked.deferred = asked.result = None
+        return asked
 
-    def _await(self, call: Call) -> None:
-        """Its handler has returned."""
-        if not call.closed:
-            self.service.deadlines.add(call, call.deadline)
+    def _await(self, asked: _Asked) -> None:
+        """Its handler has returned, and its answer is still to come."""
+        if self.closed:
+            asked.abandon()
+            self._fire(asked, ConnectionLost("this channel was closed"))
+            return
+        asked.pending = True
+        self._asked.add(asked)
+        self.service.deadlines.add(asked, asked.deadline)
 
     def _fire(self, asked: _Asked, result: Any) -> None:
         """Give the asker his answer: in a later turn, unless he takes it at once; not if he cancelled meanwhile."""
@@ -193,20 +212,16 @@ class DirectClient(Connection):
         """In the next turn."""
         self.service.reactor.callLater(0, call.run_waiting)
 
-    def send_answer(self, call: Call, message: Message) -> None:
+    def send_answer(self, call: Any, message: Message) -> None:
         """Hand the answer over, if it is what was asked for."""
-        asked = self._asked.get(call.request_id)
-        if asked is not None:
-            if isinstance(message, asked.answer_type):
-                self._fire(asked, message)
-            else:
-                self._fire(asked, ProtocolError(f"the answer is not a {asked.answer_type.__name__}"))
+        if isinstance(message, call.answer_type):
+            self._fire(call, message)
+        else:
+            self._fire(call, ProtocolError(f"the answer is not a {call.answer_type.__name__}"))
 
-    def send_error(self, call: Call, error: MonofsError) -> None:
+    def send_error(self, call: Any, error: MonofsError) -> None:
         """Hand the error over."""
-        asked = self._asked.get(call.request_id)
-        if asked is not None:
-            self._fire(asked, error)
+        self._fire(call, error)
 
     def send_item(self, call: Call, message: Message) -> None:
         """One element."""
@@ -226,15 +241,12 @@ class DirectClient(Connection):
             self._receive(call, piece)
             offset, length = offset + len(piece), length - len(piece)
 
-    def _receive(self, call: Call, element: Any) -> None:
-        asked = self._asked.get(call.request_id)
-        if asked is None:
-            return
-        if asked.receive is None:
+    def _receive(self, call: Any, element: Any) -> None:
+        if call.receive is None:
             raise NotSupported(f"{call.entry.name} streams; ask for it with stream()")
-        asked.receive(element)
+        call.receive(element)
 
-    def ended(self, call: Call) -> None:
+    def ended(self, call: Any) -> None:
         """The call got its final frame or was given up."""
-        self._asked.pop(call.request_id, None)
+        self._asked.discard(call)
         self.service.deadlines.discard(call)

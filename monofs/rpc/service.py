@@ -175,6 +175,7 @@ class Call:
         "connection",
         "deadline",
         "descriptors",
+        "door",
         "entry",
         "pending",
         "request_id",
@@ -188,6 +189,8 @@ class Call:
         self, connection: Connection, entry: Entry, request_id: int, trace: int, started: float, deadline: float
     ) -> None:
         self.connection = connection
+        self.door = connection.door
+        """`tcp`, `unix` or `direct`."""
         self.entry = entry
         self.request_id = request_id
         self.trace = trace
@@ -208,11 +211,6 @@ class Call:
     def principal(self) -> Principal:
         """Who asks."""
         return self.connection.principal
-
-    @property
-    def door(self) -> str:
-        """`tcp`, `unix` or `direct`."""
-        return self.connection.door
 
     @property
     def peer(self) -> str:
