@@ -47,7 +47,7 @@ class Issuer:
         issued_s = self._now_ns() // 1_000_000_000
         return Capability(
             self._newest,
-            self._namespace.cluster,
+            self._namespace.store.meta.cluster,
             inode.content,
             inode.size,
             inode.layout,

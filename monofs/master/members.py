@@ -155,7 +155,7 @@ class Members:
     @property
     def epoch(self) -> int:
         """Of the slot table: the journal index it came into force at."""
-        return self._namespace.slots.epoch
+        return self._namespace.known_slots.table.epoch
 
     def live(self) -> list[int]:
         """Ids of workers within their lease, sorted."""

@@ -23,13 +23,13 @@ from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.model.capability import Capability
 from monofs.model.errors import InvalidArgument, IsADirectory, MonofsError
-from monofs.model.inode import Flag, Inode
+from monofs.model.inode import Flag, Inode, Kind
 from monofs.model.options import LoadType
 from monofs.model.paths import Parts, format_path, parse_path
 from monofs.model.principal import Right
 from monofs.rpc.api import (
+    NIL,
     Failure,
-    Message,
     OpenAnswer,
     OpenManyAnswer,
     OpenManyRequest,
@@ -45,12 +45,13 @@ from monofs.rpc.api import (
 from monofs.rpc.service import Call
 
 BATCH_MAX = 1000
-_PERSISTED = int(Flag.PERSISTED)
+_PERSISTED, _DIRECTORY = int(Flag.PERSISTED), int(Kind.DIRECTORY)
 A = TypeVar("A", StatAnswer, OpenAnswer)
 M = TypeVar("M", StatManyAnswer, OpenManyAnswer)
 AtHand = Callable[[Capability, Call], bytes]
 """The bytes of what is granted here; none when they cannot be given at once."""
-Answering = Callable[[Parts, Lookup, Call, Message], A]
+Asking = StatRequest | OpenRequest | StatManyRequest | OpenManyRequest
+Answering = Callable[[Parts, Lookup, Call, Asking], A]
 parse = lru_cache(maxsize=8192)(parse_path)
 """Paths repeat; parsing one costs four times a hit."""
 
@@ -144,12 +145,10 @@ class Reading:
         self, parts: Parts, found: Lookup, call: Call, request: StatRequest | OpenRequest, answer: Answering[A]
     ) -> A | Deferred[A]:
         """The answer, once what is kept beside the bytes is known, if it is wanted."""
-        if not request.attributes:
+        if not request.attributes or request.options.load == LoadType.NEVER or not self._learner.is_unknown(found):
             return answer(parts, found, call, request)
-        if request.options.load == LoadType.NEVER or not self._learner.is_unknown(found):
-            return self._told(parts, found, call, request, answer)
         if isinstance(request, OpenRequest) and request.learn_later:
-            told = self._told(parts, found, call, request, answer)
+            told = answer(parts, found, call, request)
             if isinstance(told, OpenAnswer):
                 told.unlearnt = True
             return told
@@ -158,33 +157,36 @@ class Reading:
             learnt, lookup = self._learner.learn_directory(parts), self._namespace.lookup
         else:
             learnt, lookup = self._learner.learn_many([parts]), self._namespace.lookup_key
-        return learnt.addCallback(lambda _: self._told(parts, lookup(parts), call, request, answer))
+        return learnt.addCallback(lambda _: answer(parts, lookup(parts), call, request))
 
-    def _told(self, parts: Parts, found: Lookup, call: Call, request: Message, answer: Answering[A]) -> A:
-        """The answer, with what is kept beside the bytes."""
-        told = answer(parts, found, call, request)
-        raw = None if found.inode is None else self._namespace.remembered_attributes(found.inode)
-        if raw is not None:
-            told.attributes = msgspec.Raw(raw)
-        return told
+    def _attributes(self, inode: Inode) -> msgspec.Raw:
+        """What is kept beside the bytes."""
+        raw = self._namespace.remembered_attributes(inode)
+        return NIL if raw is None else msgspec.Raw(raw)
 
-    def _stat_answer(self, parts: Parts, found: Lookup, call: Call, _: Message) -> StatAnswer:
-        if found.raw is None:
+    def _stat_answer(self, parts: Parts, found: Lookup, call: Call, request: Asking) -> StatAnswer:
+        inode = found.inode
+        if inode is None or found.raw is None:
             raise self.absence(parts, found, call)
         if self._permissions:
             check_access(call.principal, Right.READ, self._chain_to(parts, found))
         located = found.located
-        return StatAnswer(msgspec.Raw(found.raw), 0 if located is None else located.mount.id, found.pinned)
+        return StatAnswer(
+            msgspec.Raw(found.raw),
+            0 if located is None else located.mount.id,
+            found.pinned,
+            self._attributes(inode) if request.attributes else NIL,
+        )
 
-    def _open_answer(self, parts: Parts, found: Lookup, call: Call, request: Message) -> OpenAnswer:
+    def _open_answer(self, parts: Parts, found: Lookup, call: Call, request: Asking) -> OpenAnswer:
         inode = found.inode
         if inode is None or found.raw is None:
             raise self.absence(parts, found, call)
-        if inode.is_directory:
+        if inode.kind == _DIRECTORY:
             raise IsADirectory(f"{format_path(parts)} is a directory", path=format_path(parts))
         if self._permissions:
             check_access(call.principal, Right.READ, self._chain_to(parts, found), R_OK)
-        located, policy = found.located, self._namespace.policy_for(parts)
+        located, policy = found.located, self._namespace.known_policies.of(parts)
         granted = self._issuer.grant(inode, located, policy.id, pinned=found.pinned)
         mount = 0 if located is None else located.mount.id
         data, token, workers = b"", b"", []
@@ -204,6 +206,7 @@ class Reading:
             workers,
             data,
             policy.replicas or 1,
+            self._attributes(inode) if request.attributes else NIL,
         )
 
     def holders(self, inode: Inode) -> list[int]:
@@ -238,8 +241,6 @@ class Reading:
                 asked.append(error)
 
         def answer(parts: Parts, found: Lookup) -> A:
-            if attributes:
-                return self._told(parts, found, call, request, answer_one)
             return answer_one(parts, found, call, request)
 
         if not stale:

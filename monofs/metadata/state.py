@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from monofs.metadata.entries import Stamp
 from monofs.metadata.intent_entries import Asker
@@ -68,10 +69,11 @@ _DEPTH_MAX = 4096
 T = TypeVar("T")
 _PINNED = int(Flag.PINNED)
 _MOUNT = int(Flag.MOUNT)
+_DIRECTORY = int(Kind.DIRECTORY)
 decode_mount = msgspec.msgpack.Decoder(Mount).decode
 
 
-class Lookup(NamedTuple):
+class Lookup(msgspec.Struct, frozen=True, gc=False):
     """What a path leads to."""
 
     inode: Inode | None
@@ -156,7 +158,7 @@ class State:
         depth = 0
         names = self._names
         for name in parts:
-            if inode.kind != 2:
+            if inode.kind != _DIRECTORY:
                 return Lookup(None, None, inode, depth, self._locate(mounted, parts), flags & _PINNED != 0, here)
             directory = inode.id
             hit = names.get((directory, name)) or self._load(directory, name)
@@ -177,16 +179,19 @@ class State:
         """Resolve a path as a key of an object store: a file, though a directory has its name too, and below a file of which there is no such
         directory as if nothing were there."""
         found = self.lookup(parts)
-        if found.inode is not None and found.parent is not None and found.inode.kind == Kind.DIRECTORY:
+        if found.inode is not None and found.inode.kind == _DIRECTORY and found.parent is not None:
             raw = self.store.get(found.parent.id, parts[-1])
             if raw is None:
-                return found._replace(inode=None, raw=None, depth=found.depth - 1)
-            return found._replace(inode=decode_inode(raw), raw=raw)
+                return replace(found, inode=None, raw=None, depth=found.depth - 1)
+            return replace(found, inode=decode_inode(raw), raw=raw)
         if found.inode is None and found.parent is not None and found.parent.kind != Kind.DIRECTORY:
             depth = found.depth - 1
             above = self.lookup(parts[:depth])
-            return found._replace(
-                parent=above.inode, depth=depth, above=ABOVE_ROOT if above.parent is None else int(above.parent.id)
+            return replace(
+                found,
+                parent=above.inode,
+                depth=depth,
+                above=ABOVE_ROOT if above.parent is None else int(above.parent.id),
             )
         return found
 

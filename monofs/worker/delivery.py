@@ -33,7 +33,7 @@ from monofs.worker.gate import Gate
 from monofs.worker.peers import BY_READERS, Asked, Peers
 from monofs.worker.pins import Pins
 from monofs.worker.planner import group_masks, run_length
-from monofs.worker.residency import is_resident, read_of, stays_in_memory
+from monofs.worker.residency import is_resident, read_piece, stays_in_memory
 
 SMALL_BYTES = 128 << 10
 """Up to here bytes are read and copied into the answer; above, the kernel copies them, which costs more calls of our own."""
@@ -352,8 +352,8 @@ class Delivery:
         if fd is None and missed and group.directory.is_local:
             fd = group.fd()  # written a moment ago: opening it meets no disk
         if fd is not None and length <= SMALL_BYTES:
-            data = bytearray(length)
-            if read_of(group.directory)(fd, data, group.base + at):
+            data = read_piece(group.directory, fd, group.base + at, length)
+            if data is not None:
                 self._call.data(memoryview(data))
                 self._sent(length, source)
                 return True

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import cast
 
 from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, block_of
 from monofs.model.capability import Capability
@@ -24,7 +23,7 @@ from monofs.worker.delivery import EMPTY, SMALL_BYTES, Delivery, Parts, Piece, m
 from monofs.worker.heat import Heat, Served, tell
 from monofs.worker.peers import Asked
 from monofs.worker.planner import ReadAhead, group_masks
-from monofs.worker.residency import Read, read_now, read_of
+from monofs.worker.residency import Read, read_now, read_of, read_piece
 
 PIECES_MAX = 1024
 MANY_BYTES_MAX = 16 << 20
@@ -99,9 +98,9 @@ class Reading:
             self._parts.admit(granted)
         except MonofsError:
             return b""
-        return cast("bytes", self._ready(call, granted, 0, granted.size) or b"")  # which nobody changes any more
+        return self._ready(call, granted, 0, granted.size) or b""
 
-    def _ready(self, call: Call, capability: Capability, offset: int, end: int) -> bytearray | None:
+    def _ready(self, call: Call, capability: Capability, offset: int, end: int) -> bytes | None:
         """A small piece that is resident, verified and within one group."""
         group = self._cache.lookup(capability.content, offset // GROUP_SIZE_BYTES)
         if group is None or not group.verified:
@@ -110,8 +109,10 @@ class Reading:
         first, last = at // PAGE_SIZE_BYTES, (at + length - 1) // PAGE_SIZE_BYTES
         if not group.present >> first & group.present >> last & 1:
             return None  # also when the piece goes on in the next group: bit 64 is never set
-        fd, data = group.directory.files.ready(group), bytearray(length)
-        if fd is None or not read_of(group.directory)(fd, data, group.base + at):
+        directory = group.directory
+        fd = directory.files.ready(group)
+        data = None if fd is None else read_piece(directory, fd, group.base + at, length)
+        if data is None:
             return None
         self._cache.touch(group)
         self._count_hits(capability.mount, 1 + (last > first))

@@ -16,6 +16,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable
+from typing import cast
 
 from monofs.tiering.directory import Directory
 
@@ -69,6 +70,18 @@ _swap = Swap()
 def stays_in_memory(directory: Directory) -> bool:
     """Whether all bytes of the directory's files are in memory, however long nobody read them."""
     return directory.in_memory and not _swap.is_on()
+
+
+def read_piece(directory: Directory, fd: int, offset: int, length: int) -> bytes | None:
+    """Bytes of one of its files (up to ``CHECKED_MOST_BYTES``) without waiting for a disk; None when a thread must read."""
+    if not stays_in_memory(directory):
+        data = bytearray(length)
+        return cast("bytes", data) if read_now(fd, data, offset) else None  # nobody changes it any more
+    try:
+        read = os.pread(fd, length, offset)
+    except OSError:
+        return None
+    return read if len(read) == length else None
 
 
 def read_of(directory: Directory) -> Read:
