@@ -142,7 +142,7 @@ class HttpConnection(PacedLink):
 
     def go_on(self) -> None:
         """Take from what came what may be taken now."""
-        if self._busy or self.closed or self._closing:
+        if self._busy or not self._is_open():
             return
         self._busy = True
         steps = STEPS_A_TURN
@@ -189,11 +189,10 @@ class HttpConnection(PacedLink):
             self.go_on()
 
     def _step(self) -> bool:
-        """Do one thing; False when there is nothing to do now."""
+        """Take a head, or something of the body of the request under way; False when there is nothing to do now."""
         exchange = self._exchange
-        return self._take_head() if exchange is None else self._take_body(exchange)
-
-    def _take_head(self) -> bool:
+        if exchange is not None:
+            return self._take_body(exchange)
         data, at = self._data, self._at
         if at == len(data) or (self.queued_bytes and self.is_full()):
             return False
@@ -209,12 +208,14 @@ class HttpConnection(PacedLink):
             self._await_head(data[at:])
             return False
         self._at, self._scanned, self._head_begun = end, 0, False
-        head = self.door.parser.parse(data[at:end])
+        door = self.door
+        head = door.parser.parse(data[at:end])
         exchange = self._exchange = Exchange(self, head)
-        self._body_over = head.length == 0
-        self._left = head.length or 0
-        self._chunks = ChunkDecoder() if head.length is None else None
-        self.door.serve(exchange)
+        length = head.length
+        self._body_over = length == 0
+        self._left = length or 0
+        self._chunks = ChunkDecoder() if length is None else None
+        door.serve(exchange)
         return not (exchange.closed and self._body_over) or end < len(data)
 
     def _await_head(self, block: bytes) -> None:

@@ -9,6 +9,7 @@ Not here: what a barrier costs and proves (journal), what is a change (methods.p
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -44,17 +45,17 @@ class Barriers:
 
     def behind(self, handler: Callable[[Any, Call], Any]) -> Handler:
         """Rights and the read barrier; a plain call when the barrier passes at once, as it does for one voter."""
-        read_barrier = self._read_barrier
+        read_barrier, linearizable = self._read_barrier, Consistency.LINEARIZABLE
 
         def handle(request: Any, call: Call) -> Any:
-            principal = call.principal
+            principal = call.connection.principal
             if not int(principal.rights) & _READ:
                 check_access(principal, Right.READ)
             barrier = _Barrier()
-            read_barrier(Consistency.LINEARIZABLE, barrier, 0.0)
+            read_barrier(linearizable, barrier, 0.0)
             if barrier.passed and barrier.error is None:
                 return handler(request, call)
-            return barrier.then(lambda: handler(request, call))
+            return barrier.then(partial(handler, request, call))
 
         return handle
 
@@ -105,12 +106,9 @@ class Barriers:
 class _Barrier:
     """Hears the read barrier, at once or later."""
 
-    __slots__ = ("error", "passed", "waiter")
-
-    def __init__(self) -> None:
-        self.passed = False
-        self.error: MonofsError | None = None
-        self.waiter: Deferred[None] | None = None
+    passed = False
+    error: MonofsError | None = None
+    waiter: Deferred[None] | None = None
 
     def __call__(self, error: MonofsError | None) -> None:
         self.passed, self.error = True, error

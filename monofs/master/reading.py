@@ -145,7 +145,7 @@ class Reading:
         self, parts: Parts, found: Lookup, call: Call, request: StatRequest | OpenRequest, answer: Answering[A]
     ) -> A | Deferred[A]:
         """The answer, once what is kept beside the bytes is known, if it is wanted."""
-        if not request.attributes or request.options.load == LoadType.NEVER or not self._learner.is_unknown(found):
+        if not request.attributes or not self._learner.is_unknown(found) or request.options.load == LoadType.NEVER:
             return answer(parts, found, call, request)
         if isinstance(request, OpenRequest) and request.learn_later:
             told = answer(parts, found, call, request)

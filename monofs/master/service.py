@@ -142,7 +142,7 @@ class Master:
         wrapped = WrappedKeys(namespace.data_key, namespace.capability_key)
         keys = unwrap_keys(self._secret, namespace.cluster, wrapped)
         self._wire(Vault(keys.data), keys.capability)
-        self._ready = True
+        self._answer_all()
         log.info("master ready", cluster=namespace.cluster.hex(), index=namespace.applied_index)
 
     async def _initialize(self) -> None:
@@ -373,7 +373,7 @@ class Master:
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self._ready = False
+        self._answer_none()
         if self._watch is not None and self._watch.running:
             self._watch.stop()
         if self._duties is not None:
@@ -400,11 +400,21 @@ class Master:
     def _make_service(self) -> Service:
         service = Service("master", self._reactor, cluster=lambda: self._namespace.cluster)
         for method, request_type in REQUESTS.items():
-            service.register(method, request_type, partial(self._handle, method))
+            service.register(method, request_type, _refuse_now)
         return service
 
-    def _handle(self, method: Method, request: Message, call: Call) -> Any:
-        if not self._ready:
-            raise NotReady("the master is starting or stopping: try again shortly")
-        handler = self._handlers[method]
-        return self._barriers.as_leader(handler, request, call) if method in CHANGES else handler(request, call)
+    def _answer_all(self) -> None:
+        """Every method has its handler from now on."""
+        for method, handler in self._handlers.items():
+            answers = partial(self._barriers.as_leader, handler) if method in CHANGES else handler
+            self._service.entries[method].handler = answers
+        self._ready = True
+
+    def _answer_none(self) -> None:
+        self._ready = False
+        for entry in self._service.entries.values():
+            entry.handler = _refuse_now
+
+
+def _refuse_now(request: Message, call: Call) -> Any:  # noqa: ARG001 - whatever is asked
+    raise NotReady("the master is starting or stopping: try again shortly")

@@ -25,6 +25,16 @@ CHANNELS_MAX = 1024
 ASK_S = 5.0
 
 
+class _Channel:
+    """One to the masters, and how many requests use it."""
+
+    __slots__ = ("ask", "channel", "users")
+
+    def __init__(self, channel: Client | DirectClient) -> None:
+        self.channel, self.users = channel, 0
+        self.ask: Ask = channel.ask if isinstance(channel, DirectClient) else channel.call
+
+
 class Channels:
     """Connections of this node's doors: to other workers by number, and to the masters for each key. Beyond a number those used longest ago are closed,
     of the masters' only while no request holds one: a master takes the writer for gone whose connection ends between BEGIN_WRITE and the first byte.
@@ -41,9 +51,7 @@ class Channels:
         self._worker, self._master, self._dial, self._dial_for = worker, master, dial, dial_for
         self.local = DirectClient(worker.service(), NODE)
         self._workers: OrderedDict[str, Client] = OrderedDict()
-        self._held: dict[S3Key, tuple[Client | DirectClient, int]] = {}
-        """Those that requests use, and how many do: no more than the door has connections."""
-        self._idle: OrderedDict[S3Key, Client | DirectClient] = OrderedDict()
+        self._masters: OrderedDict[S3Key, _Channel] = OrderedDict()
 
     async def to(self, number: int) -> Any:
         """To a worker; None: nobody knows where it listens."""
@@ -65,27 +73,25 @@ class Channels:
 
     def hold(self, key: S3Key) -> Ask:
         """To the masters with a key's rights, open until as many :meth:`release`."""
-        channel, users = self._held.get(key, (None, 0))
-        if channel is None:
-            channel = self._idle.pop(key) if key in self._idle else self._dial_for(key.principal)
-        self._held[key] = channel, users + 1
-        return channel.ask if isinstance(channel, DirectClient) else channel.call
+        held = self._masters.get(key)
+        if held is None:
+            held = self._masters[key] = _Channel(self._dial_for(key.principal))
+        self._masters.move_to_end(key)
+        held.users += 1
+        return held.ask
 
     def release(self, key: S3Key) -> None:
         """End one :meth:`hold`."""
-        channel, users = self._held[key]
-        if users > 1:
-            self._held[key] = channel, users - 1
-            return
-        del self._held[key]
-        self._idle[key] = channel
-        if len(self._idle) + len(self._held) > CHANNELS_MAX:
-            self._idle.popitem(last=False)[1].close()
+        self._masters[key].users -= 1
+        if len(self._masters) > CHANNELS_MAX:
+            oldest = next((key for key, each in self._masters.items() if not each.users), None)
+            if oldest is not None:
+                self._masters.pop(oldest).channel.close()
 
     def close(self) -> None:
         """End all."""
-        held = [channel for channel, _ in self._held.values()]
-        every: list[Client | DirectClient] = [*self._workers.values(), *held, *self._idle.values(), self.local]
+        masters = [each.channel for each in self._masters.values()]
+        every: list[Client | DirectClient] = [*self._workers.values(), *masters, self.local]
         for channel in every:
             channel.close()
 

@@ -6,9 +6,7 @@ one that has another. Not here: what signatures are (``signing``), what the acti
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -29,6 +27,7 @@ from monofs.rpc.api import Message, Method
 from monofs.rpc.s3_keys import S3Key
 
 XML = (b"Content-Type", b"application/xml")
+_UPLOADS = keys.UPLOADS.decode()
 _WRITTEN = {name: name.title().encode() for name in KEPT}
 """Headers that are kept by lower-case names, as AWS writes them: old clients look for just that."""
 
@@ -59,8 +58,7 @@ ANYBODY = S3Key("", "", Principal("anonymous", rights=Right.READ), (), 0)
 """Who signed nothing."""
 
 
-@dataclass(slots=True)
-class Asked:
+class Asked(msgspec.Struct):
     """A request whose signature was verified."""
 
     exchange: Exchange
@@ -79,9 +77,10 @@ class Asked:
     @property
     def bucket(self) -> Parts:
         """The directory of the bucket. Raises ``S3Error``."""
-        if self.request.bucket == keys.UPLOADS.decode():
+        bucket = self.request.bucket
+        if bucket == _UPLOADS:
             raise S3Error("NoSuchBucket")
-        return keys.bucket_parts(self.request.bucket, self.aliases)
+        return keys.bucket_parts(bucket, self.aliases)
 
     @property
     def owner(self) -> str:
@@ -140,7 +139,7 @@ class Asked:
     def of(self, bucket: str, key: str) -> Asked:
         """The same request, as if about another object."""
         other = msgspec.structs.replace(self.request, bucket=bucket, key=key)
-        return dataclasses.replace(self, request=other)
+        return msgspec.structs.replace(self, request=other)
 
     async def ask(self, method: Method, request: Message, answer_type: type[Any], timeout_s: float = 30.0) -> Any:
         """The master's answer. Raises ``MonofsError``."""
@@ -153,11 +152,6 @@ class Asked:
         if body:
             told.append(XML)
         self.exchange.answer(status, told, body)
-
-    @property
-    def request_id(self) -> bytes:
-        """The line of that header."""
-        return b"x-amz-request-id: %016x\r\n" % self.exchange.trace
 
     def fields(self, headers: Mapping[str, str]) -> list[Header]:
         """As they go out, with the id of the request, by which its lines in the logs are found."""

@@ -165,7 +165,8 @@ class S3Door:
 
     def _understand(self, head: Head) -> tuple[Request, Signed | None, S3Key]:
         """Raises ``S3Error`` for what is no request, or not signed by a key that is honoured."""
-        if (head.pairs or "authorization" in head.headers) and signing_v2.is_signed_so(head):
+        may_be = head.pairs or head.headers.get("authorization", "").startswith("AWS ")
+        if may_be and signing_v2.is_signed_so(head):
             signed: Signed | None = signing_v2.authenticate(head, self._secret_of, self._keys.now_s(), self._domains)
         else:
             signed = authenticate(head, self._secret_of, self._keys.now_s())
@@ -180,8 +181,8 @@ class S3Door:
         return None if key is None or self._keys.is_expired(key) else key
 
     def _secret_of(self, access_key: str) -> str | None:
-        key = self._find(access_key)
-        return None if key is None else key.secret
+        key = self._keys.find(access_key)
+        return None if key is None or (key.expires_s and self._keys.is_expired(key)) else key.secret
 
     def _aliases(self) -> Mapping[str, Parts]:
         if self._named is not self._keys.buckets:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -99,7 +99,7 @@ def read_record(inode: bytes, attributes: bytes) -> Record:
     return Record(decode_inode(inode), NOTHING if attributes == NO_ATTRIBUTES else decode_attributes(attributes))
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True):
     """A file as the master told it."""
 
     record: Record

@@ -6,7 +6,6 @@ file. Not here: multipart/form-data (``form_body``), what a policy says (``post_
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -61,7 +60,7 @@ class Forms:
         try:
             begun = await receiving.read()
             by, fields, attributes = form.accepted()
-            by = dataclasses.replace(by, master=self._masters.hold(by.key))
+            by = msgspec.structs.replace(by, master=self._masters.hold(by.key))
             try:
                 await self._files.check_bucket(by)
                 inode = await self._objects.store_from(by, by.path(), begun, receiving, attributes, {})
@@ -136,7 +135,7 @@ class _Form:
             raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=access_key)
         signed = Signed(access_key, UNSIGNED, None)
         of_key = asked.of(asked.request.bucket, key)
-        by = dataclasses.replace(of_key, signed=signed, key=signer)
+        by = msgspec.structs.replace(of_key, signed=signed, key=signer)
         by.check_right(Right.WRITE)
         by.check_reach(key)
         if by.place().is_directory:

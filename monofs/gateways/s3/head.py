@@ -30,7 +30,8 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 
 def read_head(method: str, target: str, headers: dict[str, str]) -> Head:
     """The head of ``METHOD target`` with these headers, as ``http_head`` reads them. Raises ``S3Error`` (InvalidURI)."""
-    if not _TARGET(target):
+    is_plain = target.isascii() and target.isprintable() and " " not in target and "#" not in target
+    if not is_plain and not _TARGET(target):
         raise S3Error("InvalidURI", "The request target has characters that have to be percent-encoded.")
     if "%" in target and _BROKEN_ESCAPE(target):
         raise S3Error("InvalidURI", "A percent sign in the request target is not followed by two hexadecimal digits.")

@@ -119,7 +119,7 @@ class Objects:
         known = await self._stat(asked)
         if known.inode.content != found.inode.content:
             raise ContentChanged("the object was written anew before any of it was read")
-        telling = self._tell(asked, found._replace(record=known.record, unlearnt=False))
+        telling = self._tell(asked, msgspec.structs.replace(found, record=known.record, unlearnt=False))
         if telling is not None:
             await telling
 
@@ -139,29 +139,29 @@ class Objects:
         """Answer with the object, or what is asked for of it; None: it is done."""
         if found.unlearnt:
             return self._learn(asked, found)
-        exchange = asked.exchange
-        if _SHAPING.isdisjoint(asked.headers) and not asked.request.query:
-            status, first, length = 200, 0, found.inode.size
+        exchange, size = asked.exchange, found.record.inode.size
+        if _SHAPING.isdisjoint(exchange.headers) and not asked.request.query:
+            status, first, length = 200, 0, size
             lines = self._lines(asked, found)
         else:
             span, status, headers = self._shape(asked, found)
-            first, length = (0, found.inode.size) if span is None else (span.first, span.length)
+            first, length = (0, size) if span is None else (span.first, span.length)
             headers |= _described(asked, found, whole=span is None)
             lines = join_headers(encoded(headers))
-        lines += asked.request_id
+        lines = b"%bx-amz-request-id: %016x\r\n" % (lines, exchange.trace)
+        data = found.data
         if exchange.method == "HEAD" or not length:
             exchange.begin(status, lines, length)
             exchange.end()
-        elif found.data:
-            data = found.data if len(found.data) == length else memoryview(found.data)[first : first + length]
-            exchange.answer(status, lines, data)
+        elif data:
+            exchange.answer(status, lines, data if len(data) == length else memoryview(data)[first : first + length])
         else:
             return Body(exchange, self._files.sources, status, lines, length).send(found.token, first, found.workers)
         return None
 
     def _lines(self, asked: Asked, found: Found) -> bytes:
         """Headers of an answer with the whole object, to a request that says nothing of them."""
-        kept, checked = found.record.lines, _wants_checksums(asked)
+        kept, checked = found.record.lines, "x-amz-checksum-mode" in asked.headers and _wants_checksums(asked)
         lines = kept.get(checked)
         if lines is None:
             lines = kept[checked] = join_headers(encoded(_validators(found) | _described(asked, found, whole=True)))

@@ -184,12 +184,14 @@ def read_request(head: Head, domains: Sequence[str] = ()) -> Request:
 
     Raises ``S3Error``: InvalidURI, InvalidArgument, InvalidRequest, MethodNotAllowed, NoSuchVersion, NotImplemented.
     """
+    path = head.path
     bucket = bucket_of_host(head.headers.get("host", ""), domains) if domains else ""
     if bucket:
-        key = decode(head.path[1:])
+        key = decode(path[1:])
     else:
-        first, _, rest = head.path[1:].partition("/")
-        bucket, key = decode(first), decode(rest)
+        bucket, _, key = path[1:].partition("/")
+        if "%" in path or not path.isascii():
+            bucket, key = decode(bucket), decode(key)
     if key and not bucket:
         raise S3Error("InvalidURI", "The path has a key but no bucket.")
     query = dict(reversed(head.pairs)) if head.pairs else {}
