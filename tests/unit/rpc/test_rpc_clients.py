@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rpc_world import SECRET, House, Loop, pattern
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
 from monofs.model.errors import (
     Closed,
@@ -30,6 +30,7 @@ from monofs.rpc.client import Client
 from monofs.rpc.direct import DirectClient
 from monofs.rpc.handshake import Credential
 from monofs.rpc.server import Security
+from monofs.rpc.service import Call, Service
 from monofs.rpc.tls import ClientTls, ServerTls
 from monofs.testing.ports import free_port
 
@@ -336,3 +337,18 @@ def test_a_direct_asker_gets_at_once_what_is_known_at_once_and_the_rest_later(lo
     loop.do(client.close)
     with pytest.raises(Closed):
         loop.do(ask, "/plain")
+
+
+@pytest.mark.parametrize("way", ["call", "ask"])
+def test_a_direct_channel_that_is_closed_while_its_call_is_handled_fails_it(loop: Loop, way: str) -> None:
+    service = Service("worker", loop.reactor)
+    client = DirectClient(service)
+
+    def handle(_: api.StatRequest, __: Call) -> Deferred[Any]:
+        client.close()
+        return Deferred()
+
+    service.register(Method.STAT, api.StatRequest, handle)
+    with pytest.raises(ConnectionLost):
+        loop.do(getattr(client, way), Method.STAT, api.StatRequest("/x"), api.StatAnswer, 10.0)
+    assert loop.do(lambda: len(service.deadlines)) == 0
