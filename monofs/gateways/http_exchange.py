@@ -87,7 +87,7 @@ class Exchange:
         self._on_bytes: Callable[[memoryview], None] | None = None
         self._on_end: Callable[[], None] | None = None
         self._on_gone: Callable[[], None] | None = None
-        self._space: Callable[[], memoryview] | None = None
+        self._space: Callable[[], memoryview | None] | None = None
         self._waiting: Callable[[], None] | None = None
 
     @property
@@ -106,10 +106,10 @@ class Exchange:
         self,
         on_bytes: Callable[[memoryview], None],
         on_end: Callable[[], None],
-        space: Callable[[], memoryview] | None = None,
+        space: Callable[[], memoryview | None] | None = None,
     ) -> None:
         """Take the body: ``on_bytes`` for each piece, which stays as it is, then ``on_end``; neither is called before this returns. ``space``: where
-        the next bytes are best put, if they can be: then ``on_bytes`` is told a view of their part of it.
+        the next bytes are best put, if anywhere and if they can be: then ``on_bytes`` is told a view of their part of it.
 
         Tells a client that asked for it to go on. Neither is called after the answer is complete or the client gone (:meth:`on_gone`).
         """

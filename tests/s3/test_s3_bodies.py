@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
+import random
 import socket
 from urllib.parse import urlsplit
 
@@ -16,6 +18,8 @@ from s3_endpoints import UNSIGNED, Endpoint, Signer, path_of
 ENDPOINTS = ("monofs", "radosgw")
 DATA = b"The quick brown fox jumps over the lazy dog" * 100
 PIECES = [DATA[:1000], DATA[1000:3000], DATA[3000:]]
+LARGE = random.Random(7).randbytes((3 << 20) + 12_345)
+"""More than a door holds before it is asked for it, in pieces that end nowhere special."""
 
 
 def assert_absent(endpoint: Endpoint, bucket: str, key: str) -> None:
@@ -139,6 +143,40 @@ def test_a_chunk_that_was_changed_is_refused(endpoint: Endpoint, bucket: str, ke
         answer = put_signed(endpoint, path_of(bucket, key), PIECES, break_chunk=number)
         assert answer.told == (403, "SignatureDoesNotMatch"), number
     assert_absent(endpoint, bucket, key)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[64 << 10], [1 << 20], [100, 200_000, 9_000, 17_000]], ids=["64 KiB", "1 MiB", "mixed"]
+)
+def test_a_large_body_in_signed_chunks_is_what_was_signed(
+    endpoint: Endpoint, bucket: str, key: str, sizes: list[int]
+) -> None:
+    pieces, at = [], 0
+    while at < len(LARGE):
+        pieces.append(LARGE[at : at + sizes[len(pieces) % len(sizes)]])
+        at += len(pieces[-1])
+    for number in (0, len(pieces) // 2, len(pieces) - 1):
+        answer = put_signed(endpoint, path_of(bucket, key), pieces, break_chunk=number)
+        assert answer.told == (403, "SignatureDoesNotMatch"), number
+    assert_absent(endpoint, bucket, key)
+    put = put_signed(endpoint, path_of(bucket, key), pieces, {"x-amz-checksum-crc32": checksum("CRC32", LARGE)})
+    assert (put.status, put.headers["etag"]) == (200, f'"{hashlib.md5(LARGE).hexdigest()}"')
+    assert read(endpoint, bucket, key) == LARGE
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_all_that_is_claimed_of_a_large_body_has_to_hold(
+    endpoint: Endpoint, bucket: str, key: str, algorithm: str
+) -> None:
+    target, header, sha256 = path_of(bucket, key), header_of(algorithm), hashlib.sha256(LARGE).hexdigest()
+    right, wrong = {header: checksum(algorithm, LARGE)}, {header: checksum(algorithm, DATA)}
+    assert endpoint.raw("PUT", target, headers=wrong, body=LARGE, payload=sha256).told == (400, "BadDigest")
+    answer = endpoint.raw("PUT", target, headers=right, body=LARGE, payload="0" * 64)
+    assert answer.told == (400, "XAmzContentSHA256Mismatch")
+    assert_absent(endpoint, bucket, key)
+    put = endpoint.raw("PUT", target, headers={**right, "content-md5": md5(LARGE)}, body=LARGE, payload=sha256)
+    assert (put.status, put.headers["etag"]) == (200, f'"{hashlib.md5(LARGE).hexdigest()}"')
+    assert read(endpoint, bucket, key) == LARGE
 
 
 def test_a_trailer_that_was_changed_is_refused(endpoint: Endpoint, bucket: str, key: str) -> None:

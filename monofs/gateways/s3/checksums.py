@@ -63,6 +63,11 @@ class Algorithm:
     kinds: tuple[str, ...]
 
     @property
+    def is_crc(self) -> bool:
+        """Whether it is so quick that it needs no thread."""
+        return self.join is not None
+
+    @property
     def header(self) -> str:
         """The header or trailer it travels in."""
         return f"x-amz-checksum-{self.name.lower()}"

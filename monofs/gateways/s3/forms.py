@@ -7,7 +7,7 @@ file. Not here: multipart/form-data (``form_body``), what a policy says (``post_
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ from monofs.gateways.s3.checksums import Claim
 from monofs.gateways.s3.errors import S3Error
 from monofs.gateways.s3.files import Files
 from monofs.gateways.s3.form_body import FormBody
-from monofs.gateways.s3.incoming import Incoming, Received
+from monofs.gateways.s3.incoming import Incoming, Received, Update
 from monofs.gateways.s3.keys import KEY_MAX_BYTES
 from monofs.gateways.s3.metadata import KEPT, check_supported
 from monofs.gateways.s3.objects import Objects, read_attributes
@@ -97,19 +97,19 @@ class _Form:
         return None if self._file is None else self._file.claim
 
     @property
-    def is_plain(self) -> bool:
-        """What comes is more than the file."""
-        return False
+    def plain_bytes(self) -> int:
+        """None: the file ends where a line says so."""
+        return 0
 
     def decode(self, data: bytes | memoryview) -> list[memoryview]:
         """The file's bytes. Raises ``S3Error``."""
         pieces = self._body.feed(data)
         return [part for piece in pieces for part in self._known().decode(piece)]
 
-    def hash(self, piece: memoryview) -> None:
-        """Take a piece into all digests."""
-        if self._file is not None:
-            self._file.hash(piece)
+    @property
+    def hashes(self) -> Sequence[Update]:
+        """Of the file."""
+        return self._known().hashes
 
     def finish(self) -> Received:
         """The form has ended. Raises ``S3Error``."""

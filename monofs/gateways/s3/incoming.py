@@ -2,14 +2,13 @@
 
 The head announces all of it: Content-Length or x-amz-decoded-content-length, the SHA-256 that was signed or the chain of chunk signatures, Content-MD5, a
 checksum in a header or a trailer. Invariant: :meth:`Incoming.finish` returns only when every one of them holds, so what is published after it is what the
-client sent. Hashing is apart from decoding, for it may run in a thread: pieces in their order, one call at a time. Where chunks are signed, decoding
-hashes too, at 2 GB/s.
+client sent. CRCs are taken while decoding, at 12 GB/s; hashes are apart from it, and from each other, for each may run in a thread of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from monofs.gateways.s3 import checksums
@@ -20,6 +19,8 @@ from monofs.gateways.s3.signing import STREAMED, Signed
 from monofs.model.sigv4 import UNSIGNED
 
 LENGTH_DIGITS_MAX = 19
+Update = Callable[[memoryview], None]
+"""Takes the next bytes of a body into a digest. Raises ``S3Error`` where it sees that they are not those that were announced."""
 
 
 class Received(NamedTuple):
@@ -61,11 +62,23 @@ class Incoming:
         self._sha256: Hash | None = None
         if self._sha256_claimed:
             self._sha256 = self._checksum if self._claim.algorithm.name == "SHA256" else hashlib.sha256()
+        self.hashes: Sequence[Update] = self._list_hashes()
+        """What each piece has to be given to before :meth:`finish`; each takes all pieces, in their order."""
+
+    def _list_hashes(self) -> list[Update]:
+        hashes: list[Update] = [self._md5.update]
+        if not self._claim.algorithm.is_crc:
+            hashes.append(self._checksum.update)
+        if self._sha256 is not None and self._sha256 is not self._checksum:
+            hashes.append(self._sha256.update)
+        if self._decoder is not None and self._decoder.large is not None:
+            hashes.append(self._decoder.large.update)
+        return hashes
 
     @property
-    def is_plain(self) -> bool:
-        """Whether what comes is the data, and nothing else."""
-        return self._decoder is None
+    def plain_bytes(self) -> int:
+        """So many of the bytes to come are data, and nothing else."""
+        return self.length - self._seen if self._decoder is None else self._decoder.plain_bytes
 
     def decode(self, data: bytes | memoryview) -> list[memoryview]:
         """The pieces of data in what came next. Raises ``S3Error`` when this cannot be the body that was announced."""
@@ -75,17 +88,13 @@ class Incoming:
             if self._least is not None:
                 raise S3Error("EntityTooLarge", MaxSizeAllowed=self.length)
             raise S3Error("IncompleteBody", "The body has more bytes than its head says.")
+        if self._claim.algorithm.is_crc:
+            for piece in pieces:
+                self._checksum.update(piece)
         return pieces
 
-    def hash(self, piece: memoryview) -> None:
-        """Take a piece into all digests."""
-        self._md5.update(piece)
-        self._checksum.update(piece)
-        if self._sha256 is not None and self._sha256 is not self._checksum:
-            self._sha256.update(piece)
-
     def finish(self) -> Received:
-        """The end has come, and all pieces were hashed. Raises ``S3Error``: IncompleteBody, BadDigest, XAmzContentSHA256Mismatch, MalformedTrailerError."""
+        """The end has come, and :attr:`hashes` have all pieces. Raises ``S3Error``: IncompleteBody, BadDigest, XAmzContentSHA256Mismatch, MalformedTrailerError."""
         if self._decoder is not None:
             self._decoder.finish()
         if self._least is not None:

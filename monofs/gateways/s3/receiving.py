@@ -1,24 +1,24 @@
-"""The body of a request as an action takes it: page by page, hashed in a thread meanwhile, the last one only once all that was said of it is true.
+"""The body of a request as an action takes it: page by page, hashed in threads meanwhile, the last one only once all that was said of it is true.
 
 Bytes are read from the socket to their place in a page, which is hashed and written from there. Invariant: who publishes with the last page publishes what
 the client sent; what waits here is bounded, of one body (``HELD_BYTES``) and of all together (``ALL_BYTES``), then clients wait. Not here: what the
-claims are (``incoming``).
+claims are (``incoming``), the threads (``hashing``).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 
 from monofs.gateways.s3.asking import Asked
 from monofs.gateways.s3.checksums import Claim, show
 from monofs.gateways.s3.errors import S3Error
-from monofs.gateways.s3.incoming import Incoming, Received
+from monofs.gateways.s3.hashing import Hashing
+from monofs.gateways.s3.incoming import Incoming, Received, Update
 
 PIECE_BYTES = 1 << 20
 HELD_BYTES = 4 << 20
@@ -31,6 +31,8 @@ USED_PAGES = 24
 """Whole pages that are kept for the next body."""
 UNHASHED = 4
 """Pages an action may have that are not hashed yet."""
+PLAIN_BYTES = 64 << 10
+"""Where at least so much of nothing but data comes next, or all the rest is, it is read to its place in a page."""
 BODY_MAX_BYTES = 5 << 30
 """Of one PUT or part (API Reference, PutObject)."""
 
@@ -50,11 +52,12 @@ class Decoding(Protocol):
     def claim(self) -> Claim | None: ...
 
     @property
-    def is_plain(self) -> bool: ...
+    def plain_bytes(self) -> int: ...
+
+    @property
+    def hashes(self) -> Sequence[Update]: ...
 
     def decode(self, data: bytes | memoryview) -> list[memoryview]: ...
-
-    def hash(self, piece: memoryview) -> None: ...
 
     def finish(self) -> Received: ...
 
@@ -88,9 +91,8 @@ class Receiving:
         self._ended = False
         self._error: Exception | None = None
         self._waiting: Deferred[None] | None = None
-        self._unhashed: deque[memoryview] = deque()
-        """For the thread that hashes, which takes them one by one."""
-        self._hashing = False
+        self._hashing: Hashing | None = None
+        """Once there is something to hash."""
         self._received: Received | None = None
 
     @property
@@ -122,14 +124,14 @@ class Receiving:
             self._gone()
         _under_way.add(self)
         self._exchange.on_gone(self._gone)
-        self._exchange.receive(self._take, self._end, self._space if self._incoming.is_plain else None)
+        self._exchange.receive(self._take, self._end, self._plain_space)
 
     async def read(self) -> tuple[memoryview, bool]:
         """The next bytes, a MiB but at the end and where very many bodies come, and whether they are the last. Raises ``S3Error`` when the body is not
         what it was said to be."""
         while self._error is None and not (self._ended or self._is_more_to_come()):
             await self._news()
-        while self._error is None and len(self._unhashed) > len(self._pages) + UNHASHED:
+        while self._error is None and self._unhashed > len(self._pages) + UNHASHED:
             await self._news()
         if self._error is None and self._ended and self._filled:
             self._turn_page()  # the body is too short
@@ -139,7 +141,7 @@ class Receiving:
         if self._held <= self._room // 2:
             self._exchange.resume()
         if self._error is None and self._ended and not self._held:
-            while self._error is None and self._hashing:
+            while self._error is None and self._unhashed:
                 await self._news()
             if self._error is None:
                 self._received = self._incoming.finish()
@@ -150,6 +152,11 @@ class Receiving:
     def _is_more_to_come(self) -> bool:
         """Whether there is a page that is not the last one."""
         return bool(self._pages) and self._taken + len(self._pages[0]) < self.size
+
+    @property
+    def _unhashed(self) -> int:
+        """Pages, those that were taken included."""
+        return 0 if self._hashing is None else self._hashing.behind
 
     async def _news(self) -> None:
         self._waiting = Deferred()
@@ -164,7 +171,8 @@ class Receiving:
         """Nothing more is wanted of it."""
         self._fail(S3Error("RequestTimeout"))
         self._pages.clear()
-        self._unhashed.clear()
+        if self._hashing is not None:
+            self._hashing.stop()
         self._page, self._filled = _NO_PAGE, 0
         _under_way.discard(self)
 
@@ -174,18 +182,22 @@ class Receiving:
         if self._error is not None:
             return
         try:
-            pieces = self._incoming.decode(data)
+            for piece in self._incoming.decode(data):
+                self._put(piece)
+            if self._held > self._room and self._taken + self._held < self.size:
+                self._exchange.pause()
+                if self._filled:  # so that all there is can be taken, however small a part of a page it is
+                    self._turn_page()
         except S3Error as error:
             self._fail(error)
-            return
-        for piece in pieces:
-            self._put(piece)
-        if self._held > self._room and self._taken + self._held < self.size:
-            self._exchange.pause()
-            if self._filled:  # so that all there is can be taken, however small a part of a page it is
-                self._turn_page()
         if self._pages:
             self._wake()
+
+    def _plain_space(self) -> memoryview | None:
+        """Where the next bytes are to be read to, if they are nothing but data."""
+        plain = self._incoming.plain_bytes
+        is_much = plain >= min(PLAIN_BYTES, self.size - self._taken - self._held)
+        return self._space()[:plain] if plain and is_much else None
 
     def _space(self) -> memoryview:
         """Where the next bytes go."""
@@ -213,42 +225,22 @@ class Receiving:
                 self._turn_page()
 
     def _turn_page(self) -> None:
-        """It is full, or there is a use for what is in it."""
+        """It is full, or there is a use for what is in it. Raises ``S3Error`` of what is hashed at once."""
         page = self._page[: self._filled]
         self._page, self._filled = _NO_PAGE, 0
         self._pages.append(page)
         if self.size <= INLINE_BYTES:
-            self._incoming.hash(page)
-        else:
-            self._unhashed.append(page)
-            self._begin_hashing()
+            for update in self._incoming.hashes:
+                update(page)
+            return
+        if self._hashing is None:
+            self._hashing = Hashing(self._incoming.hashes, self._reactor, self._has_hashed, self._fail)
+        self._hashing.take(page)
 
-    def _begin_hashing(self) -> None:
-        if not self._hashing:
-            self._hashing = True
-            pool = self._reactor.getThreadPool()
-            deferToThreadPool(self._reactor, pool, self._hash).addCallbacks(self._hashed, self._hashing_failed)
-
-    def _hash(self) -> None:
-        """In a thread: whatever there is, so that it need not be woken for each page."""
-        try:
-            while self._unhashed:
-                self._incoming.hash(self._unhashed[0])
-                self._unhashed.popleft()
-                if self._waiting is not None:
-                    self._reactor.callFromThread(self._wake)
-        except IndexError:
-            pass  # nothing is wanted any more
-
-    def _hashed(self, _: None) -> None:
-        self._hashing = False
-        if self._unhashed:  # it came as the thread left
-            self._begin_hashing()
-        self._wake()
-
-    def _hashing_failed(self, failure: Any) -> None:
-        self._hashing = False
-        self._fail(failure.value)
+    def _has_hashed(self) -> None:
+        """ANY thread."""
+        if self._waiting is not None:
+            self._reactor.callFromThread(self._wake)
 
     async def pieces(self) -> AsyncIterator[tuple[memoryview, bool]]:
         """All of it, each piece with whether it is the last."""

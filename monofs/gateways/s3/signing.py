@@ -61,25 +61,26 @@ _UNTAKEN = frozenset(
 
 
 class Chain:
-    """The signatures of the chunks of a body, each of which continues from the one before; the first from that of the request."""
+    """The signatures of the chunks of a body, each of which continues from the one before; the first from ``seed``, that of the request.
 
-    __slots__ = ("_key", "_scope", "_signature")
+    Each is checked by itself, from what was claimed before it, in any order and thread: the body was signed when all of them are right."""
 
-    def __init__(self, key: HmacKey, timestamp: str, scope: str, signature: str) -> None:
-        self._key, self._scope, self._signature = key, f"{timestamp}\n{scope}", signature
+    __slots__ = ("_key", "_scope", "seed")
 
-    def check_chunk(self, sha256: str, claimed: str) -> None:
-        """Raise ``S3Error`` (SignatureDoesNotMatch) unless a chunk whose data have this digest comes next."""
-        self._advance(f"{ALGORITHM}-PAYLOAD\n{self._scope}\n{self._signature}\n{EMPTY_SHA256}\n{sha256}", claimed)
+    def __init__(self, key: HmacKey, timestamp: str, scope: str, seed: str) -> None:
+        self._key, self._scope, self.seed = key, f"{timestamp}\n{scope}", seed
 
-    def check_trailer(self, trailers: bytes, claimed: str) -> None:
+    def check_chunk(self, before: str, sha256: str, claimed: str) -> None:
+        """Raise ``S3Error`` (SignatureDoesNotMatch) unless a chunk whose data have this digest follows the signature ``before``."""
+        self._check(f"{ALGORITHM}-PAYLOAD\n{self._scope}\n{before}\n{EMPTY_SHA256}\n{sha256}", claimed)
+
+    def check_trailer(self, before: str, trailers: bytes, claimed: str) -> None:
         """The same for the trailers, each as ``name:value\\n``."""
-        digest = hashlib.sha256(trailers).hexdigest()
-        self._advance(f"{ALGORITHM}-TRAILER\n{self._scope}\n{self._signature}\n{digest}", claimed)
+        self._check(f"{ALGORITHM}-TRAILER\n{self._scope}\n{before}\n{hashlib.sha256(trailers).hexdigest()}", claimed)
 
-    def _advance(self, to_sign: str, claimed: str) -> None:
-        self._signature = self._key.digest(to_sign.encode()).hex()
-        if not hmac.compare_digest(self._signature.encode(), claimed.encode("utf-8", "replace")):
+    def _check(self, to_sign: str, claimed: str) -> None:
+        signature = self._key.digest(to_sign.encode()).hex()
+        if not hmac.compare_digest(signature.encode(), claimed.encode("utf-8", "replace")):
             raise S3Error("SignatureDoesNotMatch", "The signature of a chunk of the body does not match.")
 
 

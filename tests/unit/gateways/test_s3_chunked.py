@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from signed_requests import client
 
-from monofs.gateways.s3.chunked import LINE_MAX, TRAILERS_MAX, ChunkedDecoder
+from monofs.gateways.s3.chunked import LARGE_BYTES, LINE_MAX, TRAILERS_MAX, ChunkedDecoder
 from monofs.gateways.s3.errors import S3Error
 from monofs.gateways.s3.signing import Chain
 from monofs.model.sigv4 import day_key
@@ -20,12 +21,23 @@ STAMP, SCOPE = "20130524T000000Z", "20130524/us-east-1/s3/aws4_request"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
 
+@pytest.fixture(scope="module", params=[LARGE_BYTES, 20, 1], ids="large from {}".format, autouse=True)
+def large(request: pytest.FixtureRequest) -> Iterator[None]:
+    """From which size on chunks are hashed apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("monofs.gateways.s3.chunked.LARGE_BYTES", request.param)
+        yield
+
+
 def decoded(body: bytes, decoder: ChunkedDecoder, cuts: list[int] | None = None) -> bytes:
-    """The body fed in pieces that end at ``cuts``."""
+    """The body fed in pieces that end at ``cuts``, and hashed in others, later."""
     found, at = b"", 0
     for end in [*sorted(cuts or []), len(body)]:
         found += b"".join(decoder.feed(body[at:end]))
         at = max(at, end)
+    if decoder.large is not None:
+        for begin in range(0, len(found), 7):
+            decoder.large.update(memoryview(found)[begin : begin + 7])
     decoder.finish()
     return found
 

@@ -25,7 +25,8 @@ def received(headers: dict[str, str], signed: Signed, body: bytes, most_bytes: i
     incoming = Incoming(headers, signed, most_bytes)
     for at in range(0, len(body), 1000):
         for piece in incoming.decode(body[at : at + 1000]):
-            incoming.hash(piece)
+            for update in incoming.hashes:
+                update(piece)
     return incoming.finish()
 
 

@@ -34,7 +34,7 @@ class Sender:
         self,
         on_bytes: Callable[[memoryview], None],
         on_end: Callable[[], None],
-        space: Callable[[], memoryview] | None = None,
+        space: Callable[[], memoryview | None] | None = None,
     ) -> None:
         self.send, self.end, self.space = on_bytes, on_end, space
 
@@ -137,7 +137,9 @@ def test_bodies_that_come_at_the_same_time_stay_apart(monkeypatch: pytest.Monkey
                 piece = memoryview(body)[at : at + step]
                 while piece and number % 2:
                     assert sender.space is not None
-                    into = sender.space()[: len(piece)]
+                    space = sender.space()
+                    assert space is not None
+                    into = space[: len(piece)]
                     into[:] = piece[: len(into)]
                     sender.send(into)
                     piece = piece[len(into) :]
