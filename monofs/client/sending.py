@@ -15,8 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import msgspec
-
 from monofs.client.info import Written
 from monofs.client.session import FIRST_PAUSE_S, LONGEST_PAUSE_S, Session
 from monofs.model.errors import (
@@ -44,6 +42,7 @@ from monofs.rpc.api import (
     Method,
     RenewAnswer,
     RenewRequest,
+    WriteRequest,
 )
 from monofs.rpc.sync import Pipeline
 
@@ -60,10 +59,6 @@ WRITE_S = 120.0
 ABORT_S = 5.0
 
 _AGAIN = (ConnectionLost, Unreachable, NotReady, Overloaded)
-_encode = msgspec.msgpack.Encoder().encode
-_FOUR_FIELDS = b"\x94"
-_BYTES = b"\xc6"
-_LAST, _MORE = b"\xc3", b"\xc2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +187,8 @@ class Sending:
         if self._pipeline is None:
             self._connect()
             return
-        size = len(piece.data).to_bytes(4, "big")
-        head = b"".join((_FOUR_FIELDS, _encode(self._capability), _encode(piece.offset), _BYTES, size))
-        tail = _LAST if piece.last else _MORE
-        piece.number = self._pipeline.send(Method.WRITE, (head, piece.data, tail), self._allowed_s)
+        request = WriteRequest(self._capability, piece.offset, piece.data, piece.last)
+        piece.number = self._pipeline.send(Method.WRITE, request.buffers(), self._allowed_s)
 
     def _connect(self) -> Pipeline:
         """Make a connection and send everything that has no answer."""

@@ -97,6 +97,12 @@ class Method(IntEnum):
     KEEP_PARTS = 111
 
 
+_encode = msgspec.msgpack.Encoder().encode
+_SIX_FIELDS = b"\x96"
+_BYTES_32 = b"\xc6"
+"""How bytes begin whose length takes four of them (the specification of MessagePack)."""
+
+
 class Message(msgspec.Struct, array_like=True, gc=False):
     """Base of all wire messages; treat them as values, never change one."""
 
@@ -1357,6 +1363,12 @@ class WriteRequest(Message):
     last: bool = False
     attributes: Attributes | None = None
     etag: str = ""
+
+    def buffers(self) -> tuple[bytes, memoryview, bytes]:
+        """It as it is encoded, ``data`` not copied."""
+        before = (_encode(self.capability), _encode(self.offset), _BYTES_32, len(self.data).to_bytes(4))
+        after = (_encode(self.last), _encode(self.attributes), _encode(self.etag))
+        return b"".join((_SIX_FIELDS, *before)), self.data, b"".join(after)
 
 
 class WriteAnswer(Message):

@@ -35,21 +35,24 @@ from monofs.model.errors import (
 from monofs.observe.logs import logger
 from monofs.observe.tracing import current_trace, new_trace
 from monofs.rpc.addresses import parse_address, split_addresses
-from monofs.rpc.api import Message, Method
+from monofs.rpc.api import Message, Method, WriteRequest
 from monofs.rpc.deadlines import Deadlines
 from monofs.rpc.dial import Dial
 from monofs.rpc.frames import (
     ANSWER_MAX_BYTES,
     LONGEST_DEADLINE_MS,
     REQUEST_MAX_BYTES,
+    REST_BYTES,
     Frame,
     Kind,
     Splitter,
     decode_error,
     pack,
+    pack_header,
 )
 from monofs.rpc.handshake import ClientHandshake, Credential, Welcome
 from monofs.rpc.link import Flusher, Link
+from monofs.rpc.pacing import JOIN_BYTES
 from monofs.rpc.tls import ClientTls, TlsMachine
 
 log = logger(__name__)
@@ -69,6 +72,7 @@ QUIET_S = 300.0
 """An address that breaks again and again is warned of once in so long."""
 
 _A = TypeVar("_A", bound=Message)
+_Buffers = Sequence[bytes | memoryview]
 _encode = msgspec.msgpack.Encoder().encode
 _HELLO, _REQUEST, _ANSWER, _ERROR = int(Kind.HELLO), int(Kind.REQUEST), int(Kind.ANSWER), int(Kind.ERROR)
 _CANCEL, _DATA = int(Kind.CANCEL), int(Kind.DATA)
@@ -79,7 +83,7 @@ class _Waiter:
 
     __slots__ = (
         "answer_type",
-        "body",
+        "buffers",
         "client",
         "deadline",
         "deferred",
@@ -87,15 +91,18 @@ class _Waiter:
         "receive",
         "request_id",
         "sent_at",
+        "size",
         "slot",
         "trace",
     )
 
     def __init__(
-        self, client: Client, method: int, body: bytes, answer_type: type[Message], deadline: float, trace: int
+        self, client: Client, method: int, buffers: _Buffers, answer_type: type[Message], deadline: float, trace: int
     ) -> None:
         self.client = client
-        self.method, self.body, self.answer_type = method, body, answer_type
+        self.method, self.buffers, self.answer_type = method, buffers, answer_type
+        self.size = sum(map(len, buffers))
+        """Of the body that waits to be sent."""
         self.deadline, self.trace = deadline, trace
         self.deferred: Deferred[Any] = Deferred(self.cancel)
         self.receive: Callable[[memoryview], None] | None = None
@@ -261,21 +268,22 @@ class Client:
     ) -> Deferred[_A]:
         if self._closed:
             return fail(Closed("this client is closed"))
-        body = _encode(request)
-        if len(body) > REQUEST_MAX_BYTES:
-            return fail(FrameTooLarge(f"a request has at most {REQUEST_MAX_BYTES} bytes, this one {len(body)}"))
-        if len(self._waiting) >= WAITING_MAX or self._unsent() + len(body) > UNSENT_MAX_BYTES:
+        buffers: _Buffers = request.buffers() if isinstance(request, WriteRequest) else (_encode(request),)
+        size = sum(map(len, buffers))
+        if size > REQUEST_MAX_BYTES:
+            return fail(FrameTooLarge(f"a request has at most {REQUEST_MAX_BYTES} bytes, this one {size}"))
+        if len(self._waiting) >= WAITING_MAX or self._unsent() + size > UNSENT_MAX_BYTES:
             return fail(Overloaded(f"{len(self._waiting)} calls wait for {self._address} already"))
         if timeout_s <= 0:
             return fail(InvalidArgument(f"a timeout is above 0 seconds, not {timeout_s}"))
         deadline = time.monotonic() + timeout_s
         trace = trace or current_trace() or new_trace()
-        waiter = _Waiter(self, int(method), body, answer_type, deadline, trace)
+        waiter = _Waiter(self, int(method), buffers, answer_type, deadline, trace)
         waiter.receive = receive
         self._last_id = (self._last_id % 0xFFFFFFFF) + 1
         waiter.request_id = self._last_id
         self._waiting[waiter.request_id] = waiter
-        self._unsent_bytes += len(body)
+        self._unsent_bytes += size
         if self._connection is not None and self._connection.is_open:
             self._send(waiter)
             self._deadlines.add(waiter, deadline + GRACE_S)
@@ -319,12 +327,15 @@ class Client:
         assert connection is not None  # noqa: S101 - callers looked
         now = time.monotonic()
         allowed = min(max(1, int((waiter.deadline - now) * 1000)), LONGEST_DEADLINE_MS)
-        connection.out += pack(
-            _REQUEST, waiter.method, waiter.request_id, waiter.body, deadline_ms=allowed, trace=waiter.trace
-        )
-        connection.soon()
-        self._unsent_bytes -= len(waiter.body)
-        waiter.body, waiter.sent_at = b"", now
+        size, buffers = waiter.size, waiter.buffers
+        self._unsent_bytes -= size
+        waiter.size, waiter.buffers, waiter.sent_at = 0, (), now
+        head = pack_header(REST_BYTES + size, _REQUEST, 0, waiter.method, waiter.request_id, allowed, waiter.trace)
+        if size <= JOIN_BYTES:
+            connection.out += b"".join((head, *buffers))
+            connection.soon()
+        else:
+            connection.queue_buffers((head, *buffers))
 
     def has_answered(self, frame: Frame) -> None:
         """A frame came. Raises ProtocolError when it makes no sense."""
@@ -371,7 +382,7 @@ class Client:
     def _forget(self, waiter: _Waiter) -> None:
         del self._waiting[waiter.request_id]
         self._deadlines.discard(waiter)
-        self._unsent_bytes -= len(waiter.body)
+        self._unsent_bytes -= waiter.size
 
     def _fail_all(self, waiters: list[_Waiter], error: MonofsError) -> None:
         for waiter in waiters:

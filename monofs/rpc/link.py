@@ -15,6 +15,7 @@ import errno
 import mmap
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from monofs.model.errors import ConnectionLost, MonofsError
@@ -239,6 +240,17 @@ class Link:
             if sent < size:
                 self._enqueue(memoryview(buffer)[sent:])
             sent = max(0, sent - size)
+
+    def queue_buffers(self, buffers: Sequence[bytes | memoryview]) -> None:
+        """Send behind ``out`` in a later turn without copying, where there is no TLS; the buffers may not change any more."""
+        if self.tls is not None:
+            self.out += b"".join(buffers)
+            self.soon()
+            return
+        out, self.out = self.out, bytearray()
+        for buffer in (out, *buffers):
+            if buffer:
+                self._enqueue(memoryview(buffer))
 
     def send_piece(self, header: bytes, fd: int, offset: int, length: int) -> None:
         """Send a frame whose body is a piece of a file."""

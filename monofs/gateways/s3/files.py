@@ -6,9 +6,10 @@ seen. A whole file in memory is sent again when its worker is lost in the middle
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -22,6 +23,7 @@ from monofs.model.attributes import EMPTY_ETAG, Attributes, decode_attributes, e
 from monofs.model.block import GROUP_SIZE_BYTES, PAGE_SIZE_BYTES, pages_mask
 from monofs.model.errors import (
     ConnectionLost,
+    InvariantBroken,
     MonofsError,
     NotADirectory,
     NotFound,
@@ -64,6 +66,10 @@ FETCH_BYTES = 4 << 20
 LOOK_S = 30.0
 WRITE_S = 3600.0
 """The last WRITE waits for the store."""
+IN_FLIGHT = 4
+"""WRITEs of one file that may have no answer yet, a MiB each: a worker that is another one is sent more while it takes them."""
+IN_FLIGHT_ALL = 32
+"""Of all files together; beyond, each has one. A channel refuses what it cannot send (``rpc.client.UNSENT_MAX_BYTES``)."""
 PATIENCE_S = 60.0
 """So long a small file whose worker is lost is sent again; a worker is given up when it was silent for 10."""
 PAUSE_S = 0.1
@@ -75,6 +81,7 @@ KNOWN = ReadOptions(sync_interval_s=-1, load=LoadType.NEVER)
 """No store is asked."""
 NOTHING = Attributes()
 NO_ATTRIBUTES = bytes(NIL)
+_T = TypeVar("_T")
 _LOST = (WriteLost, ConnectionLost, Unreachable, NoWorker)
 
 
@@ -155,6 +162,7 @@ class Files:
     ) -> None:
         """``local``: this node's own worker; ``writer``: a channel to a worker by its number."""
         self.sources, self.local, self._writer, self._reactor = sources, local, writer, reactor
+        self._in_flight = 0
 
     def look(
         self,
@@ -277,7 +285,8 @@ class Files:
         deadline_s = self._reactor.seconds() + PATIENCE_S
         while True:
             try:
-                return decode_inode((await self._write(begun, 0, data, attributes, etag, last=True)).inode)
+                request = WriteRequest(begun.capability, 0, data, True, attributes, etag)
+                return decode_inode((await (await self._write(begun, request))).inode)
             except _LOST:
                 if self._reactor.seconds() > deadline_s:
                     raise
@@ -299,15 +308,11 @@ class Files:
         condition: dict[str, Any],
         last: Callable[[], tuple[Attributes, str]],
     ) -> Inode:
-        """A file as its bytes come; ``last`` gives what is kept with it and its etag once the last ones are there. Raises ``S3Error``, ``MonofsError``."""
+        """A file as its bytes come, a MiB at most at a time; ``last`` gives what is kept with it and its etag once the last ones are there. Raises
+        ``S3Error``, ``MonofsError``."""
         begun = await self._begin(asked, path, -1, attributes, condition)
-        offset = 0
         try:
-            async for piece, is_last in pieces:
-                kept, etag = last() if is_last else (attributes if not offset else None, "")
-                answer = await self._write(begun, offset, piece, kept, etag, last=is_last)
-                offset += len(piece)
-            return decode_inode(answer.inode)
+            return decode_inode((await self._write_all(begun, pieces, attributes, last)).inode)
         except BaseException:
             await self._abort(begun)
             raise
@@ -315,14 +320,11 @@ class Files:
     async def write_part(
         self, asked: Asked, operation: int, number: int, size: int, pieces: AsyncIterator[tuple[memoryview, bool]]
     ) -> str:
-        """A part of an upload of a store as its bytes come; how the store calls it. Raises ``S3Error``, ``MonofsError``: ``WriteLost`` for an upload that
-        is not open."""
+        """A part of an upload of a store as its bytes come, a MiB at most at a time; how the store calls it. Raises ``S3Error``, ``MonofsError``:
+        ``WriteLost`` for an upload that is not open."""
         opened = await asked.ask(Method.OPEN_PART, OpenPartRequest(operation, number, size), BeginWriteAnswer)
-        offset = 0
         try:
-            async for piece, is_last in pieces:
-                answer = await self._write(opened, offset, piece, None, "", last=is_last)
-                offset += len(piece)
+            answer = await self._write_all(opened, pieces, None, lambda: (None, ""))
         except WriteLost as error:  # by its worker, not for want of an upload
             raise Unreachable(error.message) from None
         except BaseException:
@@ -343,26 +345,39 @@ class Files:
             raise NoWorker(f"where worker {worker}, which is to take the bytes, listens is not known")
         return channel
 
-    async def _write(
+    async def _write_all(
         self,
         begun: BeginWriteAnswer,
-        offset: int,
-        data: memoryview,
-        attributes: Attributes | None,
-        etag: str,
-        *,
-        last: bool,
+        pieces: AsyncIterator[tuple[memoryview, bool]],
+        first: Attributes | None,
+        last: Callable[[], tuple[Attributes | None, str]],
     ) -> WriteAnswer:
-        """In pieces of a MiB. The answer to the last of them."""
-        channel, step = await self._channel(begun.worker), 1 << 20
-        for at in range(0, max(len(data), 1), step):
-            piece = data[at : at + step]
-            ends = last and at + step >= len(data)
-            request = WriteRequest(
-                begun.capability, offset + at, piece, ends, attributes if not at or ends else None, etag if ends else ""
-            )
-            answer: WriteAnswer = await channel.call(Method.WRITE, request, WriteAnswer, WRITE_S)
-        return answer
+        """The answer to the last WRITE."""
+        offset, flying = 0, deque[Deferred[WriteAnswer]]()
+        try:
+            async for piece, is_last in pieces:
+                kept, etag = last() if is_last else (None if offset else first, "")
+                request = WriteRequest(begun.capability, offset, piece, is_last, kept, etag)
+                flying.append(await self._write(begun, request))
+                offset += len(piece)
+                while is_last or len(flying) == IN_FLIGHT or (flying and self._in_flight > IN_FLIGHT_ALL):
+                    answer = await flying.popleft()
+                    if is_last and not flying:
+                        return answer
+            raise InvariantBroken("the last bytes of a file say that they are")
+        finally:
+            for each in flying:  # the first that failed was told
+                each.addErrback(lambda failure: failure.trap(MonofsError))
+
+    async def _write(self, begun: BeginWriteAnswer, request: WriteRequest) -> Deferred[WriteAnswer]:
+        """Its answer is on its way."""
+        channel = await self._channel(begun.worker)
+        self._in_flight += 1
+        return channel.call(Method.WRITE, request, WriteAnswer, WRITE_S).addBoth(self._has_landed)
+
+    def _has_landed(self, result: _T) -> _T:
+        self._in_flight -= 1
+        return result
 
     async def _abort(self, begun: BeginWriteAnswer) -> None:
         try:

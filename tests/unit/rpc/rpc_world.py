@@ -30,12 +30,14 @@ class House:
         self.held: list[Call] = []
         self.closed: list[str] = []
         self.arrived: queue.Queue[Call] = queue.Queue()
+        self.written: list[api.WriteRequest] = []
         self.service = Service("worker", loop.reactor, cluster=lambda: b"cluster-0123456!", on_fatal=self.fatal.append)
         register = self.service.register
         register(Method.PING, api.Empty, lambda request, call: api.Pong("1", "worker", len(call.principal.name)))
         register(Method.STAT, api.StatRequest, self.on_stat)
         register(Method.READ, api.ReadRequest, self.on_read)
         register(Method.LIST, api.ListRequest, self.on_list)
+        register(Method.WRITE, api.WriteRequest, self.on_write)
         register(Method.DESCRIPTOR, api.DescriptorRequest, self.on_descriptor)
         self.listeners: list[Listener] = []
 
@@ -73,6 +75,10 @@ class House:
             case "/huge":
                 return api.StatAnswer(api.msgspec.Raw(api.msgspec.msgpack.encode(bytes(17 << 20))))
         return answer_to(request.path)
+
+    def on_write(self, request: api.WriteRequest, _call: Call) -> Any:
+        self.written.append(request)
+        return api.WriteAnswer(request.offset + len(request.data))
 
     async def coroutine(self) -> api.StatAnswer:
         waiting: Deferred[None] = Deferred()

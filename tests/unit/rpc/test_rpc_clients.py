@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from rpc_world import SECRET, House, Loop, pattern
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
+from monofs.model.attributes import Attributes
 from monofs.model.errors import (
     Closed,
     ConnectionLost,
@@ -56,6 +57,29 @@ def stat(loop: Loop, client: Any, path: str, timeout_s: float = 10.0) -> Any:
 @pytest.mark.parametrize("path", ["/plain", "/later", "/coroutine"])
 def test_answers_come_however_the_handler_gives_them(loop: Loop, caller: Any, path: str) -> None:
     assert api.msgspec.msgpack.decode(stat(loop, caller, path).inode) == path
+
+
+WRITES = [
+    api.WriteRequest(b"c", 0, memoryview(b"")),
+    api.WriteRequest(b"c" * 300, 1 << 40, memoryview(b"x" * (32 << 10)), True, Attributes(tags={"a": "b"}), "etag"),
+    api.WriteRequest(b"c" * 60, 7, memoryview(os.urandom(1 << 20)), False, None, "e"),
+]
+
+
+@pytest.mark.parametrize("request_", WRITES, ids=lambda each: str(len(each.data)))
+def test_a_write_that_is_not_copied_is_read_like_another(request_: api.WriteRequest) -> None:
+    read = api.msgspec.msgpack.decode(b"".join(request_.buffers()), type=api.WriteRequest)
+    assert read == request_
+
+
+def test_what_is_sent_at_once_arrives_in_its_order_however_large(loop: Loop, house: House, caller: Any) -> None:
+    sent = [
+        api.WriteRequest(b"c", number, memoryview(os.urandom(size)))
+        for number, size in enumerate([1 << 20, 5, 1 << 20, 1 << 20, 100_000, 0, 1 << 20])
+    ]
+    answers = loop.do(lambda: gatherResults([caller.call(Method.WRITE, each, api.WriteAnswer) for each in sent]))
+    assert [each.received for each in answers] == [each.offset + len(each.data) for each in sent]
+    assert house.written == sent
 
 
 @pytest.mark.parametrize("path", ["/missing", "/later-missing"])
