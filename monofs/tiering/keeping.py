@@ -10,7 +10,7 @@ of the index; only then may anybody be told that the bytes are safe. Not here: w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from monofs.model.block import GROUP_SIZE_BYTES, page_count
@@ -77,6 +77,10 @@ class Keeping(Holdings):
     def trim_file(self, group: Group) -> None:
         """ANY thread, for a held group: cut the file of a sealed group. Raises ``TierUnusable``, ``NotCached``."""
         page_files.trim_file(group)
+
+    def begin_sync(self, group: Group, pages: Sequence[int]) -> None:
+        """ANY thread, for a held group: have the disk begin with pages that were written, before `sync_file`."""
+        page_files.begin_sync(group, pages)
 
     def sync_file(self, group: Group) -> None:
         """ANY thread, for a held group: make its file durable. Raises ``TierFull``, ``TierUnusable``, ``NotCached``."""

@@ -171,6 +171,8 @@ class Warming:
             self._cache.trim_file(batch.group)
         if synced:
             self._cache.sync_file(batch.group)
+        elif self._keep:
+            self._cache.begin_sync(batch.group, [page for page, _ in batch.pages])
         return crcs
 
     def _on_disk(self, group: Group, work: Any) -> Deferred[Any]:

@@ -2,8 +2,8 @@
 
 The path: bytes are collected into parts. A file within one part is one call in a thread: its pages into the cache, then the put. A longer
 one sends its parts, and writes their pages, as they fill. After the last byte: readers of what is replaced are spared, the act makes the file
-visible, its pages become readable, END_WRITE gives it its name, and the writer gets its record. Bytes without a store (MUST_CACHE) are fsynced
-and kept before END_WRITE instead.
+visible, its pages become readable, END_WRITE gives it its name, and the writer gets its record. Bytes without a store (MUST_CACHE) are fsynced,
+while the path is locked, and kept before END_WRITE instead.
 
 Invariants: bytes are taken in the order of their offsets, each once; exactly one of END_WRITE and ABANDON_WRITE is said to the master, unless
 it cannot be reached, and then its own look around finds the write; of what is abandoned no page and no upload stays, unless nobody knows
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import deferLater
 
 from monofs.config.schema import WorkerConfig
@@ -336,8 +336,6 @@ class Writing:
         if self._is_safe:
             self._check_whole()
         elif self._upload is None:
-            if self.capability.size < 0:
-                await self._publish()
             await self._keep(part)
         elif part.number == 1:
             entry = await self._put(part, self._upload)
@@ -410,19 +408,31 @@ class Writing:
         return answer
 
     async def _keep(self, part: Part) -> None:
-        """Make bytes that no store has safe on this worker's disks."""
-        warming = self._warming
-        if warming is None or not self.received:
+        """Lock the path, and make bytes that no store has safe on this worker's disks."""
+        publishing: Deferred[Any] = (
+            succeed(None) if self.capability.size >= 0 else Deferred.fromCoroutine(self._publish())
+        )
+        try:
+            await self._sync_pages(part)
+        except BaseException:
+            publishing.addErrback(lambda _: None).cancel()  # ABANDON_WRITE takes the lock away
+            raise
+        await publishing
+        if self._warming is None or not self.received:
             return
-        is_all = part.number == 1
-        await warming.add(self._plan(part, self.received), synced=is_all)
-        failpoint("write.begun")
-        if not is_all:
-            await warming.sync()
         self._commit()
         await self._flushed()
         self._is_safe = True
         failpoint("write.acted")
+
+    async def _sync_pages(self, part: Part) -> None:
+        warming = self._warming
+        if warming is not None and self.received:
+            is_all = part.number == 1
+            await warming.add(self._plan(part, self.received), synced=is_all)
+            failpoint("write.begun")
+            if not is_all:
+                await warming.sync()
 
     def _flushed(self) -> Deferred[None]:
         """Fires once the index has on its disk what it was told so far."""

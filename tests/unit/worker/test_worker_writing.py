@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from worker_world import MIB, PATIENCE_S, World, make_bytes
@@ -18,6 +19,7 @@ from monofs.model.errors import (
     Busy,
     CapabilityExpired,
     CapabilityInvalid,
+    ConditionFailed,
     InvalidArgument,
     MonofsError,
     NotCached,
@@ -272,6 +274,51 @@ def test_what_no_store_has_survives_a_crash(
     writer.run(writer.cache.drop_clean)
     writer.run(lambda: writer.cache.free([writer.content(1)], force=True))
     assert writer.read(reader, 0, size) == data
+
+
+@pytest.mark.parametrize("size", [5000, 5 * MIB + 7])
+@pytest.mark.parametrize("refused", [True, False])
+def test_what_no_store_has_is_made_safe_while_its_path_is_being_locked(
+    make_writer: Callable[..., World], monkeypatch: pytest.MonkeyPatch, size: int, refused: bool
+) -> None:
+    writer, data = make_writer(), make_bytes(5, size)
+    locking = writer.master.locking = Deferred()
+    synced: list[object] = []
+    sync_file = writer.cache.sync_file
+    monkeypatch.setattr(writer.cache, "sync_file", lambda group: synced.append(sync_file(group)))
+    token = writer.write_capability(1, -1, write_type=WriteType.MUST_CACHE, mount=0)
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(writer.write, token, data)
+        writer.on_reactor_until(lambda: synced and writer.master.published)
+        assert not writer.master.ended
+        if refused:
+            writer.run(lambda: locking.errback(ConditionFailed("it is another version")))
+            assert isinstance(answer.exception(), ConditionFailed)
+        else:
+            writer.run(lambda: locking.callback(None))
+            assert answer.result().received == size
+    assert len(writer.master.ended) == (not refused)
+    assert len(writer.master.abandoned) == refused
+    assert writer.run(lambda: writer.cache.used_bytes) == (0 if refused else size)
+    holds(writer)
+
+
+def test_what_no_store_has_is_not_made_safe_where_the_disk_fails_though_its_path_is_not_locked_yet(
+    make_writer: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = make_writer()
+    locking = writer.master.locking = Deferred()
+
+    def fail(_: object) -> None:
+        raise TierUnusable("the disk broke")
+
+    monkeypatch.setattr(writer.cache, "sync_file", fail)
+    with pytest.raises(TierUnusable, match="broke"):
+        writer.write(writer.write_capability(1, -1, write_type=WriteType.MUST_CACHE, mount=0), make_bytes(5, 3 * MIB))
+    assert (len(writer.master.ended), len(writer.master.abandoned)) == (0, 1)
+    assert locking.called
+    assert writer.run(lambda: writer.cache.used_bytes) == 0
+    holds(writer)
 
 
 def test_what_no_store_has_is_refused_without_room_or_a_durable_place(make_writer: Callable[..., World]) -> None:

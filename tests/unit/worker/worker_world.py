@@ -201,6 +201,8 @@ class ScriptedMaster:
         """What PUBLISH answers; the key of every write under test."""
         self.refusals: deque[tuple[Method, MonofsError]] = deque()
         """Errors for the next requests of these methods, in order."""
+        self.locking: Deferred[Any] = succeed(None)
+        """What the next PUBLISH waits for."""
         self._waiting: list[tuple[Any, Deferred[Any]]] = []
 
     def call(self, method: Method, request: Any, answer_type: type[Any], timeout_s: float = 30.0) -> Deferred[Any]:
@@ -250,7 +252,8 @@ class ScriptedMaster:
             return succeed(Empty())
         if method is Method.PUBLISH:
             self.published.append(request)
-            return succeed(PublishAnswer(self.replaced, False, self.publish_key))
+            locking, self.locking = self.locking, succeed(None)
+            return locking.addCallback(lambda _: PublishAnswer(self.replaced, False, self.publish_key))
         if method is Method.ABANDON_WRITE:
             self.abandoned.append(request)
             return succeed(AbandonWriteAnswer(request.error))
