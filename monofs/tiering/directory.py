@@ -103,6 +103,8 @@ class Directory:
         self.passed_ns = 0
         """When a search for room last passed over a group because somebody held it (ns since 1970)."""
         self.pages_fd = self._identity_fd = -1
+        self.named: set[str] = set()
+        """Subdirectories of page files whose own names survive a loss of power, by what was synced since they were taken into use."""
         self.keeper = Keeper(spec.directory, self._tick)
         self._committed = self._freed = self._removed = 0
         self._seen = (0, 0, 0)
@@ -246,6 +248,7 @@ class Directory:
             if fd >= 0:
                 os.close(fd)
         self.pages_fd = self._identity_fd = -1
+        self.named.clear()
         self.attached = self.writable = False
         self.policy = self._new_policy()
         self.lingering.clear()

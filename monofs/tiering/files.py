@@ -64,6 +64,7 @@ def _open_in(directory: Directory, flags: int, file: int) -> int:
             raise
     with contextlib.suppress(FileExistsError):  # another thread made it
         os.mkdir(name[:2], 0o700, dir_fd=below)
+        directory.named.discard(name[:2])
     return os.open(name, flags, 0o600, dir_fd=below)
 
 
@@ -165,14 +166,15 @@ def sync_file(group: Group) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-        fd = os.open(
-            file_name(group.file)[:2], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=group.directory.pages_fd
-        )
+        directory, name = group.directory, file_name(group.file)[:2]
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.pages_fd)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
-        os.fsync(group.directory.pages_fd)  # which names that directory
+        if name not in directory.named:
+            os.fsync(directory.pages_fd)
+            directory.named.add(name)
     except FileNotFoundError:
         raise NotCached("the cached file is gone") from None
     except OSError as error:

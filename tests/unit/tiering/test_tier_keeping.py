@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -42,12 +43,40 @@ def right(rig: Rig, group: Group) -> bytes:
     return b"".join(rig.data(group, page) for page in range(-(-group.length // PAGE)))
 
 
+def synced_for(rig: Rig, content: int) -> list[Path]:
+    """What is made durable for a new kept file, in order."""
+    paths: list[Path] = []
+
+    def fsync(fd: int) -> None:
+        paths.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+        real(fd)
+
+    real = os.fsync
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", fsync)
+        group = rig.keep(content, 10)
+    file = rig.file(group)
+    assert paths[:2] == [file, file.parent]
+    return paths[2:]
+
+
 def kill(rig: Rig) -> None:
     """End as kill -9 would, and start again."""
     rig.cache._is_open = False
     rig.cache._abandon()
     rig.cache = rig.new()
     rig.open()
+
+
+def test_a_file_is_durable_with_the_directories_that_name_it_of_which_the_upper_one_is_synced_once(rig: Rig) -> None:
+    files = Path(rig.tiers[0].directory) / "files"
+    assert synced_for(rig, 1) == [files]
+    for content in range(2, 258):
+        last = synced_for(rig, content)
+    assert last == [], "this file is the second of its directory"
+    for each in files.iterdir():
+        shutil.rmtree(each)
+    assert synced_for(rig, 258) == [files], "it was made anew"
 
 
 def test_kept_pages_are_evicted_freed_and_dropped_by_nothing_but_their_end(make_rig: Callable[..., Rig]) -> None:
