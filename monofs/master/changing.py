@@ -159,7 +159,7 @@ class Changing:
                     stamp, request.path, mode, request.parents, exist_ok, asker, marker, kept, replaced
                 )
 
-            return await self._through([place], begin, call)
+            return await self._through([place], begin, call, directory=True)
 
         return await self._intents.once(request.request, make)
 
@@ -487,20 +487,21 @@ class Changing:
 
     # ---- through a store ----------------------------------------------------------------------------------------------
 
-    async def _through(self, places: Sequence[Place], begin: Begin, call: Call) -> Any:
-        """Open an intent, act, end it: the record's bytes, None for a deletion."""
+    async def _through(self, places: Sequence[Place], begin: Begin, call: Call, *, directory: bool = False) -> Any:
+        """Open an intent, act, end it: the record's bytes, None for a deletion. ``directory``: one is made."""
         for _ in range(TRIES - 1):
             try:
-                return await self._once_through(places, begin, call)
+                return await self._once_through(places, begin, call, directory=directory)
             except UfsChanged:
                 continue  # what is there now was adopted
-        return await self._once_through(places, begin, call)
+        return await self._once_through(places, begin, call, directory=directory)
 
-    async def _once_through(self, places: Sequence[Place], begin: Begin, call: Call) -> Any:
+    async def _once_through(self, places: Sequence[Place], begin: Begin, call: Call, *, directory: bool) -> Any:
         path = format_path(places[0].parts)
         call.waits_for = f"another change of {path} to end"
         made = places[-1]  # where something is made, if anything is
-        intent = await self._intents.begin(places, begin, room=lambda: self._preparing.make_room(made, call))
+        room = partial(self._preparing.make_room, made, call, directory=directory)
+        intent = await self._intents.begin(places, begin, room=room)
         if not isinstance(intent, Intent):
             return intent
         at = self._preparing.now()

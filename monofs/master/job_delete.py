@@ -84,7 +84,9 @@ class Deleting:
         return guard
 
     async def make_room(self, job: Job, key: str) -> None:
-        """Delete what lies at a key now, if it is the job's to delete. ``Busy`` when the store does not tell."""
+        """Delete what lies at a key now, if it is the job's to delete; a marker (a key that ends in ``/``) may stay, but not a file of its name. ``Busy``
+        when the store does not tell."""
+        key = key.removesuffix("/")
         store, raw = self._stores.of(mount_of(self._namespace, job)), key.encode()
         if not key.startswith(job.key + "/") or job.state == JobState.DONE:
             return

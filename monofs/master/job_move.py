@@ -9,10 +9,8 @@ Invariant: all that stands between two steps is in the job's record, so every st
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from monofs.master.below import Below, Files
 from monofs.master.job_acts import Guard, began_ns, came_after, mount_of, operation_of, path_of
@@ -23,11 +21,10 @@ from monofs.master.proposing import Proposer
 from monofs.master.stores import UNAVAILABLE, MountedStore, Unclear
 from monofs.metadata.entries import Moved, MovedFile
 from monofs.metadata.namespace import Namespace
-from monofs.metadata.tables import MARKERS_LEVEL, Job, JobState
+from monofs.metadata.tables import Job, JobState
 from monofs.model.errors import ConditionFailed, MonofsError, NotReady, UfsChanged, UfsNotEmpty, UfsNotFound
-from monofs.model.inode import Flag
 from monofs.model.paths import format_path, parse_path
-from monofs.ufs.base import Condition, UfsEntry
+from monofs.ufs.base import UfsEntry
 
 BATCH = 100
 BATCH_BYTES = 256 << 20
@@ -211,36 +208,19 @@ class Moving:
         """One entry that is left at the old prefix; whether it needs nothing more."""
         job = run.job
         mount, old = mount_of(self._namespace, job), job.key.encode() + b"/" + entry.name
-        is_after = came_after(entry, began_ns(job, store))
-
-        def stays() -> bool:  # an older marker that a new directory was made with is the moved one's, too
-            return self._is_new(job, entry.name) and (is_after or not entry.is_directory)
-
-        if stays() or (is_after and not entry.is_directory):
+        if self._mover.is_new(job, entry.name) or (not entry.is_directory and came_after(entry, began_ns(job, store))):
             run.count("kept")
             return True
         if not entry.is_directory and path_of(mount, old) is not None and not any_age:
             return False  # a look at the directory finds it
-        new = self._mover.new_prefix(job).encode() + b"/" + entry.name
-        operation, natural = operation_of(self._namespace, job), _text(old)
+        natural = _text(old)
         guard = self._mover.guard(job, [] if natural is None else [natural])
         try:
             if guard.refused:
                 return False
-            if stays():
+            if self._mover.is_new(job, entry.name):
                 return True
-            if not entry.is_directory or self._has_directory(job, entry.name):
-                try:
-                    await guard.act(
-                        store, "copy", job.key, _copier(old, entry.fingerprint, new, operation), size=entry.size
-                    )
-                except UfsChanged as error:
-                    if not entry.is_directory or error.detail.get("source"):
-                        raise
-                    # a marker is there already, so this one is of no use any more
-            if self._is_new(job, entry.name):
-                return True
-            failed = await guard.act(store, "delete", job.key, lambda ufs: ufs.delete_many([old]))
+            problem = await self._mover.carry(job, guard, entry)
         except (UfsChanged, UfsNotFound):
             return True  # something lies at its new key, or it is gone
         except (*UNAVAILABLE, Unclear) as error:
@@ -248,34 +228,10 @@ class Moving:
             return False
         finally:
             guard.release()
-        for problem in failed.values():
-            if not isinstance(problem, UfsNotEmpty):
-                run.fail(repr(old), problem)
-                return False
-        return True
-
-    def _is_new(self, job: Job, relative: bytes) -> bool:
-        """Whether the tree has something at the former path that this entry belongs to. A marker belongs to a directory that is an object, not to one
-        that only leads to what was written there since."""
-        inode = self._namespace.lookup(parse_path(job.path)).inode
-        if inode is None or not inode.is_directory or inode.id == job.directory:
+        if problem is not None and not isinstance(problem, UfsNotEmpty):
+            run.fail(repr(old), problem)
             return False
-        found = Below(self._namespace, inode.id).record(relative) if relative else inode
-        if found is None or not found.is_directory:
-            return found is not None
-        return bool(found.flags & Flag.MARKER) or self._namespace.level < MARKERS_LEVEL
-
-    def _has_directory(self, job: Job, relative: bytes) -> bool:
-        """Whether the moved directory has this one below it, or is it."""
-        return not relative or Below(self._namespace, job.directory).record(relative) is not None
-
-
-def _copier(source: bytes, fingerprint: str, target: bytes, operation: str) -> Callable[[Any], UfsEntry]:
-    def copy(ufs: Any) -> UfsEntry:
-        entry: UfsEntry = ufs.copy(source, fingerprint, target, operation, Condition(absent=True))
-        return entry
-
-    return copy
+        return True
 
 
 def _text(key: bytes) -> str | None:

@@ -8,7 +8,8 @@ does. Recording and deleting of one job are one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -22,12 +23,12 @@ from monofs.master.proposing import Proposer
 from monofs.master.stores import UNAVAILABLE, MountedStore, Stores, Unclear
 from monofs.metadata.entries import Moved, MovedFile, UpdateJob
 from monofs.metadata.namespace import Namespace
-from monofs.metadata.tables import Job
+from monofs.metadata.tables import MARKERS_LEVEL, Job
 from monofs.model.errors import Busy, MonofsError, UfsChanged, UfsNotFound
 from monofs.model.inode import Flag, Inode
 from monofs.model.paths import Parts, format_path, parse_path
 from monofs.observe.failpoints import failpoint
-from monofs.ufs.base import Condition, UfsEntry
+from monofs.ufs.base import Condition, UfsEntry, UnderStorage
 
 TOLD = "a job moves it to where its directory is now"
 _PERSISTED = int(Flag.PERSISTED)
@@ -228,11 +229,48 @@ class Mover:
         await self._proposer.insist(UpdateJob(self._proposer.stamp(), number, doomed=left, uploads=uploads))
         return not left
 
+    # ---- what has no record -------------------------------------------------------------------------------------------
+
+    async def carry(self, job: Job, guard: Guard, entry: UfsEntry) -> MonofsError | None:
+        """Move the marker of a directory, or an object no path can name, named relative to the old prefix; what kept the old one from being deleted.
+        ``UfsChanged``, ``UfsNotFound``: something lies at its new key, or it is gone."""
+        old = job.key.encode() + b"/" + entry.name
+        new = self.new_prefix(job).encode() + b"/" + entry.name
+        store, operation = self.store(job), operation_of(self._namespace, job)
+        if not entry.is_directory or self._has_directory(job, entry.name):
+            try:
+                await guard.act(store, "copy", job.key, _copier(old, entry.fingerprint, new, operation), size=entry.size)
+            except UfsChanged as error:
+                if not entry.is_directory or error.detail.get("source"):
+                    raise
+                # a marker is there already, so this one is of no use any more
+        failed = await guard.act(store, "delete", job.key, lambda ufs: ufs.delete_many([old]))
+        return next(iter(failed.values()), None)
+
+    def is_new(self, job: Job, relative: bytes) -> bool:
+        """Whether the tree has something at the former path that an object there belongs to. A marker belongs to a directory that is an object, not to one
+        that only leads to what was written there since."""
+        inode = self._namespace.lookup(parse_path(job.path)).inode
+        if inode is None or not inode.is_directory or inode.id == job.directory:
+            return False
+        found = Below(self._namespace, inode.id).record(relative) if relative else inode
+        if found is None or not found.is_directory:
+            return found is not None
+        return bool(found.flags & Flag.MARKER) or self._namespace.level < MARKERS_LEVEL
+
+    def _has_directory(self, job: Job, relative: bytes) -> bool:
+        """Whether the moved directory has this one below it, or is it."""
+        return not relative or Below(self._namespace, job.directory).record(relative) is not None
+
     # ---- for writers --------------------------------------------------------------------------------------------------
 
     async def make_room(self, job: Job, key: str) -> None:
-        """Move what lies at a key away now, if it is a file's of the renamed directory. ``Busy`` when that cannot be done now."""
+        """Move what lies at a key away now, if it is a file's of the renamed directory, or the marker (a key that ends in ``/``) of one there. ``Busy``
+        when that cannot be done now."""
         if not key.startswith(job.key + "/"):
+            return
+        if key.endswith("/"):
+            await self._carry_marker(job, key)
             return
         if key in job.doomed:
             await self.delete_doomed(job.number)
@@ -258,3 +296,23 @@ class Mover:
             raise Busy(f"{format_path(item.parts)} cannot be moved out of the way: {error}") from error
         finally:
             guard.release()
+
+    async def _carry_marker(self, job: Job, key: str) -> None:
+        store, raw, relative = self.store(job), key.encode(), key[len(job.key) + 1 :].encode()
+        guard = self.guard(job, [key[:-1]])
+        try:
+            if guard.refused or self.is_new(job, relative):
+                return
+            there = await store.call("head", key, lambda ufs: ufs.look(raw))
+            if there is not None:
+                await self.carry(job, guard, replace(there, name=relative, is_directory=True))
+        except (UfsChanged, UfsNotFound):
+            return  # what lies there now came from outside since
+        except Unclear as error:
+            raise Busy(f"what lies at {key} cannot be moved out of the way: {error}") from error
+        finally:
+            guard.release()
+
+
+def _copier(source: bytes, fingerprint: str, target: bytes, operation: str) -> Callable[[UnderStorage], UfsEntry]:
+    return lambda ufs: ufs.copy(source, fingerprint, target, operation, Condition(absent=True))

@@ -50,8 +50,8 @@ class RoomMaker(Protocol):
     """What moves or deletes objects of directories that were renamed or removed."""
 
     def make_room(self, job: int, key: str) -> Deferred[None]:
-        """Fires once no object that a tree job is to move or delete lies at the natural key ``key`` any more, so that something new may
-        come there; or when another change of that key is in the way."""
+        """Fires once no object that a tree job is to move or delete lies at the natural key ``key`` (of a marker: with its trailing slash) any more, so
+        that something new may come there; or when another change of that key is in the way."""
 
 
 class Preparing:
@@ -147,12 +147,13 @@ class Preparing:
             self._looks.popitem(last=False)
         return count < LOOKS
 
-    async def make_room(self, place: Place, call: Call) -> None:
-        """What is to be made at a key must not meet an object that still waits there to be moved away or deleted."""
-        job = self._namespace.covering_job(place.mount, place.key) if place.mount else None
+    async def make_room(self, place: Place, call: Call, *, directory: bool = False) -> None:
+        """What is to be made at a key must not meet an object that still waits there to be moved away or deleted. ``directory``: its marker is made."""
+        key = place.key + "/" if directory else place.key
+        job = self._namespace.covering_job(place.mount, key) if place.mount else None
         if job is not None and self.room_maker is not None:
-            waited, call.waits_for = call.waits_for, f"job {job.number} to clear {place.key}"
-            await self.room_maker.make_room(job.number, place.key)
+            waited, call.waits_for = call.waits_for, f"job {job.number} to clear {key}"
+            await self.room_maker.make_room(job.number, key)
             call.waits_for = waited
 
     # ---- after --------------------------------------------------------------------------------------------------------

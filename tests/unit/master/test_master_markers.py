@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from lakes import ended, rename
+from lakes import ended, rename, steer
 from master_house import Held, House, write
 from scribe import Scribe
 
@@ -536,18 +536,41 @@ def test_objects_of_directories_move_though_others_were_made_at_their_former_pat
         put(bucket, key, Metadata={"a": key})
     put(bucket, "old/f")
     keys(lake)
-    lake.later_ns = 5 * 10**9  # so that the objects are older than the move, whole seconds or not
-    held = lake.hold("copy")
     number = rename(lake, "/lake/old", "/lake/new")
-    held.wait_until_there()
+    steer(lake, number, "pause")
     for key in marked:
         lake.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest(f"/lake/{key[:-1]}"))
-    held.release()
+    steer(lake, number, "resume")
     assert ended(lake, number).failed == 0
     lake.now_s += 61
     assert keys(lake) == bucket.keys() == ["new/", "new/d/", "new/f", *marked]
     for key in marked:
         assert kept_with(bucket, key.replace("old/", "new/"))[1] == {"a": key}
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_an_object_put_for_a_directory_at_a_former_path_comes_after_the_one_there_left_it(
+    lake: House, bucket: Bucket, *, made_before: bool
+) -> None:
+    put(bucket, "old/", Metadata={"a": "old/"})
+    bucket._client.put_object(Bucket=bucket.name, Key="old/d/", Body=b"theirs", Metadata={"a": "old/d/"})
+    put(bucket, "old/f")
+    keys(lake)
+    number = rename(lake, "/lake/old", "/lake/new")
+    steer(lake, number, "pause")
+    for path in ("/lake/old", "/lake/old/d"):
+        if made_before:
+            lake.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest(path, parents=True, exist_ok=True))
+        mark(lake, path)
+        mark(lake, path)
+    steer(lake, number, "resume")
+    assert ended(lake, number).failed == 0
+    lake.now_s += 61
+    assert keys(lake) == bucket.keys() == ["new/", "new/d/", "new/f", "old/", "old/d/"]
+    assert [kept_with(bucket, key)[1] for key in ("new/", "new/d/")] == [{"a": "old/"}, {"a": "old/d/"}]
+    assert bucket.get("new/d/") == b"theirs"
+    assert attributes(lake, "/lake/old") == attributes(lake, "/lake/old/d") == KEPT
+    assert attributes(lake, "/lake/new/d").user == {"a": "old/d/"}  # type: ignore[union-attr]
 
 
 def test_objects_made_for_new_directories_at_a_former_path_stay_there(
