@@ -23,13 +23,15 @@ class Below:
         self._namespace, self._top = namespace, top
         self._parent = b""
         self._directory: int | None = top
+        self._own: str | None = None
 
     def record(self, relative: bytes) -> Inode | None:
         """The record of a key relative to ``top``: a directory's when it ends in ``/``, else a file's."""
         slash = b"/" if relative.endswith(b"/") else b""
         parent, _, name = relative.removesuffix(b"/").rpartition(b"/")
         if parent != self._parent:
-            self._parent, self._directory = parent, self._find(parent)
+            self._parent = parent
+            self._directory, self._own = self._find(parent)
         if self._directory is None or not name:
             return None
         return self._namespace.get_inode(self._directory, name + slash)
@@ -39,14 +41,19 @@ class Below:
         """Inode id of the directory in which the last key asked for lies, or would."""
         return self._directory
 
-    def _find(self, relative: bytes) -> int | None:
-        directory = self._top
+    @property
+    def own(self) -> str | None:
+        """:attr:`Met.own` of what lies in that directory."""
+        return self._own
+
+    def _find(self, relative: bytes) -> tuple[int | None, str | None]:
+        directory, own = self._top, None
         for name in relative.split(b"/") if relative else ():
             inode = self._namespace.get_inode(directory, name + b"/")
             if inode is None:
-                return None
-            directory = inode.id
-        return directory
+                return None, None
+            directory, own = inode.id, own_key(own, name, inode)
+        return directory, own
 
 
 class Frontier:
@@ -79,15 +86,22 @@ class Met(NamedTuple):
     pinned: bool
     parent: int
     """Inode id of the directory that holds it."""
+    own: str | None = None
+    """Key of that directory, where a record on the way says that it does not lie with the one above it; the top's own record is not asked."""
+
+
+def own_key(above: str | None, name: bytes, inode: Inode) -> str | None:
+    """:attr:`Met.own` of what lies in the directory ``name``, given that of the directory itself."""
+    return inode.store_path or (None if above is None else f"{above}/{name.decode()}")
 
 
 class _Frame:
     """A directory on the way of a walk: what was read of it and not met yet."""
 
-    __slots__ = ("after", "directory", "ended", "pinned", "prefix", "records")
+    __slots__ = ("after", "directory", "ended", "own", "pinned", "prefix", "records")
 
-    def __init__(self, directory: int, prefix: bytes, after: bytes, *, pinned: bool) -> None:
-        self.directory, self.prefix, self.after, self.pinned = directory, prefix, after, pinned
+    def __init__(self, directory: int, prefix: bytes, after: bytes, own: str | None, *, pinned: bool) -> None:
+        self.directory, self.prefix, self.after, self.own, self.pinned = directory, prefix, after, own, pinned
         self.records: deque[tuple[bytes, bytes]] = deque()
         self.ended = False
 
@@ -102,15 +116,18 @@ class Files:
         self._namespace = namespace
         self._frames: list[_Frame] = []
         self._empty: list[bytes] = []
-        directory, prefix, pinned = top, b"", False
+        self.placed: list[Met] = []
+        """Of the last slice: directories whose records say where they lie."""
+        directory, prefix, own, pinned = top, b"", None, False
         *names, last = after.split(b"/")
         for name in names:
-            self._frames.append(_Frame(directory.id, prefix, name + b"/", pinned=pinned))
+            self._frames.append(_Frame(directory.id, prefix, name + b"/", own, pinned=pinned))
             child = namespace.get_inode(directory.id, name + b"/")
             if child is None:
                 return
             directory, prefix, pinned = child, prefix + name + b"/", pinned or bool(child.flags & _PINNED)
-        self._frames.append(_Frame(directory.id, prefix, last, pinned=pinned))
+            own = own_key(own, name, child)
+        self._frames.append(_Frame(directory.id, prefix, last, own, pinned=pinned))
 
     @property
     def ended(self) -> bool:
@@ -120,6 +137,7 @@ class Files:
     def slice(self) -> list[Met]:
         """The next files, at most a thousand names' worth of work; it may be empty before the end."""
         met: list[Met] = []
+        self.placed = []
         for _ in range(SLICE):
             if not self._frames:
                 break
@@ -130,10 +148,14 @@ class Files:
             name, raw = frame.records.popleft()
             inode = decode_inode(raw)
             pinned = frame.pinned or bool(inode.flags & _PINNED)
+            one = Met(frame.prefix + name, inode, pinned, frame.directory, frame.own)
             if inode.is_directory:
-                self._frames.append(_Frame(inode.id, frame.prefix + name, b"", pinned=pinned))
+                own = own_key(frame.own, name[:-1], inode)
+                self._frames.append(_Frame(inode.id, one.key, b"", own, pinned=pinned))
+                if inode.store_path is not None:
+                    self.placed.append(one)
             else:
-                met.append(Met(frame.prefix + name, inode, pinned, frame.directory))
+                met.append(one)
         return met
 
     def _read(self, frame: _Frame) -> bool:

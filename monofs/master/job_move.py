@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from monofs.master.below import Below, Files
+from monofs.master.below import Files
 from monofs.master.job_acts import Guard, began_ns, came_after, mount_of, operation_of, path_of
 from monofs.master.job_run import Backoff, Run
 from monofs.master.job_sync import Syncing
@@ -84,10 +84,11 @@ class Moving:
             await run.pause(1.0)
 
     async def _count(self, run: Run) -> int:
-        """Files moved and to be moved."""
+        """Files moved and to be moved. What an earlier job left is put right on the way."""
         files, total = self._files(run.job), run.done
         while files is not None and not files.ended:
             total += len(self._mover.items(run.job, files.slice()))
+            await self._mover.join(run.job, files.placed)
             await run.breathe()
         return total
 

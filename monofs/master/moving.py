@@ -23,7 +23,7 @@ from monofs.master.proposing import Proposer
 from monofs.master.stores import UNAVAILABLE, MountedStore, Stores, Unclear
 from monofs.metadata.entries import Moved, MovedFile, UpdateJob
 from monofs.metadata.namespace import Namespace
-from monofs.metadata.tables import MARKERS_LEVEL, Job
+from monofs.metadata.tables import JOINED_LEVEL, MARKERS_LEVEL, Job
 from monofs.model.errors import Busy, MonofsError, UfsChanged, UfsNotFound
 from monofs.model.inode import Flag, Inode
 from monofs.model.paths import Parts, format_path, parse_path
@@ -78,10 +78,23 @@ class Mover:
             if not met.inode.flags & _PERSISTED:
                 continue
             relative = met.key.decode()
-            old_key, new_key = met.inode.store_path or f"{job.key}/{relative}", f"{prefix}/{relative}"
+            inherited = f"{job.key}/{relative}" if met.own is None else f"{met.own}/{relative.rpartition('/')[2]}"
+            old_key, new_key = met.inode.store_path or inherited, f"{prefix}/{relative}"
             if old_key != new_key:
                 found.append(Item((*top, *met.key.split(b"/")), met.parent, met.inode, old_key, new_key))
         return found
+
+    async def join(self, job: Job, placed: Sequence[Met]) -> None:
+        """Have directories that were made while an earlier job was at work, and lie where their path said then, lie with the one above them again, which
+        is at that key now."""
+        prefix = self.new_prefix(job)
+        files = [
+            MovedFile(met.parent, met.key.split(b"/")[-2] + b"/", 0, met.inode.store_path, natural, "", 0)
+            for met in placed
+            if met.inode.store_path not in (None, natural := f"{prefix}/{met.key[:-1].decode()}")
+        ]
+        if files and self._namespace.level >= JOINED_LEVEL:
+            await self._proposer.insist(Moved(self._proposer.stamp(), job.number, files))
 
     async def look_at(self, parts: Parts) -> None:
         """Take over how a file is in the store now."""
@@ -239,7 +252,9 @@ class Mover:
         store, operation = self.store(job), operation_of(self._namespace, job)
         if not entry.is_directory or self._has_directory(job, entry.name):
             try:
-                await guard.act(store, "copy", job.key, _copier(old, entry.fingerprint, new, operation), size=entry.size)
+                await guard.act(
+                    store, "copy", job.key, _copier(old, entry.fingerprint, new, operation), size=entry.size
+                )
             except UfsChanged as error:
                 if not entry.is_directory or error.detail.get("source"):
                     raise
@@ -280,7 +295,7 @@ class Mover:
         inode, parent = below.record(relative), below.parent
         if inode is None or parent is None:
             return
-        items = self.items(job, [Met(relative, inode, False, parent)])
+        items = self.items(job, [Met(relative, inode, False, parent, below.own)])
         if not items or items[0].old_key != key:
             return
         item = items[0]

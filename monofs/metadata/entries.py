@@ -265,7 +265,10 @@ class RenameTree(Change):
 
 
 class MovedFile(msgspec.Struct, array_like=True, gc=False):
-    """One file whose object was copied: ``parent`` and ``name`` of its record, old and new store key, what the store shows now."""
+    """One file whose object was copied: ``parent`` and ``name`` of its record, old and new store key, what the store shows now.
+
+    Or, its name with ``/``, from level 5 on: a directory below that was made while an earlier job was at work. Its record has the old key, which is where it
+    lies with the one above it; so it needs none, and forgets it."""
 
     parent: int
     name: bytes

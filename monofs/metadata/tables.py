@@ -35,6 +35,8 @@ ATTRIBUTES_LEVEL = 4
 """From which on files may have attributes and etags, and paths may be keys."""
 MARKERS_LEVEL = 5
 """From which on directories may be objects, and keep attributes."""
+JOINED_LEVEL = 5
+"""From which on MOVED may name directories."""
 REPLACED_TTLS_LEVEL = 5
 """From which on a time to live ends with the very file or directory it was set for, also when a file is replaced."""
 HISTORY_LEVEL = 5

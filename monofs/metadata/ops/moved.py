@@ -34,7 +34,14 @@ def moved(draft: Draft, change: Moved) -> tuple[int, ...]:
             homes[file.parent] = _home_of(draft, file.parent)
         home = homes[file.parent]
         inode = draft.state.get_inode(file.parent, file.name)
-        if home is None or inode is None or not _is_as_copied(draft, home, inode, file):
+        if home is None or inode is None:
+            continue
+        if inode.kind == Kind.DIRECTORY:
+            if inode.store_path == file.old_key == join_key(home.key, (file.name[:-1],)):
+                draft.put_inode(file.parent, file.name, draft.changed(inode, store_path=None))
+                taken.append(position)
+            continue
+        if not _is_as_copied(draft, home, inode, file):
             continue
         renamed = draft.changed(inode, store_path=file.new_key, mtime_ns=file.mtime_ns)
         draft.put_inode(file.parent, file.name, msgspec.structs.replace(renamed, fingerprint=file.fingerprint))

@@ -430,6 +430,31 @@ def test_a_chain_of_renames_leaves_the_objects_at_the_last_name(object_house: Ho
     assert house.stat("/lake/g/top").size == len(b"changed outside")
 
 
+def test_directories_made_while_objects_were_moved_lie_with_the_rest_at_the_next_renaming(
+    object_house: House, objects: Lake
+) -> None:
+    house, lake = object_house, objects
+    lake.put("d/f")
+    tree(house, "/lake")
+    number = rename(house, "/lake/d", "/lake/e")
+    steer(house, number, "pause")
+    house.ask(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/lake/e/made"))
+    Scribe(house).write("/lake/e/led/to/x", b"1", parents=True)
+    steer(house, number, "resume")
+    ended(house, number)
+    ended(house, rename(house, "/lake/e", "/lake/f"))
+    for key in ("f/made/late", "f/led/late", "f/led/to/late"):
+        lake.put(key)
+    house.now_s += 61
+    number = rename(house, "/lake/f", "/lake/e")
+    steer(house, number, "pause")
+    found = [path for path in tree(house, "/lake/e", 0) if not path.endswith("/")]
+    assert found == [f"/lake/e/{name}" for name in ("f", "led/late", "led/to/late", "led/to/x", "made/late")]
+    steer(house, number, "resume")
+    ended(house, number)
+    assert [key for key in lake.listed() if not key.endswith("/")] == [path.removeprefix("/lake/") for path in found]
+
+
 def test_tree_operations_over_an_open_job_get_busy_with_its_number(object_house: House, objects: Lake) -> None:
     house, lake = object_house, objects
     many(lake)

@@ -215,6 +215,32 @@ def test_a_tree_renamed_again_lies_where_its_objects_are(lake: Home) -> None:
     assert shown(lake, "/m/c") == ["c/s/z", "c/x", "c/y"]
 
 
+def test_a_directory_made_while_objects_were_moved_lies_with_the_one_above_it_at_the_next_renaming(lake: Home) -> None:
+    def own_again(job: int, above: str, name: str) -> object:
+        key = lake.inode(f"{above}/{name}").store_path or ""
+        parent = lake.inode(above).id
+        told = MovedFile(parent, name.encode() + b"/", 0, key, lake.natural(f"{above}/{name}"), "", 0)
+        return lake.apply(Moved(lake.stamp(), job, [told]))
+
+    number, _ = lake.rename_tree("/m/a", "/m/b")
+    lake.end(lake.begin_mkdir("/m/b/made"), directory("made"))
+    lake.write("/m/b/made/new")
+    assert own_again(number, "/m/b", "made") == (), "its objects lie where its path says"
+    lake.moved(number, "/m/b/x", "/m/b/y", "/m/b/s/z")
+    lake.finish_move(number)
+    again, _ = lake.rename_tree("/m/b", "/m/c")
+    assert lake.inode("/m/c/made").store_path == "b/made"
+    assert own_again(again, "/m/c", "made") == (0,)
+    assert own_again(again, "/m/c", "made") == ()
+    assert (lake.inode("/m/c/made").store_path, lake.key("/m/c/made")) == (None, "b/made")
+    job = lake.namespace.job(again)
+    assert job is not None
+    assert job.doomed == []
+    lake.moved(again, "/m/c/x", "/m/c/y", "/m/c/s/z", "/m/c/made/new")
+    lake.finish_move(again)
+    assert shown(lake, "/m/c") == ["c/made/new", "c/s/z", "c/x", "c/y"]
+
+
 def test_what_changed_while_it_was_copied_is_not_taken_for_moved(lake: Home) -> None:
     number, _ = lake.rename_tree("/m/a", "/m/b")
     b, x = lake.inode("/m/b"), lake.inode("/m/b/x")
