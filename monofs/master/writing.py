@@ -139,6 +139,8 @@ class Writing:
         if request.within:
             await self._check_within(request.within, call)
         unreached = self._unreached(request)
+        if request.settle:
+            return await self._settle(unreached, request, call)
         worker = self._worker(avoid=0 if unreached is None else unreached.worker)
         if unreached is not None:
             await self._give_up(unreached, request, call)
@@ -244,8 +246,17 @@ class Writing:
         self._audit(intent, call, error)
         await self._intents.abandon(intent, error, remember=False)
 
+    async def _settle(self, intent: Intent | None, request: BeginWriteRequest, call: Call) -> bytes:
+        """What became of a write, once that is known."""
+        if intent is not None:
+            await self._give_up(intent, request, call)
+        made = self._made(request)
+        if made is None:
+            raise WriteLost(f"{request.path} was not written: its worker was lost before", path=request.path)
+        return made
+
     def _made(self, request: BeginWriteRequest) -> bytes | None:
-        """The record of the file that the write made which this one is in the place of; None: it made none. Raises ``OutcomeUnknown``."""
+        """The record of the file that the write made which ``instead`` was given for; None: it made none. Raises ``OutcomeUnknown``."""
         written = self._issuer.opened(request.instead)
         if written is None:
             return None

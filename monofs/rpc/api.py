@@ -494,13 +494,15 @@ class BeginWriteRequest(Message):
     """Only if the file has this content: for files without a fingerprint."""
     within: str = ""
     """Only below this directory, which has to be there: ``NotFound``, though directories come into being below it."""
+    settle: bool = False
+    """With ``reached``, from who has the bytes no more: nothing is begun. The record the write made is answered; ``WriteLost`` when it made none."""
 
 
 class BeginWriteAnswer(Message):
     """Send the bytes to ``worker`` with WRITE and this capability. A file of zero bytes is written too: one WRITE, ``last``.
 
     ``inode`` other than nil: nothing is to be sent, for the write given up (``reached``) had made the file after all, and its condition would now
-    meet that file as another's. Only answered to a request with a condition."""
+    meet that file as another's. Only answered to a request with a condition, or to ``settle``."""
 
     capability: bytes
     operation: int

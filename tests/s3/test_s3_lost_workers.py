@@ -11,17 +11,21 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from s3_world import REGION, new_key
 
 from monofs.testing.masters import wait_until
 from monofs.testing.nodes import ServedNode
 
 pytestmark = pytest.mark.system
+LONG = bytes(range(256)) * (36 << 10)
+"""9 MiB: more than a door keeps of a body."""
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Any, ServedNode]]:
-    """A client of one worker's door, and the other worker, which is killed when the first write of it has ended and nobody was told."""
+@pytest.fixture(params=["write.ended=kill"])
+def pair(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Any, ServedNode]]:
+    """A client of one worker's door, and the other worker, which is killed when the first write of it has ended and nobody was told; or at the failpoint
+    that is the parameter."""
     with ServedNode(str(tmp_path / "master"), sets=["node.role=master"]) as master:
         secret = os.path.join(master.home, "cluster.secret")
         sets = [
@@ -31,9 +35,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[Any, ServedNode]]:
         ]
         with (
             ServedNode(str(tmp_path / "door"), sets=sets) as door,
-            ServedNode(
-                str(tmp_path / "other"), sets=sets, environment={"MONOFS_FAILPOINTS": "write.ended=kill"}
-            ) as other,
+            ServedNode(str(tmp_path / "other"), sets=sets, environment={"MONOFS_FAILPOINTS": request.param}) as other,
         ):
             (tmp_path / "data").mkdir()
             with master.connect() as fs:
@@ -55,19 +57,38 @@ def pair(tmp_path: Path) -> Iterator[tuple[Any, ServedNode]]:
             )
 
 
-def test_a_creation_whose_worker_died_at_its_end_is_told_that_it_was_done(pair: tuple[Any, ServedNode]) -> None:
+@pytest.mark.parametrize(
+    ("pair", "body"),
+    [
+        ("write.ended=kill", b"short"),
+        ("write.ended=kill", LONG),
+        ("write.acted=kill", LONG),
+        ("write.published=kill", LONG),
+    ],
+    indirect=["pair"],
+    ids=["short", "long", "long, not journaled", "long, not acted"],
+)
+def test_a_creation_whose_worker_died_at_its_end_is_told_whether_it_was_done(
+    pair: tuple[Any, ServedNode], body: bytes
+) -> None:
     s3, other = pair
     assert other.process is not None
+    named: dict[str, Any] = {"Bucket": "bucket", "Body": body, "IfNoneMatch": "*"}
     with ThreadPoolExecutor(1) as pool:
-        for number in range(200):
-            named = {"Bucket": "bucket", "Key": f"k{number}"}
-            putting = pool.submit(s3.put_object, **named, Body=b"%d" % number, IfNoneMatch="*")
-            while not putting.done() and other.process.poll() is None:
+        tries = []
+        while other.process.poll() is None:
+            assert len(tries) < 200, "no write was its own"
+            tries.append(pool.submit(s3.put_object, **named, Key=f"k{len(tries)}"))
+            while not tries[-1].done() and other.process.poll() is None:
                 pass
-            if other.process.poll() is not None:
-                break
-        assert other.process.poll() is not None, "no write was its own"
         other.environment = {}
         other.start()
-        assert putting.result()["ResponseMetadata"]["HTTPStatusCode"] == 200
-    assert s3.get_object(**named)["Body"].read() == b"%d" % number
+    for number, putting in enumerate(tries):
+        error = putting.exception()
+        if error is None:
+            assert putting.result()["ResponseMetadata"]["HTTPStatusCode"] == 200
+        else:
+            assert isinstance(error, ClientError), error
+            assert error.response["ResponseMetadata"]["HTTPStatusCode"] in (500, 503)
+            s3.put_object(**named, Key=f"k{number}")  # nothing of it is there
+        assert s3.get_object(Bucket="bucket", Key=f"k{number}")["Body"].read() == body

@@ -1,7 +1,8 @@
 """Files of the tree as objects: looked up, opened, written, each with the rights of who asks.
 
 Invariant: a write is published with its last bytes, which are sent only when all is verified; what fails before is aborted, and no byte of it is ever
-seen. A whole file in memory is sent again when its worker is lost in the middle, there or elsewhere, and is written once. Not here: HTTP, S3's documents.
+seen. A whole file in memory is sent again when its worker is lost in the middle, there or elsewhere, and is written once; of a longer one whose worker is lost
+at its end is told what became of it. Not here: HTTP, S3's documents.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -29,6 +30,7 @@ from monofs.model.errors import (
     NotFound,
     NotReady,
     NoWorker,
+    OutcomeUnknown,
     Unreachable,
     WriteLost,
 )
@@ -71,7 +73,7 @@ IN_FLIGHT = 4
 IN_FLIGHT_ALL = 32
 """Of all files together; beyond, each has one. A channel refuses what it cannot send (``rpc.client.UNSENT_MAX_BYTES``)."""
 PATIENCE_S = 60.0
-"""So long a small file whose worker is lost is sent again; a worker is given up when it was silent for 10."""
+"""So long a small file whose worker is lost is sent again, and what became of a longer one asked; a worker is given up when it was silent for 10."""
 PAUSE_S = 0.1
 RECORDS_KEPT = 4096
 """Some KiB each."""
@@ -82,7 +84,8 @@ KNOWN = ReadOptions(sync_interval_s=-1, load=LoadType.NEVER)
 NOTHING = Attributes()
 NO_ATTRIBUTES = bytes(NIL)
 _T = TypeVar("_T")
-_LOST = (WriteLost, ConnectionLost, Unreachable, NoWorker)
+_LOST = (WriteLost, ConnectionLost, Unreachable, NoWorker, NotReady)
+"""Of a worker that knows nothing of a write (any more), or, restarted, no master yet."""
 
 
 class Record:
@@ -311,11 +314,40 @@ class Files:
         """A file as its bytes come, a MiB at most at a time; ``last`` gives what is kept with it and its etag once the last ones are there. Raises
         ``S3Error``, ``MonofsError``."""
         begun = await self._begin(asked, path, -1, attributes, condition)
+        unanswered = deque[WriteRequest]()
         try:
-            return decode_inode((await self._write_all(begun, pieces, attributes, last)).inode)
+            try:
+                answer = await self._write_all(begun, pieces, attributes, last, unanswered)
+            except _LOST as error:
+                if not unanswered or not unanswered[-1].last:
+                    raise
+                return await self._settle(asked, path, begun, unanswered, error)
+            return decode_inode(answer.inode)
         except BaseException:
             await self._abort(begun)
             raise
+
+    async def _settle(
+        self, asked: Asked, path: str, begun: BeginWriteAnswer, unanswered: deque[WriteRequest], error: MonofsError
+    ) -> Inode:
+        """The worker was lost after the last bytes were sent; of all but those ``unanswered`` none is at hand any more. The master tells what became of the
+        file; or the worker, which is heard of, does."""
+        deadline_s = self._reactor.seconds() + PATIENCE_S
+        question = {"instead": begun.capability, "reached": True, "settle": True}
+        while self._reactor.seconds() < deadline_s:
+            try:
+                return decode_inode((await self._begin(asked, path, -1, NOTHING, question)).inode)
+            except NotReady:
+                await deferLater(self._reactor, PAUSE_S)
+            except WriteLost as lost:  # nothing was done
+                raise Unreachable(lost.message) from None
+            try:
+                answers = [await (await self._write(begun, request)) for request in unanswered]
+            except _LOST as again:
+                error = again
+            else:
+                return decode_inode(answers[-1].inode)
+        raise OutcomeUnknown(f"whether {path} was written is not known: {error.message}")
 
     async def write_part(
         self, asked: Asked, operation: int, number: int, size: int, pieces: AsyncIterator[tuple[memoryview, bool]]
@@ -324,7 +356,7 @@ class Files:
         ``WriteLost`` for an upload that is not open."""
         opened = await asked.ask(Method.OPEN_PART, OpenPartRequest(operation, number, size), BeginWriteAnswer)
         try:
-            answer = await self._write_all(opened, pieces, None, lambda: (None, ""))
+            answer = await self._write_all(opened, pieces, None, lambda: (None, ""), deque())
         except WriteLost as error:  # by its worker, not for want of an upload
             raise Unreachable(error.message) from None
         except BaseException:
@@ -351,17 +383,20 @@ class Files:
         pieces: AsyncIterator[tuple[memoryview, bool]],
         first: Attributes | None,
         last: Callable[[], tuple[Attributes | None, str]],
+        unanswered: deque[WriteRequest],
     ) -> WriteAnswer:
-        """The answer to the last WRITE."""
+        """The answer to the last WRITE. ``unanswered``: what was sent and has no answer, by the end."""
         offset, flying = 0, deque[Deferred[WriteAnswer]]()
         try:
             async for piece, is_last in pieces:
                 kept, etag = last() if is_last else (None if offset else first, "")
                 request = WriteRequest(begun.capability, offset, piece, is_last, kept, etag)
+                unanswered.append(request)
                 flying.append(await self._write(begun, request))
                 offset += len(piece)
                 while is_last or len(flying) == IN_FLIGHT or (flying and self._in_flight > IN_FLIGHT_ALL):
                     answer = await flying.popleft()
+                    unanswered.popleft()
                     if is_last and not flying:
                         return answer
             raise InvariantBroken("the last bytes of a file say that they are")

@@ -267,6 +267,37 @@ def test_a_write_with_a_condition_that_is_sent_again_is_told_of_its_own_first_tr
             scribe.begin("/lake/f", 1, instead=begun.capability, **again)
 
 
+@pytest.mark.parametrize("led_on", [True, False], ids=["the same master", "another master"])
+@pytest.mark.parametrize("is_published", [True, False])
+def test_who_has_the_bytes_no_more_is_told_what_became_of_a_write_whose_worker_is_gone(
+    house: House, lake: Lake, is_published: bool, led_on: bool
+) -> None:
+    gone = Scribe(house)
+    begun = gone.begin("/lake/f", 1)
+    if is_published:
+        gone.put(begun, b"1")
+    settle = {"instead": begun.capability, "reached": True, "settle": True}
+    with pytest.raises(NotReady, match="is heard of"):
+        gone.begin("/lake/f", 1, **settle)
+    house.now_s += LEASE_S
+    house.loop.do(house.master.members.check_leases)
+    if is_published:
+        told = inode_of(gone.begin("/lake/f", 1, **settle))
+        if not led_on:
+            house.restart()
+        assert inode_of(gone.begin("/lake/f", 1, **settle)) == told
+        assert (told.size, house.stat("/lake/f").content) == (1, told.content)
+    else:
+        with pytest.raises(WriteLost):
+            gone.begin("/lake/f", 1, **settle)
+        if not led_on:
+            house.restart()
+        with pytest.raises(WriteLost if led_on else OutcomeUnknown):
+            gone.begin("/lake/f", 1, **settle)
+        assert house.list("/lake", 0) == []
+    assert not is_open(house)
+
+
 def test_a_write_with_a_condition_that_was_given_up_begins_anew(house: House, lake: Lake) -> None:
     scribe = Scribe(house)
     begun = scribe.begin("/lake/f", 1, exclusive=True)
