@@ -56,6 +56,8 @@ class Intents:
         self._closed: OrderedDict[int, Any] = OrderedDict()
         self.states: dict[int, tuple[str, str]] = {}
         """Number → (what is done with it now, last error), for those in trouble."""
+        self._mounts_index = -1
+        proposer.on_applied(self._look_at_mounts)
         INTENTS_OPEN.read = lambda: {(): float(namespace.meta.intents)}
 
     # ---- a request, once ----------------------------------------------------------------------------------------------
@@ -180,9 +182,21 @@ class Intents:
         if len(self._closed) > CLOSED_KEPT:
             self._closed.popitem(last=False)
         self.states.pop(number, None)
+        self._wake(number)
+
+    def _wake(self, number: int) -> None:
         for waiter in self._waiting.pop(number, ()):
             waiter.callback(None)
         self._locks.wake(("intent", number))
+
+    def _look_at_mounts(self) -> None:
+        """Something was applied: one that unmounts closes intents, too."""
+        if self._mounts_index == self._namespace.mounts_index:
+            return
+        self._mounts_index = self._namespace.mounts_index
+        for number in {*self._waiting, *self._locks.awaited_intents()}:
+            if self._namespace.intent(number) is None:
+                self._wake(number)
 
     def when_closed(self, number: int) -> Deferred[None]:
         """Fires once an intent is closed."""

@@ -163,6 +163,10 @@ class Locks:
         for waiter in self._waiting.pop(waker, ()):
             waiter.callback(None)
 
+    def awaited_intents(self) -> list[int]:
+        """Those whose end somebody waits for."""
+        return [waker[1] for waker in self._waiting if isinstance(waker, tuple) and waker[0] == "intent"]
+
     # ---- what is in the way? ------------------------------------------------------------------------------------------
 
     def obstacle(self, places: Iterable[Place]) -> Obstacle | None:

@@ -435,6 +435,19 @@ def test_a_mount_whose_store_does_not_forget_an_upload_goes_without_it(impatient
     assert (paths(impatient), is_open(impatient)) == ([], False)
 
 
+def test_whoever_waits_for_a_change_below_a_mount_hears_that_this_went_with_it(house: House, scribe: Scribe) -> None:
+    operation = begin(house)
+    scribe.begin("/lake/g", 1)
+    Silence(house, acts=False, names=("abort_upload",))
+    aborting = house.begin(Method.ABORT_UPLOAD, api.AbortUploadRequest(operation))
+    making = house.begin(Method.MAKE_DIRECTORY, api.MakeDirectoryRequest("/lake/g"))
+    house.ask(Method.MOUNT_UPDATE, api.MountUpdateRequest("/lake", ufs_mode="noAccess"))
+    house.ask(Method.MOUNT_REMOVE, api.MountRemoveRequest("/lake", discard=True))
+    aborting()
+    with pytest.raises(ConditionFailed, match="under no mount any more"):
+        making()
+
+
 def test_a_mount_stays_when_nobody_hears_any_more_that_it_went(house: House, bucket: Bucket) -> None:
     begin(house)
     client = DirectClient(house.service, NODE)
