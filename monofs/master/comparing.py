@@ -49,7 +49,7 @@ def record_differs(record: Inode | None, found: Found | None, read_index: int) -
     return record.fingerprint != found.fingerprint or record.size != found.size or _attributes_differ(record, found)
 
 
-def marker_differs(directory: Inode, marker: tuple[int, str], read_index: int) -> bool:
+def marker_differs(directory: Inode, marker: tuple[int, str, int], read_index: int) -> bool:
     """Whether the object ``dir/`` is another one in the store than the directory's record says, or is in one of both only."""
     if directory.changed_index > read_index or directory.flags & _MOUNT:
         return False

@@ -239,7 +239,8 @@ class Merger:
                         part,
                         now_complete,
                         asked.key,
-                        marker if is_other else None,
+                        marker[:2] if marker is not None and is_other else None,
+                        marker[2] if marker is not None and is_other else 0,
                     )
                 )
                 is_other = False

@@ -285,13 +285,15 @@ class Draft:
         fingerprint: str = "",
         flags: int = 0,
         mtime_ns: int,
+        size: int = 0,
     ) -> bytes:
         """Make a directory an object, with what is kept with it, and beside it what is kept with the directory as a bucket; returns its record as
-        stored. ``flags``: more of them."""
+        stored. ``flags``: more of them; ``size``: of bytes that only its store has."""
         number = self._keep(inode, attributes)
         flags |= inode.flags & ~(IMPLIED | HEADERS_UNKNOWN) | MARKER
         changed = self.changed(inode, mtime_ns=mtime_ns, flags=flags, attributes=number, fingerprint=fingerprint)
-        return self.put_inode(*place, with_body(changed, attributes))
+        changed = with_body(changed, attributes)
+        return self.put_inode(*place, msgspec.structs.replace(changed, size=size) if size else changed)
 
     def unmark(self, place: tuple[int, bytes], inode: Inode) -> bytes:
         """A directory is no object any more; for doors that know keys only, it is what leads to those below it."""

@@ -133,6 +133,8 @@ class AdoptPage(Change):
     key: str | None = None
     marker: tuple[int, str] | None = None
     """Time and fingerprint of the object ``dir/`` of the directory, '' if it has none; None: not told. Other than None: level 5."""
+    marker_bytes: int = 0
+    """How many that object has."""
 
 
 class AdoptPath(Change):

@@ -49,8 +49,8 @@ class UfsEntry:
     """One object or directory of a store.
 
     ``name`` is the last component, without a slash, for entries of a listing; for ``status`` it is the whole key. Directories have
-    size 0. ``fingerprint`` names the version of the bytes: ``e:<etag without quotes>``, ``v:<version id>`` or
-    ``t:<size>:<mtime_ns>:<ctime_ns>:<inode>``; empty for directories, but where their marker is told. LIST and HEAD give the same fingerprint for the same bytes.
+    size 0, but where their marker is told. ``fingerprint`` names the version of the bytes: ``e:<etag without quotes>``, ``v:<version id>`` or
+    ``t:<size>:<mtime_ns>:<ctime_ns>:<inode>``; empty for directories, likewise. LIST and HEAD give the same fingerprint for the same bytes.
     """
 
     name: bytes
@@ -77,8 +77,8 @@ class UfsPage:
     (with its ``/``) that is greater than the previous position and not greater than this one is in this page."""
     odd: list[bytes] = field(default_factory=list)
     """Keys below the directory that no path can name, at most 100 a page."""
-    marker: tuple[int, str] | None = None
-    """Of the first page of a directory of an object store: mtime in ns and fingerprint of its marker, '' if it has none."""
+    marker: tuple[int, str, int] | None = None
+    """Of the first page of a directory of an object store: mtime in ns, fingerprint ('' if it has none) and bytes of its marker."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,13 +50,13 @@ class Stretch:
     def _fold(self, key: bytes, below: bytes, after: bytes, at: int) -> UfsPage | None:
         entries: list[UfsEntry] = []
         odd: list[bytes] = []
-        marker = (0, "") if key and not after else None
+        marker = (0, "", 0) if key and not after else None
         position, keys = after, self.keys
         while at < len(keys) and keys[at].startswith(below):
             entry = self.entries[at]
             head, slash, _ = keys[at][len(below) :].partition(b"/")
             if not head and not slash:
-                marker = (entry.mtime_ns, entry.fingerprint)
+                marker = (entry.mtime_ns, entry.fingerprint, entry.size)
                 at += 1
                 continue
             if len(odd) >= ODD_MAX:
@@ -67,7 +67,7 @@ class Stretch:
             elif not slash:
                 entries.append(replace(entry, name=head))
             elif entry.is_directory and keys[at] == below + position:  # its marker, which comes first
-                entries.append(UfsEntry(head, True, 0, entry.mtime_ns, entry.fingerprint))
+                entries.append(UfsEntry(head, True, entry.size, entry.mtime_ns, entry.fingerprint))
             else:
                 entries.append(UfsEntry(head, True))
             at = bisect_left(keys, below + head + b"0", at) if slash else at + 1

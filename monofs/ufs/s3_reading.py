@@ -81,14 +81,14 @@ class S3Reading:
         """A page of the keys below ``key/``; usually one request. A missing directory is an empty page."""
         below = self._prefix + key + b"/" if key else self._prefix
         start = _past(below + after) if after else b""
-        marker: tuple[int, str] | None = None
+        marker: tuple[int, str, int] | None = None
         while True:
             # one more than wanted: the directory's own marker, or one already listed, may come again
             asked = min(limit + 1, self._settings.list_page) if self._settings.list_page > 1 else 2
             page = self._ask(below, "/", max_keys=asked, start_after=start)
             if key and not start:
                 own = page.items[0] if page.items and page.items[0].key == below else None
-                marker = (0, "") if own is None else (own.mtime_ns, entry_of(key, own).fingerprint)
+                marker = (0, "", 0) if own is None else (own.mtime_ns, entry_of(key, own).fingerprint, own.size)
             shown = replace(self._page(page, below, after, limit), marker=marker)
             if shown.next is None or shown.entries or shown.odd:
                 return shown

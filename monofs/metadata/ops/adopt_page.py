@@ -44,7 +44,7 @@ def adopt_page(draft: Draft, change: AdoptPage) -> tuple[int, int, int]:
     for key, entry in found.items():
         counts[adoption.settle(directory, key, None, entry)] += 1
     if change.marker is not None and inode.changed_index <= change.read_index and not inode.flags & MOUNT:
-        inode = _settle_marker(draft, place, inode, *change.marker, counts)
+        inode = _settle_marker(draft, place, inode, *change.marker, change.marker_bytes, counts)
     if change.complete and whole:
         _mark_loaded(draft, place, inode)
     return counts[Effect.ADDED], counts[Effect.CHANGED], counts[Effect.REMOVED]
@@ -82,12 +82,14 @@ def check_key(located: Located | None, asked: str | None, parts: Parts) -> None:
 
 
 def _settle_marker(
-    draft: Draft, place: tuple[int, bytes], inode: Inode, mtime_ns: int, fingerprint: str, counts: list[int]
+    draft: Draft, place: tuple[int, bytes], inode: Inode, mtime_ns: int, fingerprint: str, size: int, counts: list[int]
 ) -> Inode:
     """Whether the store has the object ``dir/``; what it keeps with it is asked for when it is wanted. The directory's record then."""
     is_marker = bool(inode.flags & MARKER)
     if fingerprint and not (is_marker and inode.fingerprint == fingerprint):
-        raw = draft.mark(place, inode, None, fingerprint=fingerprint, flags=HEADERS_UNKNOWN, mtime_ns=mtime_ns)
+        raw = draft.mark(
+            place, inode, None, fingerprint=fingerprint, flags=HEADERS_UNKNOWN, mtime_ns=mtime_ns, size=size
+        )
     elif is_marker and not fingerprint:
         raw = draft.unmark(place, inode)
     else:

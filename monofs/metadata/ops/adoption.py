@@ -166,7 +166,7 @@ class Adoption:
             kind=kind,
             id=draft.new_inode_id(),
             content=content,
-            size=0 if found.is_directory else found.size,
+            size=found.size if found.fingerprint or not found.is_directory else 0,
             mtime_ns=found.mtime_ns,
             ctime_ns=draft.now_ns,
             mode=default if found.mode < 0 else found.mode & _MODE_BITS,

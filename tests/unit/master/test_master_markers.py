@@ -84,6 +84,29 @@ def test_a_marker_of_a_bucket_is_one_here_with_what_it_was_put_with(lake: House,
     assert attributes(lake, "/lake/e") == Attributes(attributes(lake, "/lake/e").headers, {"b": "2"})  # type: ignore[union-attr]
 
 
+def test_bytes_that_others_put_into_an_object_of_a_directory_are_counted_by_listings(
+    lake: House, bucket: Bucket
+) -> None:
+    def sizes() -> dict[str, int]:
+        answer = lake.ask(Method.LIST_KEYS, api.ListKeysRequest("/lake"))
+        return {key.decode(): decode_inode(raw).size for key, raw in zip(answer.keys, answer.inodes, strict=True)}
+
+    put(bucket, "empty/")
+    for name in ("small", "large", "deep/small"):
+        bucket.put(f"{name}/", bytes(5000 if name == "large" else 5))
+    bucket.put("small/f", b"123")
+    told = {"deep/small/": 5, "empty/": 0, "large/": 5000, "small/": 5, "small/f": 3}
+    assert sizes() == told
+    for path in ("/lake/small", "/lake/large", "/lake/deep/small"):
+        attributes(lake, path)
+    assert sizes() == told
+    bucket.put("small/", b"another")
+    lake.now_s += 61
+    assert sizes() == told | {"small/": 7}
+    lake.restart()
+    assert sizes() == told | {"small/": 7}
+
+
 def test_a_marker_is_put_into_its_bucket_and_deleted_there_alone(lake: House, scribe: Scribe, bucket: Bucket) -> None:
     scribe.write("/lake/d/f", b"1")
     mark(lake, "/lake/d")

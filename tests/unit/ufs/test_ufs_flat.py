@@ -64,10 +64,12 @@ def test_a_stretch_claims_of_a_directory_what_is_there_and_nothing_beyond_its_en
                 if not each.is_directory:
                     assert (each.size, each.fingerprint) == (len(full), entry(full).fingerprint)
                 else:
-                    assert each.fingerprint == (entry(full + b"/").fingerprint if full + b"/" in keys else "")
+                    marker = entry(full + b"/")
+                    told_of = (marker.size, marker.fingerprint) if full + b"/" in keys else (0, "")
+                    assert (each.size, each.fingerprint) == told_of
             if directory and not after:
-                marker = directory + b"/"
-                assert page.marker == ((5, entry(marker).fingerprint) if marker in keys else (0, ""))
+                own = directory + b"/"
+                assert page.marker == ((5, entry(own).fingerprint, entry(own).size) if own in keys else (0, "", 0))
             else:
                 assert page.marker is None
 
