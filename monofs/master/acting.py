@@ -25,7 +25,7 @@ from monofs.metadata.entries import Found
 from monofs.metadata.intent_entries import RecordUpload
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.tables import Intent, IntentKind
-from monofs.model.attributes import Attributes, store_headers
+from monofs.model.attributes import Attributes, from_store, store_headers
 from monofs.model.errors import (
     Internal,
     MonofsError,
@@ -40,7 +40,7 @@ from monofs.model.mount import Mount
 from monofs.model.paths import parse_path
 from monofs.observe.failpoints import failpoint
 from monofs.observe.logs import logger
-from monofs.ufs.base import ANYTHING, UfsEntry, replacing
+from monofs.ufs.base import ANYTHING, UfsEntry, UnderStorage, replacing
 
 log = logger(__name__)
 
@@ -90,7 +90,7 @@ class Acts:
             case IntentKind.COPY if intent.tags_only:
                 entry = await self._until(_never, lambda: self._tag(store, intent))
             case IntentKind.RENAME | IntentKind.COPY:
-                entry = await self._until(lambda: self._made(store, intent), lambda: self._copy(store, intent))
+                entry = await self._until(lambda: self._copied(store, intent), lambda: self._copy(store, intent))
                 if intent.kind == IntentKind.RENAME:
                     await self._delete_copied(store, intent)
                 else:
@@ -138,6 +138,8 @@ class Acts:
                 entry = await self._moved(store, intent)
             case IntentKind.COPY if intent.tags_only:
                 entry = await self._tag(store, intent)
+            case IntentKind.RENAME | IntentKind.COPY:
+                entry = await self._copied(store, intent)
             case _:
                 entry = await self._made(store, intent)
         step("resolve.looked")
@@ -179,6 +181,14 @@ class Acts:
         """The file this operation made; None: it made none, or it was replaced since."""
         entry = await self.look(store, made_key(intent))
         return entry if entry is not None and entry.operation == intent.name else None
+
+    async def _copied(self, store: MountedStore, intent: Intent) -> UfsEntry | None:
+        """The copy this operation made. Who made it may not have come to the tags; those that are known here are put by :meth:`_tag_copy`."""
+        entry = await self._made(store, intent)
+        if entry is not None and intent.attributes is None and store.object_store:
+            source, target = intent.key.encode(), intent.target_key.encode()
+            await self._put_tags(store, intent, lambda ufs: _pass_tags(ufs, source, intent.replaced, target))
+        return entry
 
     async def _there(self, store: MountedStore, intent: Intent) -> UfsEntry | None:
         key = intent.key.encode()
@@ -305,10 +315,12 @@ class Acts:
         """Not every store takes tags along with a copy that replaces headers (radosgw drops them), so they are put after it. A store that
         refuses them would ever again: the copy stands without."""
         tags = intent.attributes.tags if intent.attributes is not None and store.object_store else {}
-        if not tags:
-            return
+        if tags:
+            await self._put_tags(store, intent, lambda ufs: ufs.tag(made_key(intent).encode(), tags))
+
+    async def _put_tags(self, store: MountedStore, intent: Intent, put: Callable[[UnderStorage], None]) -> None:
         try:
-            await store.act("tag", made_key(intent), lambda ufs: ufs.tag(made_key(intent).encode(), tags))
+            await store.act("tag", made_key(intent), put)
         except MonofsError as error:
             is_refusal = isinstance(error, UfsFailed)  # else it came as ``Unclear``
             if isinstance(error, (*UNAVAILABLE, NotReady)) and not is_refusal:
@@ -356,6 +368,17 @@ def is_unstored(intent: Intent) -> bool:
 def made_key(intent: Intent) -> str:
     """The key at which an intent makes something."""
     return intent.target_key if intent.target else intent.key
+
+
+def _pass_tags(ufs: UnderStorage, source: bytes, version: str, target: bytes) -> None:
+    """A copy has none: it gets those of its source, if that is the version still."""
+    try:
+        fingerprint, kept = ufs.headers(source)
+    except UfsNotFound:
+        return
+    tags = from_store(kept).tags
+    if fingerprint == version and tags and not from_store(ufs.headers(target)[1]).tags:
+        ufs.tag(target, tags)
 
 
 async def _never() -> None:

@@ -29,7 +29,7 @@ from monofs.metadata.entries import Found, Stamp
 from monofs.metadata.intent_entries import BeginWrite, Publish, RecordUpload
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
-from monofs.metadata.tables import ATTRIBUTES_LEVEL, INTENTS_MAX, Intent, IntentKind
+from monofs.metadata.tables import ATTRIBUTES_LEVEL, INTENTS_MAX, UPLOADS_LEVEL, Intent, IntentKind
 from monofs.model.attributes import check_attributes
 from monofs.model.block import slot_of
 from monofs.model.errors import (
@@ -302,9 +302,11 @@ class Writing:
             await self._preparing.known(parts, call)
             place = self._preparing.place(parts)
             call.waits_for = f"another change of {intent.path} to end"
+            keeps = self._namespace.level >= UPLOADS_LEVEL
+            kept, etag = (request.attributes, request.etag) if keeps else (None, "")
             begun = await self._intents.begin(
                 [place],
-                lambda stamp: Publish(stamp, intent.number, request.size),
+                lambda stamp: Publish(stamp, intent.number, request.size, attributes=kept, etag=etag),
                 room=lambda: self._preparing.make_room(place, call),
             )
             assert isinstance(begun, Intent)  # noqa: S101 - PUBLISH gives the intent

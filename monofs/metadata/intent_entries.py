@@ -55,8 +55,8 @@ class BeginWrite(Change):
 class Publish(Change):
     """All parts of a write or upload are sent: lock its path, check its conditions, note the size. Result: the Intent, encoded.
 
-    Of an upload, whose conditions come with its end: ``exclusive``, ``if_content``; ``attributes`` are what is kept with the file, in the place of
-    those it began with. Other than the defaults: level 5."""
+    Of an upload, whose conditions come with its end: ``exclusive``, ``if_content``. ``attributes`` are what is kept with the file, in the place of
+    those it began with; ``etag`` names the content of a write, as END may. Other than the defaults: level 5."""
 
     stamp: Stamp
     number: int
@@ -64,6 +64,7 @@ class Publish(Change):
     exclusive: bool = False
     if_content: int | None = None
     attributes: Attributes | None = None
+    etag: str = ""
 
 
 class Reopen(Change):

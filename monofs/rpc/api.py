@@ -1203,6 +1203,9 @@ class PublishRequest(Message):
     operation: int
     size: int
     worker: int = 0
+    attributes: Attributes | None = None
+    etag: str = ""
+    """Likewise as END_WRITE will tell them: should the worker not come to that, the file has them all the same."""
 
 
 class PublishAnswer(Message):

@@ -401,7 +401,8 @@ class Writing:
 
     async def _publish(self) -> PublishAnswer:
         """Lock the path; a write whose size was announced has it locked since it began."""
-        request = PublishRequest(self.operation, self.received, self._tools.worker())
+        worker = self._tools.worker()
+        request = PublishRequest(self.operation, self.received, worker, self._attributes, self._etag)
         answer = await self._ask(Method.PUBLISH, request, PublishAnswer, PUBLISH_PATIENCE_S)
         if self.capability.mount and answer.key != self.capability.key:
             raise ConditionFailed("the directory was moved while the file was written: write it again")

@@ -16,7 +16,7 @@ from monofs.metadata.ops.opening import new_intent_number, open_for
 from monofs.metadata.ops.placing import check_target, spot_of
 from monofs.metadata.state import Lookup, present
 from monofs.metadata.tables import INTENTS, UPLOADS_MAX, Intent, IntentKind, pack_id
-from monofs.model.attributes import check_attributes
+from monofs.model.attributes import check_attributes, check_etag
 from monofs.model.errors import Busy, ConditionFailed, InvalidArgument, Overloaded, WriteLost
 from monofs.model.options import WriteType
 from monofs.model.paths import format_path, parse_path
@@ -88,6 +88,10 @@ def publish(draft: Draft, change: Publish) -> bytes:
         raise InvalidArgument("a file has no fewer than 0 bytes")
     if intent.kind == IntentKind.UPLOAD:
         intent = _with_its_end(intent, change)
+    check_etag(change.etag)
+    if change.attributes is not None:
+        check_attributes(change.attributes)
+        intent = msgspec.structs.replace(intent, attributes=change.attributes)
     if intent.acting:
         if intent.size != change.size:
             raise InvalidArgument(f"a write of {intent.size} bytes was published with {change.size}", path=intent.path)
@@ -102,7 +106,9 @@ def publish(draft: Draft, change: Publish) -> bytes:
     if (spot.mount, spot.key) != (intent.mount, intent.key):
         raise WriteLost(f"{path} lies elsewhere in its store than when this write began: write it again", path=path)
     check_new_key(draft, found, spot, path)
-    published = msgspec.structs.replace(intent, acting=True, size=change.size, replaced=spot.replaced)
+    published = msgspec.structs.replace(
+        intent, acting=True, size=change.size, replaced=spot.replaced, etag=change.etag or intent.etag
+    )
     return draft.change_intent(intent, published)
 
 
@@ -110,14 +116,7 @@ def _with_its_end(intent: Intent, change: Publish) -> Intent:
     """An upload with what its completion says."""
     if intent.acting:
         raise Busy(f"{intent.path} is being completed", path=intent.path, operation=intent.number)
-    if change.attributes is not None:
-        check_attributes(change.attributes)
-    return msgspec.structs.replace(
-        intent,
-        exclusive=change.exclusive,
-        if_content=change.if_content,
-        attributes=intent.attributes if change.attributes is None else change.attributes,
-    )
+    return msgspec.structs.replace(intent, exclusive=change.exclusive, if_content=change.if_content)
 
 
 def reopen(draft: Draft, change: Reopen) -> None:

@@ -91,7 +91,9 @@ def _end_write(draft: Draft, intent: Intent, change: End) -> bytes:
         draft.retire(content)
         content = NO_CONTENT
     kept = intent.attributes if change.attributes is None else change.attributes
-    raw = _put_file(draft, intent, parts, intent.key, change.size, content, change.found, kept, change.etag)
+    raw = _put_file(
+        draft, intent, parts, intent.key, change.size, content, change.found, kept, change.etag or intent.etag
+    )
     if change.found is None and content != NO_CONTENT:
         draft.put_places(content, change.workers)
     return raw

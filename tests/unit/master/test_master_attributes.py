@@ -257,6 +257,32 @@ def lost() -> None:
     raise UfsUnreachable("the answer is lost")
 
 
+@pytest.mark.parametrize("method", [Method.COPY, Method.RENAME])
+@pytest.mark.parametrize("is_resolved", [False, True])
+def test_a_copy_that_was_not_seen_to_its_end_has_the_tags_of_an_object_of_others(
+    lake: House, bucket: Bucket, method: Method, is_resolved: bool
+) -> None:
+    put(bucket, "f", Tagging="stage=raw")
+
+    def lost_untagged() -> None:  # as by a store that takes no tags along
+        bucket._client.delete_object_tagging(Bucket=bucket.name, Key="copy")
+        raise UfsFailed("the answer is lost")
+
+    lake.watch.after = {"copy": lost_untagged}
+    request = {Method.COPY: api.CopyRequest, Method.RENAME: api.RenameRequest}[method]("/lake/f", "/lake/copy")
+    if is_resolved:
+        lake.watch.before = {"look": lost}
+        with pytest.raises(UfsUnknown):
+            lake.ask(method, request)
+        lake.watch.before, lake.watch.after = {}, {}
+        lake.restart()
+        lake.resolve()
+    else:
+        lake.ask(method, request)
+    assert tags_in(bucket, "copy") == {"stage": "raw"}
+    assert bucket.keys() == (["copy", "f"] if method == Method.COPY else ["copy"])
+
+
 @pytest.mark.parametrize(
     ("act", "kept"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from acts import PATIENT, Silence, ask, is_open
 from lakes import Lake
@@ -15,6 +16,7 @@ from monofs.master.members import LEASE_S
 from monofs.metadata.entries import Stamp
 from monofs.metadata.intent_entries import Asker, BeginCopy, RecordUpload
 from monofs.metadata.tables import decode_intent
+from monofs.model.attributes import Attributes
 from monofs.model.errors import (
     AlreadyExists,
     MonofsError,
@@ -333,12 +335,19 @@ def test_an_upload_completed_by_a_worker_that_then_was_lost_is_a_file(house: Hou
     upload = store.begin_upload(key, held.operation_name)
     house.ask(Method.RECORD_UPLOAD, api.RecordUploadRequest(begun.operation, upload, scribe.number))
     part = store.put_part(key, upload, 1, 0, [memoryview(b"whole")])
-    house.ask(Method.PUBLISH, api.PublishRequest(begun.operation, 5, scribe.number))
+    kept = Attributes(checksums={"CRC32": "MTIzNA=="}, parts=[(1, 1, 5)])
+    house.ask(
+        Method.PUBLISH, api.PublishRequest(begun.operation, 5, scribe.number, attributes=kept, etag="0" * 32 + "-2")
+    )
     store.complete_upload(key, upload, [part], 5, held.operation_name, Condition(absent=True))
     house.restart()
     scribe.register()
     house.resolve()
     assert house.stat("/lake/large").size == 5
+    told = house.ask(Method.STAT, api.StatRequest("/lake/large", attributes=True))
+    assert msgspec.msgpack.decode(told.attributes, type=Attributes) == kept
+    if lake.bucket is None:
+        assert house.stat("/lake/large").etag == "0" * 32 + "-2"
     assert not is_open(house)
     store.close()
 
