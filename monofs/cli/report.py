@@ -14,12 +14,24 @@ import click
 from monofs.cli.output import print_table, show_seconds
 from monofs.config.units import format_bytes
 
-_ORDER = ("cluster", "mounts", "all_workers", "workers", "namespace", "journal", "freshness", "feed", "odd_names")
+_ORDER = (
+    "cluster",
+    "mounts",
+    "all_workers",
+    "workers",
+    "namespace",
+    "journal",
+    "freshness",
+    "feed",
+    "odd_names",
+    "beside_directories",
+)
 _TITLES = {
     "all_workers": "All workers together",
     "freshness": "What is known of stores",
     "feed": "Feed of retired contents",
     "odd_names": "Names in stores that no path can hold",
+    "beside_directories": "Files beside a directory of their name, which is what their path means",
 }
 _LABELS = {
     "leads": "this master leads",
@@ -54,7 +66,7 @@ _OF_LEADERS = {"workers": "not known: only a master that leads hears workers"}
 
 
 def show_report(sections: dict[str, dict[str, Any]]) -> None:
-    """Print all sections; those of odd names and the feed only when they hold something."""
+    """Print all sections; those of odd names, of files beside directories and the feed only when they hold something."""
     names = [name for name in _ORDER if name in sections] + [name for name in sections if name not in _ORDER]
     for position, name in enumerate(name for name in names if _says_something(name, sections[name])):
         if position:
@@ -73,6 +85,8 @@ def show_report(sections: dict[str, dict[str, Any]]) -> None:
 def _says_something(name: str, facts: dict[str, Any]) -> bool:
     if name == "odd_names":
         return bool(facts.get("seen"))
+    if name == "beside_directories":
+        return bool(facts.get("shown"))
     if name == "all_workers":
         return bool(facts["live"] + facts["silent"] > 1)
     return name != "feed" or bool(facts.get("newest"))

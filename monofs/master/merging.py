@@ -84,6 +84,8 @@ class Merger:
         self.odd: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         """(directory, key) of names that no path can hold."""
         self.odd_seen = 0
+        self._beside: OrderedDict[Parts, None] = OrderedDict()
+        """Files that were listed beside a directory of their name."""
         self._pages: deque[_Adopted] = deque(maxlen=PAGES_KEPT)
         """The pages adopted last."""
 
@@ -135,6 +137,7 @@ class Merger:
         if spoken.covered:
             found = [each for each in found if key_of(each) not in spoken.covered]
         self._note_odd(parts, [*page.odd, *(entry.name for entry in page.entries if len(entry.name) > room)])
+        self._note_beside(parts, page.entries)
         tally.seen += len(found)
         tally.directories = [each.name + b"/" for each in found if each.is_directory]
         shown = len(tally.directories)
@@ -251,6 +254,21 @@ class Merger:
             if high is not None:
                 low = high
         return proposals
+
+    def _note_beside(self, parts: Parts, entries: Sequence[UfsEntry]) -> None:
+        directories = {entry.name for entry in entries if entry.is_directory}
+        for entry in entries if directories else ():
+            if not entry.is_directory and entry.name in directories and len(self._beside) < ODD_KEPT:
+                self._beside[*parts, entry.name] = None
+
+    def beside_directories(self) -> list[Parts]:
+        """Files that a listing showed beside a directory of their name, which is what their path means; as far as it is so still."""
+        namespace = self._namespace
+        for parts in [*self._beside]:
+            inode, file = namespace.lookup(parts).inode, namespace.lookup_key(parts).inode
+            if inode is None or not inode.is_directory or file is None:
+                del self._beside[parts]
+        return list(self._beside)
 
     def _note_odd(self, parts: Parts, names: Sequence[bytes]) -> None:
         if not names:

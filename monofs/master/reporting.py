@@ -23,6 +23,7 @@ from monofs.master.stores import Stores
 from monofs.metadata.fsck import check_namespace
 from monofs.metadata.namespace import Namespace
 from monofs.model.errors import Busy
+from monofs.model.paths import format_path
 from monofs.model.principal import Right
 from monofs.observe.totals import named
 from monofs.rpc.api import (
@@ -81,6 +82,7 @@ class Reporting:
             "workers": lambda: self._workers(request.worker),
             "all_workers": self._all_workers,
             "odd_names": self._odd_names,
+            "beside_directories": self._beside_directories,
         }
         return ReportAnswer({name: make() for name, make in made.items() if name in (request.sections or made)})
 
@@ -103,6 +105,9 @@ class Reporting:
             "seen": merger.odd_seen,
             "shown": [f"{path}: {name!r}" for path, name in islice(merger.odd, ODD_SHOWN)],
         }
+
+    def _beside_directories(self) -> dict[str, Any]:
+        return {"shown": [format_path(parts) for parts in self._loader.merger.beside_directories()[:ODD_SHOWN]]}
 
     def _mounts(self) -> dict[str, Any]:
         return {

@@ -12,6 +12,7 @@ from master_house import House, write
 from monofs.model.errors import InvalidArgument, NotADirectory, NotFound, NotReady, UfsUnreachable
 from monofs.rpc import api
 from monofs.rpc.api import Method, ReadOptions
+from monofs.testing.buckets import Bucket
 
 ALWAYS_LOOK = 0.0
 
@@ -231,6 +232,22 @@ def test_names_no_path_can_hold_are_counted_and_reported_and_the_rest_is_listed(
     odd = house.ask(Method.REPORT, api.ReportRequest()).sections["odd_names"]
     assert odd["seen"] == 2
     assert any("bad\\xff" in shown for shown in odd["shown"])
+
+
+def test_files_that_have_the_name_of_a_directory_are_reported_while_they_do(house: House, bucket: Bucket) -> None:
+    def reported() -> list[str]:
+        shown: list[str] = house.ask(Method.REPORT, api.ReportRequest()).sections["beside_directories"]["shown"]
+        return shown
+
+    for key in ("d/a", "d/a.b", "d/a/f", "d/b", "d/b.c/f", "e/f"):
+        bucket.put(key, b"1")
+    house.ask(Method.MOUNT_ADD, api.MountAddRequest("/lake", bucket.uri, bucket.options))
+    assert house.list("/lake/d") == ["a", "a.b", "a/", "b", "b.c/"]
+    house.list("/lake/e")
+    assert reported() == ["/lake/d/a"]
+    bucket.delete("d/a/f")
+    house.list("/lake/d", ALWAYS_LOOK)
+    assert reported() == []
 
 
 def test_a_page_that_fails_in_the_background_is_asked_again_by_who_needs_it(house: House, data: Path) -> None:
