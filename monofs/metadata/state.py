@@ -183,7 +183,9 @@ class State:
             raw = self.store.get(found.parent.id, parts[-1])
             if raw is None:
                 return replace(found, inode=None, raw=None, depth=found.depth - 1)
-            return replace(found, inode=decode_inode(raw), raw=raw)
+            inode = decode_inode(raw)
+            located = self._locate_file(found.located, parts, inode) if self.known_jobs.is_moving else found.located
+            return replace(found, inode=inode, raw=raw, located=located)
         if found.inode is None and found.parent is not None and found.parent.kind != Kind.DIRECTORY:
             depth = found.depth - 1
             above = self.lookup(parts[:depth])
@@ -194,6 +196,13 @@ class State:
                 above=ABOVE_ROOT if above.parent is None else int(above.parent.id),
             )
         return found
+
+    def _locate_file(self, located: Located | None, parts: Parts, inode: Inode) -> Located | None:
+        """Where a file beside a directory of its name lies: as its own record says, or else with the directory that holds both."""
+        above = None if located is None else self.lookup(parts[:-1]).located
+        if located is None or above is None:
+            return located
+        return Located(above.mount, inode.store_path or join_key(above.key, parts[-1:]))
 
     def follow_moves(self) -> None:
         """Have lookups look for ``store_path`` while a MOVE job is open; without one, every object lies where its path says."""

@@ -241,6 +241,23 @@ def test_a_directory_made_while_objects_were_moved_lies_with_the_one_above_it_at
     assert shown(lake, "/m/c") == ["c/made/new", "c/s/z", "c/x", "c/y"]
 
 
+def test_a_file_beside_a_directory_of_its_name_lies_where_its_own_record_says(lake: Home) -> None:
+    def lies(path: str) -> str:
+        located = lake.namespace.lookup_key(parse_path(path)).located
+        assert located is not None
+        return located.key
+
+    lake.adopt("/m/a", [directory("s"), file("s"), file("x"), file("y")])
+    number, _ = lake.rename_tree("/m/a", "/m/b")
+    assert lies("/m/b/s") == "a/s"
+    b, parent = lake.inode("/m/b"), lake.inode("/m/b").id
+    raw = lake.namespace.get_inode(parent, b"s")
+    assert raw is not None
+    told = MovedFile(b.id, b"s", raw.content, "a/s", "b/s", "e:moved", 10**18)
+    assert lake.apply(Moved(lake.stamp(), number, [told])) == (0,)
+    assert (lies("/m/b/s"), lies("/m/b/s/z"), lake.key("/m/b/s")) == ("b/s", "a/s/z", "a/s")
+
+
 def test_what_changed_while_it_was_copied_is_not_taken_for_moved(lake: Home) -> None:
     number, _ = lake.rename_tree("/m/a", "/m/b")
     b, x = lake.inode("/m/b"), lake.inode("/m/b/x")
