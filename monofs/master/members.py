@@ -45,7 +45,6 @@ from monofs.rpc.api import (
     HeartbeatAnswer,
     HeartbeatRequest,
     MountGrant,
-    PartsNews,
     RegisterAnswer,
     RegisterRequest,
     SlotsKnown,
@@ -321,7 +320,7 @@ class Members:
         member.console, member.life = request.console[:CONSOLE_MAX], request.life
         before = self.members.get(worker)
         self.members[worker] = member
-        self._settling.heard(worker, 0, {})
+        self._settling.heard(worker, 0, {}, {})
         self._listed += 1
         if worker not in self._live:  # no look at all leases: thousands may come at once
             insort(self._live, worker)
@@ -385,7 +384,7 @@ class Members:
         member.group_bytes, member.troubles = request.group_bytes, request.troubles
         member.totals = request.totals[:TOTALS_MAX]
         if request.slots is not None:
-            self._settling.heard(request.worker, request.slots.epoch, request.over)
+            self._settling.heard(request.worker, request.slots.epoch, request.over, request.left)
         if self.resolver is not None:
             self.resolver.heartbeat(request.worker, request.operations)
         member.info = msgspec.structs.replace(
@@ -461,7 +460,7 @@ class Members:
             token_grant(self._namespace) if request.tokens_index != keys_index else None,
             keys_index,
             self._heartbeat_slots(request.slots),
-            PartsNews(self._settling.settled(request.worker, self.epoch), self._settling.over(request.worker)),
+            self._settling.news(request.worker, self._namespace.slots),
         )
 
     def _heartbeat_slots(self, known: SlotsKnown | None) -> SlotsNews | None:

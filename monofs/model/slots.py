@@ -93,6 +93,14 @@ class SlotTable:
         first = sum(owner < worker for owner in owners)
         return first, first + owners.count(worker)
 
+    def spans(self) -> dict[int, tuple[int, int]]:
+        """:meth:`span` of each worker that owns slots."""
+        spans, end = {}, 0
+        for worker, count in sorted(self.counts().items()):
+            spans[worker] = end, end + count
+            end += count
+        return spans
+
     def problem(self, workers: Iterable[int]) -> str | None:
         """What is wrong with this table in a cluster of these workers; None: nothing."""
         width, rows = self.replicas, self._rows

@@ -1155,6 +1155,8 @@ class HeartbeatRequest(Message):
     """What it has done since it began, in the order of observe.totals.TOTALS."""
     over: dict[int, int] = {}
     """Policy id → bytes held over this worker's part of the quota, because they cannot go now."""
+    left: dict[int, int] = {}
+    """Policy id → bytes of its part that this worker leaves free for such others, until it is told otherwise."""
 
 
 class PartsNews(Message):
@@ -1163,7 +1165,7 @@ class PartsNews(Message):
     settled: int
     """Epoch of the table in force when all live workers follow it, else 0."""
     over: dict[int, int]
-    """Policy id → bytes that other workers hold over their parts."""
+    """Policy id → bytes of its part this worker is to leave free, because others hold more than theirs."""
 
 
 class HeartbeatAnswer(Message):

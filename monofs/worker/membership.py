@@ -230,6 +230,7 @@ class Membership:
     async def _heartbeat(self) -> None:
         cache = self._cache
         interval_s, began = self._config.heartbeat_interval_s, time.monotonic()
+        over, left = self._told_of_parts()
         request = HeartbeatRequest(
             self.worker,
             cache.cursor,
@@ -240,7 +241,8 @@ class Membership:
             durable=cache.durable_cursor,
             policies_index=self._policies_index,
             group_bytes=cache.group_bytes(),
-            over=self._over(),
+            over=over,
+            left=left,
             operations=self._operations(),
             tokens_index=self._tokens_index,
             slots=SlotsKnown(self.slots.epoch, self.slots.digest, self._live),
@@ -303,7 +305,9 @@ class Membership:
         for table in tables:
             self._peers.follow(self.worker, table, self.silent)
         if self.slots is not before:
-            self._parts.follow(self.worker, self.slots)
+            followed = tables[1:] if before.epoch else tables[-1:]  # by any of them others may have grown meanwhile
+            for table in followed:
+                self._parts.follow(self.worker, table)
             self._on_slots()
         elif heard or has_come_or_gone:
             self._on_addresses()  # not before it is known who lives
@@ -336,15 +340,13 @@ class Membership:
             rules[spec.id] = Rule(quota, spec.priority, spec.ttl_s)
         self._cache.set_groups(rules)
 
-    def _over(self) -> dict[int, int]:
-        """What could not go although it is over this worker's part, by policy id."""
+    def _told_of_parts(self) -> tuple[dict[int, int], dict[int, int]]:
+        """By policy id: what could not go although it is over this worker's part, and what it leaves of its part to others."""
         used = self._cache.group_bytes()
-        over = {
-            spec.id: self._parts.over(spec.quota_bytes, used.get(spec.id, 0))
-            for spec in self._specs
-            if spec.quota_bytes
-        }
-        return {policy: count for policy, count in over.items() if count}
+        held = [(spec.id, spec.quota_bytes, used.get(spec.id, 0)) for spec in self._specs if spec.quota_bytes]
+        over = {policy: over for policy, quota, count in held if (over := self._parts.over(quota, count))}
+        left = {policy: left for policy, quota, count in held if (left := self._parts.left(policy, quota, count))}
+        return over, left
 
     async def _act(self, item: FeedItem) -> None:
         cache = self._cache

@@ -77,3 +77,11 @@ def test_a_slot_is_served_by_the_first_of_its_list_that_lives_else_by_one_that_a
     alive = [worker for worker in listed if worker in live]
     assert serving == (alive or ([live[slot % len(live)]] if live else []))
     assert list(EMPTY.serving(slot, live)) == ([live[slot % len(live)]] if live else [])
+
+
+@given(changes, st.integers(1, 3))
+def test_the_spans_of_all_owners_are_those_of_each(changed: dict[int, int], replicas: int) -> None:
+    changed_table = table(5, replicas, changed)
+    spans = changed_table.spans()
+    assert {worker: changed_table.span(worker) for worker in list(spans)[:9]} == dict(list(spans.items())[:9])
+    assert [end for _, end in spans.values()] == [*(begin for begin, _ in list(spans.values())[1:]), SLOTS]
