@@ -504,10 +504,11 @@ class Cache(Admission):
         return sum(directory.used for directory in self.directories if directory.attached)
 
     def is_wanted(self, group: Group) -> bool:
-        """Whether a group that is held should be let go: its directory has no room for another one, or less than is kept free, and all of its file
-        has left the cache, or the search for room has passed it."""
+        """Whether a group that is held should be let go: its directory has no room for another one, or less than is kept free, or its policy has more than
+        its quota; and all of its file has left the cache, or the search for room has passed it."""
         directory = group.directory
-        if directory.free_bytes() >= max(GROUP_SIZE_BYTES, self._headroom(directory)):
+        is_over = (self.shares.room(group.policy) or 0) < 0
+        if not is_over and directory.free_bytes() >= max(GROUP_SIZE_BYTES, self._headroom(directory)):
             return False
         return not any(
             mate.listed or mate.pinned or mate.kept or mate.reserved for mate in file_groups(group) if mate.alive

@@ -11,7 +11,8 @@ from worker_world import MIB, PATIENCE_S, World, make_bytes
 
 from monofs.model.block import LAYOUT_WHOLE
 from monofs.model.errors import InvalidArgument, NotSupported, Overloaded, TierFull
-from monofs.rpc.api import DescriptorAnswer, DescriptorRequest, Empty, Method, ReleaseAnswer, ReleaseRequest
+from monofs.model.options import Priority
+from monofs.rpc.api import DescriptorAnswer, DescriptorRequest, Empty, GroupSpec, Method, ReleaseAnswer, ReleaseRequest
 
 
 def ask(world: World, capability: bytes, group: int = 0) -> tuple[DescriptorAnswer, int | None]:
@@ -243,6 +244,34 @@ def test_a_descriptor_of_a_group_that_eviction_passed_is_asked_back_and_one_it_d
     world.unix.call(Method.RELEASE, ReleaseRequest(leases), ReleaseAnswer, PATIENCE_S)
     assert world.read(third, 0, MIB) == data
     assert world.present(3) == 1, "there is room now"
+    for _, fd in answers:
+        assert fd is not None
+        os.close(fd)
+
+
+def test_descriptors_of_what_is_over_a_quota_are_asked_back(world: World) -> None:
+    """Else a program that reads on and on from it would keep others from their parts of the quota."""
+
+    def set_quota(quota_bytes: int) -> None:
+        world.master.groups = [GroupSpec(3, quota_bytes, Priority.MEDIUM, 0)]
+        world.master.policies_index += 1
+        world.on_beat()
+
+    set_quota(4 * MIB)
+    files = [world.capability(n, 2 * MIB, f"object-{n}", f"e:{n}", group=6) for n in (1, 2)]
+    for number, capability in enumerate(files, 1):
+        world.put(make_bytes(number, 2 * MIB))
+        world.read(capability, 0, 2 * MIB)
+    answers = [ask(world, capability) for capability in files]
+    leases = [answer.lease for answer, _ in answers]
+    assert keep(world, *leases) == []
+    set_quota(2 * MIB)
+    assert keep(world, *leases) == leases
+    for lease in leases:
+        world.unix.call(Method.RELEASE, ReleaseRequest([lease]), ReleaseAnswer, PATIENCE_S)
+    assert world.run(world.cache.group_bytes) == {3: 2 * MIB}
+    answers.append(ask(world, files[1]))
+    assert keep(world, answers[-1][0].lease) == []
     for _, fd in answers:
         assert fd is not None
         os.close(fd)
