@@ -333,6 +333,7 @@ class Cluster:
             old = self._links.get(info.id)
             if old is not None and (old.info.address, old.info.unix) == (info.address, info.unix):
                 old.info, old.is_live = info, info.live
+                old.retry_socket()  # the list is another one: it may be this worker that began anew
                 links[info.id] = old
             else:
                 links[info.id] = WorkerLink(info, self._connect)

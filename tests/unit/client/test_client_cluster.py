@@ -149,6 +149,23 @@ def test_a_worker_of_this_machine_that_fails_is_asked_last_or_as_any_other_over_
     assert order(cluster) == [4, 2, 8], "it may be in another container"
 
 
+def test_a_worker_of_this_machine_that_began_anew_is_asked_through_its_socket_again() -> None:
+    lists = [1, 1, 2]
+
+    def fetch(request: ClusterRequest, timeout_s: float | None) -> ClusterAnswer:
+        news = SlotsNews(5, [pack_delta(table([8]).whole())], 1, [])
+        return ClusterAnswer(b"c", 1, 5, [here(8)], [], news=news, listed=lists.pop(0))
+
+    cluster = Cluster(fetch, lambda address: Pool(address))
+    link = cluster.worker(8)
+    assert link.is_local
+    cluster.failed(link, Unreachable("no such socket"))
+    cluster.refresh()
+    assert not link.is_local, "nothing is new"
+    cluster.refresh()
+    assert link.is_local, "some worker registered since"
+
+
 def test_only_holders_are_asked_for_what_no_store_has() -> None:
     cluster = make([4, 2], [elsewhere(2), elsewhere(4), here(8)])
     assert [link.info.id for link in cluster.candidates(CONTENT, 0, 5, [2])] == [2]
