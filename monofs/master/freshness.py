@@ -71,7 +71,7 @@ class Freshness:
         self._listed: OrderedDict[int, list[Range]] = OrderedDict()
         self._racy = 0
         self.emptied: OrderedDict[int, None] = OrderedDict()
-        """Directories whose last name went since their store was asked about them: object stores may have nothing there any more."""
+        """Directories whose last name, or what else led to a key, went since their store was asked about them: object stores may have nothing there any more."""
         self.distrusted: dict[Parts, float] = {}
         """Path → what was seen of it and everything below before this time is not trusted; asked on the hot path whether it is empty."""
 
@@ -111,7 +111,7 @@ class Freshness:
             self.present.popitem(last=False)
 
     def note_emptied(self, directory: InodeId) -> None:
-        """The last name of a directory went."""
+        """The last name of a directory went, or the last one that led to a key."""
         self.emptied[int(directory)] = None
         if len(self.emptied) > EMPTIED_MAX:
             self.emptied.popitem(last=False)

@@ -208,8 +208,9 @@ class _Walk:
             return _Told(key, raw, key)
         common = key[: at + len(self._delimiter)]
         frames = self._frames
+        emptied = self._tools.loader.freshness.emptied
         while frames[-1].key.startswith(common) and len(frames) > 1:
-            frames.pop()
+            emptied.pop(int(frames.pop().directory.id), None)
         frame = frames[-1]
         frame.holds = True
         rest = common[len(frame.key) :]

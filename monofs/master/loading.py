@@ -42,7 +42,7 @@ from monofs.model.errors import (
     NotFound,
     UfsNotFound,
 )
-from monofs.model.inode import Flag, Inode
+from monofs.model.inode import Flag, Inode, decode_inode
 from monofs.model.mount import Located, Mount
 from monofs.model.options import LoadType
 from monofs.model.paths import Parts, format_path
@@ -60,6 +60,8 @@ LOOKS_MAX = 3
 HEADS_IN_FLIGHT = 16
 """Of one batch."""
 COUNTED_DIRECTORIES = 10_000
+EMPTIED_NAMES = 64
+"""A directory whose first names lead to nothing is taken to lead to nothing until a listing of keys goes through it."""
 LOG_EVERY_S = 10.0
 _EXPLICIT, _LOADED, _MARKER = int(Flag.EXPLICIT), int(Flag.LOADED), int(Flag.MARKER)
 
@@ -271,7 +273,7 @@ class Loader:
         if found.inode is None:
             if found.parent is not None:
                 self.freshness.note_absent(found.parent.id, b"/".join(parts[found.depth :]), at)
-                self.note_emptied(found.parent)
+                self.note_left(parts)
         elif file is not None and file.racy:
             self.freshness.forget_present(found.inode.id)
         else:
@@ -284,10 +286,33 @@ class Loader:
         inode = self._namespace.lookup(parts).inode
         return inode is not None and bool(inode.flags & _MARKER)
 
-    def note_emptied(self, directory: Inode) -> None:
-        """A name of a directory went; if it was the last one, an object store may have nothing left of the directory."""
-        if directory.is_directory and not self._namespace.children(directory.id, b"", 1):
+    def note_left(self, parts: Parts) -> None:
+        """What had this path went: of directories that may lead to nothing now, up to the mount point, an object store may have nothing left."""
+        for depth in range(len(parts), 0, -1):
+            found = self._namespace.lookup(parts[:depth])
+            directory, located = found.inode, found.located
+            if directory is None or not directory.is_directory:
+                continue
+            if located is None or not located.key or self._leads_somewhere(directory):
+                return
             self.freshness.note_emptied(directory.id)
+            if directory.flags & _MARKER:
+                return
+
+    def _leads_somewhere(self, directory: Inode) -> bool:
+        """Whether one of the first names in a directory is a file, or a directory that is not known to lead to nothing."""
+        after = b""
+        for _ in range(EMPTIED_NAMES):
+            records = self._namespace.children(directory.id, after, 1)
+            if not records:
+                return False
+            after, raw = records[0]
+            if not after.endswith(b"/"):
+                return True
+            inode = decode_inode(raw)
+            if inode.flags & _MARKER or int(inode.id) not in self.freshness.emptied:
+                return True
+        return False
 
     def _records(self, parts: Parts, found: Lookup) -> tuple[Inode | None, Inode | None]:
         """(file, directory) the tree holds at a path: it may hold both."""

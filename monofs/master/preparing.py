@@ -180,16 +180,14 @@ class Preparing:
             freshness.note_range(inode.id, Range(b"", None, at))
 
     def note_left(self, parts: Parts) -> None:
-        """What had this path went: the directory that held it may be empty now."""
-        parent = self._namespace.lookup(parts).parent
-        if parent is not None:
-            self._loader.note_emptied(parent)
+        """What had this path went: the directories that led to it may lead to nothing now."""
+        self._loader.note_left(parts)
 
     def _note_absent(self, parts: Parts, at: float) -> None:
         found = self._namespace.lookup(parts)
         if found.inode is None and found.parent is not None and found.parent.is_directory:
             self._loader.freshness.note_absent(found.parent.id, b"/".join(parts[found.depth :]), at)
-            self._loader.note_emptied(found.parent)
+        self._loader.note_left(parts)
 
     async def adopt(self, *paths: str) -> None:
         """Take over what the store has at these paths now. One that does not answer is asked at the next access."""

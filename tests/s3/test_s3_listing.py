@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as some
 from s3_endpoints import Endpoint, path_of
 
@@ -27,6 +28,9 @@ KEYS = [
     "e/f/g/h",
     "z",
 ]
+
+
+_tops = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -364,3 +368,28 @@ def test_a_listing_knows_a_write_and_a_deletion_at_once(endpoint: Endpoint, fres
         endpoint.raw("DELETE", path_of(fresh, f"d/{number}"))
         assert len(endpoint.client.list_objects_v2(Bucket=fresh).get("Contents", [])) == 4 - number
     assert told(endpoint.client.list_objects_v2(Bucket=fresh, Delimiter="/")) == ([], [])
+
+
+COMING = ["a", "d/a", "d/s/b", "d/s/t/", "d/s/t/c", "d/s/u/v/w", "e/"]
+
+
+@settings(max_examples=15)
+@given(changed=some.lists(some.sampled_from(COMING), min_size=1, max_size=14))
+@example(changed=["d/a", "d/s/b", "d/s/t/c", "d/s/t/c", "d/s/b", "d/a"])
+@example(changed=["d/s/t/", "d/s/t/c", "d/s/t/c", "d/s/t/"])
+@example(changed=["d/s/t/c", "d/s/b", "d/s/t/c", "d/s/b", "d/s/b", "d/s/b"])
+def test_a_common_prefix_comes_and_goes_with_the_keys_it_stands_for(
+    endpoint: Endpoint, bucket: str, changed: list[str]
+) -> None:
+    top, there = f"coming-{next(_tops)}/", set[str]()
+    for key in changed:
+        if key in there:
+            endpoint.client.delete_object(Bucket=bucket, Key=top + key)
+        else:
+            endpoint.client.put_object(Bucket=bucket, Key=top + key)
+        there ^= {key}
+        for prefix in ("", "d/", "d/s/"):
+            case = {"Prefix": top + prefix, "Delimiter": "/"}
+            expected = expect([top + each for each in there], **{name.lower(): each for name, each in case.items()})
+            assert told(endpoint.client.list_objects_v2(Bucket=bucket, **case)) == split(expected, case), there
+    assert (top in told(endpoint.client.list_objects_v2(Bucket=bucket, Delimiter="/"))[1]) == bool(there)

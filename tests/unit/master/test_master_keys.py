@@ -226,6 +226,21 @@ def test_a_bucket_below_a_mount_of_a_bucket_is_listed_as_the_store_lists_it(
     assert listed(house, "/s3")[0] == bucket.keys()
 
 
+def test_a_common_prefix_that_stands_for_keys_again_has_the_store_asked_no_more_than_others(
+    house: House, scribe: Scribe, bucket: Bucket
+) -> None:
+    house.ask(Method.MOUNT_ADD, api.MountAddRequest("/s3", bucket.uri, bucket.options))
+    for path in ("/s3/top/d/e/f", "/s3/top/last"):
+        scribe.write(path, b"1")
+    house.ask(Method.DELETE, api.DeleteRequest("/s3/top/d/e/f"))
+    scribe.write("/s3/top/d/e/g", b"1")
+    for _ in range(2):
+        house.now_s += 61
+        house.asked()
+        assert listed(house, "/s3/top", delimiter="/") == (["last"], ["d/"])
+    assert house.asked() == ["head", "list"], "about the directory that is listed"
+
+
 def test_a_marker_is_put_beside_what_lies_below_it_when_one_is_asked_for(
     house: House, scribe: Scribe, bucket: Bucket
 ) -> None:
