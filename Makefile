@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit docs pictures bench torture trial clean system-packages
+.PHONY: help demo test test-java lint unit docs pictures bench torture trial clean system-packages
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -24,6 +24,15 @@ $(NODE): tests/s3/node/package-lock.json | system-packages
 	@(cd tests/s3/node && timeout 300 npm ci --silent --ignore-scripts --no-audit --no-fund && touch node_modules/.installed) \
 	|| echo "npm is not there or failed: left out the SDK for JavaScript (its test says so)"
 
+JARS := tests/s3/java/jars
+$(JARS)/.installed: Makefile | $(VENV)/.installed system-packages
+	rm -rf $(JARS) && mkdir -p $(JARS)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps -d $(JARS) pyspark==3.2.4 sagemaker_pyspark==1.4.5
+	tar -xzf $(JARS)/pyspark-3.2.4.tar.gz -C $(JARS) --strip-components 3 --wildcards '*/deps/jars/*.jar'
+	tar -xzf $(JARS)/sagemaker_pyspark-1.4.5.tar.gz -C $(JARS) --strip-components 3 --wildcards '*/aws-java-sdk-bundle-*.jar' '*/hadoop-aws-*.jar'
+	rm $(JARS)/*.tar.gz
+	touch $@
+
 system-packages: ## Install the Debian packages the demo and the tests use (needs root; says what it skips).
 	@sh scripts/system-packages
 
@@ -38,6 +47,9 @@ lint: $(VENV)/.installed ## Style, types and floors.
 
 test: $(VENV)/.installed $(VENV)-s3fs/.installed system-packages $(NODE) lint ## Everything CI runs: style, types, floors, all tests, the built wheel.
 	sh scripts/run-tests $(BIN)/python
+
+test-java: $(VENV)/.installed system-packages $(JARS)/.installed ## Amazon's SDK for Java, Hadoop's s3a and Spark against three workers; fetches half a GB the first time. From then on a part of `make test`.
+	$(BIN)/python -m pytest tests/s3/test_s3_java.py
 
 unit: $(VENV)/.installed ## The quick tests only.
 	$(BIN)/python -m pytest tests/unit
@@ -58,4 +70,4 @@ trial: $(VENV)/.installed system-packages ## A cluster as its users meet it, ten
 	$(BIN)/python -m monofs.testing.trial
 
 clean: ## Remove the environment and everything generated.
-	rm -rf $(VENV) $(VENV)-s3fs tests/s3/node/node_modules build dist .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-s3fs tests/s3/node/node_modules $(JARS) build dist .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
