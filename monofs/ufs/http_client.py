@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import select
 import socket
 import ssl
 import struct
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from monofs.model.errors import UfsBadBody, UfsUnreachable
@@ -35,9 +36,12 @@ LINE_BYTES_MAX = 8 << 10
 INTERIM_MOST = 8
 """Answers of 100 and more that come before the one that counts."""
 IDLE_MOST = 64
-IDLE_SURE_S = 1.0
-"""A connection that was used as lately as this is not looked at before it is asked for bytes: its server may have closed it, and the caller asks again."""
+IDLE_S = 60.0
+"""A connection that is idle for longer is closed: what lies between may have forgotten it."""
+ANSWER_TIMEOUTS = 20
+"""A whole answer may take this many times the silence allowed within it."""
 _PORTS = {"http": 80, "https": 443}
+_HEX = re.compile(rb"[0-9A-Fa-f]{1,16}").fullmatch
 
 
 class Head(NamedTuple):
@@ -91,13 +95,13 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.idle_since_s = 0.0
-        self._silence_s = 0.0
+        self.silence_s = 0.0
 
     def allow(self, silence_s: float) -> None:
         """Calls on the socket that bring or take nothing for so long end in ``TimeoutError`` or ``BlockingIOError``."""
-        if silence_s == self._silence_s:
+        if silence_s == self.silence_s:
             return
-        self._silence_s = silence_s
+        self.silence_s = silence_s
         if isinstance(self.socket, ssl.SSLSocket):
             self.socket.settimeout(silence_s)
             return
@@ -107,8 +111,10 @@ class Connection:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, time_value)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, time_value)
 
-    def is_usable(self) -> bool:
-        """False once the server has closed it, or sent what nobody asked for."""
+    def is_quiet(self) -> bool:
+        """False once the server has closed it, or sent what nobody has read."""
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return False
         poll = select.poll()
         poll.register(self.socket, select.POLLIN)
         return not poll.poll(0)
@@ -119,16 +125,18 @@ class Answer:
 
     def __init__(self, connection: Connection, method: str, endpoint: str, what: str, room: int) -> None:
         self._socket, self._endpoint, self._what = connection.socket, endpoint, what
+        self._deadline_s = time.monotonic() + ANSWER_TIMEOUTS * connection.silence_s
         self._buffer = bytearray(HEAD_ROOM_BYTES + min(room, PIECE_BYTES))
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         """What has come and nobody has taken."""
-        self.is_read = False
+        self.is_read = self._has_head = False
         head = self._read_head()
         for _ in range(INTERIM_MOST):
             if head.status >= 200:
                 break
             head = self._read_head()
+        self._has_head = True
         self.status, self.headers, self._is_kept = head
         try:
             self._length = body_length(method, head)
@@ -174,12 +182,9 @@ class Answer:
     def _chunks(self) -> Iterator[memoryview]:
         while True:
             digits = self._line().partition(b";")[0].strip(b" \t")
-            try:
-                if not digits.isalnum():
-                    raise ValueError
-                size = int(digits, 16)
-            except ValueError:
-                raise self._odd(f"{digits[:60]!r} is no size of a chunk") from None
+            if not _HEX(digits):
+                raise self._odd(f"{digits[:60]!r} is no size of a chunk")
+            size = int(digits, 16)
             yield from self._sized(size)
             if not size:
                 break
@@ -240,11 +245,13 @@ class Answer:
 
     def _receive_into(self, view: memoryview, flags: int = 0) -> int:
         try:
+            if time.monotonic() > self._deadline_s:
+                raise TimeoutError
             return self._socket.recv_into(view, 0, flags)
         except (TimeoutError, BlockingIOError):
             raise UfsUnreachable(f"{self._endpoint} did not answer in time at {self._what}") from None
         except OSError as error:
-            if self._start:  # behind the head
+            if self._has_head:
                 raise UfsBadBody(f"the answer for {self._what} was cut short") from None
             raise UfsUnreachable(f"the connection to {self._endpoint} broke at {self._what}: {reason(error)}") from None
 
@@ -268,8 +275,8 @@ class Server:
     def close(self) -> None:
         """Close what is idle, and what becomes so."""
         self._is_closed = True
-        while self._idle:
-            self._idle.pop().socket.close()
+        while (connection := self._pop(self._idle.pop)) is not None:
+            connection.socket.close()
 
     def __del__(self) -> None:
         self.close()
@@ -282,52 +289,70 @@ class Server:
 
         Raises ``UfsUnreachable`` (with ``not_done`` in its detail where nothing was sent) and ``UfsBadBody``; and whatever ``body`` raises.
         """
-        connection = self._get(what, is_read=method == "GET")
+        connection, answer = self._get(what), cast("Answer | None", None)
+        lost: UfsUnreachable | None = None
         try:
             connection.allow(silence_s)
-            lost = self._send(connection.socket, head, body, what)
+            lost = self._send(connection, head, body, what)
             try:
                 answer = Answer(connection, method, self._endpoint, what, room)
             except UfsUnreachable:
                 if lost is not None:
                     raise lost from None
                 raise
+            if lost is not None and answer.status < 300:  # not of what was sent
+                raise lost
             yield answer
-        except BaseException:
-            connection.socket.close()
-            raise
-        if lost is not None or not answer.is_over or len(self._idle) >= IDLE_MOST:
-            connection.socket.close()
-            return
-        connection.idle_since_s = time.monotonic()
-        self._idle.append(connection)
-        if self._is_closed:
-            self.close()
+        finally:
+            if lost is None and answer is not None and answer.is_over:
+                self._keep(connection)
+            else:
+                connection.socket.close()
 
     def _send(
-        self, sock: socket.socket, head: bytes, body: Iterable[bytes | memoryview], what: str
+        self, connection: Connection, head: bytes, body: Iterable[bytes | memoryview], what: str
     ) -> UfsUnreachable | None:
-        """A server may answer, and close, before it has read everything: then the answer counts, and the error only without one."""
+        """A server may refuse, and read no more, before it has read everything: then its answer counts, and the error only without one."""
         for piece in itertools.chain((head,), body):
             try:
-                sock.sendall(piece)
+                connection.socket.sendall(piece)
             except (TimeoutError, BlockingIOError):
-                raise UfsUnreachable(f"{self._endpoint} did not answer in time at {what}") from None
+                late = UfsUnreachable(f"{self._endpoint} did not answer in time at {what}")
+                if connection.is_quiet():
+                    raise late from None
+                return late
             except OSError as error:
                 return UfsUnreachable(f"the connection to {self._endpoint} broke at {what}: {reason(error)}")
         return None
 
-    def _get(self, what: str, *, is_read: bool) -> Connection:
-        sure_since_s = time.monotonic() - IDLE_SURE_S
-        while self._idle:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                break  # another thread took it
-            if (is_read and connection.idle_since_s > sure_since_s) or connection.is_usable():
+    def _get(self, what: str) -> Connection:
+        while (connection := self._pop(self._idle.pop)) is not None:
+            if connection.idle_since_s > time.monotonic() - IDLE_S and connection.is_quiet():
                 return connection
             connection.socket.close()
         return Connection(self._connect(what))
+
+    def _keep(self, connection: Connection) -> None:
+        connection.idle_since_s = time.monotonic()
+        self._idle.append(connection)
+        old_s = connection.idle_since_s - IDLE_S
+        while len(self._idle) > IDLE_MOST or self._is_closed or self._is_older(old_s):
+            if (oldest := self._pop(self._idle.popleft)) is None:
+                return
+            oldest.socket.close()
+
+    def _is_older(self, old_s: float) -> bool:
+        """Whether a connection is idle since before."""
+        try:
+            return self._idle[0].idle_since_s < old_s
+        except IndexError:
+            return False
+
+    def _pop(self, pop: Callable[[], Connection]) -> Connection | None:
+        try:
+            return pop()
+        except IndexError:
+            return None  # another thread took the last one
 
     def _connect(self, what: str) -> socket.socket:
         """Raises ``UfsUnreachable``: nothing was sent."""

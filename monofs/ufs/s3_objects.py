@@ -229,7 +229,7 @@ def looked_at(key: bytes, headers: Mapping[str, str]) -> UfsEntry:
     try:
         size = int(headers["content-length"])
         mtime_ns = int(parsedate_to_datetime(headers["last-modified"]).timestamp()) * SECOND_NS
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError) as error:
         raise UfsBadBody(f"the store's answer about {key!r} lacks its size or time: {error}") from None
     fingerprint = fingerprint_of(strong_etag(headers.get("etag", "")), size, mtime_ns)
     return UfsEntry(key, False, size, mtime_ns, fingerprint, operation=headers.get(META + OPERATION, ""))

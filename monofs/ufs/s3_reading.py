@@ -33,7 +33,7 @@ STATUS_KEYS = 8
 KEY_MAX_BYTES = 1024
 
 _LAST = "\U0010ffff".encode()
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19})")
 
 
 class S3Reading:
@@ -186,8 +186,7 @@ class S3Reading:
         if fingerprint.startswith("e:"):
             same = etag == fingerprint[2:]
         else:
-            modified = headers.get("last-modified")
-            same = fingerprint == _timed(total, int(parsedate_to_datetime(modified).timestamp()) if modified else 0)
+            same = fingerprint == _timed(total, _seconds(headers.get("last-modified")))
         if not same:
             raise UfsChanged(f"{name} changed in the store")
         if start != offset:
@@ -222,6 +221,14 @@ def fingerprint_of(etag: str, size: int, mtime_ns: int) -> str:
 def _past(key: bytes) -> bytes:
     """What to start a listing after: ``key``, and if it is a directory everything inside it, where a key may be that long."""
     return key + _LAST if key.endswith(b"/") and len(key) + len(_LAST) <= KEY_MAX_BYTES else key
+
+
+def _seconds(date: str | None) -> int:
+    """Of a Last-Modified; 0 for what is none."""
+    try:
+        return int(parsedate_to_datetime(date or "").timestamp())
+    except (ValueError, OverflowError):
+        return 0
 
 
 def _timed(size: int, modified_s: int) -> str:

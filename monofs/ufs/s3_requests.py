@@ -72,7 +72,7 @@ class S3Requests:
         """The body of a listing; ``query`` is everything but ``list-type`` and ``encoding-type``."""
         query = {**query, "list-type": b"2", "encoding-type": b"url"}
         with self.get(b"", query, {}, what, LIST_BYTES_MAX) as answer:
-            return b"".join(self.body(answer, what, LIST_BYTES_MAX))
+            return self._whole(answer, what, LIST_BYTES_MAX)
 
     @contextlib.contextmanager
     def get(
@@ -106,9 +106,9 @@ class S3Requests:
         """
         silence_s = self._silence_s * (SLOW_TIMEOUTS if slow else 1)
         with self._asked(method, key, query, headers, what, body, silence_s, 0) as answer:
-            if answer.status not in (200, 204):
+            if not 200 <= answer.status < 300 or answer.status == 206:
                 raise self._refused(answer, what)
-            whole = b"".join(self.body(answer, what, REPLY_BYTES_MAX))
+            whole = self._whole(answer, what, REPLY_BYTES_MAX)
             if is_error(whole):
                 raise refusal_error(read_refusal(500, whole), self.where(what))
             return Reply(answer.headers, whole)
@@ -121,6 +121,12 @@ class S3Requests:
             if total > most_bytes:
                 raise UfsBadBody(f"{self._settings.endpoint} sent more than {most_bytes} bytes for {what}")
             yield piece
+
+    def _whole(self, answer: Answer, what: str, most_bytes: int) -> bytes:
+        whole = bytearray()
+        for piece in self.body(answer, what, most_bytes):
+            whole += piece  # a buffer of its own for each of very many would be more than they hold
+        return bytes(whole)
 
     @contextlib.contextmanager
     def _asked(
@@ -156,7 +162,7 @@ class S3Requests:
 
     def where(self, what: str) -> Where:
         """What errors about it tell of the request."""
-        keys = self._settings.credentials.current()
+        keys = self._settings.credentials.given
         return Where(what, self._settings.bucket, self._settings.endpoint, keys.access_key if keys else "")
 
     def _note_date(self, date: str) -> None:

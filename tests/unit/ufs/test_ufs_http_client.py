@@ -163,17 +163,47 @@ def test_a_connection_whose_answer_was_not_read_is_not_used_again(scripted: Scri
         assert scripted.connections == round_
 
 
-@pytest.mark.parametrize(("method", "sure_s"), [("PUT", 3600.0), ("GET", -1.0)])
-def test_a_connection_that_the_server_closed_meanwhile_is_not_used(
-    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, method: str, sure_s: float
-) -> None:
-    scripted.says(b"HTTP/1.1 204 No\r\n\r\n", closes=True)
-    monkeypatch.setattr(http_client, "IDLE_SURE_S", sure_s)
-    scripted.asks(method)
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"])
+def test_a_connection_that_the_server_closed_or_spoke_on_meanwhile_is_not_used(scripted: Scripted, said: bytes) -> None:
+    more = threading.Event()
+
+    def speak(sock: socket.socket, _: bytes) -> None:
+        sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+        more.wait(10)
+        sock.sendall(said)
+        sock.shutdown(socket.SHUT_WR)
+
+    scripted.script = speak
+    assert scripted.asks() == (200, [b"hi"])
     (idle,) = scripted.server._idle
-    assert idle.socket.recv(1, socket.MSG_PEEK) == b""  # the end has arrived
-    scripted.asks(method)
+    more.set()
+    assert idle.socket.recv(1, socket.MSG_PEEK) == said[:1]  # it has arrived
+    assert scripted.asks() == (200, [b"hi"])
     assert scripted.connections == 2
+
+
+def test_connections_that_are_idle_for_long_are_closed(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted.says(b"HTTP/1.1 204 No\r\n\r\n")
+    with scripted.server.ask("GET", REQUEST, (), 5, "x", 0) as first:
+        scripted.asks()
+        assert list(first.pieces()) == []
+    old, fresh = scripted.server._idle
+    old.idle_since_s -= http_client.IDLE_S + 1
+    scripted.asks()
+    assert list(scripted.server._idle) == [fresh]
+    assert old.socket.fileno() == -1
+    fresh.idle_since_s -= http_client.IDLE_S + 1
+    scripted.asks()
+    assert (len(scripted.server._idle), scripted.connections) == (1, 3)
+
+
+def test_a_refusal_that_was_read_keeps_its_connection(scripted: Scripted) -> None:
+    scripted.says(b"HTTP/1.1 404 No\r\ncontent-length: 4\r\n\r\ngone")
+    for _ in range(2):
+        with pytest.raises(LookupError), scripted.server.ask("GET", REQUEST, (), 5, "x", 0) as answer:
+            assert list(answer.pieces()) == [b"gone"]
+            raise LookupError
+    assert scripted.connections == 1
 
 
 @pytest.mark.parametrize(
@@ -193,6 +223,7 @@ def test_a_connection_that_the_server_closed_meanwhile_is_not_used(
         b"HTTP/1.1 200 OK\r\na: " + b"b" * 100_000,
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhiandmore\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-2\r\nhi\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0x2\r\nhi\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1" * 10_000,
     ],
 )
@@ -226,19 +257,31 @@ def test_names_are_lower_case_and_fields_of_one_name_joined() -> None:
     assert head == (200, {"x-a": "1, 2", "x-meta": "caf\u00c3\u00a9"}, True)
 
 
-def test_an_answer_to_a_request_that_was_not_read_to_its_end_counts(scripted: Scripted) -> None:
-    def refuse(sock: socket.socket, _: bytes) -> None:
-        sock.sendall(b"HTTP/1.1 413 Large\r\ncontent-length: 0\r\n\r\n")
-        sock.shutdown(socket.SHUT_RD)
-        while sock.recv(1 << 20):  # what was on its way, so that the answer is not reset with it
-            pass
-        sock.shutdown(socket.SHUT_RDWR)
+@pytest.mark.parametrize("ends", ["closes", "stops reading"])
+@pytest.mark.parametrize("status", [413, 200])
+def test_only_a_refusal_of_a_request_that_was_not_read_to_its_end_counts(
+    scripted: Scripted, status: int, ends: str
+) -> None:
+    release = threading.Event()
 
-    scripted.script = refuse
+    def answer_early(sock: socket.socket, _: bytes) -> None:
+        sock.sendall(f"HTTP/1.1 {status} Early\r\ncontent-length: 0\r\n\r\n".encode())
+        if ends == "closes":
+            sock.shutdown(socket.SHUT_RD)
+            while sock.recv(1 << 20):  # what was on its way, so that the answer is not reset with it
+                pass
+            sock.shutdown(socket.SHUT_RDWR)
+        release.wait(30)
+
+    scripted.script = answer_early
     body = (bytes(1 << 20) for _ in range(64))
-    with scripted.server.ask("PUT", REQUEST, body, 5, "x", 0) as answer:
-        assert answer.status == 413
-        assert list(answer.pieces()) == []
+    counts = contextlib.nullcontext() if status == 413 else pytest.raises(UfsUnreachable)
+    try:
+        with counts, scripted.server.ask("PUT", REQUEST, body, 0.2, "x", 0) as answer:
+            assert answer.status == 413
+            assert list(answer.pieces()) == []
+    finally:
+        release.set()
     assert not scripted.server._idle
 
 
@@ -264,6 +307,23 @@ def test_silence_ends_in_an_error_that_names_the_store(scripted: Scripted, befor
     try:
         with pytest.raises(UfsUnreachable, match="the store did not answer in time at x"):
             scripted.asks(silence_s=0.1)
+    finally:
+        release.set()
+
+
+def test_an_answer_that_drips_for_ever_ends(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "ANSWER_TIMEOUTS", 0.1)
+    release = threading.Event()
+
+    def drip(sock: socket.socket, _: bytes) -> None:
+        sock.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+        while not release.wait(0.01):
+            sock.sendall(b"y")
+
+    scripted.script = drip
+    try:
+        with pytest.raises(UfsUnreachable, match="did not answer in time"):
+            scripted.asks(silence_s=5)
     finally:
         release.set()
 

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from s3_stub import Answer, Stub, content, listing, serving
 
 from monofs import __version__
-from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsDenied, UfsOption, UfsUnreachable
+from monofs.model.errors import MonofsError, UfsBadBody, UfsChanged, UfsDenied, UfsFailed, UfsOption, UfsUnreachable
 from monofs.observe.tracing import tracing
-from monofs.ufs.base import UnderStorage
+from monofs.ufs.base import ANYTHING, UnderStorage, may_be_done
 from monofs.ufs.registry import SECRET_OPTIONS, check_options, open_ufs
 from monofs.ufs.s3_errors import Where, read_refusal, refusal_error
 from monofs.ufs.s3_listing import Listed, read_list_page
-from monofs.ufs.s3_settings import read_settings
+from monofs.ufs.s3_requests import S3Requests
+from monofs.ufs.s3_settings import Keys, read_settings
 
 DATE = "Fri, 02 Jan 2026 03:04:05 GMT"
 
@@ -299,6 +300,19 @@ def test_tls_is_verified_unless_told_otherwise(certificate: tuple[Path, ssl.SSLC
             stub.asked.clear()
 
 
+def test_more_than_the_answer_inside_one_record_of_tls_is_no_answer_to_the_next(
+    certificate: tuple[Path, ssl.SSLContext],
+) -> None:
+    ca_file, context = certificate
+    with serving(context) as stub:
+        extra = b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: "evil"\r\n\r\n'
+        stub.act = lambda request: (200, {"Content-Length": "0", "ETag": '"good"'}, extra)
+        store = opened(stub, ca_file=str(ca_file))
+        for _ in range(2):
+            assert store.put(b"key", [memoryview(b"x")], "op", ANYTHING).fingerprint == "e:good"
+        assert len(stub.requests) == 2
+
+
 def test_a_missing_ca_file_is_told_by_name() -> None:
     with pytest.raises(UfsOption, match=r"ca_file.*missing\.pem"):
         open_ufs("s3://bucket", {"endpoint": "https://localhost:1", "ca_file": "/missing.pem", "anonymous": "true"})
@@ -363,6 +377,47 @@ def test_the_address_follows_from_bucket_region_and_style(
 ) -> None:
     settings = read_settings(uri, {"region": "eu-west-1", **options})
     assert (settings.base, settings.host_style) == (base, host_style)
+
+
+@pytest.mark.parametrize("status", [200, 201, 204])
+def test_any_success_is_one(stub: Stub, status: int) -> None:
+    stub.act = lambda request: (status, {"ETag": '"made"'}, b"")
+    assert opened(stub).put(b"key", [memoryview(b"x")], "op", ANYTHING).fingerprint == "e:made"
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "headers"),
+    [
+        (
+            "t:1:1767323045000000000:0:0",
+            {"Last-Modified": "Fri, 99 Jan 2026 03:04:05 GMT", "Content-Range": "bytes 0-0/1"},
+        ),
+        ("e:tag", {"ETag": '"tag"', "Content-Range": f"bytes 0-0/{'9' * 5000}"}),
+    ],
+)
+def test_a_head_that_makes_no_sense_is_told_by_its_type(stub: Stub, fingerprint: str, headers: dict[str, str]) -> None:
+    stub.answer = lambda path, asked: (206, headers, b"x")
+    with pytest.raises(UfsBadBody if fingerprint == "e:tag" else UfsChanged):
+        list(opened(stub).read(b"key", 0, 1, fingerprint))
+
+
+def test_a_refusal_is_told_as_such_though_the_keys_cannot_be_renewed(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = read_settings("s3://bucket", {"endpoint": stub.endpoint})
+    stub.act = lambda request: (500, {}, b"<Error><Code>InternalError</Code></Error>")
+    asked = iter([Keys("k", "s", None)])
+
+    def current(_: object) -> Keys:
+        try:
+            return next(asked)
+        except StopIteration:
+            raise UfsDenied("the AWS credential chain failed") from None
+
+    monkeypatch.setattr(type(settings.credentials), "current", current)
+    with pytest.raises(UfsFailed) as told:
+        S3Requests(settings, 5).send("PUT", b"key", {}, {}, "s3://bucket/key", [b"x"])
+    assert may_be_done(told.value)
 
 
 # ---- errors -------------------------------------------------------------------------------------------------------------
