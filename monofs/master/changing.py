@@ -190,6 +190,8 @@ class Changing:
 
     async def _delete(self, request: DeleteRequest, parts: Parts, call: Call, *, marker: bool) -> None:
         self._preparing.check(call, parts)
+        if request.as_key and not marker:
+            self._preparing.check_key(parts)
 
         async def delete() -> None:
             # stores delete whatever is there: who names a version is told of another one before

@@ -221,7 +221,8 @@ class Moving:
                 return False
             if self._mover.is_new(job, entry.name):
                 return True
-            problem = await self._mover.carry(job, guard, entry)
+            wanted = not entry.is_directory or self._mover.has_directory(job, entry.name)
+            problem = await self._mover.carry(job, guard, entry, wanted=wanted)
         except (UfsChanged, UfsNotFound):
             return True  # something lies at its new key, or it is gone
         except (*UNAVAILABLE, Unclear) as error:

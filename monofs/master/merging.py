@@ -17,7 +17,7 @@ from monofs.master.proposing import Proposer
 from monofs.master.stores import Stores
 from monofs.metadata.entries import AdoptPage, Found
 from monofs.metadata.namespace import Namespace
-from monofs.metadata.tables import MARKERS_LEVEL
+from monofs.metadata.tables import MARKER_BYTES_LEVEL, MARKERS_LEVEL
 from monofs.model.errors import ConditionFailed, MountNotFound, UfsNotFound
 from monofs.model.inode import Flag, Inode, decode_inode
 from monofs.model.mount import Mount
@@ -213,6 +213,7 @@ class Merger:
         complete = self._freshness.completes(directory.id, after, through)
         marker = asked.page.marker if self._namespace.level >= MARKERS_LEVEL else None
         is_other = marker is not None and marker_differs(directory, marker, read_index)
+        tells_bytes = self._namespace.level >= MARKER_BYTES_LEVEL
         low, last = after, False
         while not last:
             known = self._namespace.children(directory.id, low, SLICE)
@@ -243,7 +244,7 @@ class Merger:
                         now_complete,
                         asked.key,
                         marker[:2] if marker is not None and is_other else None,
-                        marker[2] if marker is not None and is_other else 0,
+                        marker[2] if marker is not None and is_other and tells_bytes else 0,
                     )
                 )
                 is_other = False

@@ -244,21 +244,21 @@ class Mover:
 
     # ---- what has no record -------------------------------------------------------------------------------------------
 
-    async def carry(self, job: Job, guard: Guard, entry: UfsEntry) -> MonofsError | None:
-        """Move the marker of a directory, or an object no path can name, named relative to the old prefix; what kept the old one from being deleted.
+    async def carry(self, job: Job, guard: Guard, entry: UfsEntry, *, wanted: bool = True) -> MonofsError | None:
+        """Move the marker of a directory, or an object no path can name, named relative to the old prefix, or delete one that is not ``wanted``; what kept
+        the old one from being deleted.
         ``UfsChanged``, ``UfsNotFound``: something lies at its new key, or it is gone."""
         old = job.key.encode() + b"/" + entry.name
         new = self.new_prefix(job).encode() + b"/" + entry.name
         store, operation = self.store(job), operation_of(self._namespace, job)
-        if not entry.is_directory or self._has_directory(job, entry.name):
-            try:
-                await guard.act(
-                    store, "copy", job.key, _copier(old, entry.fingerprint, new, operation), size=entry.size
-                )
-            except UfsChanged as error:
-                if not entry.is_directory or error.detail.get("source"):
-                    raise
-                # a marker is there already, so this one is of no use any more
+        try:
+            if wanted:
+                copier = _copier(old, entry.fingerprint, new, operation)
+                await guard.act(store, "copy", job.key, copier, size=entry.size)
+        except UfsChanged as error:
+            if not entry.is_directory or error.detail.get("source"):
+                raise
+            # a marker is there already, so this one is of no use any more
         failed = await guard.act(store, "delete", job.key, lambda ufs: ufs.delete_many([old]))
         return next(iter(failed.values()), None)
 
@@ -273,7 +273,7 @@ class Mover:
             return found is not None
         return bool(found.flags & Flag.MARKER) or self._namespace.level < MARKERS_LEVEL
 
-    def _has_directory(self, job: Job, relative: bytes) -> bool:
+    def has_directory(self, job: Job, relative: bytes) -> bool:
         """Whether the moved directory has this one below it, or is it."""
         return not relative or Below(self._namespace, job.directory).record(relative) is not None
 

@@ -29,7 +29,7 @@ from monofs.master.reading import Reading
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
 from monofs.metadata.tables import Intent, IntentKind
-from monofs.model.errors import MonofsError, ReadOnly
+from monofs.model.errors import MonofsError, MountPoint, ReadOnly
 from monofs.model.inode import decode_inode
 from monofs.model.mount import Mount
 from monofs.model.options import UfsMode
@@ -85,9 +85,17 @@ class Preparing:
             check_access(call.principal, Right.WRITE, [*self._reading.chain(parts[:-1]), found.inode], W_OK)
 
     def takes_keys(self, parts: Parts) -> bool:
-        """Whether a file may have this path as a key: beside a directory of its name, and below a file."""
+        """Whether a file may have this path as a key: beside a directory of its name, and below a file. Beside a mount point none may."""
         located = self._namespace.natural_key(parts)
-        return located is None or located.mount.is_object_store
+        return located is None or (located.mount.is_object_store and located.key != "")
+
+    def check_key(self, parts: Parts) -> None:
+        """Raise ``MountPoint`` where a path is one: as a key it would be the root of the inner store."""
+        located = self._namespace.natural_key(parts)
+        if located is not None and not located.key:
+            raise MountPoint(
+                f"{format_path(parts)} is a mount point: no file beside it can be changed", path=format_path(parts)
+            )
 
     def place(self, parts: Parts, *, tree: bool = False) -> Place:
         """A path as locks know it."""

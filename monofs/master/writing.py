@@ -29,7 +29,7 @@ from monofs.metadata.entries import Found, Stamp
 from monofs.metadata.intent_entries import BeginWrite, Publish, RecordUpload
 from monofs.metadata.namespace import Namespace
 from monofs.metadata.state import Lookup
-from monofs.metadata.tables import ATTRIBUTES_LEVEL, INTENTS_MAX, UPLOADS_LEVEL, Intent, IntentKind
+from monofs.metadata.tables import ATTRIBUTES_LEVEL, INTENTS_MAX, KEPT_LEVEL, Intent, IntentKind
 from monofs.model.attributes import check_attributes
 from monofs.model.block import slot_of
 from monofs.model.errors import (
@@ -248,6 +248,10 @@ class Writing:
 
     async def _settle(self, intent: Intent | None, request: BeginWriteRequest, call: Call) -> bytes:
         """What became of a write, once that is known."""
+        if not request.reached:
+            raise InvalidArgument(
+                "`settle` asks what became of a write whose worker was reached: say so", path=request.path
+            )
         if intent is not None:
             await self._give_up(intent, request, call)
         made = self._made(request)
@@ -302,7 +306,7 @@ class Writing:
             await self._preparing.known(parts, call)
             place = self._preparing.place(parts)
             call.waits_for = f"another change of {intent.path} to end"
-            keeps = self._namespace.level >= UPLOADS_LEVEL
+            keeps = self._namespace.level >= KEPT_LEVEL
             kept, etag = (request.attributes, request.etag) if keeps else (None, "")
             begun = await self._intents.begin(
                 [place],

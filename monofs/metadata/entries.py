@@ -134,7 +134,7 @@ class AdoptPage(Change):
     marker: tuple[int, str] | None = None
     """Time and fingerprint of the object ``dir/`` of the directory, '' if it has none; None: not told. Other than None: level 5."""
     marker_bytes: int = 0
-    """How many that object has."""
+    """How many that object has. Other than 0: level 6."""
 
 
 class AdoptPath(Change):
@@ -269,7 +269,7 @@ class RenameTree(Change):
 class MovedFile(msgspec.Struct, array_like=True, gc=False):
     """One file whose object was copied: ``parent`` and ``name`` of its record, old and new store key, what the store shows now.
 
-    Or, its name with ``/``, from level 5 on: a directory below that was made while an earlier job was at work. Its record has the old key, which is where it
+    Or, its name with ``/``, from level 6 on: a directory below that was made while an earlier job was at work. Its record has the old key, which is where it
     lies with the one above it; so it needs none, and forgets it."""
 
     parent: int

@@ -56,7 +56,7 @@ class Publish(Change):
     """All parts of a write or upload are sent: lock its path, check its conditions, note the size. Result: the Intent, encoded.
 
     Of an upload, whose conditions come with its end: ``exclusive``, ``if_content``. ``attributes`` are what is kept with the file, in the place of
-    those it began with; ``etag`` names the content of a write, as END may. Other than the defaults: level 5."""
+    those it began with; ``etag`` names the content of a write, as END may. Other than the defaults: level 5, of a write level 6."""
 
     stamp: Stamp
     number: int

@@ -29,6 +29,7 @@ from monofs.metadata.tables import (
     EXPIRY,
     IDENTITY_BYTES,
     IDS,
+    JOINED_LEVEL,
     MOUNTS,
     PLACES,
     RETIRED,
@@ -184,7 +185,8 @@ class State:
             if raw is None:
                 return replace(found, inode=None, raw=None, depth=found.depth - 1)
             inode = decode_inode(raw)
-            located = self._locate_file(found.located, parts, inode) if self.known_jobs.is_moving else found.located
+            joins = self.known_jobs.is_moving and self.meta.level >= JOINED_LEVEL
+            located = self._locate_file(found.located, parts, inode) if joins else found.located
             return replace(found, inode=inode, raw=raw, located=located)
         if found.inode is None and found.parent is not None and found.parent.kind != Kind.DIRECTORY:
             depth = found.depth - 1

@@ -19,7 +19,7 @@ from monofs.model.attributes import Attributes, encode_holder
 FORMAT_VERSION = 1
 FIRST_LEVEL = 1
 """The entry level every cluster begins at, whatever release makes it: the state must not depend on who applies."""
-LEVEL = 5
+LEVEL = 6
 """The highest entry level this release knows."""
 SLOTS_LEVEL = 2
 """From which on ASSIGN_SLOTS may be proposed."""
@@ -35,8 +35,6 @@ ATTRIBUTES_LEVEL = 4
 """From which on files may have attributes and etags, and paths may be keys."""
 MARKERS_LEVEL = 5
 """From which on directories may be objects, and keep attributes."""
-JOINED_LEVEL = 5
-"""From which on MOVED may name directories."""
 REPLACED_TTLS_LEVEL = 5
 """From which on a time to live ends with the very file or directory it was set for, also when a file is replaced."""
 HISTORY_LEVEL = 5
@@ -45,6 +43,12 @@ ADDRESSES_LEVEL = 5
 """From which on it is remembered where workers listen."""
 UPLOADS_LEVEL = 5
 """From which on uploads in parts may be open whose parts come through any worker."""
+JOINED_LEVEL = 6
+"""From which on MOVED may name directories, and while a MOVE job is open a file beside a directory of its name lies where its own record says."""
+MARKER_BYTES_LEVEL = 6
+"""From which on listings tell how many bytes an object ``dir/`` has."""
+KEPT_LEVEL = 6
+"""From which on PUBLISH of a write, too, may tell what is kept with the file."""
 
 NameChange = tuple[int, bytes, bytes | None]
 """(space, key, value or None)."""

@@ -38,6 +38,8 @@ INTERIM_MOST = 8
 IDLE_MOST = 64
 IDLE_S = 60.0
 """A connection that is idle for longer is closed: what lies between may have forgotten it."""
+WAITS = 8
+"""Of so many waits of the kernel a silence is made: one that is to fill a buffer does not tell when the last byte came."""
 ANSWER_TIMEOUTS = 20
 """A whole answer may take this many times the silence allowed within it."""
 _PORTS = {"http": 80, "https": 443}
@@ -98,7 +100,8 @@ class Connection:
         self.silence_s = 0.0
 
     def allow(self, silence_s: float) -> None:
-        """Calls on the socket that bring or take nothing for so long end in ``TimeoutError`` or ``BlockingIOError``."""
+        """Calls on the socket that take nothing for so long end in ``TimeoutError`` or ``BlockingIOError``; those that bring nothing sooner, and are to be
+        made again."""
         if silence_s == self.silence_s:
             return
         self.silence_s = silence_s
@@ -107,9 +110,8 @@ class Connection:
             return
         # kept by the kernel: with a time-out of Python's there would be a poll before each call
         self.socket.settimeout(None)
-        time_value = struct.pack("ll", int(silence_s), int(silence_s % 1 * 1e6))
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, time_value)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, time_value)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _time_value(silence_s))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _time_value(silence_s / WAITS))
 
     def is_quiet(self) -> bool:
         """False once the server has closed it, or sent what nobody has read."""
@@ -125,7 +127,8 @@ class Answer:
 
     def __init__(self, connection: Connection, method: str, endpoint: str, what: str, room: int) -> None:
         self._socket, self._endpoint, self._what = connection.socket, endpoint, what
-        self._deadline_s = time.monotonic() + ANSWER_TIMEOUTS * connection.silence_s
+        self._silence_s, self._heard_s = connection.silence_s, time.monotonic()
+        self._deadline_s = self._heard_s + ANSWER_TIMEOUTS * connection.silence_s
         self._buffer = bytearray(HEAD_ROOM_BYTES + min(room, PIECE_BYTES))
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -214,13 +217,13 @@ class Answer:
         return piece.toreadonly()
 
     def _fill(self, view: memoryview) -> None:
-        """By one call, where the kernel can wait for all: each would give the interpreter away, and wait for it. What is short came to the end of a wait."""
+        """By one call, where the kernel can wait for all: each would give the interpreter away, and wait for it."""
         at, flags = 0, 0 if isinstance(self._socket, ssl.SSLSocket) else socket.MSG_WAITALL
         while at < len(view):
             count = self._receive_into(view[at:], flags)
             if not count:
                 raise UfsBadBody(f"the answer for {self._what} was cut short")
-            at, flags = at + count, 0
+            at += count
 
     def _line(self) -> bytes:
         while (at := self._buffer.find(b"\r\n", self._start, self._end)) < 0:
@@ -244,16 +247,22 @@ class Answer:
         return count
 
     def _receive_into(self, view: memoryview, flags: int = 0) -> int:
-        try:
-            if time.monotonic() > self._deadline_s:
-                raise TimeoutError
-            return self._socket.recv_into(view, 0, flags)
-        except (TimeoutError, BlockingIOError):
+        while True:
+            try:
+                count = self._socket.recv_into(view, 0, flags)
+                self._heard_s = time.monotonic()
+                if self._heard_s < self._deadline_s:
+                    return count
+            except (TimeoutError, BlockingIOError):
+                if time.monotonic() - self._heard_s < self._silence_s * (1 - 0.5 / WAITS):
+                    continue
+            except OSError as error:
+                if self._has_head:
+                    raise UfsBadBody(f"the answer for {self._what} was cut short") from None
+                raise UfsUnreachable(
+                    f"the connection to {self._endpoint} broke at {self._what}: {reason(error)}"
+                ) from None
             raise UfsUnreachable(f"{self._endpoint} did not answer in time at {self._what}") from None
-        except OSError as error:
-            if self._has_head:
-                raise UfsBadBody(f"the answer for {self._what} was cut short") from None
-            raise UfsUnreachable(f"the connection to {self._endpoint} broke at {self._what}: {reason(error)}") from None
 
     def _odd(self, what: object) -> UfsBadBody:
         return UfsBadBody(f"{self._endpoint} answered for {self._what} in a way that is not HTTP/1.1: {what}")
@@ -378,6 +387,10 @@ class Server:
         else:
             told = f"no connection to {self._endpoint}: {reason(error)}"
         return UfsUnreachable(told, not_done=1)
+
+
+def _time_value(seconds: float) -> bytes:
+    return struct.pack("ll", int(seconds), max(int(seconds % 1 * 1e6), 1))
 
 
 def reason(error: OSError) -> Any:

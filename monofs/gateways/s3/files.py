@@ -336,7 +336,11 @@ class Files:
         question = {"instead": begun.capability, "reached": True, "settle": True}
         while self._reactor.seconds() < deadline_s:
             try:
-                return decode_inode((await self._begin(asked, path, -1, NOTHING, question)).inode)
+                told = await self._begin(asked, path, -1, NOTHING, question)
+                if bytes(told.inode) != bytes(NIL):
+                    return decode_inode(told.inode)
+                await self._abort(told)  # begun by a master that does not know the question
+                break
             except NotReady:
                 await deferLater(self._reactor, PAUSE_S)
             except WriteLost as lost:  # nothing was done

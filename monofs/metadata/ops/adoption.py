@@ -17,6 +17,7 @@ from monofs.metadata.entries import Found
 from monofs.metadata.known_jobs import covers
 from monofs.metadata.open_intents import path_bytes
 from monofs.metadata.state import join_key, present
+from monofs.metadata.tables import MARKER_BYTES_LEVEL
 from monofs.model.block import DEFAULT_LAYOUT
 from monofs.model.errors import ConditionFailed, MountNotFound
 from monofs.model.ids import NO_CONTENT, MountId
@@ -153,6 +154,7 @@ class Adoption:
 
     def _add(self, parent: int, key: bytes, found: Found) -> None:
         draft = self._draft
+        tells_bytes = bool(found.fingerprint) and draft.meta.level >= MARKER_BYTES_LEVEL
         if found.is_directory:
             default, kind, content, flags = DIRECTORY_MODE, Kind.DIRECTORY, NO_CONTENT, PERSISTED
             if found.fingerprint:
@@ -166,7 +168,7 @@ class Adoption:
             kind=kind,
             id=draft.new_inode_id(),
             content=content,
-            size=found.size if found.fingerprint or not found.is_directory else 0,
+            size=found.size if not found.is_directory or tells_bytes else 0,
             mtime_ns=found.mtime_ns,
             ctime_ns=draft.now_ns,
             mode=default if found.mode < 0 else found.mode & _MODE_BITS,

@@ -16,7 +16,15 @@ from twisted.internet.defer import Deferred
 
 from monofs.config.schema import Config, SecurityConfig
 from monofs.metadata.entries import AdoptPage, AdoptPath, Found
-from monofs.model.errors import InvalidArgument, NotADirectory, NotFound, PermissionDenied, UfsUnreachable
+from monofs.model.errors import (
+    InvalidArgument,
+    IsADirectory,
+    MountPoint,
+    NotADirectory,
+    NotFound,
+    PermissionDenied,
+    UfsUnreachable,
+)
 from monofs.model.inode import decode_inode
 from monofs.model.paths import parse_path
 from monofs.model.principal import Principal
@@ -254,6 +262,24 @@ def test_a_marker_is_put_beside_what_lies_below_it_when_one_is_asked_for(
     assert listed(house, "/s3") == (["d/", "d/f"], [])
     house.ask(Method.DELETE, api.DeleteRequest("/s3/d/f"))
     assert listed(house, "/s3")[0] == bucket.keys() == ["d/"]
+
+
+def test_a_key_that_is_a_mount_point_changes_nothing_in_either_store(
+    house: House, scribe: Scribe, bucket: Bucket
+) -> None:
+    bucket.put_all({"x": b"outer", "x/deep": b"hidden", "in/": b"", "in/ner": b"inner", "y": b"y"})
+    house.ask(Method.MOUNT_ADD, api.MountAddRequest("/s3", bucket.uri, bucket.options))
+    house.ask(Method.MOUNT_ADD, api.MountAddRequest("/s3/x", f"{bucket.uri}/in", bucket.options))
+    house.list("/s3")
+    house.list("/s3/x")
+    before = bucket.keys()
+    with pytest.raises(MountPoint):
+        house.ask(Method.DELETE, api.DeleteRequest("/s3/x", as_key=True))
+    with pytest.raises(IsADirectory):
+        house.ask(Method.BEGIN_WRITE, api.BeginWriteRequest("/s3/x", size=1, as_key=True))
+    with pytest.raises(IsADirectory):
+        house.ask(Method.COPY, api.CopyRequest("/s3/y", "/s3/x", as_key=True))
+    assert bucket.keys() == before
 
 
 def test_directories_never_seen_are_looked_at_ahead_of_the_walk(house: House, data: Path) -> None:

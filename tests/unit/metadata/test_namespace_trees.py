@@ -7,9 +7,19 @@ import sys
 import pytest
 from metadata_home import Home, directory, file, refused
 
-from monofs.metadata.entries import AddMount, AdoptPage, AdoptPath, Moved, MovedFile, RemoveBelow, SetPin, UpdateMount
+from monofs.metadata.entries import (
+    AddMount,
+    AdoptPage,
+    AdoptPath,
+    Moved,
+    MovedFile,
+    RemoveBelow,
+    SetLevel,
+    SetPin,
+    UpdateMount,
+)
 from monofs.metadata.intent_entries import Abandon, Publish
-from monofs.metadata.tables import JobKind, JobState
+from monofs.metadata.tables import JOINED_LEVEL, JobKind, JobState
 from monofs.model.errors import (
     Busy,
     ConditionFailed,
@@ -241,7 +251,12 @@ def test_a_directory_made_while_objects_were_moved_lies_with_the_one_above_it_at
     assert shown(lake, "/m/c") == ["c/made/new", "c/s/z", "c/x", "c/y"]
 
 
-def test_a_file_beside_a_directory_of_its_name_lies_where_its_own_record_says(lake: Home) -> None:
+@pytest.mark.parametrize(("level", "after"), [(JOINED_LEVEL, "b/s"), (JOINED_LEVEL - 1, "a/s")])
+def test_a_file_beside_a_directory_of_its_name_lies_where_its_own_record_says_from_a_level_on(
+    lake: Home, level: int, after: str
+) -> None:
+    lake.apply(SetLevel(lake.stamp(), level))
+
     def lies(path: str) -> str:
         located = lake.namespace.lookup_key(parse_path(path)).located
         assert located is not None
@@ -255,7 +270,7 @@ def test_a_file_beside_a_directory_of_its_name_lies_where_its_own_record_says(la
     assert raw is not None
     told = MovedFile(b.id, b"s", raw.content, "a/s", "b/s", "e:moved", 10**18)
     assert lake.apply(Moved(lake.stamp(), number, [told])) == (0,)
-    assert (lies("/m/b/s"), lies("/m/b/s/z"), lake.key("/m/b/s")) == ("b/s", "a/s/z", "a/s")
+    assert (lies("/m/b/s"), lies("/m/b/s/z"), lake.key("/m/b/s")) == (after, "a/s/z", "a/s")
 
 
 def test_what_changed_while_it_was_copied_is_not_taken_for_moved(lake: Home) -> None:

@@ -270,8 +270,9 @@ def test_only_a_refusal_of_a_request_that_was_not_read_to_its_end_counts(
             sock.shutdown(socket.SHUT_RD)
             while sock.recv(1 << 20):  # what was on its way, so that the answer is not reset with it
                 pass
-            sock.shutdown(socket.SHUT_RDWR)
         release.wait(30)
+        sock.shutdown(socket.SHUT_RDWR)
+        raise ConnectionAbortedError
 
     scripted.script = answer_early
     body = (bytes(1 << 20) for _ in range(64))
