@@ -325,7 +325,7 @@ def main() -> None:
     if arguments.json:
         print(msgspec.json.encode({"machine": machine(), "medians": found}).decode())
         return
-    print(f"{machine}; obstore {obstore.__version__}; medians of {arguments.rounds}")
+    print(f"{machine()}; obstore {obstore.__version__}; medians of {arguments.rounds}")
     for name, value in found.items():
         print(f"  {name:<58} {value:12.3f}")
     best = max(value for name, value in found.items() if name.startswith("sequential: obstore"))
