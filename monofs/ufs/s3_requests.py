@@ -171,7 +171,7 @@ class S3Requests:
         self._date = date
         try:
             skew_s = parsedate_to_datetime(date).timestamp() + 0.5 - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return
         self.skew_s = skew_s if abs(skew_s) > 1.5 else 0.0
 

@@ -15,7 +15,7 @@ from monofs.master.acting import Acts
 from monofs.master.members import LEASE_S
 from monofs.metadata.entries import Stamp
 from monofs.metadata.intent_entries import Asker, BeginCopy, RecordUpload
-from monofs.metadata.tables import decode_intent
+from monofs.metadata.tables import KEPT_LEVEL, decode_intent
 from monofs.model.attributes import Attributes
 from monofs.model.errors import (
     AlreadyExists,
@@ -350,6 +350,20 @@ def test_an_upload_completed_by_a_worker_that_then_was_lost_is_a_file(house: Hou
         assert house.stat("/lake/large").etag == "0" * 32 + "-2"
     assert not is_open(house)
     store.close()
+
+
+def test_a_publication_tells_nothing_that_an_older_master_would_not_keep(
+    house: House, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house.master._duties, "_voters_level", lambda: KEPT_LEVEL - 1)
+    house.namespace.store.meta.level = KEPT_LEVEL - 1
+    scribe = Scribe(house)
+    begun = scribe.begin("/lake/large", -1)
+    kept = Attributes(checksums={"CRC32": "MTIzNA=="})
+    house.ask(Method.PUBLISH, api.PublishRequest(begun.operation, 5, scribe.number, attributes=kept, etag="0" * 32))
+    intent = house.namespace.intent(begun.operation)
+    assert intent is not None
+    assert (intent.acting, intent.attributes, intent.etag) == (True, None, "")
 
 
 def test_a_worker_that_comes_back_keeps_the_writes_it_names(house: House, lake: Lake) -> None:

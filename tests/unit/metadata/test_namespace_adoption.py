@@ -6,8 +6,9 @@ import pytest
 from metadata_home import Home, directory, file, refused
 
 from monofs.metadata import draft as draft_module
-from monofs.metadata.entries import AdoptPage, Found
+from monofs.metadata.entries import AdoptPage, Found, SetLevel
 from monofs.metadata.ops.adopt_page import EXAMINED_MAX
+from monofs.metadata.tables import MARKER_BYTES_LEVEL
 from monofs.model.errors import ConditionFailed, InvalidArgument, MountNotFound, NotFound, NotReady
 from monofs.model.ids import NO_CONTENT, InodeId, MountId, make_content_id
 from monofs.model.inode import Flag, decode_inode
@@ -243,6 +244,13 @@ def test_a_path_found_makes_its_parents(lake: Home) -> None:
     raw = lake.adopt_path("/m/a/b", directory=directory("b"))
     assert decode_inode(raw) == lake.inode("/m/a/b")
     assert lake.adopt_path("/m/a/b/f", file("f")) == lake.namespace.lookup(parse_path("/m/a/b/f")).raw
+
+
+@pytest.mark.parametrize(("level", "size"), [(MARKER_BYTES_LEVEL, 300), (MARKER_BYTES_LEVEL - 1, 0)])
+def test_from_a_level_on_a_directory_that_is_an_object_has_the_bytes_of_it(lake: Home, level: int, size: int) -> None:
+    lake.apply(SetLevel(lake.stamp(), level))
+    lake.adopt("/m", [Found(b"d", is_directory=True, size=300, fingerprint="e:1")])
+    assert lake.inode("/m/d").size == size
 
 
 def test_a_path_found_below_what_was_a_file_makes_a_directory_beside_it(lake: Home) -> None:
